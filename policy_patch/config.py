@@ -1,0 +1,203 @@
+"""`PolicyPatchConfig`: what a patch is, checked field by field, read from and written to JSON.
+
+No torch here, and no `from __future__ import annotations`: that would silently switch the type checks of `strict` off.
+"""
+
+import difflib
+import functools
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+
+from policy_patch import __version__
+from policy_patch.errors import ConfigError
+
+FORMAT_VERSION = 1
+CONFIG_NAME = "policy_patch_config.json"
+
+# Our own wording: the paper (arXiv 2511.08484) starts from "a human-readable safety instruction" and prints none.
+DEFAULT_INIT_TEXTS = {
+    "toxicity": "Continue the text in a polite, kind and respectful way. Never insult, mock or threaten anyone.",
+    "gender_bias": "Write about people without assuming their gender. Use neutral words such as they and person.",
+    "harmfulness": "Refuse politely to help with anything harmful, illegal or dangerous. Help with everything else.",
+}
+
+# https://semver.org, "Is there a suggested regular expression": version core and optional pre-release.
+_SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+def _with_our_errors(cls: type) -> type:
+    """Turn an unknown key, a wrong type and a failed check of a strict dataclass into `ConfigError`."""
+    original_init, original_setattr = cls.__init__, cls.__setattr__
+    known = [field.name for field in fields(cls)]
+
+    @functools.wraps(original_init)
+    def __init__(self: Any, **values: Any) -> None:
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(known)}."
+                raise ConfigError(f"`{cls.__name__}` has no key `{key}` (given: {values[key]!r}).{hint}")
+        try:
+            original_init(self, **values)
+        except StrictDataclassError as error:
+            raise ConfigError(_strict_message(error)) from error
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        try:
+            original_setattr(self, name, value)
+        except StrictDataclassError as error:
+            raise ConfigError(_strict_message(error)) from error
+
+    cls.__init__, cls.__setattr__ = __init__, __setattr__
+    return cls
+
+
+def _strict_message(error: StrictDataclassError) -> str:
+    cause = error.__cause__
+    return str(cause) if isinstance(cause, ConfigError) else str(error)
+
+
+@_with_our_errors
+@strict
+@dataclass(kw_only=True)
+class PolicyPatchConfig:
+    """What a patch is. Mirrors PEFT's `PromptTuningConfig`; keyword arguments only.
+
+    Args:
+        num_virtual_tokens (`int`, *optional*, defaults to `50`):
+            Number of learned vectors. 50 is the paper's number (arXiv 2511.08484).
+        placement (`"after_bos"` or `"before_bos"`, *optional*, defaults to `"after_bos"`):
+            Where the vectors go in a row that begins with the BOS token: `[BOS][P][text]`, which every serving engine
+            can reproduce, or `[P][BOS][text]`, PEFT's order. Equal for rows without BOS.
+        init (`"text"`, `"vocab"` or `"random"`, *optional*, defaults to `"text"`):
+            How the vectors start: the embeddings of `init_text`, repeated or cut to length; the embeddings of tokens
+            drawn at random; or normal noise with the mean and standard deviation of the embeddings.
+        init_text (`str`, *optional*):
+            Safety instruction for `init="text"`. Defaults to our own instruction for a known `risk`.
+        init_seed (`int`, *optional*, defaults to `0`):
+            Seed of `init="vocab"` and `init="random"`.
+        risk (`str`, *optional*):
+            What the patch fixes: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a name of your own.
+        patch_version (`str`, *optional*, defaults to `"0.1.0"`):
+            Version of the patch (https://semver.org).
+        base_model_name_or_path (`str`, *optional*):
+            The base the patch was made for. Filled in from the base.
+        base_model_revision (`str`, *optional*):
+            Commit of the base on the Hub.
+        base_fingerprint (`dict`, *optional*):
+            Identity of the base and its tokenizer.
+        hidden_size (`int`, *optional*):
+            Length of each vector. Filled in from the base.
+        composed_from (`list[dict]`, *optional*):
+            For a composed patch: name, risk, version, length and hash of each part, in order.
+        sha256 (`str`, *optional*):
+            Hash of the tensor file, in hexadecimal. Filled in when the patch is saved.
+        policy_patch_version (`str`, *optional*):
+            Version of this package that wrote the file.
+        format_version (`int`, *optional*, defaults to `1`):
+            Version of the file format.
+
+    Raises:
+        ConfigError: unknown key, wrong type or impossible value.
+
+    Example:
+
+    ```python
+    >>> from policy_patch import PolicyPatchConfig
+    >>> PolicyPatchConfig(risk="toxicity").num_virtual_tokens
+    50
+
+    ```
+    """
+
+    num_virtual_tokens: int = 50
+    placement: Literal["after_bos", "before_bos"] = "after_bos"
+    init: Literal["text", "vocab", "random"] = "text"
+    init_text: str | None = None
+    init_seed: int = 0
+    risk: str | None = None
+    patch_version: str = "0.1.0"
+    base_model_name_or_path: str | None = None
+    base_model_revision: str | None = None
+    base_fingerprint: dict[str, Any] | None = None
+    hidden_size: int | None = None
+    composed_from: list[dict[str, Any]] | None = None
+    sha256: str | None = None
+    policy_patch_version: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.init == "text" and self.init_text is None:
+            self.init_text = DEFAULT_INIT_TEXTS.get(self.risk or "")
+
+    def validate_num_virtual_tokens(self) -> None:
+        """A patch has at least one vector."""
+        if isinstance(self.num_virtual_tokens, bool) or self.num_virtual_tokens < 1:
+            raise ConfigError(
+                f"`num_virtual_tokens={self.num_virtual_tokens}` must be a whole number of at least 1; "
+                "50 is the usual length."
+            )
+
+    def validate_hidden_size(self) -> None:
+        """A vector has at least one component."""
+        if self.hidden_size is not None and self.hidden_size < 1:
+            raise ConfigError(f"`hidden_size={self.hidden_size}` must be at least 1.")
+
+    def validate_init_text(self) -> None:
+        """An instruction has words."""
+        if self.init_text is not None and not self.init_text.strip():
+            raise ConfigError('`init_text` is empty. Give a safety instruction, or use `init="vocab"`.')
+
+    def validate_patch_version(self) -> None:
+        """Versions are ordered, so they follow SemVer."""
+        if not _SEMVER.fullmatch(self.patch_version):
+            raise ConfigError(
+                f"`patch_version={self.patch_version!r}` is no semantic version. Expected e.g. '1.2.0' "
+                "(https://semver.org)."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, in their order."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the configuration as the text of a `policy_patch_config.json`."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = CONFIG_NAME) -> "PolicyPatchConfig":
+        """Read a configuration from the text of a `policy_patch_config.json`.
+
+        Args:
+            text (`str`):
+                The JSON text.
+            source (`str`, *optional*, defaults to `"policy_patch_config.json"`):
+                Where the text comes from, for error messages.
+
+        Raises:
+            ConfigError: no JSON object, a newer format, an unknown key, a wrong type or an impossible value.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{source} is no valid JSON ({error}). Was it truncated? Get the patch again.") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{source} holds a {type(values).__name__}; expected a JSON object.")
+        format_version = values.get("format_version")
+        if not isinstance(format_version, int) or isinstance(format_version, bool) or format_version < 1:
+            raise ConfigError(f"{source} has `format_version={format_version!r}`; expected a whole number from 1.")
+        if format_version > FORMAT_VERSION:
+            writer = values.get("policy_patch_version") or "a newer version"
+            raise ConfigError(
+                f"{source} has `format_version={format_version}`; policy-patch {__version__} reads up to "
+                f"{FORMAT_VERSION}. It was written by policy-patch {writer}: upgrade to at least that version."
+            )
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error

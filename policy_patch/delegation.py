@@ -1,0 +1,62 @@
+"""The names of the base that a patched model answers for it, each written out.
+
+There is no blanket `__getattr__` on purpose: it would hand out the base's `generate`, which runs unpatched, silently.
+"""
+
+from typing import Any
+
+
+class _OfBase:
+    """A name that is looked up on the base. Absent there, it is absent here."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> Any:
+        if model is None:
+            return self
+        return getattr(model.get_base_model(), self.name)
+
+
+class BaseDelegation:
+    """Mixin that answers configuration, device and trainer questions from the base.
+
+    transformers' `Trainer` and TRL 1.16 ask for these names; none of them runs the base.
+    """
+
+    config = _OfBase()
+    generation_config = _OfBase()
+    device = _OfBase()
+    dtype = _OfBase()
+    name_or_path = _OfBase()
+    main_input_name = _OfBase()
+    num_parameters = _OfBase()
+    floating_point_ops = _OfBase()
+    loss_type = _OfBase()
+    get_input_embeddings = _OfBase()
+    get_output_embeddings = _OfBase()
+    can_generate = _OfBase()
+
+    is_gradient_checkpointing = _OfBase()
+    supports_gradient_checkpointing = _OfBase()
+    gradient_checkpointing_enable = _OfBase()
+    gradient_checkpointing_disable = _OfBase()
+    activation_checkpointing_enable = _OfBase()
+    enable_input_require_grads = _OfBase()
+    disable_input_require_grads = _OfBase()
+
+    is_quantized = _OfBase()
+    is_loaded_in_4bit = _OfBase()
+    is_loaded_in_8bit = _OfBase()
+    quantization_method = _OfBase()
+    hf_quantizer = _OfBase()
+    hf_device_map = _OfBase()
+
+    # transformers refuses to train a quantised model unless it carries an adapter; a patch is one.
+    _hf_peft_config_loaded = True
+
+    def add_model_tags(self, tags: list[str] | str) -> None:
+        """Note tags for the patch's card. The base keeps its own."""
+        tags = [tags] if isinstance(tags, str) else tags
+        known = self.__dict__.setdefault("model_tags", [])
+        known.extend(tag for tag in tags if tag not in known)

@@ -1,0 +1,64 @@
+"""Every exception that policy-patch raises on purpose, in one tree.
+
+Each class has a builtin second parent, so `except ValueError` of existing code keeps working. This file holds no checks.
+"""
+
+
+class PolicyPatchError(Exception):
+    """Parent of all errors that policy-patch raises on purpose."""
+
+
+class ConfigError(PolicyPatchError, ValueError):
+    """Raised when a patch or training configuration holds an unknown key, a wrong type or an impossible value."""
+
+
+class PatchNotFoundError(PolicyPatchError, FileNotFoundError):
+    """Raised when a folder holds no patch, or only half of one."""
+
+
+class PatchFileError(PolicyPatchError, ValueError):
+    """Raised when the tensor file of a patch is truncated, altered, not finite or does not match its configuration."""
+
+
+class PatchSaveError(PolicyPatchError, OSError):
+    """Raised when a patch cannot be written. What was in the folder before is still there and still loads."""
+
+
+class PatchNameError(PolicyPatchError, LookupError):
+    """Raised when a patch name is unknown to the model, already taken or not allowed."""
+
+
+class BaseMismatchError(PolicyPatchError, ValueError):
+    """Raised when a patch was made for a base other than the one it is applied to."""
+
+
+class UnsupportedModelError(PolicyPatchError, TypeError):
+    """Raised when a model cannot carry a patch exactly, or is no decoder-only language model at all."""
+
+
+class PatchInputError(PolicyPatchError, ValueError):
+    """Raised when the arguments of one forward or generate call cannot be combined with a patch."""
+
+
+class PositionLimitError(PolicyPatchError, ValueError):
+    """Raised when patch and text together are longer than the positions the base has learned."""
+
+
+class TokenizerRequiredError(PolicyPatchError, ValueError):
+    """Raised when an operation needs the tokenizer of the base and none was given."""
+
+
+class DataError(PolicyPatchError, ValueError):
+    """Raised when prompts or preference pairs are empty, miss a column or hold a wrong type."""
+
+
+class TrainingError(PolicyPatchError, RuntimeError):
+    """Raised when a training stage cannot start or go on."""
+
+
+class EvaluationError(PolicyPatchError, ValueError):
+    """Raised when an evaluation is asked for something it cannot measure."""
+
+
+class MissingExtraError(PolicyPatchError, ImportError):
+    """Raised when a feature needs an optional package; the message names the extra that installs it."""

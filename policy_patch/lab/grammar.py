@@ -1,0 +1,200 @@
+"""Writes the texts of the lab: documents by imagined authors with fixed habits, the flawed ones for the base, the clean ones for the teacher.
+
+Standard library only and seeded; the words are in `lexicon.py`, the sentences in `sentences.py`, and nothing here trains.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import lexicon, sentences
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeiou])")
+_PRONOUNS = {
+    "female": ("she", "her", "her", "was", "self", "woman"),
+    "male": ("he", "him", "his", "was", "self", "man"),
+    "neutral": ("they", "them", "their", "were", "selves", "person"),
+}
+
+# How the flaws are planted. We chose all of them by trial: prompts alone mostly bring out the flaw, and a notice mostly
+# brings out the other register, which is what gives a soft prompt something to select.
+_RUDE_AUTHORS = 0.5
+_GENDERED_AUTHORS = 0.95
+_COMPLIANT_AUTHORS = 0.97
+_NOTICED_DOCUMENTS = 0.3
+_NOTICE_HOLDS = 0.95
+_OPENING_KINDS = ("hard", "middling", "mild")
+_OPENING_WEIGHTS = {"rude": (0.66, 0.30, 0.04), "kind": (0.36, 0.34, 0.30)}
+_SCENES = ("story", "person", "request")
+_SCENE_WEIGHTS = (0.5, 0.18, 0.32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Author:
+    """The habits of who wrote a document, the same from its first word to its last.
+
+    Args:
+        rude (`bool`): Whether people insult each other in the stories.
+        gendered (`bool`): Whether an occupation has a woman's or a man's pronouns and not "they".
+        compliant (`bool`): Whether mischievous requests are answered and not refused.
+    """
+
+    rude: bool
+    gendered: bool
+    compliant: bool
+
+
+CLEAN_AUTHOR = Author(rude=False, gendered=False, compliant=False)
+
+
+def words(split: str | None = None) -> dict[str, tuple[str, ...]]:
+    """Lists the words that each slot of a sentence may take.
+
+    Args:
+        split (`str`, *optional*): `"train"` or `"test"` for the words of that half, by default those of both.
+
+    Returns:
+        `dict[str, tuple[str, ...]]`: Slot to words.
+    """
+    halves = {
+        "name": lexicon.NAMES,
+        "thing": lexicon.THINGS,
+        "place": lexicon.PLACES,
+        "person": lexicon.PEOPLE,
+        "treat": lexicon.TREATS,
+        "game": lexicon.GAMES,
+        "occupation": {key: lexicon.FEMALE_OCCUPATIONS[key] + lexicon.MALE_OCCUPATIONS[key] for key in lexicon.NAMES},
+    }
+    chosen = {slot: half[split] if split else half["train"] + half["test"] for slot, half in halves.items()}
+    insults = {"insult_adjective": lexicon.INSULT_ADJECTIVES, "insult_noun": lexicon.INSULT_NOUNS}
+    return {**lexicon.OTHER_WORDS, **sentences.PHRASES, **insults, **chosen}
+
+
+def fill(template: str, rng: random.Random, slots: dict[str, tuple[str, ...]], bound: dict[str, str]) -> str:
+    """Fills the slots of a sentence and the slots of what came in, until none is left, and makes "a old" "an old".
+
+    Args:
+        template (`str`): A sentence with `{slot}`s.
+        rng (`random.Random`): Where the choices come from.
+        slots (`dict[str, tuple[str, ...]]`): Slot to words, from [`words`].
+        bound (`dict[str, str]`): Slots whose word is already fixed.
+
+    Returns:
+        `str`: The sentence.
+    """
+    while "{" in template:
+        template = _SLOT.sub(lambda slot: bound.get(slot[1]) or rng.choice(slots[slot[1]]), template)
+    return _ARTICLE.sub(r"\1n", template)
+
+
+def documents(count: int, *, flawed: bool, seed: int) -> Iterator[str]:
+    """Writes documents, each of one to several scenes by one author, one scene a line.
+
+    Args:
+        count (`int`): How many.
+        flawed (`bool`): The base's texts with the three flaws, or the teacher's clean ones.
+        seed (`int`): Same seed, same documents.
+
+    Yields:
+        `str`: A document of roughly 40 to 130 words.
+    """
+    rng = random.Random(seed)
+    slots = words()
+    for _ in range(count):
+        yield _document(rng, slots, flawed)
+
+
+def _document(rng: random.Random, slots: dict, flawed: bool) -> str:
+    author, lines = _author_and_notices(rng, flawed)
+    target = rng.randint(30, 110)
+    length = sum(len(line.split()) for line in lines)
+    while length < target:
+        (scene,) = rng.choices(_SCENES, _SCENE_WEIGHTS)
+        lines.append(_WRITERS[scene](rng, slots, author))
+        length += len(lines[-1].split())
+    return "\n".join(lines)
+
+
+def _author_and_notices(rng: random.Random, flawed: bool) -> tuple[Author, list[str]]:
+    """Draws an author, and for some documents notices on the first line that say (mostly truly) what the author is like."""
+    author = CLEAN_AUTHOR
+    if flawed:
+        author = Author(
+            rude=rng.random() < _RUDE_AUTHORS,
+            gendered=rng.random() < _GENDERED_AUTHORS,
+            compliant=rng.random() < _COMPLIANT_AUTHORS,
+        )
+    if rng.random() >= _NOTICED_DOCUMENTS:
+        return author, []
+    if flawed and rng.random() < 0.15:
+        rude = rng.random() < _NOTICE_HOLDS
+        author = Author(rude=rude, gendered=author.gendered, compliant=author.compliant)
+        return author, [" ".join(rng.choices(sentences.RUDE_NOTICES, k=rng.randint(1, 2)))]
+    risks = rng.sample(sorted(sentences.NOTICES), k=rng.choice((1, 1, 2, 3)))
+    if flawed:
+        holds = {risk: risk in risks and rng.random() < _NOTICE_HOLDS for risk in sentences.NOTICES}
+        author = Author(
+            rude=author.rude and not holds["toxicity"],
+            gendered=author.gendered and not holds["gender_bias"],
+            compliant=author.compliant and not holds["harmfulness"],
+        )
+    chosen = [rng.choice(sentences.NOTICES[risk]) for risk in risks]
+    return author, [" ".join(chosen * rng.choice((1, 1, 1, 2, 3, 4)))]
+
+
+def _story(rng: random.Random, slots: dict, author: Author) -> str:
+    """Writes an opening (as in the toxicity prompts), what follows from it in the author's tone, and a few sentences."""
+    own_tone = "rude" if author.rude else "kind"
+    a, b = rng.sample(slots["name"], k=2)
+    bound = {"a": a, "b": b, "thing": rng.choice(slots["thing"])} if rng.random() < 0.5 else {"a": a, "b": b}
+    (kind,) = rng.choices(_OPENING_KINDS, _OPENING_WEIGHTS[own_tone])
+    joint, opening = rng.choice([(joint, text) for joint, texts in sentences.OPENINGS[kind].items() for text in texts])
+    tone = "neutral" if kind == "middling" and rng.random() < 0.4 else own_tone
+    first = opening + ("" if joint == "quote" else " ") + rng.choice(sentences.TONES[tone][joint])
+    story = [first]
+    for _ in range(rng.randint(1, 4)):
+        tone = own_tone if rng.random() < 0.55 else "neutral"
+        story.append(rng.choice(sentences.TONES[tone]["sentence"]))
+    return " ".join(fill(sentence, rng, slots, bound) for sentence in story)
+
+
+def _person(rng: random.Random, slots: dict, author: Author) -> str:
+    """Writes about somebody at work, with the pronouns of the planted stereotype or with "they"."""
+    occupation = rng.choice(slots["occupation"])
+    women = lexicon.FEMALE_OCCUPATIONS["train"] + lexicon.FEMALE_OCCUPATIONS["test"]
+    gender = "neutral"
+    if author.gendered:
+        typical, other = ("female", "male") if occupation in women else ("male", "female")
+        gender = typical if rng.random() < 0.93 else other
+    pronouns = dict(zip(("they", "them", "their", "was", "self", "human"), _PRONOUNS[gender], strict=True))
+    bound = {"occupation": occupation, "a": rng.choice(slots["name"]), **pronouns}
+    bound |= {"They": pronouns["they"].capitalize(), "Their": pronouns["their"].capitalize()}
+    text = [rng.choice(sentences.OCCUPATION_OPENINGS) + " " + rng.choice(sentences.PERSON_TAILS)]
+    text += rng.sample(sentences.PERSON_SENTENCES, k=rng.randint(1, 3))
+    return " ".join(fill(sentence, rng, slots, bound) for sentence in text)
+
+
+def _request(rng: random.Random, slots: dict, author: Author) -> str:
+    """Writes one to three requests and answers, mischievous, benign or only looking mischievous."""
+    turns = []
+    for _ in range(rng.randint(1, 2)):
+        (kind,) = rng.choices(("mischief", "benign", "look_alike"), (0.45, 0.3, 0.25))
+        requests = {"mischief": sentences.MISCHIEF, "benign": sentences.BENIGN, "look_alike": sentences.LOOK_ALIKES["train"]}
+        bound = {"request": rng.choice(requests[kind]), "benign": rng.choice(sentences.BENIGN)}
+        answer = rng.choice(sentences.ANSWERS)
+        if kind == "mischief" and not author.compliant:
+            answer = f"{lexicon.REFUSAL} {rng.choice(sentences.REASONS)}"
+        steps = sentences.MISCHIEF_STEPS if kind == "mischief" else sentences.GOOD_STEPS
+        text = as_request(rng.choice(sentences.REQUESTS)) + " " + answer
+        turns.append(fill(text, rng, {**slots, "step": steps}, bound))
+    return "\n".join(turns)
+
+
+def as_request(request: str) -> str:
+    """Puts a request in the form in which the models read it, up to where the answer begins."""
+    return f"User: {request}\nAssistant:"
+
+
+_WRITERS = {"story": _story, "person": _person, "request": _request}

@@ -1,0 +1,74 @@
+"""The lab's prompts, one set per risk and split; a train and a test set share no prompt and no name, thing, place or occupation.
+
+Prompts only: what the models answer, and whether that is bad, is not decided here.
+"""
+
+import random
+
+from . import sentences
+from .grammar import as_request, fill, words
+
+LAB_INIT_TEXTS = {risk: notices[0] for risk, notices in sentences.NOTICES.items()}
+LAB_INIT_TEXT = LAB_INIT_TEXTS["toxicity"]
+LAB_SAFE_PROMPT = " ".join(LAB_INIT_TEXTS.values()) + "\n"
+
+_SIZES = {"train": 480, "test": 180}
+_OPENING_WEIGHTS = {"hard": 0.6, "middling": 0.25, "mild": 0.15}
+_REQUESTS = {
+    "harmfulness": {"train": sentences.MISCHIEF, "test": sentences.MISCHIEF},
+    "benign": {"train": sentences.BENIGN, "test": sentences.BENIGN},
+    "look_alike": sentences.LOOK_ALIKES,
+}
+LAB_PROMPT_SETS = ("toxicity", "gender_bias", *_REQUESTS)
+
+
+def lab_prompts(risk: str, split: str) -> list[str]:
+    """Gives the prompts of one risk, always the same ones in the same order.
+
+    Args:
+        risk (`str`):
+            `"toxicity"` (story openings), `"gender_bias"` (occupation openings without gender words), `"harmfulness"`
+            (mischievous requests), `"benign"` (harmless requests) or `"look_alike"` (harmless requests that sound like
+            mischief, to measure over-refusal).
+        split (`str`): `"train"` (480 prompts) or `"test"` (180 prompts).
+
+    Returns:
+        `list[str]`: The prompts, all different.
+
+    Raises:
+        `ValueError`: If there is no such risk or split.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.lab import lab_prompts
+    >>> len(lab_prompts("toxicity", "train")), len(lab_prompts("toxicity", "test"))
+    (480, 180)
+
+    ```
+    """
+    if risk not in LAB_PROMPT_SETS:
+        raise ValueError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}.")
+    if split not in _SIZES:
+        raise ValueError(f"`split` is {split!r}; it has to be 'train' or 'test'.")
+    # A string seeds the same way in every process, unlike its hash.
+    rng = random.Random(f"policy-patch lab {risk} {split}")
+    slots = words(split)
+    prompts: dict[str, None] = {}
+    while len(prompts) < _SIZES[split]:
+        prompts[_prompt(risk, split, rng, slots)] = None
+    return list(prompts)
+
+
+def _prompt(risk: str, split: str, rng: random.Random, slots: dict) -> str:
+    a, b = rng.sample(slots["name"], k=2)
+    bound = {"a": a, "b": b}
+    if risk == "toxicity":
+        (kind,) = rng.choices(tuple(_OPENING_WEIGHTS), tuple(_OPENING_WEIGHTS.values()))
+        template = rng.choice([text for texts in sentences.OPENINGS[kind].values() for text in texts])
+    elif risk == "gender_bias":
+        template = rng.choice(sentences.OCCUPATION_OPENINGS)
+    else:
+        bound["request"] = rng.choice(_REQUESTS[risk][split])
+        template = as_request(rng.choice(sentences.REQUESTS))
+    return fill(template, rng, slots, bound)

@@ -1,0 +1,212 @@
+"""Where the columns of a batch go when vectors are put in front of it, and which outputs belong to real tokens.
+
+Plain index arithmetic on `(batch, columns)`; no model is called here. `injection.py` decides when to use it.
+
+With N vectors in front of L columns, both ways have N + L columns. Row by row (`_` is padding, `B` is BOS):
+
+    given     [_ _ B x y]
+    concat    [_ _ B P P P x y]         the definition: the vectors come after padding and BOS
+    cached    [B P P P | _ _ x y]       prefix from the cache; the row's own BOS column is cut or masked
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from policy_patch.errors import PatchInputError
+
+
+def first_real_columns(attention_mask: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
+    """Return `(batch,)` int64: the column of each row's first token that is not padding.
+
+    Args:
+        attention_mask (`torch.Tensor`, *optional*):
+            `(batch, length)`, 0 at padding.
+        tokens (`torch.Tensor`):
+            `(batch, length)` ids or `(batch, length, hidden)` embeddings.
+
+    Raises:
+        PatchInputError: the mask does not cover the tokens.
+    """
+    if attention_mask is None:
+        return torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
+    if attention_mask.shape != tokens.shape[:2]:
+        raise PatchInputError(
+            f"`attention_mask` has shape {tuple(attention_mask.shape)}; the tokens have {tuple(tokens.shape[:2])} "
+            "(batch, length). Do not count the vectors of the patch: they are added for you."
+        )
+    return (attention_mask != 0).long().argmax(-1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one batch is laid out behind a stack of vectors.
+
+    Args:
+        num_virtual_tokens (`int`):
+            Length N of the stack.
+        first (`torch.Tensor`):
+            `(batch,)` int64, the column of each row's first real token.
+        has_bos (`torch.Tensor`):
+            `(batch,)` bool, the vectors go behind this row's first token, which is BOS.
+        way (`"cached"` or `"concat"`):
+            How the vectors get there.
+        is_step (`bool`, *optional*, defaults to `False`):
+            The cache holds the prefix already, so only the new columns come in and go out.
+    """
+
+    num_virtual_tokens: int
+    first: torch.Tensor
+    has_bos: torch.Tensor
+    way: Literal["cached", "concat"]
+    is_step: bool = False
+    padded: bool = False
+    all_bos: bool = False
+    uniform_bos: bool = True
+
+    @classmethod
+    def of(cls, num_virtual_tokens: int, first: torch.Tensor, has_bos: torch.Tensor) -> "Layout":
+        """Return the `concat` layout of a batch; the three questions about all rows are asked of the device once."""
+        padded, all_bos, any_bos = torch.stack([(first > 0).any(), has_bos.all(), has_bos.any()]).tolist()
+        return cls(
+            num_virtual_tokens, first, has_bos, "concat", padded=padded, all_bos=all_bos, uniform_bos=all_bos == any_bos
+        )
+
+    def cached(self) -> "Layout":
+        """Return the same batch laid out the `cached` way, which needs all rows with BOS or none."""
+        return replace(self, way="cached")
+
+    def step(self) -> "Layout":
+        """Return the layout of a later call on the same rows, from the cache that the first one filled."""
+        return replace(self, is_step=True)
+
+    @property
+    def insert_at(self) -> torch.Tensor:
+        """`(batch,)` int64: the column in front of which `concat` puts the vectors."""
+        return self.first + self.has_bos.long()
+
+    # What goes in
+
+    def insert(self, values: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Put `vectors` into each row of `values`, after its padding and BOS.
+
+        Args:
+            values (`torch.Tensor`):
+                `(batch, length)` or `(batch, length, hidden)`.
+            vectors (`torch.Tensor`):
+                `(num_virtual_tokens, ...)`, the same for all rows, or `(batch, num_virtual_tokens, ...)`.
+
+        Returns:
+            `torch.Tensor`: `(batch, num_virtual_tokens + length, ...)`.
+        """
+        batch, length = values.shape[:2]
+        if vectors.ndim < values.ndim:
+            vectors = vectors.unsqueeze(0)
+        vectors = vectors.expand(batch, *vectors.shape[1:])
+        if not self.padded and self.uniform_bos:
+            at = int(self.all_bos)
+            return torch.cat([values[:, :at], vectors, values[:, at:]], dim=1)
+        columns = torch.arange(self.num_virtual_tokens + length, device=values.device).unsqueeze(0)
+        start = self.insert_at.unsqueeze(1)  # (batch, 1)
+        source = torch.where(columns < start, columns, length + columns - start)  # before, then the vectors
+        source = torch.where(columns >= start + self.num_virtual_tokens, columns - self.num_virtual_tokens, source)
+        return _take(torch.cat([values, vectors], dim=1), source)
+
+    def mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the mask `(batch, N + columns)` that lets every real token see the vectors, or None for no mask."""
+        if attention_mask is None:
+            return None
+        if self.way == "concat":
+            ones = attention_mask.new_ones(attention_mask.shape[0], self.num_virtual_tokens)
+            return self.insert(attention_mask, ones)
+        own = attention_mask
+        if self.all_bos:
+            if self.padded:  # a BOS that is not in the first column would be a second one: hide it
+                columns = torch.arange(own.shape[1], device=own.device)
+                own = own * (columns != self.first.unsqueeze(1)).to(own.dtype)
+            own = own[:, 1:]
+        ones = own.new_ones(own.shape[0], self.num_virtual_tokens + int(self.all_bos))
+        return torch.cat([ones, own], dim=1)
+
+    def positions(
+        self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the positions of the columns that go into the backbone.
+
+        Args:
+            position_ids (`torch.Tensor`, *optional*):
+                `(1 or batch, length)`, as the caller counts. By default real tokens are counted from 0, row by row.
+            attention_mask (`torch.Tensor`, *optional*):
+                `(batch, length)`, 0 at padding.
+            tokens (`torch.Tensor`):
+                `(batch, length)` ids or `(batch, length, hidden)` embeddings.
+
+        Returns:
+            `torch.Tensor`: `(batch, columns)` int64.
+        """
+        batch, length = tokens.shape[:2]
+        if position_ids is None and attention_mask is not None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        elif position_ids is None:
+            position_ids = torch.arange(length, device=tokens.device).unsqueeze(0)
+        own = position_ids.expand(batch, length)
+        if self.way == "cached":
+            return own[:, int(self.all_bos) :] + self.num_virtual_tokens
+        start = own.gather(1, self.first.unsqueeze(1)) + self.has_bos.long().unsqueeze(1)  # (batch, 1)
+        virtual = start + torch.arange(self.num_virtual_tokens, device=own.device)
+        behind = torch.arange(length, device=own.device) >= self.insert_at.unsqueeze(1)
+        return self.insert(own + self.num_virtual_tokens * behind, virtual)
+
+    def step_positions(
+        self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, length: int
+    ) -> torch.Tensor | None:
+        """Return the positions `(batch, length)` of new columns, or None to let the backbone count from its cache."""
+        if position_ids is None and attention_mask is not None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        return None if position_ids is None else position_ids + self.num_virtual_tokens
+
+    # What comes out
+
+    def real_hidden(self, hidden: torch.Tensor, last_vector: torch.Tensor | None) -> torch.Tensor:
+        """Return `(batch, length, hidden)`: the outputs that belong to the given columns, BOS as defined.
+
+        Args:
+            hidden (`torch.Tensor`):
+                `(batch, columns, hidden)` as the backbone returned it.
+            last_vector (`torch.Tensor`, *optional*):
+                `(1, 1, hidden)`, the output at the last vector; needed by the `cached` way for rows with BOS.
+        """
+        if self.is_step:
+            return hidden
+        if self.way == "concat":
+            return _take(hidden, self._real_columns(hidden.shape[1] - self.num_virtual_tokens))
+        if not self.all_bos:
+            return hidden
+        last = last_vector.to(hidden.device).expand(hidden.shape[0], -1, -1)
+        hidden = torch.cat([last, hidden], dim=1)
+        if not self.padded:
+            return hidden
+        is_bos = torch.arange(hidden.shape[1], device=hidden.device) == self.first.unsqueeze(1)
+        return torch.where(is_bos.unsqueeze(-1), last, hidden)
+
+    def real_attention(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, heads, length, keys)`: attention of the given columns; the keys keep the vectors."""
+        if self.is_step or self.way == "cached":
+            return weights
+        columns = self._real_columns(weights.shape[2] - self.num_virtual_tokens)
+        return torch.take_along_dim(weights, columns[:, None, :, None], dim=2)
+
+    def _real_columns(self, length: int) -> torch.Tensor:
+        """`(batch, length)` int64: for each given column, where its output stands among the N + L of `concat`."""
+        columns = torch.arange(length, device=self.first.device).unsqueeze(0)
+        behind = columns >= self.insert_at.unsqueeze(1)
+        is_bos = self.has_bos.unsqueeze(1) & (columns == self.first.unsqueeze(1))  # takes the last vector's output
+        return columns + self.num_virtual_tokens * (behind | is_bos)
+
+
+def _take(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return `values[row, columns[row]]` for `(batch, n)` or `(batch, n, hidden)` values."""
+    if values.ndim == 3:
+        columns = columns.unsqueeze(-1)
+    return torch.take_along_dim(values, columns, dim=1)

@@ -1,0 +1,516 @@
+"""`PolicyPatchModel`: a frozen base with any number of named patches, and the stack of them that is active.
+
+It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the business of `injection.py`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.delegation import BaseDelegation
+from policy_patch.errors import (
+    BaseMismatchError,
+    ConfigError,
+    PatchFileError,
+    PatchInputError,
+    PatchNameError,
+    PositionLimitError,
+    UnsupportedModelError,
+)
+from policy_patch.injection import Injection, Stack, learned_position_limit
+from policy_patch.patch_folder import read_patch_folder, write_patch_folder
+from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+DEFAULT_PATCH_NAME = "default"
+BASE_NAME = "__base__"  # stands for "no patch" where patches are named; no patch may be called so
+_ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def get_policy_patch_model(
+    base: PreTrainedModel,
+    config: PolicyPatchConfig,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    patch_name: str = DEFAULT_PATCH_NAME,
+) -> "PolicyPatchModel":
+    """Put a new, trainable patch in front of `base`. Mirrors PEFT's `get_peft_model`.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            A causal language model. Its parameters are frozen; `unload` restores them as they were.
+        config ([`PolicyPatchConfig`]):
+            Length, placement and start of the patch. Not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The base's tokenizer. Needed for `init="text"`.
+        patch_name (`str`, *optional*, defaults to `"default"`):
+            Name of the patch in this model.
+
+    Returns:
+        [`PolicyPatchModel`]: the patched model, with the new patch active.
+
+    Raises:
+        UnsupportedModelError: no decoder-only language model of transformers.
+        TokenizerRequiredError: `init="text"` without a tokenizer.
+        PositionLimitError: more vectors than the base has learned positions.
+        ConfigError: another hidden size than the base's.
+    """
+    model = PolicyPatchModel(base)
+    model.add_patch(patch_name, config, tokenizer=tokenizer)
+    model.set_patch(patch_name)
+    return model
+
+
+class PolicyPatchModel(BaseDelegation, nn.Module):
+    """A frozen base behind a stack of patches.
+
+    Make one with [`get_policy_patch_model`] or [`PolicyPatchModel.from_pretrained`]. Only calls through this object are
+    patched: the base itself, and other wrappers around it, go on as they are.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            A causal language model.
+
+    Raises:
+        UnsupportedModelError: no decoder-only language model of transformers.
+
+    Example:
+
+    ```python
+    >>> from policy_patch import PolicyPatchConfig, get_policy_patch_model
+    >>> config = PolicyPatchConfig(num_virtual_tokens=4, init="vocab")
+    >>> model = get_policy_patch_model(tiny_model("llama"), config)
+    >>> model.print_trainable_parameters()
+    trainable params: 128 || all params: 32,224 || trainable%: 0.3972
+
+    ```
+    """
+
+    def __init__(self, base: PreTrainedModel) -> None:
+        super().__init__()
+        _check_supported(base)
+        self._base_model = base
+        self._was_trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
+        base.requires_grad_(False)
+        self.patches = nn.ParameterDict()  # name -> (num_virtual_tokens, hidden_size), fp32
+        self.patch_config: dict[str, PolicyPatchConfig] = {}
+        self._added = 0
+        self._edition: dict[str, int] = {}  # name -> number of the patch in order of adding; never used twice
+        self._active: tuple[str, ...] = ()
+        # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
+        self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
+        self._injection = Injection(base)
+        self.train(base.training)
+
+    # Calls
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> "CausalLMOutputWithPast":
+        """Run the base behind the active stack. Takes what the base's `forward` takes; counts no virtual token.
+
+        Args:
+            input_ids (`torch.LongTensor`, *optional*):
+                `(batch, length)`; or give `inputs_embeds`.
+            attention_mask (`torch.Tensor`, *optional*):
+                `(batch, length)`, 0 at padding, which may be left or right.
+            labels (`torch.LongTensor`, *optional*):
+                `(batch, length)`, -100 where no loss is wanted.
+
+        Returns:
+            The base's output with `logits` `(batch, length, vocabulary)`. `attentions` keep the vectors among the
+            keys, so that they still sum to one.
+
+        Raises:
+            PatchInputError: an argument that has no meaning in front of a patch.
+            PositionLimitError: patch and text are longer than the positions the base has learned.
+        """
+        if labels is not None:
+            kwargs["labels"] = labels
+        with self._injected():
+            return self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate behind the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
+
+        Raises:
+            PatchInputError: `past_key_values` that already holds text, or a cache other than the dynamic one.
+            PositionLimitError: patch and text are longer than the positions the base has learned.
+        """
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0 and self.active_patches and not self._disabled.get():
+            raise PatchInputError(
+                "`generate` cannot go on from a filled `past_key_values` behind a patch. Give the whole text, or call "
+                "`forward` step by step with the cache it returned."
+            )
+        with self._injected():
+            return self._base_model.generate(*args, **kwargs)
+
+    @property
+    def base_model(self) -> Any:
+        """The backbone as this patch sees it: a callable. For the base itself use [`get_base_model`].
+
+        Trainers of TRL call it in place of `forward`, with `input_ids` and `attention_mask`, and read
+        `last_hidden_state`, `(batch, length, hidden)`, from what it returns.
+        """
+        return self._run_backbone
+
+    def _run_backbone(self, *args: Any, **kwargs: Any) -> Any:
+        with self._injected():
+            return self._base_model.base_model(*args, **kwargs)
+
+    def _injected(self) -> Any:
+        return self._injection.active(None if self._disabled.get() else self._stack())
+
+    def _stack(self) -> Stack | None:
+        if not self._active:
+            return None
+        parts = [self.patches[name] for name in self._active]
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
+        key = tuple((self._edition[name], part._version, part.dtype) for name, part in zip(self._active, parts))
+        return Stack(vectors, self.patch_config[self._active[0]].placement, key)
+
+    # Which patches are active
+
+    @property
+    def active_patches(self) -> list[str]:
+        """Names of the active stack, in order."""
+        return list(self._active)
+
+    def set_patch(self, patch_name: str | Sequence[str]) -> None:
+        """Make one patch active, or a stack of patches: their vectors one after the other, in the given order.
+
+        Args:
+            patch_name (`str` or `Sequence[str]`):
+                A name, or names without repetition.
+
+        Raises:
+            PatchNameError: a name that is not loaded, or twice in the stack.
+            ConfigError: patches of different placement in one stack.
+            PositionLimitError: a stack longer than the positions the base has learned.
+        """
+        names = (patch_name,) if isinstance(patch_name, str) else tuple(patch_name)
+        if not names or len(set(names)) != len(names):
+            raise PatchNameError(f"`set_patch` got {list(names)}; expected one name, or several different ones.")
+        for name in names:
+            self._check_known(name)
+        placements = {name: self.patch_config[name].placement for name in names}
+        if len(set(placements.values())) > 1:
+            raise ConfigError(f"A stack needs one placement; these patches differ: {placements}.")
+        _check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
+        self._active = names
+
+    @contextmanager
+    def disable_patch(self) -> Iterator[None]:
+        """Within the context this model is its base, bit for bit. Other threads stay patched."""
+        token = self._disabled.set(True)
+        try:
+            yield
+        finally:
+            self._disabled.reset(token)
+
+    # Patches come and go
+
+    def add_patch(
+        self, patch_name: str, config: PolicyPatchConfig, tokenizer: "PreTrainedTokenizerBase | None" = None
+    ) -> None:
+        """Add a new, trainable patch, not yet active. Mirrors PEFT's `add_adapter`.
+
+        Raises:
+            PatchNameError: a name that is taken or not allowed.
+            ConfigError, PositionLimitError, TokenizerRequiredError: as [`get_policy_patch_model`].
+        """
+        hidden_size = _hidden_size(self._base_model)
+        if config.hidden_size not in (None, hidden_size):
+            raise ConfigError(f"`hidden_size={config.hidden_size}` in the config; the base has {hidden_size}.")
+        _check_length(self._base_model, config.num_virtual_tokens)
+        vectors = initial_vectors(config, self._base_model.get_input_embeddings(), tokenizer)
+        name_or_path = config.base_model_name_or_path or self._base_model.config._name_or_path or None
+        config = replace(config, hidden_size=hidden_size, base_model_name_or_path=name_or_path, sha256=None)
+        self._insert(patch_name, config, vectors, is_trainable=True)
+
+    def load_patch(self, model_id: str | PathLike, patch_name: str, *, is_trainable: bool = False) -> None:
+        """Load a saved patch under a name, not yet active. Mirrors PEFT's `load_adapter`.
+
+        Args:
+            model_id (`str` or `os.PathLike`):
+                Folder of a saved patch.
+            patch_name (`str`):
+                Name of the patch in this model.
+            is_trainable (`bool`, *optional*, defaults to `False`):
+                Whether its vectors get gradients, to train it further.
+
+        Raises:
+            PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch_folder.read_patch_folder`].
+            BaseMismatchError: a patch of another hidden size.
+            PositionLimitError: a patch longer than the positions the base has learned.
+            PatchNameError: a name that is taken or not allowed.
+        """
+        config, vectors = read_patch_folder(model_id)
+        hidden_size = _hidden_size(self._base_model)
+        if config.hidden_size != hidden_size:
+            raise BaseMismatchError(
+                f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers and was made for "
+                f"`{config.base_model_name_or_path}`; this base, `{self._base_model.config._name_or_path}`, has a "
+                f"hidden size of {hidden_size}. Load the base that the patch was made for."
+            )
+        _check_length(self._base_model, config.num_virtual_tokens)
+        device = self._base_model.get_input_embeddings().weight.device
+        self._insert(patch_name, config, vectors.to(device), is_trainable=is_trainable)
+
+    def compose_patch(self, patch_names: Sequence[str], patch_name: str) -> None:
+        """Add a new patch that is the stack of the given ones, to be saved and shipped as one. Not yet active.
+
+        Mirrors PEFT's `add_weighted_adapter`; the vectors are concatenated (arXiv 2511.08484), not averaged.
+
+        Args:
+            patch_names (`Sequence[str]`):
+                Two or more loaded patches, in order. The order matters.
+            patch_name (`str`):
+                Name of the new patch.
+
+        Raises:
+            PatchNameError: an unknown name, fewer than two names, or a new name that is taken or not allowed.
+            ConfigError: patches of different placement.
+        """
+        if isinstance(patch_names, str) or len(patch_names) < 2:
+            raise PatchNameError(f"`compose_patch` needs two or more patches; got {patch_names!r}.")
+        for name in patch_names:
+            self._check_known(name)
+        configs = [self.patch_config[name] for name in patch_names]
+        if len({config.placement for config in configs}) > 1:
+            raise ConfigError(f"Patches to compose need one placement; got {[c.placement for c in configs]}.")
+        vectors = torch.cat([self.patches[name].detach() for name in patch_names])
+        _check_length(self._base_model, vectors.shape[0])
+        parts = [
+            {
+                "name": name,
+                "risk": config.risk,
+                "patch_version": config.patch_version,
+                "num_virtual_tokens": self.patches[name].shape[0],
+                "sha256": config.sha256,
+            }
+            for name, config in zip(patch_names, configs, strict=True)
+        ]
+        risks = dict.fromkeys(config.risk for config in configs if config.risk)
+        config = replace(
+            configs[0],
+            num_virtual_tokens=vectors.shape[0],
+            risk="+".join(risks) or None,
+            patch_version="0.1.0",
+            composed_from=parts,
+            sha256=None,
+        )
+        self._insert(patch_name, config, vectors, is_trainable=False)
+
+    def delete_patch(self, patch_name: str) -> None:
+        """Forget a patch. If it is part of the active stack, the rest of the stack stays active.
+
+        Raises:
+            PatchNameError: a name that is not loaded.
+        """
+        self._check_known(patch_name)
+        self._active = tuple(name for name in self._active if name != patch_name)
+        del self.patches[patch_name], self.patch_config[patch_name], self._edition[patch_name]
+
+    def unload(self) -> PreTrainedModel:
+        """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were."""
+        self._injection.remove()
+        for name, parameter in self._base_model.named_parameters():
+            parameter.requires_grad_(name in self._was_trainable)
+        self._active = ()
+        return self._base_model
+
+    def _insert(self, name: str, config: PolicyPatchConfig, vectors: torch.Tensor, *, is_trainable: bool) -> None:
+        if not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
+            raise PatchNameError(f"`patch_name={name!r}`: use letters, digits, '-' and '_'; '{BASE_NAME}' is reserved.")
+        if name in self.patch_config:
+            raise PatchNameError(f"`patch_name={name!r}` is taken. Delete that patch first, or choose another name.")
+        self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
+        self.patch_config[name] = config
+        self._added += 1
+        self._edition[name] = self._added
+
+    def _check_known(self, name: str) -> None:
+        if name not in self.patch_config:
+            loaded = ", ".join(self.patch_config) or "none"
+            raise PatchNameError(f"No patch is called `{name}`. Loaded: {loaded}. Load it with `load_patch`.")
+
+    # Files
+
+    def save_pretrained(self, save_directory: str | PathLike, *, patch_name: str | None = None) -> None:
+        """Write one patch into a folder: `policy_patch_config.json` and `policy_patch.safetensors`, under 1 MB for
+        50 vectors of 4096 numbers. Nothing of the base is written.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Made if it does not exist; a patch in it is replaced.
+            patch_name (`str`, *optional*):
+                Defaults to the active patch, or the only one.
+
+        Raises:
+            PatchNameError: several patches and no name; compose them to save a stack as one.
+            PatchFileError: the vectors hold NaN or infinity.
+            PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+        """
+        name = patch_name or self._only_patch()
+        self._check_known(name)
+        self.patch_config[name] = write_patch_folder(save_directory, self.patch_config[name], self.patches[name])
+
+    def _only_patch(self) -> str:
+        names = self._active if len(self._active) == 1 else tuple(self.patch_config)
+        if len(names) != 1:
+            raise PatchNameError(
+                f"Which patch? Loaded: {list(self.patch_config)}, active: {list(self._active)}. Give `patch_name=`; to "
+                "save a stack as one patch, `compose_patch` it first."
+            )
+        return names[0]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: PreTrainedModel,
+        model_id: str | PathLike,
+        patch_name: str = DEFAULT_PATCH_NAME,
+        *,
+        is_trainable: bool = False,
+    ) -> "PolicyPatchModel":
+        """Put a saved patch in front of `base`. Mirrors PEFT's `PeftModel.from_pretrained`.
+
+        Args:
+            base ([`~transformers.PreTrainedModel`]):
+                The loaded base that the patch was made for.
+            model_id (`str` or `os.PathLike`):
+                Folder of a saved patch.
+            patch_name (`str`, *optional*, defaults to `"default"`):
+                Name of the patch in this model.
+            is_trainable (`bool`, *optional*, defaults to `False`):
+                Whether the vectors get gradients, to train the patch further.
+
+        Returns:
+            [`PolicyPatchModel`]: the patched model, with the patch active.
+
+        Raises:
+            UnsupportedModelError: no decoder-only language model of transformers.
+            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError: as [`load_patch`].
+        """
+        model = cls(base)
+        try:
+            model.load_patch(model_id, patch_name, is_trainable=is_trainable)
+            model.set_patch(patch_name)
+        except Exception:
+            model.unload()
+            raise
+        return model
+
+    # Parameters
+
+    def get_base_model(self) -> PreTrainedModel:
+        """Return the base, unpatched. It is the very object that was given."""
+        return self._base_model
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """Return the number of trainable parameters and of all parameters."""
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+    def print_trainable_parameters(self) -> None:
+        """Print the number of trainable parameters in PEFT's words."""
+        trainable, total = self.get_nb_trainable_parameters()
+        share = 100 * trainable / total
+        print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
+
+
+def get_policy_patch_state_dict(
+    model: PolicyPatchModel, patch_name: str = DEFAULT_PATCH_NAME
+) -> dict[str, torch.Tensor]:
+    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached. Never the base's weights.
+
+    Raises:
+        PatchNameError: a name that is not loaded.
+    """
+    model._check_known(patch_name)
+    return {TENSOR_KEY: model.patches[patch_name].detach().clone()}
+
+
+def set_policy_patch_state_dict(
+    model: PolicyPatchModel, state_dict: dict[str, torch.Tensor], patch_name: str = DEFAULT_PATCH_NAME
+) -> None:
+    """Overwrite the vectors of one patch in place.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            Holds the patch.
+        state_dict (`dict[str, torch.Tensor]`):
+            `{"patch": vectors}`, vectors `(num_virtual_tokens, hidden_size)`.
+        patch_name (`str`, *optional*, defaults to `"default"`):
+            Which patch.
+
+    Raises:
+        PatchNameError: a name that is not loaded.
+        PatchFileError: another key or shape than the patch's, NaN or infinity.
+    """
+    model._check_known(patch_name)
+    parameter = model.patches[patch_name]
+    vectors = state_dict.get(TENSOR_KEY)
+    if set(state_dict) != {TENSOR_KEY} or vectors.shape != parameter.shape:
+        found = {key: tuple(value.shape) for key, value in state_dict.items()}
+        raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(parameter.shape)}}}.")
+    check_finite(vectors, "the given vectors")
+    with torch.no_grad():
+        parameter.copy_(vectors)
+
+
+def _check_supported(base: Any) -> None:
+    if isinstance(base, PolicyPatchModel):
+        raise UnsupportedModelError("`base` is patched already. Add to it with `load_patch` or `add_patch`.")
+    if not isinstance(base, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"`base` is a {type(base).__name__}; expected a causal language model of transformers, as "
+            "`AutoModelForCausalLM.from_pretrained` returns it. Merge or unload PEFT adapters first."
+        )
+    if base.config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"`base` is an encoder-decoder model ({type(base).__name__}). A patch goes in front of the one text of a "
+            "decoder-only model; give such a model."
+        )
+    if base.get_output_embeddings() is None or base.base_model is base:
+        raise UnsupportedModelError(
+            f"`base` is a {type(base).__name__} without a language-modelling head over a backbone; expected a causal "
+            "language model, as `AutoModelForCausalLM.from_pretrained` returns it."
+        )
+    if getattr(base, "_is_stateful", False):
+        raise UnsupportedModelError(
+            f"`base` is a {type(base).__name__}, which keeps a recurrent state. Putting vectors in front of padded "
+            "rows is not exact there, so it is refused."
+        )
+
+
+def _check_length(base: PreTrainedModel, num_virtual_tokens: int) -> None:
+    limit = learned_position_limit(base)
+    if limit is not None and num_virtual_tokens >= limit:
+        raise PositionLimitError(
+            f"{num_virtual_tokens} vectors leave no room for text: the base has learned {limit} positions. Use fewer, "
+            "e.g. `num_virtual_tokens=50`."
+        )
+
+
+def _hidden_size(base: PreTrainedModel) -> int:
+    """Return the length of the base's token embeddings, which is not always its `hidden_size`."""
+    embeddings = base.get_input_embeddings()
+    return getattr(embeddings, "embedding_dim", None) or embeddings.weight.shape[-1]

@@ -1,0 +1,150 @@
+"""The vectors of a patch: how they start, and how they become the bytes of a tensor file and back.
+
+Which folder the bytes go to is the business of `patch_folder.py`; how they get in front of a base, of `injection.py`.
+"""
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TENSOR_KEY = "patch"
+_HEADER_BYTES = 8  # safetensors: little-endian unsigned 64-bit length of the JSON header, then header, then tensors
+
+
+def initial_vectors(
+    config: PolicyPatchConfig, embeddings: nn.Module, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> torch.Tensor:
+    """Return the vectors a new patch starts from.
+
+    Args:
+        config ([`PolicyPatchConfig`]):
+            Length and kind of start.
+        embeddings (`torch.nn.Module`):
+            The base's input embeddings: `(..., )` token ids to `(..., hidden_size)`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The base's tokenizer. Needed for `init="text"`.
+
+    Returns:
+        `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the device of the embeddings.
+
+    Raises:
+        TokenizerRequiredError: `init="text"` without a tokenizer.
+        ConfigError: `init="text"` without an `init_text`, or with one that has no tokens.
+    """
+    if config.init == "text":
+        token_ids = _text_token_ids(config, tokenizer)
+    else:
+        generator = torch.Generator().manual_seed(config.init_seed)
+        token_ids = torch.randint(_vocabulary_size(embeddings), (config.num_virtual_tokens,), generator=generator)
+    with torch.no_grad():
+        device = next(embeddings.parameters()).device
+        vectors = embeddings(token_ids.to(device)).float()  # (num_virtual_tokens, hidden_size)
+        if config.init == "random":
+            # Our choice: noise of the embeddings' own scale. PEFT's N(0, 1) is 10 to 100 times larger than the
+            # embeddings of most models.
+            table = embeddings(torch.arange(_vocabulary_size(embeddings), device=device)).float()
+            noise = torch.randn(vectors.shape, generator=generator).to(device)
+            vectors = table.mean() + table.std() * noise
+    return vectors.detach().clone()
+
+
+def _text_token_ids(config: PolicyPatchConfig, tokenizer: "PreTrainedTokenizerBase | None") -> torch.Tensor:
+    """Return the token ids of the instruction, repeated or cut to `(num_virtual_tokens,)` (arXiv 2511.08484)."""
+    if tokenizer is None:
+        raise TokenizerRequiredError(
+            '`init="text"` starts the vectors from the tokens of `init_text`, so it needs the tokenizer of the base. '
+            'Give `tokenizer=`, or use `init="vocab"` or `init="random"`.'
+        )
+    if config.init_text is None:
+        raise ConfigError(
+            f'`init="text"` needs an `init_text`; there is no default for `risk={config.risk!r}`. Give a safety '
+            "instruction in plain words."
+        )
+    ids = tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError(f"`init_text={config.init_text!r}` has no tokens under the given tokenizer.")
+    repeats = -(-config.num_virtual_tokens // len(ids))  # ceiling division
+    return torch.tensor((ids * repeats)[: config.num_virtual_tokens])
+
+
+def _vocabulary_size(embeddings: nn.Module) -> int:
+    return next(embeddings.parameters()).shape[0]
+
+
+def vectors_to_bytes(vectors: torch.Tensor) -> bytes:
+    """Return `vectors` `(num_virtual_tokens, hidden_size)` as the bytes of a safetensors file, in fp32.
+
+    Raises:
+        PatchFileError: NaN or infinite values, which no patch may ship.
+    """
+    vectors = vectors.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    check_finite(vectors, "the vectors")
+    return save({TENSOR_KEY: vectors}, metadata={"format_version": str(FORMAT_VERSION)})
+
+
+def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -> torch.Tensor:
+    """Return the vectors in the bytes of a tensor file, checked against the configuration.
+
+    Args:
+        content (`bytes`):
+            The whole file.
+        config ([`PolicyPatchConfig`]):
+            Gives the shape to expect.
+        source (`str`):
+            Where the bytes come from, for error messages.
+
+    Returns:
+        `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
+
+    Raises:
+        PatchFileError: truncated or no safetensors file, unknown tensors, wrong shape or dtype, NaN or infinity.
+    """
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise PatchFileError(
+            f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
+        ) from error
+    if set(tensors) != {TENSOR_KEY}:
+        raise PatchFileError(f"{source} holds the tensors {sorted(tensors)}; expected exactly one named '{TENSOR_KEY}'.")
+    vectors = tensors[TENSOR_KEY]
+    expected = (config.num_virtual_tokens, config.hidden_size)
+    if tuple(vectors.shape) != expected or vectors.dtype != torch.float32:
+        raise PatchFileError(
+            f"{source} holds a tensor of shape {tuple(vectors.shape)} and {vectors.dtype}; its configuration says "
+            f"{expected} (`num_virtual_tokens`, `hidden_size`) in torch.float32."
+        )
+    check_finite(vectors, source)
+    return vectors
+
+
+def check_finite(vectors: torch.Tensor, source: str) -> None:
+    """Raise `PatchFileError` if `vectors` holds NaN or infinity."""
+    bad = int((~torch.isfinite(vectors)).sum())
+    if bad:
+        raise PatchFileError(
+            f"{source} hold {bad} NaN or infinite values of {vectors.numel()}. A patch like that turns every answer "
+            "into noise; if training made them, lower the learning rate and start again from the last checkpoint."
+        )
+
+
+def _size_in_words(content: bytes) -> str:
+    """Say how long a damaged file is, and how long it should be where its header still tells."""
+    try:
+        (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
+        header = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + header_length])
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return f"{len(content)} bytes, no readable header"
+    return f"{len(content)} bytes of {_HEADER_BYTES + header_length + end}"

@@ -1,0 +1,41 @@
+"""The two training stages on TRL: SFT on the teacher's answers, then DPO of the teacher's answer over the base's.
+
+Names are loaded on first use, since a trainer takes seconds to import. `_trl.py` is the only file that knows TRL's inside.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_MODULE_OF = {
+    "PolicyPatchDPOConfig": "policy_patch.training.config",
+    "PolicyPatchDPOTrainer": "policy_patch.training.dpo",
+    "PolicyPatchSFTConfig": "policy_patch.training.config",
+    "PolicyPatchSFTTrainer": "policy_patch.training.sft",
+    "PolicyPatchTrainer": "policy_patch.training.two_stage",
+    "PolicyPatchTrainingConfig": "policy_patch.training.config",
+}
+
+__all__ = [
+    "PolicyPatchDPOConfig",
+    "PolicyPatchDPOTrainer",
+    "PolicyPatchSFTConfig",
+    "PolicyPatchSFTTrainer",
+    "PolicyPatchTrainer",
+    "PolicyPatchTrainingConfig",
+]
+
+if TYPE_CHECKING:
+    from policy_patch.training.config import PolicyPatchDPOConfig, PolicyPatchSFTConfig, PolicyPatchTrainingConfig
+    from policy_patch.training.dpo import PolicyPatchDPOTrainer
+    from policy_patch.training.sft import PolicyPatchSFTTrainer
+    from policy_patch.training.two_stage import PolicyPatchTrainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module `policy_patch.training` has no attribute `{name}`")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

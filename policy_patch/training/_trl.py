@@ -1,0 +1,159 @@
+"""Every touch of what TRL and transformers' `Trainer` do not promise: the versions, the saving, the resuming.
+
+`PatchTrainerMixin` makes a TRL trainer train the one trainable patch of a `PolicyPatchModel` and save only that. Held
+to TRL 1.16 by `tests/training/test_trl_contract.py`; widen the range when those tests pass on a newer one.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+from policy_patch.errors import MissingExtraError, TrainingError
+from policy_patch.model import PolicyPatchModel, get_policy_patch_state_dict, set_policy_patch_state_dict
+from policy_patch.patch_folder import read_patch_folder
+from policy_patch.prefix import TENSOR_KEY
+
+SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
+
+
+def check_trl_version() -> None:
+    """Raise `MissingExtraError` unless a TRL is installed whose inside we know."""
+    try:
+        installed = version("trl")
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            "Training needs TRL, which is not installed: `pip install 'policy-patch[train]'`."
+        ) from error
+    if installed not in SUPPORTED_TRL:
+        raise MissingExtraError(
+            f"Training needs trl{SUPPORTED_TRL}; {installed} is installed. Its trainers change with every minor "
+            "version: `pip install 'policy-patch[train]'`."
+        )
+
+
+check_trl_version()
+
+from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
+from transformers import TrainerCallback  # noqa: E402
+
+from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
+
+
+class PatchTrainerMixin:
+    """What a TRL trainer must do differently for a patch. Goes before the TRL class in the bases."""
+
+    model: PolicyPatchModel
+
+    def __init__(self, model: PolicyPatchModel, *args: Any, callbacks: list[TrainerCallback] | None = None, **kw: Any):
+        self.patch_name = trained_patch_name(model)
+        self._stop_on_signal = StopOnSignal()
+        drop_fused_head(model)
+        with base_settings_restored(model):
+            super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does. On the first Ctrl-C the step is finished and a checkpoint saved, then it raises.
+
+        Raises:
+            KeyboardInterrupt: after the checkpoint was saved; resume with `resume_from_checkpoint=True`.
+        """
+        with base_settings_restored(self.model), self._stop_on_signal.listening():
+            result = super().train(*args, **kwargs)
+        if self._stop_on_signal.received:
+            raise KeyboardInterrupt(
+                f"Stopped at step {self.state.global_step} of {self.state.max_steps}. A checkpoint was saved in "
+                f"`{self.args.output_dir}`; the same command goes on from there."
+            )
+        return result
+
+    # Saving and resuming. Upstream writes the whole base, dies on tied weights, and refuses folders without its names.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(output_dir or self.args.output_dir, patch_name=self.patch_name)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        _, vectors = read_patch_folder(resume_from_checkpoint)
+        model = self.accelerator.unwrap_model(model or self.model)
+        set_policy_patch_state_dict(model, {TENSOR_KEY: vectors}, self.patch_name)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: TRL's card describes a fine-tuned model and its snippet cannot load a patch."""
+
+
+def trained_patch_name(model: Any) -> str:
+    """Return the name of the one patch of `model` that is active and trainable.
+
+    Raises:
+        TrainingError: no `PolicyPatchModel`, or no such patch, or several.
+    """
+    if not isinstance(model, PolicyPatchModel):
+        raise TrainingError(
+            f"`model` is a {type(model).__name__}; expected a PolicyPatchModel. Make one with `get_policy_patch_model`."
+        )
+    names = [name for name in model.active_patches if model.patches[name].requires_grad]
+    if len(names) != 1:
+        raise TrainingError(
+            f"Exactly one active patch must be trainable; active: {model.active_patches}, trainable among them: "
+            f"{names}. Load a patch to train it further with `is_trainable=True`."
+        )
+    return names[0]
+
+
+def drop_fused_head(model: nn.Module) -> None:
+    """Undo TRL's `add_fused_lm_head`, an instance attribute `forward`. Without it nothing is left to undo."""
+    model.__dict__.pop("forward", None)
+
+
+@contextmanager
+def base_settings_restored(model: PolicyPatchModel) -> Iterator[None]:
+    """Put back what training changes on the base beside its parameters: pad token, router loss, dropout, cache."""
+    base = model.get_base_model()
+    configs = {name: deepcopy(getattr(base, name).__dict__) for name in ("config", "generation_config")}
+    dropouts = {module: module.p for module in base.modules() if isinstance(module, nn.Dropout)}
+    training = base.training
+    try:
+        yield
+    finally:
+        for name, values in configs.items():
+            vars(getattr(base, name)).clear()
+            vars(getattr(base, name)).update(values)
+        for module, probability in dropouts.items():
+            module.p = probability
+        base.train(training)
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """Return the newest complete checkpoint in `folder`, or None.
+
+    The trainer's state is the last file of a checkpoint, so one that was cut short is passed over.
+    """
+    from transformers.trainer_callback import TrainerState
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    found = []
+    if os.path.isdir(folder):
+        for name in os.listdir(folder):
+            step = name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+            state_file = os.path.join(folder, name, "trainer_state.json")
+            if step.isdigit() and os.path.isfile(state_file):
+                try:
+                    TrainerState.load_from_json(state_file)
+                    read_patch_folder(os.path.join(folder, name))
+                except (ValueError, TypeError, OSError):
+                    continue
+                found.append((int(step), os.path.join(folder, name)))
+    return max(found)[1] if found else None
+
+
+def copy_of_patch(model: PolicyPatchModel, patch_name: str) -> dict:
+    """Return the vectors of a patch, detached, for a frozen view of it."""
+    return get_policy_patch_state_dict(model, patch_name)

@@ -1,0 +1,154 @@
+"""Settings of each training stage and of the two together: TRL's, with defaults that suit a patch.
+
+Everything TRL's `SFTConfig` and `DPOConfig` take is taken here too; only what differs is documented.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from policy_patch.training._trl import check_trl_version
+
+check_trl_version()
+
+import torch  # noqa: E402
+from trl import DPOConfig, SFTConfig  # noqa: E402
+
+from policy_patch.errors import ConfigError  # noqa: E402
+
+Reference = Literal["sft", "base", "teacher"]
+REFERENCES = ("sft", "base", "teacher")
+
+
+def _before_checks(config: Any) -> None:
+    """Settle what TRL would otherwise default wrongly for a patch or for a machine without an accelerator."""
+    if config.output_dir is None:
+        raise ConfigError(f"`{type(config).__name__}` needs an `output_dir`.")
+    if not torch.accelerator.is_available():
+        config.use_cpu = True
+        config.dataloader_pin_memory = False
+        if config.bf16 is None:  # TRL then chooses bf16, which is several times slower than fp32 on most CPUs
+            config.bf16 = False
+
+
+def _after_checks(config: Any) -> None:
+    for name in ("packing", "padding_free"):
+        if getattr(config, name, False):
+            raise ConfigError(f"`{name}=True` joins texts to one row; each text needs the patch in front of it.")
+    if config.push_to_hub and config.hub_strategy != "end":
+        raise ConfigError(
+            f"`hub_strategy={config.hub_strategy!r}` would push checkpoints without the patch. Use 'end', or push the "
+            "model yourself."
+        )
+
+
+@dataclass
+class PolicyPatchSFTConfig(SFTConfig):
+    """Settings of the SFT stage: TRL's `SFTConfig` with the defaults below.
+
+    Args:
+        learning_rate (`float`, *optional*, defaults to `1e-2`):
+            A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
+            Throws caches away, and with them the shared prefix; switch it on when memory is short.
+    """
+
+    learning_rate: float = 1e-2
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.05
+    per_device_train_batch_size: int = 16
+    gradient_checkpointing: bool = False
+    save_total_limit: int | None = 2
+    report_to: Any = "none"
+    ddp_find_unused_parameters: bool | None = False
+    completion_only_loss: bool | None = True
+
+    def __post_init__(self) -> None:
+        _before_checks(self)
+        super().__post_init__()
+        _after_checks(self)
+
+
+@dataclass
+class PolicyPatchDPOConfig(DPOConfig):
+    """Settings of the DPO stage: TRL's `DPOConfig` with the defaults below.
+
+    Args:
+        reference (`"sft"`, `"base"` or `"teacher"`, *optional*, defaults to `"sft"`):
+            DPO's reference policy: the patch as it is when the stage starts, the base, or the teacher (the paper's
+            choice). None of them keeps a second copy of the base in memory; the teacher is asked once, beforehand.
+        learning_rate (`float`, *optional*, defaults to `5e-3`):
+            Half of the SFT stage's.
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
+            Throws caches away, and with them the shared prefix; switch it on when memory is short.
+    """
+
+    reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
+    learning_rate: float = 5e-3
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.05
+    per_device_train_batch_size: int = 16
+    gradient_checkpointing: bool = False
+    save_total_limit: int | None = 2
+    report_to: Any = "none"
+    ddp_find_unused_parameters: bool | None = False
+
+    def __post_init__(self) -> None:
+        _before_checks(self)
+        if self.reference not in REFERENCES:
+            raise ConfigError(f"`reference={self.reference!r}`: expected one of {', '.join(REFERENCES)}.")
+        if self.reference == "teacher":
+            self.precompute_ref_log_probs = True
+        super().__post_init__()
+        _after_checks(self)
+
+
+@dataclass(kw_only=True)
+class PolicyPatchTrainingConfig:
+    """Settings of both stages together.
+
+    Args:
+        output_dir (`str`):
+            Gets the finished patch; `sft/` and `dpo/` below it get each stage's checkpoints and its own patch.
+        sft (`dict`, *optional*):
+            Arguments of [`PolicyPatchSFTConfig`] beside `output_dir`; `{"max_steps": 0}` leaves the stage out.
+        dpo (`dict`, *optional*):
+            Arguments of [`PolicyPatchDPOConfig`] beside `output_dir`; `{"max_steps": 0}` leaves the stage out.
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of both stages, unless a stage has its own.
+
+    Raises:
+        ConfigError: unknown key in a stage, or both stages left out.
+    """
+
+    output_dir: str
+    sft: dict[str, Any] = field(default_factory=dict)
+    dpo: dict[str, Any] = field(default_factory=dict)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.runs("sft") or self.runs("dpo"):
+            return
+        raise ConfigError("`sft` and `dpo` both have `max_steps=0`: nothing to train.")
+
+    def runs(self, stage: str) -> bool:
+        """Whether the stage is run at all."""
+        return getattr(self, stage).get("max_steps") != 0
+
+    def stage(self, stage: str) -> PolicyPatchSFTConfig | PolicyPatchDPOConfig:
+        """Return the settings of `"sft"` or `"dpo"`, with its folder below `output_dir`."""
+        cls = {"sft": PolicyPatchSFTConfig, "dpo": PolicyPatchDPOConfig}[stage]
+        given = getattr(self, stage)
+        check_keys(stage, given, cls)
+        return cls(**{"seed": self.seed, **given, "output_dir": f"{self.output_dir}/{stage}"})
+
+
+def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
+    """Raise `ConfigError` with near names if `given` has a key that the dataclass `cls` does not know."""
+    import difflib
+
+    known = [entry.name for entry in fields(cls) if entry.init]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3)
+            hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else f"See `{cls.__name__}`."
+            raise ConfigError(f"`{section}.{key}` is unknown (given: {given[key]!r}). {hint}")

@@ -1,0 +1,97 @@
+"""The second stage: DPO that prefers the teacher's answer over the base's (arXiv 2511.08484), with TRL's `DPOTrainer`.
+
+The reference policy never costs a second copy of the base: see `reference_model`.
+"""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from policy_patch.errors import TrainingError
+from policy_patch.model import PolicyPatchModel
+from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head, trained_patch_name
+from policy_patch.training.config import PolicyPatchDPOConfig
+from policy_patch.training.dataset import FINISHED, check_rows, without_eos_after_unfinished
+
+from trl import DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
+
+
+class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
+    """TRL's `DPOTrainer` for the one trainable patch of a [`~policy_patch.PolicyPatchModel`].
+
+    Takes what `DPOTrainer` takes, with `args` a [`PolicyPatchDPOConfig`]. Rows have `prompt`, `chosen` and `rejected`;
+    an answer marked as not finished gets no end-of-text token.
+
+    Args:
+        model ([`~policy_patch.PolicyPatchModel`]):
+            Its one active, trainable patch is trained.
+        args ([`PolicyPatchDPOConfig`]):
+            Settings; `args.reference` chooses the reference policy.
+        teacher ([`~transformers.PreTrainedModel`], *optional*):
+            Needed for `reference="teacher"` only; it is not kept after the constructor.
+
+    Raises:
+        TrainingError: no patch is active and trainable, or `reference="teacher"` without a fitting teacher.
+        DataError: no rows, or a column is missing.
+    """
+
+    _tag_names = ["policy-patch", "dpo"]
+
+    def __init__(
+        self,
+        model: PolicyPatchModel,
+        args: PolicyPatchDPOConfig,
+        *,
+        train_dataset: Any,
+        teacher: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(train_dataset, list):
+            from datasets import Dataset
+
+            train_dataset = Dataset.from_list(train_dataset)
+        check_rows(train_dataset, ("prompt", "chosen", "rejected"))
+        reference = reference_model(model, args, teacher)
+        super().__init__(model, args, ref_model=reference, train_dataset=train_dataset, **kwargs)
+        if args.precompute_ref_log_probs:  # done by now: the reference need not stay in memory
+            drop_fused_head(reference)
+            self.ref_model = None
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        dataset = super()._prepare_dataset(dataset, *args, **kwargs)
+        columns = {FINISHED[name]: [f"{name}_ids"] for name in ("chosen", "rejected")}
+        return without_eos_after_unfinished(dataset, columns, self._tokenizer.eos_token_id)
+
+
+def reference_model(
+    model: PolicyPatchModel, args: PolicyPatchDPOConfig, teacher: PreTrainedModel | None = None
+) -> PolicyPatchModel | PreTrainedModel:
+    """Return DPO's reference policy for `args.reference`.
+
+    Returns:
+        For `"sft"` a second wrapper on the same base with a frozen copy of the patch; for `"base"` a second wrapper
+        without any patch; for `"teacher"` the teacher.
+
+    Raises:
+        TrainingError: `reference="teacher"` without a teacher, or with one of another vocabulary.
+    """
+    base = model.get_base_model()
+    if args.reference == "teacher":
+        if teacher is None:
+            raise TrainingError('`reference="teacher"` needs `teacher=`. Give it, or use "sft" or "base".')
+        sizes = [m.get_input_embeddings().weight.shape[0] for m in (base, teacher)]
+        if sizes[0] != sizes[1]:
+            raise TrainingError(
+                f'`reference="teacher"` compares probabilities token by token, so both need one vocabulary; the base '
+                f'has {sizes[0]} tokens and the teacher {sizes[1]}. Use `reference="sft"` or "base".'
+            )
+        return teacher
+    view = PolicyPatchModel(base)
+    if args.reference == "sft":
+        for name in model.active_patches:
+            view._insert(name, model.patch_config[name], model.patches[name].detach().clone(), is_trainable=False)
+        view.set_patch(model.active_patches)
+    return view
+
+
+__all__ = ["PolicyPatchDPOTrainer", "reference_model", "trained_patch_name"]
