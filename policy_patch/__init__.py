@@ -1,4 +1,4 @@
-"""Safety patches for language models: a few learned vectors in front of a frozen base, shipped and applied like software.
+"""Safety patches for language models: a few learned vectors before a frozen base, shipped and applied like software.
 
 Importing this package imports neither torch nor transformers; each public name is loaded on first use.
 """

@@ -37,11 +37,11 @@ def _with_our_errors(cls: type) -> type:
 
     @functools.wraps(original_init)
     def __init__(self: Any, **values: Any) -> None:
-        for key in values:
+        for key, value in values.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(known)}."
-                raise ConfigError(f"`{cls.__name__}` has no key `{key}` (given: {values[key]!r}).{hint}")
+                raise ConfigError(f"`{cls.__name__}` has no key `{key}` (given: {value!r}).{hint}")
         try:
             original_init(self, **values)
         except StrictDataclassError as error:

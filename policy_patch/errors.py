@@ -1,6 +1,6 @@
 """Every exception that policy-patch raises on purpose, in one tree.
 
-Each class has a builtin second parent, so `except ValueError` of existing code keeps working. This file holds no checks.
+Each class has a builtin second parent, so `except ValueError` of existing code keeps working. There are no checks here.
 """
 
 

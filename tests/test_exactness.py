@@ -132,7 +132,9 @@ def generate_without_eos(base, vectors, row, count):
     return row[-count:]
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 3}, {"do_sample": True}])
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 3}, {"do_sample": True}]
+)
 def test_beams_and_seeded_sampling_are_the_same_cached_and_concatenated_and_without_cache(family, options):
     model, _, _ = patched(family)
     ids, mask = padded(rows_of(20, 3, 9), "left")
@@ -163,7 +165,9 @@ def test_disable_patch_gives_the_logits_of_the_base_bit_for_bit(family):
         expected = untouched(input_ids=ids, attention_mask=mask).logits
         with model.disable_patch():
             assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, expected)
-        assert torch.equal(base(input_ids=ids, attention_mask=mask).logits, expected), "the base itself is never patched"
+        assert torch.equal(base(input_ids=ids, attention_mask=mask).logits, expected), (
+            "the base itself is never patched"
+        )
         assert not torch.allclose(model(input_ids=ids, attention_mask=mask).logits, expected)
 
 
