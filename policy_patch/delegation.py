@@ -37,6 +37,7 @@ class BaseDelegation:
     get_output_embeddings = _OfBase()
     can_generate = _OfBase()
 
+    is_activation_checkpointing = _OfBase()
     is_gradient_checkpointing = _OfBase()
     supports_gradient_checkpointing = _OfBase()
     gradient_checkpointing_enable = _OfBase()

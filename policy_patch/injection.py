@@ -268,7 +268,7 @@ class Injection:
         # Padding between a cached prefix and the text would count as text in a sliding window.
         padded_window = layout.padded and self._windowed
         # Gradient checkpointing throws caches away while it trains.
-        checkpointing = self._backbone.training and getattr(self._base, "is_gradient_checkpointing", False)
+        checkpointing = self._backbone.training and getattr(self._base, "is_activation_checkpointing", False)
         return layout.uniform_bos and not padded_window and not checkpointing and not self._wants_intermediates(inputs)
 
     def _wants_intermediates(self, inputs: dict[str, Any]) -> bool:
@@ -317,7 +317,9 @@ def _has_windows(config: Any) -> bool:
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None:
         return any(kind != "full_attention" for kind in layer_types)
-    return getattr(config, "sliding_window", None) is not None or getattr(config, "attention_chunk_size", None) is not None
+    return (
+        getattr(config, "sliding_window", None) is not None or getattr(config, "attention_chunk_size", None) is not None
+    )
 
 
 def _tokens(inputs: dict[str, Any]) -> torch.Tensor:

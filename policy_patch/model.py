@@ -420,6 +420,17 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
 
     # Parameters
 
+    def frozen_copy(self) -> "PolicyPatchModel":
+        """Return a second wrapper on the same base with copies of the active patches that nothing will change.
+
+        It costs the memory of the vectors alone: the base is shared. DPO's reference policy is one.
+        """
+        copy = PolicyPatchModel(self._base_model)
+        for name in self._active:
+            copy._insert(name, self.patch_config[name], self.patches[name].detach().clone(), is_trainable=False)
+        copy._active = self._active
+        return copy
+
     def get_base_model(self) -> PreTrainedModel:
         """Return the base, unpatched. It is the very object that was given."""
         return self._base_model
@@ -433,13 +444,13 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         """Print the number of trainable parameters in PEFT's words."""
         trainable, total = self.get_nb_trainable_parameters()
         share = 100 * trainable / total
-        print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
+        print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201
 
 
 def get_policy_patch_state_dict(
     model: PolicyPatchModel, patch_name: str = DEFAULT_PATCH_NAME
 ) -> dict[str, torch.Tensor]:
-    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached. Never the base's weights.
+    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached; nothing of the base.
 
     Raises:
         PatchNameError: a name that is not loaded.

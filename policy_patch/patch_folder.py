@@ -21,7 +21,9 @@ _PENDING = ".pending"  # suffix of a file that is written but not yet in its pla
 _HEADER_LIMIT = 64 * 1024  # our file's header has under 200 bytes; a longer one is not ours, so it is not read
 
 
-def write_patch_folder(folder: str | os.PathLike, config: PolicyPatchConfig, vectors: torch.Tensor) -> PolicyPatchConfig:
+def write_patch_folder(
+    folder: str | os.PathLike, config: PolicyPatchConfig, vectors: torch.Tensor
+) -> PolicyPatchConfig:
     """Write one patch into `folder`, over a patch that may be there.
 
     The pair is replaced in two renames: vectors, then configuration. A kill between the two leaves the new vectors

@@ -117,7 +117,9 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
             f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
         ) from error
     if set(tensors) != {TENSOR_KEY}:
-        raise PatchFileError(f"{source} holds the tensors {sorted(tensors)}; expected exactly one named '{TENSOR_KEY}'.")
+        raise PatchFileError(
+            f"{source} holds the tensors {sorted(tensors)}; expected exactly one named '{TENSOR_KEY}'."
+        )
     vectors = tensors[TENSOR_KEY]
     expected = (config.num_virtual_tokens, config.hidden_size)
     if tuple(vectors.shape) != expected or vectors.dtype != torch.float32:
