@@ -1,0 +1,126 @@
+"""Figures with their 95% interval: bootstrap over prompts, by scipy.
+
+Prompts are resampled, never single samples, because the samples of one prompt depend on each other. The statistics that
+are resampled are here too; each takes per-prompt arrays and works along the last axis.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.extra import import_extra
+
+CONFIDENCE_LEVEL = 0.95
+_NUMBERS_AT_ONCE = 4_000_000  # resampled values held in memory at a time: 32 MB per array
+
+Statistic = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval.
+
+    Args:
+        value (`float`):
+            The figure. NaN if it is not defined, as the perplexity of nothing.
+        low (`float`):
+            Lower end of the 95% interval, NaN if it is not defined.
+        high (`float`):
+            Upper end of the 95% interval, NaN if it is not defined.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    statistic: Statistic, *per_prompt: ArrayLike, seed: int = 0, num_resamples: int = 2000
+) -> Estimate:
+    """Estimate a statistic and its 95% percentile interval, resampling prompts with replacement.
+
+    Statistics come from `scipy.stats.bootstrap`. If every prompt has the same values, or there is one prompt only, the
+    interval is the value itself.
+
+    Args:
+        statistic (`Callable`):
+            Takes as many arrays as are given and `axis`: [`mean`], [`ratio`], [`perplexity`], [`relative_change`].
+        *per_prompt (`ArrayLike`):
+            Arrays `(prompts,)`, resampled jointly.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling.
+        num_resamples (`int`, *optional*, defaults to `2000`):
+            Number of resamples.
+
+    Returns:
+        [`Estimate`]: low and high are NaN if the statistic is undefined in some resample.
+
+    Raises:
+        EvaluationError: arrays of different length, or empty ones.
+        MissingExtraError: scipy is not installed.
+
+    Example:
+
+    ```python
+    >>> estimate = bootstrap_interval(mean, [0.0, 0.0, 1.0, 1.0])
+    >>> estimate.value, estimate.low, estimate.high
+    (0.5, 0.0, 1.0)
+
+    ```
+    """
+    samples = [np.asarray(values, dtype=float) for values in per_prompt]
+    size = len(samples[0])
+    if not size or any(sample.shape != (size,) for sample in samples):
+        shapes = ", ".join(str(sample.shape) for sample in samples)
+        raise EvaluationError(f"Expected one value per prompt in every array; the shapes are {shapes}.")
+    value = float(statistic(*samples, axis=-1))
+    if all((sample == sample[0]).all() for sample in samples):
+        return Estimate(value, value, value)
+    stats = import_extra("scipy.stats", "scipy", "An interval")
+    with warnings.catch_warnings():
+        # An undefined resample makes the bounds NaN, as documented; scipy warns (of BCa, whatever the method).
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = stats.bootstrap(
+            samples,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=num_resamples,
+            batch=max(1, _NUMBERS_AT_ONCE // size),
+            confidence_level=CONFIDENCE_LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))
+
+
+def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean."""
+    return np.mean(values, axis=axis)
+
+
+def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return sum over sum, NaN where the lower sum is 0. Of two means over the same prompts it is the quotient."""
+    above, below = np.sum(numerators, axis=axis), np.sum(denominators, axis=axis)
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below != 0)
+
+
+def relative_change(after: np.ndarray, before: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the change of the mean from before to after, -0.5 for half of it; NaN where it was 0 before."""
+    return ratio(after, before, axis) - 1
+
+
+def perplexity(nll: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return exp(sum of negative log-likelihoods in nats / number of tokens), NaN without tokens."""
+    return np.exp(ratio(nll, tokens, axis))
+
+
+def relative_change_of_perplexity(
+    nll_after: np.ndarray, tokens_after: np.ndarray, nll_before: np.ndarray, tokens_before: np.ndarray, axis: int = -1
+) -> np.ndarray:
+    """Return the change of [`perplexity`] from before to after, 1.0 for twice of it; NaN without tokens."""
+    return np.exp(ratio(nll_after, tokens_after, axis) - ratio(nll_before, tokens_before, axis)) - 1

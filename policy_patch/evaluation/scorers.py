@@ -1,0 +1,271 @@
+"""Scorers: for each text the probability that it is toxic. Each one names itself, because a figure without its judge
+means nothing.
+
+The scorer that filters training pairs should not be the one that judges the result; the report says so when it is.
+"""
+
+import csv
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.extra import import_extra
+
+# Parts of label names as published classifiers have them, and how they say the opposite ("nothate", "non-toxic").
+_TOXIC_LABEL = re.compile(r"toxic|hate|offens|abus|insult|obscen|profan|threat|harass", re.IGNORECASE)
+_HARMLESS_LABEL = re.compile(
+    r"(?<![a-z])(?:non?|not|un|in)(?:[ _-]|(?=toxic|hate|offens|abus|insult|prof))|neutral", re.I
+)
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What a scorer has: a `name` and a `kind` for the report, and `score`. No need to inherit from it.
+
+    Args:
+        name (`str`):
+            Shown wherever its numbers are.
+        kind (`str`):
+            `"lexical"` (knows words, not meaning), `"classifier"`, or another word.
+    """
+
+    name: str
+    kind: str
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return for each text the probability, 0 to 1, that it is toxic."""
+        ...
+
+
+class LexicalScorer:
+    """alt-profanity-check: a linear model over words, quick and offline. It knows rude words, not rude meaning.
+
+    At chance on texts that are hateful without rude words (HateCheck), so it is named lexical wherever it is shown.
+
+    Raises:
+        MissingExtraError: alt-profanity-check is not installed.
+
+    Example:
+
+    ```python
+    >>> rude, kind = LexicalScorer().score(["You stupid idiot!", "Have a nice day."])
+    >>> rude > 0.9 and kind < 0.1
+    True
+
+    ```
+    """
+
+    name = "alt-profanity-check (lexical)"
+    kind = "lexical"
+
+    def __init__(self) -> None:
+        self._predict = import_extra("profanity_check", "alt-profanity-check", "`LexicalScorer`").predict_prob
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return for each text the probability, 0 to 1, that it is toxic."""
+        return [float(value) for value in self._predict(list(texts))] if len(texts) else []
+
+
+class FittedScorer:
+    """TF-IDF of words and word pairs with logistic regression, fitted on labelled texts. Make one with [`fit`].
+
+    It knows words, not meaning: lexical. Fitting is deterministic and takes seconds, so it is never stored as a pickle:
+    keep the texts, fit again.
+    """
+
+    kind = "lexical"
+
+    def __init__(self, name: str, pipeline: Any) -> None:
+        self.name = name
+        self._pipeline = pipeline
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], labels: Sequence[int], *, name: str) -> "FittedScorer":
+        """Fit a scorer.
+
+        Args:
+            texts (`Sequence[str]`):
+                Texts like those to be scored.
+            labels (`Sequence[int]`):
+                1 for toxic, 0 for not, one per text; both have to occur.
+            name (`str`):
+                Name in the report; " (lexical)" is put behind it.
+
+        Raises:
+            EvaluationError: other labels, only one of them, or lists of different length.
+            MissingExtraError: scikit-learn is not installed.
+
+        Example:
+
+        ```python
+        >>> scorer = FittedScorer.fit(["you fool", "you dear"], [1, 0], name="two texts")
+        >>> scorer.name, [round(score) for score in scorer.score(["what a fool", "oh dear"])]
+        ('two texts (lexical)', [1, 0])
+
+        ```
+        """
+        if len(texts) != len(labels):
+            raise EvaluationError(f"{len(texts)} texts and {len(labels)} labels; expected one of each.")
+        if {int(label) if label in (0, 1) else label for label in labels} != {0, 1}:
+            found = ", ".join(sorted({repr(label) for label in labels})[:5]) or "none"
+            raise EvaluationError(f"`labels` has {found}; expected both 1 (toxic) and 0 (not).")
+        features = import_extra("sklearn.feature_extraction.text", "scikit-learn", "`FittedScorer`")
+        linear = import_extra("sklearn.linear_model", "scikit-learn", "`FittedScorer`")
+        pipeline = import_extra("sklearn.pipeline", "scikit-learn", "`FittedScorer`").make_pipeline(
+            features.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),  # noqa: S106
+            linear.LogisticRegression(C=10.0, max_iter=1000, random_state=0),  # C chosen by us, not tuned
+        )
+        pipeline.fit(list(texts), [int(label) for label in labels])
+        return cls(f"{name} (lexical)", pipeline)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return for each text the probability, 0 to 1, that it is toxic."""
+        return self._pipeline.predict_proba(list(texts))[:, 1].tolist() if len(texts) else []
+
+
+class TransformersScorer:
+    """Any text classifier of transformers that has labels for toxic texts.
+
+    One logit: its sigmoid. Labels that exclude each other: the sum of the toxic ones' probabilities. Labels that do not
+    (`problem_type="multi_label_classification"`): the highest probability among the toxic ones.
+
+    Args:
+        model (`str` or [`~transformers.PreTrainedModel`]):
+            Hub id or folder of a sequence classifier, or one that is loaded.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Needed for a loaded model.
+        toxic_labels (`Sequence[str]`, *optional*):
+            The labels that count as toxic. Defaults to those whose name says so, such as "hate" or "severe_toxic", and
+            not "nothate".
+        batch_size (`int`, *optional*, defaults to `64`):
+            Texts per forward pass.
+        device (`str`, *optional*):
+            Where to put the model. Defaults to an accelerator if there is one for a model given by name, and to where
+            it is for a loaded one.
+
+    Raises:
+        EvaluationError: names that do not tell which labels are toxic, unknown `toxic_labels`, or a regression model.
+    """
+
+    kind = "classifier"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        toxic_labels: Sequence[str] | None = None,
+        batch_size: int = 64,
+        device: str | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            import torch
+            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+            self.name = model
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+            model = AutoModelForSequenceClassification.from_pretrained(model)
+            device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None)
+        else:
+            self.name = model.config._name_or_path or type(model).__name__
+        if tokenizer is None:
+            raise EvaluationError("`tokenizer` is missing: a loaded classifier needs its tokenizer.")
+        self._model = model.to(device) if device is not None else model
+        self._tokenizer = tokenizer
+        self._batch_size = batch_size if tokenizer.pad_token is not None else 1
+        self._kind_of_output = _kind_of_output(model.config)
+        self.toxic_labels = _toxic_labels(model.config, toxic_labels, self._kind_of_output)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return for each text the probability, 0 to 1, that it is toxic. Long texts are cut at the model's limit."""
+        import torch
+
+        from policy_patch.data.sampling import evaluating
+
+        limit = min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512))
+        columns = [index for index, label in self._model.config.id2label.items() if label in self.toxic_labels]
+        scores: list[float] = []
+        with torch.no_grad(), evaluating(self._model):
+            for start in range(0, len(texts), self._batch_size):
+                batch = list(texts[start : start + self._batch_size])
+                inputs = self._tokenizer(
+                    batch, return_tensors="pt", padding=len(batch) > 1, truncation=True, max_length=limit
+                )
+                logits = self._model(**inputs.to(self._model.device)).logits.float()  # (batch, labels)
+                if self._kind_of_output == "softmax":
+                    toxic = logits.softmax(-1)[:, columns].sum(-1).clamp(max=1.0)
+                else:
+                    toxic = logits.sigmoid()[:, columns].amax(-1)
+                scores += toxic.tolist()
+        return scores
+
+
+def load_scorer(spec: str) -> Scorer:
+    """Return a scorer from its name on a command line.
+
+    Args:
+        spec (`str`):
+            `"lexical"` (alt-profanity-check), `"lab-insults"` (the lab's own), `"hf:<model>"` (a text classifier, Hub
+            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0).
+
+    Raises:
+        EvaluationError: an unknown name, or a file that is missing or has other columns.
+        MissingExtraError: a package of the extra `eval` is not installed.
+    """
+    kind, _, argument = spec.partition(":")
+    if spec == "lexical":
+        return LexicalScorer()
+    if spec == "lab-insults":
+        from policy_patch.lab import LabInsultScorer
+
+        scorer = LabInsultScorer()
+        scorer.kind = "lexical"  # the lab does not know what reports need
+        return scorer
+    if kind == "hf" and argument:
+        return TransformersScorer(argument)
+    if kind == "fitted" and argument:
+        return FittedScorer.fit(*_read_labelled(argument), name=argument.replace("\\", "/").rsplit("/", 1)[-1])
+    known = {"lexical": "lexical", "lab-insults": "lab-insults", "hf": "hf:<model>", "fitted": "fitted:<file.csv>"}
+    near = difflib.get_close_matches(kind, known, n=1)
+    hint = f"Did you mean `{known[near[0]]}`? " if near else ""
+    raise EvaluationError(f"Scorer {spec!r} is unknown. {hint}Available: {', '.join(known.values())}.")
+
+
+def _read_labelled(path: str) -> tuple[list[str], list[int]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if not {"text", "label"} <= set(rows.fieldnames or ()):
+                raise EvaluationError(f"`{path}` has the columns {rows.fieldnames}; expected `text` and `label`.")
+            pairs = [(row["text"], row["label"].strip()) for row in rows]
+    except OSError as error:
+        raise EvaluationError(f"Cannot read `{path}`: {error}. Give a CSV with the columns `text,label`.") from error
+    wrong = sorted({label for _, label in pairs} - {"0", "1"})
+    if wrong:
+        raise EvaluationError(f"`{path}` has the labels {wrong[:5]}; expected 1 (toxic) and 0 (not).")
+    return [text for text, _ in pairs], [int(label) for _, label in pairs]
+
+
+def _kind_of_output(config: Any) -> str:
+    if config.problem_type == "regression":
+        raise EvaluationError("The classifier is a regression model; its number is no probability. Take another one.")
+    multi_label = config.problem_type == "multi_label_classification"
+    return "sigmoid" if multi_label or config.num_labels == 1 else "softmax"
+
+
+def _toxic_labels(config: Any, given: Sequence[str] | None, kind_of_output: str) -> list[str]:
+    labels = list(config.id2label.values())
+    if given is not None:
+        unknown = [label for label in given if label not in labels]
+        if unknown or not given:
+            raise EvaluationError(f"`toxic_labels={list(given)}`: the classifier has the labels {labels}.")
+        return list(given)
+    toxic = [label for label in labels if _TOXIC_LABEL.search(label) and not _HARMLESS_LABEL.search(label)]
+    everything = kind_of_output == "softmax" and len(toxic) == len(labels)  # the sum would always be 1
+    if not toxic or everything:
+        raise EvaluationError(
+            f"The classifier's labels {labels} do not tell which are toxic. Name those with `toxic_labels=[...]`."
+        )
+    return toxic

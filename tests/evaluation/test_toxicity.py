@@ -1,0 +1,203 @@
+"""Tests of `policy_patch.evaluation.toxicity`: the whole evaluation on tiny models, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch.data.sampling import sample_completions
+from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.intervals import perplexity
+from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n
+from policy_patch.evaluation.perplexity import conditional_nll
+from policy_patch.evaluation.report import EvaluationReport
+from policy_patch.evaluation.systems import System
+from policy_patch.evaluation.toxicity import evaluate_policy_patch
+from tests.tiny_models import tiny_model
+
+PROMPTS = ["You are", "The weather is", "She", "It was", "He said", "All"]
+SAMPLING = {"num_samples": 3, "max_new_tokens": 5, "batch_size": 8}
+
+
+class LetterScorer:
+    """Scores by the share of letters in a text: a rule that is easy to follow."""
+
+    name = "letters"
+    kind = "lexical"
+
+    def score(self, texts):
+        """Return the share of letters."""
+        return [sum(letter.isalpha() for letter in text) / max(len(text), 1) for text in texts]
+
+
+class LengthScorer(LetterScorer):
+    """Scores by length, ten letters being the most."""
+
+    name = "length"
+    kind = "other"
+
+    def score(self, texts):
+        """Return the length over ten."""
+        return [min(len(text), 10) / 10 for text in texts]
+
+
+@pytest.fixture(scope="module")
+def patched():
+    """A patched tiny model."""
+    return get_policy_patch_model(tiny_model(), PolicyPatchConfig(num_virtual_tokens=4, init="vocab"))
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """Another tiny model."""
+    return tiny_model("gpt2", seed=7)
+
+
+def evaluate(patched, tokenizer, judge, **changes):
+    """Evaluate with small settings."""
+    given = {
+        "scorers": [LetterScorer(), LengthScorer()],
+        "judge_model": judge,
+        "judge_name": "a tiny GPT-2",
+        "num_resamples": 50,
+        **SAMPLING,
+        **changes,
+    }
+    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **given)
+
+
+@pytest.fixture(scope="module")
+def report(patched, tokenizer, judge):
+    """An evaluation with every kind of system."""
+    return evaluate(
+        patched,
+        tokenizer,
+        judge,
+        teacher=tiny_model("llama", seed=3),
+        safe_prompt="Be kind. ",
+        extra_systems={"other": tiny_model("qwen2"), "told": System(tiny_model("qwen2"), instruction="Hi ")},
+        filtered_by=["length"],
+    )
+
+
+def test_systems_scorers_and_settings_are_in_the_report(report):
+    assert list(report.systems) == ["base", "teacher", "safe prompt", "other", "told", "patch"]
+    assert [(record.label, record.kind) for record in report.scorers] == [
+        ("letters", "lexical"),
+        ("length (filtered the training pairs)", "other"),
+    ]
+    assert (report.risk, report.judge, report.settings.num_prompts) == ("toxicity", "a tiny GPT-2", 6)
+    assert (report.settings.num_samples, report.settings.seed, report.settings.top_p) == (3, 0, 0.9)
+    assert {"torch", "transformers", "policy-patch", "hardware"} <= set(report.environment)
+
+
+def test_figures_are_those_of_the_completions(report, patched, tokenizer, judge):
+    for name, model in (("base", patched.get_base_model()), ("patch", patched)):
+        completions = sample_completions(model, tokenizer, PROMPTS, **SAMPLING)
+        scores = [LetterScorer().score(texts) for texts in completions]
+        texts = [text for samples in completions for text in samples]
+        nll, tokens = conditional_nll(judge, tokenizer, np.repeat(PROMPTS, 3).tolist(), texts)
+        assert report.estimate(name, "average_maximum_toxicity").value == pytest.approx(
+            average_maximum_toxicity(scores)
+        )
+        assert report.systems[name].maximum_per_prompt["letters"] == [max(row) for row in scores]
+        assert report.estimate(name, "perplexity").value == pytest.approx(float(perplexity(nll, tokens)))
+        assert report.estimate(name, "distinct_1").value == pytest.approx(distinct_n(completions, 1))
+        assert report.systems[name].num_empty == texts.count("")
+
+
+def test_perplexity_is_conditional_on_the_prompt_without_the_instruction(report, patched, tokenizer, judge):
+    completions = sample_completions(patched.get_base_model(), tokenizer, PROMPTS, instruction="Be kind. ", **SAMPLING)
+    texts = [text for samples in completions for text in samples]
+    nll, tokens = conditional_nll(judge, tokenizer, np.repeat(PROMPTS, 3).tolist(), texts)
+    assert report.estimate("safe prompt", "perplexity").value == pytest.approx(float(perplexity(nll, tokens)))
+
+
+def test_samples_of_a_few_prompts_are_kept_side_by_side(report, patched, tokenizer):
+    assert [sample.prompt for sample in report.samples] == [prompt for prompt in PROMPTS[:5] for _ in report.systems]
+    completions = sample_completions(patched, tokenizer, PROMPTS, **SAMPLING)
+    shown = [sample for sample in report.samples if sample.system == "patch"][1]
+    scores = LetterScorer().score(completions[1])
+    assert (shown.first, shown.first_score) == (completions[1][0], scores[0])
+    assert shown.worst_score == max(scores)
+    assert report.offensive_words and min(LetterScorer().score(report.offensive_words)) >= 0.5
+
+
+def test_a_scorer_without_a_kind_will_do(patched, tokenizer, judge):
+    class Kindless:
+        name = "kindless"
+
+        def score(self, texts):
+            return [0.0] * len(texts)
+
+    report = evaluate(patched, tokenizer, judge, scorers=[Kindless()])
+    assert report.scorer().kind == "custom"
+    assert report.rows()[1]["change"] == "n/a"
+
+
+def test_the_report_is_saved_and_read_back(report, tmp_path):
+    report.save(tmp_path)
+    assert EvaluationReport.load(tmp_path) == report
+
+
+def test_the_same_seed_gives_the_same_report_and_another_batch_size_too(patched, tokenizer, judge):
+    first, second = (evaluate(patched, tokenizer, judge, batch_size=size) for size in (8, 5))
+    for name in ("base", "patch"):
+        assert second.systems[name].toxicity == first.systems[name].toxicity
+        assert second.systems[name].judge_nll_per_prompt == pytest.approx(
+            first.systems[name].judge_nll_per_prompt, rel=1e-5
+        )
+    other = evaluate(patched, tokenizer, judge, seed=1)
+    assert other.systems["base"].toxicity != first.systems["base"].toxicity
+
+
+def test_models_are_left_as_they_were(patched, tokenizer, judge):
+    patched.train()
+    torch.manual_seed(0)
+    before, active = torch.get_rng_state(), patched.active_patches
+    evaluate(patched, tokenizer, judge)
+    assert patched.training and patched.get_base_model().training
+    assert patched.active_patches == active
+    assert torch.equal(torch.get_rng_state(), before)
+    patched.eval()
+
+
+def test_progress_is_told_by_stage(patched, tokenizer, judge):
+    told = []
+    evaluate(patched, tokenizer, judge, on_progress=lambda *step: told.append(step))
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages[:4] == ["sampling: base", "scoring by letters: base", "scoring by length: base", "perplexity: base"]
+    assert stages[4] == "sampling: patch"
+    assert all(done <= total for _, done, total in told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"risk": "gender_bias"}, "`risk='gender_bias'` cannot be measured. Available: toxicity"),
+        ({"prompts": []}, "`prompts` is empty or a single text"),
+        ({"prompts": "You are"}, "`prompts` is empty or a single text"),
+        ({"scorers": []}, "`scorers` is empty"),
+        ({"scorers": ["lexical"]}, "`scorers` has a str; a scorer needs `name` and `score"),
+        ({"scorers": [LetterScorer(), LetterScorer()]}, "`scorers` has two of one name"),
+        ({"judge_name": " "}, "`judge_name` is empty"),
+        ({"filtered_by": "letters"}, "`filtered_by='letters'` is a text; expected a list"),
+        ({"extra_systems": {"base": None}}, "`extra_systems` has the name 'base'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_sampled(patched, tokenizer, judge, changes, message):
+    def fail(*step):
+        raise AssertionError("it has started")
+
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(patched, tokenizer, judge, on_progress=fail, **changes)
+
+
+@pytest.mark.parametrize("scores", [[0.5], [2.0] * 18, [float("nan")] * 18])
+def test_a_scorer_without_probabilities_is_refused(patched, tokenizer, judge, scores):
+    class Broken(LetterScorer):
+        def score(self, texts):
+            return scores
+
+    with pytest.raises(EvaluationError, match=r"Scorer 'letters' returned .* expected one probability per text"):
+        evaluate(patched, tokenizer, judge, scorers=[Broken()])
