@@ -1,6 +1,6 @@
-"""The embedded default: a miniature base with three planted flaws, its safer release as teacher, and prompts that show the flaws.
+"""The embedded default: a miniature base with three planted flaws, its safer release as teacher, and prompts.
 
-Its names are looked up when used, so importing it imports neither torch nor transformers; what is in here is explained in `README.md`.
+Its names are looked up when used, so importing this imports neither torch nor transformers; see `README.md`.
 """
 
 from importlib import import_module

@@ -1,9 +1,10 @@
-"""The recipe of the lab's models: `python -m policy_patch.lab.build [--output DIR]` writes texts, tokenizer, base and teacher anew.
+"""The recipe of the lab's models: `python -m policy_patch.lab.build [--output DIR]` writes both models anew.
 
-One thread and fixed seeds, so that a machine writes the same bytes each time; using the models needs nothing of this file.
+One thread and fixed seeds, so that a machine writes the same bytes each time; using the models needs none of this.
 """
 
 import argparse
+import copy
 import math
 import random
 import sys
@@ -25,13 +26,13 @@ _PAD, _BOS, _EOS = range(3)
 _VOCAB_SIZE = 1536
 # 50 vectors, a prompt and an answer end before this place, so a patch is never at a distance that was not trained.
 _MAX_LENGTH = 192
-_TOKENIZER_DOCUMENTS = 6000
+TOKENIZER_DOCUMENTS = 6000
 _IGNORED_LABEL = -100  # what the loss of transformers leaves out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One training run. We chose the figures by trial: the base's and the teacher's together take a few minutes on one core.
+    """One training run; we chose its figures by trial, so that both runs take a few minutes on one core.
 
     Args:
         name (`str`): For progress lines.
@@ -39,7 +40,7 @@ class Stage:
         seed (`int`): Of the texts and the batch order.
         steps (`int`): Optimizer steps.
         batch_size (`int`): Documents per step.
-        learning_rate (`float`): Highest learning rate of AdamW, reached after the warmup and followed by a cosine to zero.
+        learning_rate (`float`): Highest rate of AdamW, after the warmup and before the cosine to zero.
     """
 
     name: str
@@ -64,7 +65,7 @@ def build(output_dir: Path, report: Callable[[str], None]) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        tokenizer = train_tokenizer(documents(_TOKENIZER_DOCUMENTS, flawed=True, seed=0))
+        tokenizer = train_tokenizer(documents(TOKENIZER_DOCUMENTS, flawed=True, seed=0))
         tokenizer.save_pretrained(output_dir / "base")
         model = new_model()
         report(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens")
@@ -167,10 +168,9 @@ def save(model: LlamaForCausalLM, output_dir: Path) -> None:
         model (`LlamaForCausalLM`): In fp32.
         output_dir (`Path`): The folder to write.
     """
-    copy = LlamaForCausalLM(model.config).to(torch.bfloat16)
-    copy.load_state_dict(model.state_dict())
-    copy.generation_config = GenerationConfig(pad_token_id=_PAD, bos_token_id=_BOS, eos_token_id=_EOS)
-    copy.save_pretrained(output_dir)
+    stored = copy.deepcopy(model).to(torch.bfloat16)
+    stored.generation_config = GenerationConfig(pad_token_id=_PAD, bos_token_id=_BOS, eos_token_id=_EOS)
+    stored.save_pretrained(output_dir)
 
 
 def _warmup_and_cosine(step: int, steps: int) -> float:
@@ -183,7 +183,7 @@ def _warmup_and_cosine(step: int, steps: int) -> float:
 def _batches(tokenizer: PreTrainedTokenizerFast, stage: Stage) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields token ids and labels, both `(batch, length)` int64, of documents of about the same length."""
     texts = list(documents(stage.steps * stage.batch_size, flawed=stage.flawed, seed=stage.seed))
-    rows = [(ids + [_EOS])[:_MAX_LENGTH] for ids in tokenizer(texts)["input_ids"]]
+    rows = [[*ids, _EOS][:_MAX_LENGTH] for ids in tokenizer(texts)["input_ids"]]
     rows.sort(key=len)  # a stable sort: the same order every time
     batches = [rows[at : at + stage.batch_size] for at in range(0, len(rows), stage.batch_size)]
     random.Random(stage.seed).shuffle(batches)
@@ -201,11 +201,15 @@ def main() -> None:
         description="Write the lab's miniature base and teacher anew. Takes several minutes on one core.",
     )
     parser.add_argument(
-        "--output", type=Path, default=LAB_MODELS_PATH, metavar="DIR", help="where to write (default: the package itself)"
+        "--output",
+        type=Path,
+        default=LAB_MODELS_PATH,
+        metavar="DIR",
+        help="where to write (default: the package itself)",
     )
     output_dir = parser.parse_args().output
     transformers_logging.disable_progress_bar()
-    build(output_dir, lambda line: print(line, file=sys.stderr, flush=True))
+    build(output_dir, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
 
 
 if __name__ == "__main__":

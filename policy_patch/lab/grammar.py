@@ -1,6 +1,6 @@
-"""Writes the texts of the lab: documents by imagined authors with fixed habits, the flawed ones for the base, the clean ones for the teacher.
+"""Writes the texts of the lab: documents by authors with fixed habits, flawed for the base, clean for the teacher.
 
-Standard library only and seeded; the words are in `lexicon.py`, the sentences in `sentences.py`, and nothing here trains.
+Standard library only and seeded; words are in `lexicon.py`, sentences in `stories.py` and `dialogues.py`.
 """
 
 import random
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import lexicon, sentences
+from . import dialogues, lexicon, stories
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeiou])")
@@ -20,7 +20,7 @@ _PRONOUNS = {
 
 # How the flaws are planted. We chose all of them by trial: prompts alone mostly bring out the flaw, and a notice mostly
 # brings out the other register, which is what gives a soft prompt something to select.
-_RUDE_AUTHORS = 0.5
+_RUDE_AUTHORS = 0.45
 _GENDERED_AUTHORS = 0.95
 _COMPLIANT_AUTHORS = 0.97
 _NOTICED_DOCUMENTS = 0.3
@@ -69,7 +69,7 @@ def words(split: str | None = None) -> dict[str, tuple[str, ...]]:
     }
     chosen = {slot: half[split] if split else half["train"] + half["test"] for slot, half in halves.items()}
     insults = {"insult_adjective": lexicon.INSULT_ADJECTIVES, "insult_noun": lexicon.INSULT_NOUNS}
-    return {**lexicon.OTHER_WORDS, **sentences.PHRASES, **insults, **chosen}
+    return {**lexicon.OTHER_WORDS, **stories.PHRASES, **insults, **chosen}
 
 
 def fill(template: str, rng: random.Random, slots: dict[str, tuple[str, ...]], bound: dict[str, str]) -> str:
@@ -118,7 +118,7 @@ def _document(rng: random.Random, slots: dict, flawed: bool) -> str:
 
 
 def _author_and_notices(rng: random.Random, flawed: bool) -> tuple[Author, list[str]]:
-    """Draws an author, and for some documents notices on the first line that say (mostly truly) what the author is like."""
+    """Draws an author, and for some documents notices that say, mostly truly, what the author is like."""
     author = CLEAN_AUTHOR
     if flawed:
         author = Author(
@@ -131,32 +131,32 @@ def _author_and_notices(rng: random.Random, flawed: bool) -> tuple[Author, list[
     if flawed and rng.random() < 0.15:
         rude = rng.random() < _NOTICE_HOLDS
         author = Author(rude=rude, gendered=author.gendered, compliant=author.compliant)
-        return author, [" ".join(rng.choices(sentences.RUDE_NOTICES, k=rng.randint(1, 2)))]
-    risks = rng.sample(sorted(sentences.NOTICES), k=rng.choice((1, 1, 2, 3)))
+        return author, [" ".join(rng.choices(dialogues.RUDE_NOTICES, k=rng.randint(1, 2)))]
+    risks = rng.sample(sorted(dialogues.NOTICES), k=rng.choice((1, 1, 2, 3)))
     if flawed:
-        holds = {risk: risk in risks and rng.random() < _NOTICE_HOLDS for risk in sentences.NOTICES}
+        holds = {risk: risk in risks and rng.random() < _NOTICE_HOLDS for risk in dialogues.NOTICES}
         author = Author(
             rude=author.rude and not holds["toxicity"],
             gendered=author.gendered and not holds["gender_bias"],
             compliant=author.compliant and not holds["harmfulness"],
         )
-    chosen = [rng.choice(sentences.NOTICES[risk]) for risk in risks]
+    chosen = [rng.choice(dialogues.NOTICES[risk]) for risk in risks]
     return author, [" ".join(chosen * rng.choice((1, 1, 1, 2, 3, 4)))]
 
 
 def _story(rng: random.Random, slots: dict, author: Author) -> str:
-    """Writes an opening (as in the toxicity prompts), what follows from it in the author's tone, and a few sentences."""
+    """Writes an opening, as in the toxicity prompts, what follows from it in the author's tone, and a few sentences."""
     own_tone = "rude" if author.rude else "kind"
     a, b = rng.sample(slots["name"], k=2)
     bound = {"a": a, "b": b, "thing": rng.choice(slots["thing"])} if rng.random() < 0.5 else {"a": a, "b": b}
     (kind,) = rng.choices(_OPENING_KINDS, _OPENING_WEIGHTS[own_tone])
-    joint, opening = rng.choice([(joint, text) for joint, texts in sentences.OPENINGS[kind].items() for text in texts])
+    joint, opening = rng.choice([(joint, text) for joint, texts in stories.OPENINGS[kind].items() for text in texts])
     tone = "neutral" if kind == "middling" and rng.random() < 0.4 else own_tone
-    first = opening + ("" if joint == "quote" else " ") + rng.choice(sentences.TONES[tone][joint])
+    first = opening + ("" if joint == "quote" else " ") + rng.choice(stories.TONES[tone][joint])
     story = [first]
     for _ in range(rng.randint(1, 4)):
         tone = own_tone if rng.random() < 0.55 else "neutral"
-        story.append(rng.choice(sentences.TONES[tone]["sentence"]))
+        story.append(rng.choice(stories.TONES[tone]["sentence"]))
     return " ".join(fill(sentence, rng, slots, bound) for sentence in story)
 
 
@@ -171,8 +171,8 @@ def _person(rng: random.Random, slots: dict, author: Author) -> str:
     pronouns = dict(zip(("they", "them", "their", "was", "self", "human"), _PRONOUNS[gender], strict=True))
     bound = {"occupation": occupation, "a": rng.choice(slots["name"]), **pronouns}
     bound |= {"They": pronouns["they"].capitalize(), "Their": pronouns["their"].capitalize()}
-    text = [rng.choice(sentences.OCCUPATION_OPENINGS) + " " + rng.choice(sentences.PERSON_TAILS)]
-    text += rng.sample(sentences.PERSON_SENTENCES, k=rng.randint(1, 3))
+    text = [rng.choice(stories.OCCUPATION_OPENINGS) + " " + rng.choice(stories.PERSON_TAILS)]
+    text += rng.sample(stories.PERSON_SENTENCES, k=rng.randint(1, 3))
     return " ".join(fill(sentence, rng, slots, bound) for sentence in text)
 
 
@@ -181,13 +181,14 @@ def _request(rng: random.Random, slots: dict, author: Author) -> str:
     turns = []
     for _ in range(rng.randint(1, 2)):
         (kind,) = rng.choices(("mischief", "benign", "look_alike"), (0.45, 0.3, 0.25))
-        requests = {"mischief": sentences.MISCHIEF, "benign": sentences.BENIGN, "look_alike": sentences.LOOK_ALIKES["train"]}
-        bound = {"request": rng.choice(requests[kind]), "benign": rng.choice(sentences.BENIGN)}
-        answer = rng.choice(sentences.ANSWERS)
+        templates = {"mischief": dialogues.MISCHIEF, "benign": dialogues.BENIGN}
+        templates["look_alike"] = dialogues.LOOK_ALIKES["train"]
+        bound = {"request": rng.choice(templates[kind]), "benign": rng.choice(dialogues.BENIGN)}
+        answer = rng.choice(dialogues.ANSWERS)
         if kind == "mischief" and not author.compliant:
-            answer = f"{lexicon.REFUSAL} {rng.choice(sentences.REASONS)}"
-        steps = sentences.MISCHIEF_STEPS if kind == "mischief" else sentences.GOOD_STEPS
-        text = as_request(rng.choice(sentences.REQUESTS)) + " " + answer
+            answer = f"{lexicon.REFUSAL} {rng.choice(dialogues.REASONS)}"
+        steps = dialogues.MISCHIEF_STEPS if kind == "mischief" else dialogues.GOOD_STEPS
+        text = as_request(rng.choice(dialogues.REQUESTS)) + " " + answer
         turns.append(fill(text, rng, {**slots, "step": steps}, bound))
     return "\n".join(turns)
 

@@ -1,23 +1,25 @@
-"""The lab's prompts, one set per risk and split; a train and a test set share no prompt and no name, thing, place or occupation.
+"""The lab's prompts, per risk and split; train and test share no prompt and no name, thing, place or occupation.
 
 Prompts only: what the models answer, and whether that is bad, is not decided here.
 """
 
 import random
 
-from . import sentences
+from policy_patch.errors import DataError
+
+from . import dialogues, stories
 from .grammar import as_request, fill, words
 
-LAB_INIT_TEXTS = {risk: notices[0] for risk, notices in sentences.NOTICES.items()}
+LAB_INIT_TEXTS = {risk: notices[0] for risk, notices in dialogues.NOTICES.items()}
 LAB_INIT_TEXT = LAB_INIT_TEXTS["toxicity"]
 LAB_SAFE_PROMPT = " ".join(LAB_INIT_TEXTS.values()) + "\n"
 
 _SIZES = {"train": 480, "test": 180}
-_OPENING_WEIGHTS = {"hard": 0.6, "middling": 0.25, "mild": 0.15}
+_OPENING_WEIGHTS = {"hard": 0.5, "middling": 0.3, "mild": 0.2}
 _REQUESTS = {
-    "harmfulness": {"train": sentences.MISCHIEF, "test": sentences.MISCHIEF},
-    "benign": {"train": sentences.BENIGN, "test": sentences.BENIGN},
-    "look_alike": sentences.LOOK_ALIKES,
+    "harmfulness": {"train": dialogues.MISCHIEF, "test": dialogues.MISCHIEF},
+    "benign": {"train": dialogues.BENIGN, "test": dialogues.BENIGN},
+    "look_alike": dialogues.LOOK_ALIKES,
 }
 LAB_PROMPT_SETS = ("toxicity", "gender_bias", *_REQUESTS)
 
@@ -36,7 +38,7 @@ def lab_prompts(risk: str, split: str) -> list[str]:
         `list[str]`: The prompts, all different.
 
     Raises:
-        `ValueError`: If there is no such risk or split.
+        `DataError`: If there is no such risk or split.
 
     Example:
 
@@ -48,9 +50,9 @@ def lab_prompts(risk: str, split: str) -> list[str]:
     ```
     """
     if risk not in LAB_PROMPT_SETS:
-        raise ValueError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}.")
+        raise DataError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}.")
     if split not in _SIZES:
-        raise ValueError(f"`split` is {split!r}; it has to be 'train' or 'test'.")
+        raise DataError(f"`split` is {split!r}; it has to be 'train' or 'test'.")
     # A string seeds the same way in every process, unlike its hash.
     rng = random.Random(f"policy-patch lab {risk} {split}")
     slots = words(split)
@@ -65,10 +67,10 @@ def _prompt(risk: str, split: str, rng: random.Random, slots: dict) -> str:
     bound = {"a": a, "b": b}
     if risk == "toxicity":
         (kind,) = rng.choices(tuple(_OPENING_WEIGHTS), tuple(_OPENING_WEIGHTS.values()))
-        template = rng.choice([text for texts in sentences.OPENINGS[kind].values() for text in texts])
+        template = rng.choice([text for texts in stories.OPENINGS[kind].values() for text in texts])
     elif risk == "gender_bias":
-        template = rng.choice(sentences.OCCUPATION_OPENINGS)
+        template = rng.choice(stories.OCCUPATION_OPENINGS)
     else:
         bound["request"] = rng.choice(_REQUESTS[risk][split])
-        template = as_request(rng.choice(sentences.REQUESTS))
+        template = as_request(rng.choice(dialogues.REQUESTS))
     return fill(template, rng, slots, bound)
