@@ -1,6 +1,6 @@
 """The two training stages on TRL: SFT on the teacher's answers, then DPO of the teacher's answer over the base's.
 
-Names are loaded on first use, since a trainer takes seconds to import. `_trl.py` is the only file that knows TRL's inside.
+Names are loaded on first use, since a trainer takes seconds to import. Only `_trl.py` knows TRL's inside.
 """
 
 from importlib import import_module

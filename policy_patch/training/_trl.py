@@ -14,7 +14,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from policy_patch.errors import MissingExtraError, TrainingError
-from policy_patch.model import PolicyPatchModel, get_policy_patch_state_dict, set_policy_patch_state_dict
+from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY
 
@@ -152,8 +152,3 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
                     continue
                 found.append((int(step), os.path.join(folder, name)))
     return max(found)[1] if found else None
-
-
-def copy_of_patch(model: PolicyPatchModel, patch_name: str) -> dict:
-    """Return the vectors of a patch, detached, for a frozen view of it."""
-    return get_policy_patch_state_dict(model, patch_name)

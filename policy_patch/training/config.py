@@ -147,8 +147,8 @@ def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
     import difflib
 
     known = [entry.name for entry in fields(cls) if entry.init]
-    for key in given:
+    for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else f"See `{cls.__name__}`."
-            raise ConfigError(f"`{section}.{key}` is unknown (given: {given[key]!r}). {hint}")
+            raise ConfigError(f"`{section}.{key}` is unknown (given: {value!r}). {hint}")

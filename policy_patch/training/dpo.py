@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from policy_patch.errors import TrainingError
 from policy_patch.model import PolicyPatchModel
-from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head, trained_patch_name
+from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head
 from policy_patch.training.config import PolicyPatchDPOConfig
 from policy_patch.training.dataset import FINISHED, check_rows, without_eos_after_unfinished
 
@@ -52,7 +52,7 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
             train_dataset = Dataset.from_list(train_dataset)
         check_rows(train_dataset, ("prompt", "chosen", "rejected"))
         reference = reference_model(model, args, teacher)
-        super().__init__(model, args, ref_model=reference, train_dataset=train_dataset, **kwargs)
+        super().__init__(model, args=args, ref_model=reference, train_dataset=train_dataset, **kwargs)
         if args.precompute_ref_log_probs:  # done by now: the reference need not stay in memory
             drop_fused_head(reference)
             self.ref_model = None
@@ -86,12 +86,4 @@ def reference_model(
                 f'has {sizes[0]} tokens and the teacher {sizes[1]}. Use `reference="sft"` or "base".'
             )
         return teacher
-    view = PolicyPatchModel(base)
-    if args.reference == "sft":
-        for name in model.active_patches:
-            view._insert(name, model.patch_config[name], model.patches[name].detach().clone(), is_trainable=False)
-        view.set_patch(model.active_patches)
-    return view
-
-
-__all__ = ["PolicyPatchDPOTrainer", "reference_model", "trained_patch_name"]
+    return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(base)

@@ -41,7 +41,9 @@ class StopOnSignal(TrainerCallback):
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        logger.warning("Stopping after this step, with a checkpoint. Interrupt again to stop at once and lose the step.")
+        logger.warning(
+            "Stopping after this step, with a checkpoint. Interrupt again to stop at once and lose the step."
+        )
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """Ask for a checkpoint and the end of training if a signal came during the step."""

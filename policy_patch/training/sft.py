@@ -30,7 +30,7 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
         train_dataset = as_prompt_completion(train_dataset)
         check_rows(train_dataset, ("prompt", "completion"))
         eval_dataset = as_prompt_completion(eval_dataset) if eval_dataset is not None else None
-        super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         dataset = super()._prepare_dataset(dataset, *args, **kwargs)

@@ -1,0 +1,181 @@
+"""`PolicyPatchTrainer`: both stages, one after the other, each picking up where it was interrupted.
+
+A stage's folder holds its checkpoints while it runs and its patch once it is done; the same call on the same folder
+goes on from what it finds there.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
+
+from policy_patch.errors import PatchNotFoundError, TrainingError
+from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
+from policy_patch.patch_folder import read_patch_folder
+from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
+from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
+from policy_patch.training.config import PolicyPatchTrainingConfig
+from policy_patch.training.dataset import check_rows
+from policy_patch.training.dpo import PolicyPatchDPOTrainer
+from policy_patch.training.sft import PolicyPatchSFTTrainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
+
+RUN_NAME = "training_run.json"  # what is being trained in a folder, so that another run does not go on from it
+LOG_NAME = "training_log.json"
+
+
+@dataclass
+class TrainingLog:
+    """What a two-stage run logged: for each stage TRL's log entries (step, loss, rewards, learning rate, ...)."""
+
+    sft: list[dict[str, Any]] = field(default_factory=list)
+    dpo: list[dict[str, Any]] = field(default_factory=list)
+
+
+class PolicyPatchTrainer:
+    """Trains a patch in two stages: SFT on the chosen answers, then DPO of chosen over rejected (arXiv 2511.08484).
+
+    Args:
+        model ([`~policy_patch.PolicyPatchModel`]):
+            Its one active, trainable patch is trained, in place.
+        args ([`PolicyPatchTrainingConfig`]):
+            Settings of both stages.
+        train_dataset (`datasets.Dataset`):
+            Preference pairs: `prompt`, `chosen`, `rejected`, as `build_preference_pairs` makes them.
+        eval_dataset (`datasets.Dataset`, *optional*):
+            More pairs, for the stages' evaluation losses.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`]):
+            The base's tokenizer.
+        teacher ([`~transformers.PreTrainedModel`], *optional*):
+            Needed for `dpo.reference="teacher"` only.
+
+    Raises:
+        TrainingError: no patch is active and trainable; or the folder holds another run.
+        DataError: no rows, or a column is missing.
+
+    Example:
+
+    ```python
+    trainer = PolicyPatchTrainer(model, PolicyPatchTrainingConfig(output_dir="tox-patch"), pairs,
+                                 processing_class=tokenizer)
+    trainer.train()
+    ```
+    """
+
+    def __init__(
+        self,
+        model: PolicyPatchModel,
+        args: PolicyPatchTrainingConfig,
+        train_dataset: "Dataset",
+        eval_dataset: "Dataset | None" = None,
+        *,
+        processing_class: "PreTrainedTokenizerBase",
+        teacher: "PreTrainedModel | None" = None,
+    ) -> None:
+        self.patch_name = trained_patch_name(model)
+        check_rows(train_dataset, ("prompt", "chosen", "rejected") if args.runs("dpo") else ("prompt", "chosen"))
+        for stage in ("sft", "dpo"):
+            args.stage(stage)  # unknown keys and impossible values are found before hours of training, not between
+        self.model = model
+        self.args = args
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        self.processing_class = processing_class
+        self.teacher = teacher
+        self._claim_folder()
+
+    def train(self) -> TrainingLog:
+        """Run the stages that are not done yet, save the patch in `args.output_dir`, and return what was logged."""
+        log = TrainingLog()
+        if self.args.runs("sft"):
+            log.sft = self.train_sft()
+        if self.args.runs("dpo"):
+            log.dpo = self.train_dpo()
+        self.save_model()
+        Path(self.args.output_dir, LOG_NAME).write_text(json.dumps(asdict(log), indent=1) + "\n", encoding="utf-8")
+        return log
+
+    def train_sft(self) -> list[dict[str, Any]]:
+        """Run the first stage: SFT on the chosen answers. Returns the log entries."""
+        return self._run("sft", PolicyPatchSFTTrainer)
+
+    def train_dpo(self) -> list[dict[str, Any]]:
+        """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries."""
+        return self._run("dpo", PolicyPatchDPOTrainer, teacher=self.teacher)
+
+    def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
+        """Save the patch in `output_dir`, by default `args.output_dir`."""
+        self.model.save_pretrained(output_dir or self.args.output_dir, patch_name=self.patch_name)
+
+    def _run(self, stage: str, trainer_class: type, **more: Any) -> list[dict[str, Any]]:
+        folder = Path(self.args.output_dir, stage)
+        if self._load_finished(folder):
+            logger.info(f"The {stage.upper()} stage in {folder} is done; going on from its patch.")
+            return json.loads((folder / LOG_NAME).read_text(encoding="utf-8"))
+        trainer = trainer_class(
+            self.model,
+            self.args.stage(stage),
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
+            processing_class=self.processing_class,
+            **more,
+        )
+        try:
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        finally:
+            drop_fused_head(self.model)
+            self.model.eval()
+        entries = trainer.state.log_history
+        # The log comes first: the patch is what marks the stage as done.
+        (folder / LOG_NAME).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        self.save_model(folder)
+        return entries
+
+    def _load_finished(self, folder: Path) -> bool:
+        """Load the patch of a stage that was completed before, if there is one."""
+        try:
+            _, vectors = read_patch_folder(folder)
+        except PatchNotFoundError:
+            return False
+        set_policy_patch_state_dict(self.model, {TENSOR_KEY: vectors}, self.patch_name)
+        return True
+
+    def _claim_folder(self) -> None:
+        """Note in the folder what is trained there; refuse a folder where something else is."""
+        rows = self.train_dataset
+        columns = [name for name in ("prompt", "chosen", "rejected") if name in rows.column_names]
+        data = hashlib.sha256(json.dumps([rows[name][:] for name in columns]).encode())
+        vectors = vectors_to_bytes(self.model.patches[self.patch_name])
+        run = {
+            "sft": self.args.sft,
+            "dpo": self.args.dpo,
+            "seed": self.args.seed,
+            "rows": len(rows),
+            "data_sha256": data.hexdigest(),
+            "start_sha256": hashlib.sha256(vectors).hexdigest(),
+            "base": self.model.config._name_or_path,
+        }
+        path = Path(self.args.output_dir, RUN_NAME)
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
+            if changed:
+                words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
+                raise TrainingError(
+                    f"`{self.args.output_dir}` holds another run: {words}. Give another `output_dir`, delete that "
+                    "folder, or repeat the settings to go on with its run."
+                )
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".pending")
+        partial.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
