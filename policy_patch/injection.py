@@ -33,17 +33,17 @@ class Stack:
     """The vectors in force during one call.
 
     Args:
+        names (`tuple[str, ...]`):
+            The patches of the stack, in order.
         vectors (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, the patches of the stack in order, fp32, with gradient if they train.
+            `(num_virtual_tokens, hidden_size)`, the vectors of the patches in that order, with gradient if they train.
         placement (`str`):
             `"after_bos"` or `"before_bos"`.
-        key (`tuple`):
-            Changes whenever the numbers in `vectors` may have changed; part of the key of the prefix cache.
     """
 
+    names: tuple[str, ...]
     vectors: torch.Tensor
     placement: str
-    key: tuple
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class PrimedPrefix:
     """What a prefix `[BOS?][P]` left behind when it was run once with batch size 1.
 
     Args:
+        vectors (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`, a copy of what was run.
         keys_values (`list[tuple[torch.Tensor, torch.Tensor]]`):
             For each layer, keys and values `(1, heads, length, head_dim)`.
         last_hidden_state (`torch.Tensor`):
             `(1, 1, hidden_size)`, the backbone's output at the last vector.
     """
 
+    vectors: torch.Tensor
     keys_values: list[tuple[torch.Tensor, torch.Tensor]]
     last_hidden_state: torch.Tensor
 
@@ -209,9 +212,10 @@ class Injection:
         """Run the prefix once; keep the result while nothing it depends on has changed."""
         if torch.is_grad_enabled() and stack.vectors.requires_grad:
             return self._run_prefix(stack, with_bos=with_bos)
-        key = (with_bos, stack.key, self._weights_key())
+        key = (with_bos, stack.names, self._weights_key())
         primed = self._primed.get(key)
-        if primed is None:
+        # The numbers are compared, since a version counter misses some writes: a fused optimizer leaves it as it was.
+        if primed is None or not _same(primed.vectors, stack.vectors) or self._base_trains():
             # Leaving inference mode makes tensors that later calls may use with gradients.
             with torch.inference_mode(False), torch.no_grad():
                 primed = self._run_prefix(stack, with_bos=with_bos)
@@ -233,11 +237,15 @@ class Injection:
         with self.active(None):
             output = self._backbone(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
-        return PrimedPrefix(keys_values, output.last_hidden_state[:, -1:])
+        return PrimedPrefix(stack.vectors.detach().clone(), keys_values, output.last_hidden_state[:, -1:])
 
     def _weights_key(self) -> tuple:
         """Identity of the weights the prefix was run with: in-place changes, other tensors, dtype or device."""
         return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in self._base.parameters())
+
+    def _base_trains(self) -> bool:
+        """Whether somebody made weights of the base trainable again; then they may change under our feet."""
+        return any(p.requires_grad for p in self._base.parameters())
 
     # Which way
 
@@ -250,7 +258,7 @@ class Injection:
         """Compare `cached` with `concat` on a few tokens, on an architecture that no test of ours has seen."""
         config = self._base.config.get_text_config()
         ids = torch.arange(1, _CHECK_TOKENS + 1, device=self._base.device).remainder(config.vocab_size).unsqueeze(0)
-        stack = Stack(stack.vectors.detach(), stack.placement, ("check",))
+        stack = Stack(("check",), stack.vectors.detach(), stack.placement)
         outputs = []
         for self._cacheable in (False, True):
             try:
@@ -355,6 +363,10 @@ def _embedding_dtype(embeddings: nn.Module, table: torch.Tensor) -> torch.dtype:
 
 def _length(cache: Cache) -> int:
     return int(cache.get_seq_length())
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 def _version(tensor: torch.Tensor) -> int:

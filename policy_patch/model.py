@@ -105,8 +105,6 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         base.requires_grad_(False)
         self.patches = nn.ParameterDict()  # name -> (num_virtual_tokens, hidden_size), fp32
         self.patch_config: dict[str, PolicyPatchConfig] = {}
-        self._added = 0
-        self._edition: dict[str, int] = {}  # name -> number of the patch in order of adding; never used twice
         self._active: tuple[str, ...] = ()
         # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
         self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
@@ -182,8 +180,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
             return None
         parts = [self.patches[name] for name in self._active]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
-        key = tuple((self._edition[name], part._version, part.dtype) for name, part in zip(self._active, parts))
-        return Stack(vectors, self.patch_config[self._active[0]].placement, key)
+        return Stack(self._active, vectors, self.patch_config[self._active[0]].placement)
 
     # Which patches are active
 
@@ -326,7 +323,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         """
         self._check_known(patch_name)
         self._active = tuple(name for name in self._active if name != patch_name)
-        del self.patches[patch_name], self.patch_config[patch_name], self._edition[patch_name]
+        del self.patches[patch_name], self.patch_config[patch_name]
 
     def unload(self) -> PreTrainedModel:
         """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were."""
@@ -343,8 +340,6 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
             raise PatchNameError(f"`patch_name={name!r}` is taken. Delete that patch first, or choose another name.")
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
-        self._added += 1
-        self._edition[name] = self._added
 
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:

@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,7 +66,39 @@ _NEUTRAL = {
 }
 
 
+class Answer(NamedTuple):
+    """What a model wrote to a prompt.
+
+    Args:
+        text (`str`):
+            The new text alone, without special tokens.
+        finished (`bool`):
+            Whether the model ended the text itself; False where it was cut at the token limit.
+    """
+
+    text: str
+    finished: bool
+
+
 def sample_completions(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **settings: Any
+) -> list[list[str]]:
+    """Return the texts of [`sample_answers`], which says what the arguments are.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.data import sample_completions
+    >>> samples = sample_completions(tiny_model(), tiny_tokenizer(), ["You are", "The"], num_samples=3)
+    >>> [len(texts) for texts in samples]
+    [3, 3]
+
+    ```
+    """
+    return [[answer.text for answer in answers] for answers in sample_answers(model, tokenizer, prompts, **settings)]
+
+
+def sample_answers(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -79,8 +111,10 @@ def sample_completions(
     seed: int = 0,
     instruction: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[list[str]]:
-    """Sample completions of each prompt. The defaults are RealToxicityPrompts' (arXiv 2009.11462, section 4).
+) -> list[list[Answer]]:
+    """Sample completions of each prompt, each with whether it was finished.
+
+    The defaults are RealToxicityPrompts' (arXiv 2009.11462, section 4).
 
     The randomness of one completion is fixed by `seed`, the text of its prompt (without `instruction`), how many equal
     prompts stand before it, and its number among the samples. Batch size, order, `num_samples` and the device have no
@@ -115,20 +149,10 @@ def sample_completions(
             Called with the number of completions done and wanted, after each batch.
 
     Returns:
-        `list[list[str]]`: `num_samples` completions for each prompt, in the order of `prompts`: the new text alone.
+        `list[list[Answer]]`: `num_samples` completions for each prompt, in the order of `prompts`: the new text alone.
 
     Raises:
         DataError: no prompts, a setting that is out of range, no room for a completion, or logits that are not numbers.
-
-    Example:
-
-    ```python
-    >>> from policy_patch.data.sampling import sample_completions
-    >>> samples = sample_completions(tiny_model(), tiny_tokenizer(), ["You are", "The"], num_samples=3)
-    >>> [len(texts) for texts in samples]
-    [3, 3]
-
-    ```
     """
     _check(
         prompts,
@@ -144,7 +168,7 @@ def sample_completions(
     # Longest first, so that memory runs out at the start or not at all; equal lengths together need no padding.
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), index))
     sequences = [(index, sample) for index in order for sample in range(num_samples)]
-    completions: list[list[str]] = [[""] * num_samples for _ in prompts]
+    answers = [[Answer("", False)] * num_samples for _ in prompts]
     settings = {"max_new_tokens": max_new_tokens, **_end_and_padding(model, tokenizer)}
     warpers = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
     warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
@@ -154,10 +178,10 @@ def sample_completions(
             rows = [encoded[index] for index, _ in batch]
             draws = np.stack([_draws(keys[index], sample, max_new_tokens) for index, sample in batch])
             for (index, sample), row, new in zip(batch, rows, _generate(model, rows, draws, warpers, settings)):
-                completions[index][sample] = _decode(tokenizer, row, new)
+                answers[index][sample] = Answer(_decode(tokenizer, row, new.ids), new.finished)
             if on_progress is not None:
                 on_progress(start + len(batch), len(sequences))
-    return completions
+    return answers
 
 
 class _DrawToken(LogitsProcessor):
@@ -190,7 +214,7 @@ class _DrawToken(LogitsProcessor):
 
 def _generate(
     model: Any, rows: list[list[int]], draws: np.ndarray, warpers: list[LogitsProcessor], settings: dict[str, Any]
-) -> list[list[int]]:
+) -> list["_NewIds"]:
     """Return the new ids of each row, up to its end of text."""
     length = max(len(row) for row in rows)
     pad = settings["pad_token_id"]
@@ -200,8 +224,16 @@ def _generate(
     output = model.generate(input_ids=ids, attention_mask=mask, logits_processor=processors, **{**_NEUTRAL, **settings})
     ends = settings["eos_token_id"]
     ends = set(ends if isinstance(ends, list) else [ends])
-    new_rows = output[:, length:].tolist()
-    return [new[: next((at for at, token in enumerate(new) if token in ends), len(new))] for new in new_rows]
+    new_rows = []
+    for new in output[:, length:].tolist():
+        end = next((at for at, token in enumerate(new) if token in ends), None)
+        new_rows.append(_NewIds(new[:end], end is not None))
+    return new_rows
+
+
+class _NewIds(NamedTuple):
+    ids: list[int]
+    finished: bool
 
 
 def _check(

@@ -1,0 +1,44 @@
+"""Prompts in, preference pairs out: sampling from models, scoring, filtering, and files of prompts and pairs.
+
+Names are loaded on first use, so importing this imports neither torch nor datasets.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_MODULE_OF = {
+    "Answer": "policy_patch.data.sampling",
+    "PairCounts": "policy_patch.data.pairs",
+    "build_preference_pairs": "policy_patch.data.pairs",
+    "load_preference_pairs": "policy_patch.data.files",
+    "load_prompts": "policy_patch.data.files",
+    "sample_answers": "policy_patch.data.sampling",
+    "sample_completions": "policy_patch.data.sampling",
+    "save_preference_pairs": "policy_patch.data.files",
+}
+
+__all__ = [
+    "Answer",
+    "PairCounts",
+    "build_preference_pairs",
+    "load_preference_pairs",
+    "load_prompts",
+    "sample_answers",
+    "sample_completions",
+    "save_preference_pairs",
+]
+
+if TYPE_CHECKING:
+    from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
+    from policy_patch.data.pairs import PairCounts, build_preference_pairs
+    from policy_patch.data.sampling import Answer, sample_answers, sample_completions
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module `policy_patch.data` has no attribute `{name}`")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
