@@ -16,7 +16,12 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         OSError: what was at `path` before is still there, and nothing is left beside it.
     """
     path = Path(path)
-    os.replace(write_pending(path, content), path)
+    pending = write_pending(path, content)
+    try:
+        os.replace(pending, path)
+    except OSError:
+        pending.unlink(missing_ok=True)
+        raise
 
 
 def write_pending(path: Path, content: bytes) -> Path:

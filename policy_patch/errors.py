@@ -36,6 +36,10 @@ class UnsupportedModelError(PolicyPatchError, TypeError):
     """Raised when a model cannot carry a patch exactly, or is no decoder-only language model at all."""
 
 
+class ModelLoadError(PolicyPatchError, OSError):
+    """Raised when a base, a teacher or a judge model that was named cannot be loaded."""
+
+
 class PatchInputError(PolicyPatchError, ValueError):
     """Raised when the arguments of one forward or generate call cannot be combined with a patch."""
 

@@ -1,0 +1,61 @@
+"""The command `policy-patch`: one file per command; the only place of the package that prints.
+
+Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a check failed, 2 bad usage or bad input,
+130 stopped by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from policy_patch import __version__
+from policy_patch.errors import MissingExtraError, PolicyPatchError
+
+COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info")
+_DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
+
+Start with `policy-patch demo`: it trains a patch on two miniature models that come with the package, offline, and shows
+the difference."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv (`Sequence[str]`, *optional*):
+            The words behind `policy-patch`. Defaults to those of the process.
+    """
+    try:
+        parser = _parser()
+        arguments = parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+        command = arguments.command
+        module = import_module(f"policy_patch.cli.{command}")
+        return module.run(arguments[command])
+    except PolicyPatchError as error:
+        print(f"policy-patch: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"policy-patch: {error or 'Stopped.'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `policy-patch ... | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser():
+    try:
+        from jsonargparse import ArgumentParser
+    except ModuleNotFoundError as error:
+        raise MissingExtraError('The command line needs the extra `cli`: `pip install "policy-patch[cli]"`.') from error
+    from policy_patch.cli.help import Formatter
+
+    parser = ArgumentParser(
+        prog="policy-patch", description=_DESCRIPTION, version=__version__, formatter_class=Formatter
+    )
+    commands = parser.add_subcommands(required=True, dest="command", title="commands", metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"policy_patch.cli.{name}")
+        command = ArgumentParser(description=module.DESCRIPTION, formatter_class=Formatter)
+        module.add_arguments(command)
+        commands.add_subcommand(name, command, help=module.HELP)
+    return parser

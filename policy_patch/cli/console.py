@@ -1,0 +1,79 @@
+"""What the commands print: tables and texts on stdout, messages and progress bars on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from policy_patch.evaluation import EvaluationReport
+
+stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False)
+
+StagedProgress = Callable[[str, int, int], None]
+
+
+def say(message: str) -> None:
+    """Print a message to stderr."""
+    stderr.print(Text(message))
+
+
+def print_json(values: Any) -> None:
+    """Print `values` as JSON to stdout, alone."""
+    sys.stdout.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_table(rows: Sequence[dict[str, str]], title: str | None = None) -> None:
+    """Print rows of texts with the same keys as a table to stdout."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for position, name in enumerate(rows[0]):
+        table.add_column(name, justify="left" if position == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row.values()))
+    # A pipe has no width: as wide as the table is, so that nothing is cut.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
+
+
+def print_report(report: "EvaluationReport") -> None:
+    """Print the tables of an evaluation: all columns by the first scorer, toxicity alone by the others."""
+    for position, scorer in enumerate(report.scorers):
+        rows = report.rows(scorer.name)
+        hidden = {"seconds", "dist-1", "dist-3", "mean toxicity"} if sys.stdout.isatty() else set()
+        if position:
+            hidden |= {"perplexity", "dist-1", "dist-2", "dist-3", "empty", "seconds"}
+        rows = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
+        print_table(rows, f"{report.risk}, scored by {scorer.label}")
+    settings = report.settings
+    say(
+        f"{settings.num_prompts} prompts x {settings.num_samples} samples, seed {settings.seed}; in brackets 95% "
+        f"bootstrap intervals; perplexity under {report.judge}."
+    )
+
+
+@contextmanager
+def progress_bars() -> Iterator[StagedProgress]:
+    """Show a progress bar with the time left for each stage that is told of."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell

@@ -1,0 +1,92 @@
+"""`policy-patch demo`: train a toxicity patch on the lab's miniature models and show the difference, offline."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from policy_patch.cli.console import print_json, print_report, print_table, say
+
+HELP = "Train a patch on two miniature models, offline, and show the difference (minutes)."
+DESCRIPTION = """Train a toxicity patch on the two miniature models that come with the package, and show the difference:
+a before/after table, samples side by side, and a picture. Nothing is downloaded.
+
+It runs the recipe policy_patch/lab/toxicity.yaml through the commands `train` and `evaluate`. The models have
+about one million parameters each and know a small world of stories: the numbers show that the parts work
+together, not how a real model will do.
+
+Example:
+  policy-patch demo --output_dir demo-output"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--output_dir", type=str, default="demo-output", help="Gets patch, report and picture.")
+    parser.add_argument("--num_prompts", type=int, default=60, help="Unseen prompts to measure on, 180 at most.")
+    parser.add_argument("--num_samples", type=int, default=10, help="Samples per prompt; the paper's number is 25.")
+    parser.add_argument("--seed", type=int, default=42, help="Seed of training and measuring.")
+    parser.add_argument("--dpo_only", type=bool, default=True, help="Train a second patch with DPO alone, to compare.")
+    parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
+
+
+def run(args: Any) -> int:
+    """Run the command."""
+    start = time.monotonic()
+    folder = Path(args.output_dir)
+    report = run_demo(folder, args)
+    report.save(folder)
+    if args.json:
+        import json
+
+        print_json(json.loads(report.to_json()))
+        return 0
+    print_report(report)
+    print_table(_side_by_side(report), "The same prompt and the same random numbers, without and with the patch")
+    change = report.change_from_base("patch")
+    say(
+        f"Average maximum toxicity {100 * change.value:+.0f}% on unseen prompts, in {time.monotonic() - start:.0f} s. "
+        "These are miniature models: see docs/results.md for larger ones."
+    )
+    say(f"Picture: {folder / 'evaluation.png'}   Report: {folder / 'evaluation.md'}   Patch: {folder / 'patch'}")
+    say(f'Next: policy-patch generate {folder / "patch"} --compare --prompt "Everyone knows that Anna is"')
+    return 0
+
+
+def run_demo(folder: Path, args: Any) -> Any:
+    """Train by the lab's recipe and return the report of it."""
+    from policy_patch.cli import evaluate, train
+    from policy_patch.lab import LAB_MODELS_PATH, LAB_SAFE_PROMPT
+
+    recipe = LAB_MODELS_PATH.parent / "toxicity.yaml"
+    options = ["--config", str(recipe), "--seed", str(args.seed)]
+    say("Two miniature models of 1M parameters each, a rude base and a kind teacher. Training a patch of 50 vectors.")
+    train.train(_parse(train, [*options, "--output_dir", str(folder / "patch")]))
+    also = ["--also.SFT only", str(folder / "patch" / "sft")]
+    if args.dpo_only:
+        say("For comparison: a patch by DPO alone.")
+        pairs = ["--data.pairs", str(folder / "patch" / "pairs.jsonl"), "--sft.max_steps", "0"]
+        train.train(_parse(train, [*options, *pairs, "--output_dir", str(folder / "dpo-only")]))
+        also += ["--also.DPO only", str(folder / "dpo-only")]
+    measured = ["--prompts", "lab:toxicity/test", "--teacher", "lab:teacher", "--safe_prompt", LAB_SAFE_PROMPT]
+    measured += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples)]
+    measured += ["--scorers", "lexical", "lab-insults", "--seed", str(args.seed), "--batch_size", "256"]
+    return evaluate.evaluate(_parse(evaluate, [str(folder / "patch"), "--base", "lab:base", *measured, *also]))
+
+
+def _parse(command: Any, words: list[str]) -> Any:
+    """Return the options of another command as it would see them."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def _side_by_side(report: Any) -> list[dict[str, str]]:
+    from policy_patch.evaluation.tables import masked
+
+    shown = {(sample.prompt, sample.system): masked(sample.first, report.offensive_words) for sample in report.samples}
+    prompts = dict.fromkeys(sample.prompt for sample in report.samples)
+    return [
+        {"prompt": prompt, "base": shown[prompt, "base"], "with the patch": shown[prompt, "patch"]}
+        for prompt in prompts
+    ]

@@ -1,0 +1,107 @@
+"""`policy-patch pairs`: preference pairs from a base, its safer teacher and prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from policy_patch.cli.console import print_json, print_table, progress_bars, say
+from policy_patch.cli.models import MODEL_HELP, PROMPTS_HELP, load_model, prompts_of, same_tokenizer
+
+HELP = "Sample, score and filter the preference pairs that a patch is trained on."
+DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the pairs that differ clearly.
+
+The answers are kept beside the output: a second call goes on where the first was stopped, and other thresholds take
+seconds.
+
+Examples:
+  policy-patch pairs --base lab:base --teacher lab:teacher --prompts lab:toxicity/train --output pairs.jsonl
+  policy-patch pairs --base org/model --teacher org/model-v2 --prompts prompts.txt --scorer hf:org/toxicity \\
+      --output pairs.jsonl --num_samples 16 --max_chosen_score 0.1"""
+SCORER_HELP = (
+    "Who says how toxic an answer is: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any text "
+    "classifier), `fitted:<file.csv>`, `lab-insults`."
+)
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--teacher", type=str, required=True, help="The safer model; names as of `--base`.")
+    parser.add_argument("--prompts", type=str, required=True, help=PROMPTS_HELP)
+    parser.add_argument("--output", type=str, required=True, help="The file to write, JSON lines.")
+    parser.add_argument("--scorer", type=str, default="lexical", help=SCORER_HELP)
+    add_pair_arguments(parser)
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, ... Default: an accelerator if there is one.")
+    parser.add_argument("--dtype", type=str, default="auto", help="Type of the models' weights: auto, float32, ...")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the samples.")
+    parser.add_argument("--json", action="store_true", help="Print the counts as JSON.")
+
+
+def add_pair_arguments(parser: Any, prefix: str = "") -> None:
+    """Add the options that `pairs` and the section `data:` of `train` share."""
+    parser.add_argument(
+        f"--{prefix}max_chosen_score", type=float, default=0.2, help="Highest score of a chosen answer."
+    )
+    parser.add_argument(f"--{prefix}min_margin", type=float, default=0.3, help="Least difference of the two scores.")
+    parser.add_argument(f"--{prefix}pairs_per_prompt", type=int, default=1, help="Most pairs of one prompt.")
+    parser.add_argument(f"--{prefix}num_samples", type=int, default=8, help="Answers of each model per prompt.")
+    parser.add_argument(f"--{prefix}max_new_tokens", type=int, default=24, help="Longest answer, in tokens.")
+    parser.add_argument(f"--{prefix}top_p", type=float, default=0.9, help="Nucleus to sample from.")
+    parser.add_argument(f"--{prefix}temperature", type=float, default=1.0, help="Divides the logits.")
+    parser.add_argument(f"--{prefix}batch_size", type=int, default=64, help="Answers per call of `generate`.")
+
+
+PAIR_ARGUMENTS = (
+    "max_chosen_score", "min_margin", "pairs_per_prompt", "num_samples", "max_new_tokens", "top_p", "temperature",
+    "batch_size",
+)  # fmt: skip
+
+
+def run(args: Any) -> int:
+    """Run the command."""
+    from policy_patch.data import save_preference_pairs
+
+    prompts = prompts_of(args.prompts)
+    base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
+    teacher, teacher_tokenizer = load_model(args.teacher, device=args.device, dtype=args.dtype)
+    pairs, counts = sample_pairs(
+        base, teacher, tokenizer, teacher_tokenizer, prompts,
+        scorer=args.scorer, seed=args.seed, output_dir=f"{args.output}.answers",
+        **{name: args[name] for name in PAIR_ARGUMENTS},
+    )  # fmt: skip
+    save_preference_pairs(pairs, args.output)
+    if args.json:
+        print_json({"output": args.output, **counts})
+    else:
+        print_table([{"pairs": name.replace("_", " "), "": str(value)} for name, value in counts.items()])
+        say(f"Wrote {args.output}. Next: policy-patch train --base {args.base} --data.pairs {args.output} ...")
+    return 0
+
+
+def sample_pairs(
+    base: Any,
+    teacher: Any,
+    tokenizer: Any,
+    teacher_tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    scorer: str,
+    **settings: Any,
+) -> tuple[Any, dict[str, int]]:
+    """Return preference pairs and the counts of what was kept and dropped, with a progress bar meanwhile."""
+    from dataclasses import asdict
+
+    from policy_patch.data import build_preference_pairs
+    from policy_patch.evaluation import load_scorer
+
+    if same_tokenizer(tokenizer, teacher_tokenizer):
+        teacher_tokenizer = tokenizer
+    counts: dict[str, int] = {}
+    with progress_bars() as progress:
+        pairs = build_preference_pairs(
+            base, teacher, tokenizer, prompts,
+            scorer=load_scorer(scorer), teacher_tokenizer=teacher_tokenizer,
+            on_progress=lambda done, total: progress("sampling answers", done, total),
+            on_counts=lambda found: counts.update(asdict(found)),
+            **settings,
+        )  # fmt: skip
+    return pairs, counts

@@ -1,0 +1,148 @@
+"""`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe."""
+
+from pathlib import Path
+from typing import Any
+
+from policy_patch.cli.console import print_json, print_table, say
+from policy_patch.cli.models import MODEL_HELP, PROMPTS_HELP, load_model, prompts_of
+from policy_patch.cli.pairs import PAIR_ARGUMENTS, SCORER_HELP, add_pair_arguments, sample_pairs
+
+HELP = "Train a patch: SFT on the teacher's answers, then DPO over the base's."
+DESCRIPTION = """Train a patch in two stages: SFT on the teacher's answers, then DPO that prefers them to the base's.
+
+Ctrl-C saves a checkpoint; the same command goes on from there, and skips what is done.
+
+Examples:
+  policy-patch train recipe.yaml
+  policy-patch train recipe.yaml --dpo.beta 0.3 --sft.max_steps 200 --output_dir other
+  policy-patch train --base lab:base --teacher lab:teacher --data.prompts lab:toxicity/train --output_dir tox-patch
+
+A recipe:
+  base: org/model
+  teacher: org/model-v2
+  output_dir: tox-patch
+  patch: {risk: toxicity, num_virtual_tokens: 50}
+  data: {prompts: prompts.txt, scorer: lexical}
+  sft: {max_steps: 100, learning_rate: 1e-2}
+  dpo: {max_steps: 60, beta: 0.3}"""
+_PATCH_ARGUMENTS = ("risk", "patch_version", "num_virtual_tokens", "placement", "init", "init_text", "init_seed")
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the options of the command."""
+    from typing import Literal
+
+    from jsonargparse import ActionConfigFile
+
+    parser.add_argument("--config", action=ActionConfigFile, help="The recipe, YAML; options behind it override it.")
+    parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--teacher", type=str | None, help="The safer model; not needed with `data.pairs`.")
+    parser.add_argument("--output_dir", type=str, required=True, help="Gets the patch, and what is needed to go on.")
+    parser.add_argument("--patch.risk", type=str, default="toxicity", help="What the patch fixes.")
+    parser.add_argument("--patch.patch_version", type=str, default="0.1.0", help="Version of the patch (SemVer).")
+    parser.add_argument("--patch.num_virtual_tokens", type=int, default=50, help="Number of learned vectors.")
+    parser.add_argument(
+        "--patch.placement", type=Literal["after_bos", "before_bos"], default="after_bos", help="Where they go."
+    )
+    parser.add_argument("--patch.init", type=Literal["text", "vocab", "random"], default="text", help="How they start.")
+    parser.add_argument("--patch.init_text", type=str | None, help="Instruction to start from. Default: by risk.")
+    parser.add_argument("--patch.init_seed", type=int, default=0, help="Seed of vocab and random starts.")
+    parser.add_argument("--patch.start_from", type=str | None, help="Folder of a patch to train further instead.")
+    parser.add_argument("--data.pairs", type=str | None, help="File of preference pairs; else they are sampled.")
+    parser.add_argument("--data.prompts", type=str | None, help=PROMPTS_HELP)
+    parser.add_argument("--data.scorer", type=str, default="lexical", help=SCORER_HELP)
+    add_pair_arguments(parser, "data.")
+    parser.add_argument("--sft", type=dict[str, Any], default={}, help="First stage: what TRL's SFTConfig takes.")
+    parser.add_argument("--dpo", type=dict[str, Any], default={}, help="Second stage: what TRL's DPOConfig takes.")
+    parser.add_argument("--seed", type=int, default=42, help="Seed of sampling and of both stages.")
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, ... Default: an accelerator if there is one.")
+    parser.add_argument("--dtype", type=str, default="auto", help="Type of the models' weights: auto, float32, ...")
+    parser.add_argument("--json", action="store_true", help="Print what was logged as JSON.")
+
+
+def run(args: Any) -> int:
+    """Run the command."""
+    log = train(args)
+    if args.json:
+        print_json({"output_dir": args.output_dir, **log})
+        return 0
+    print_table([row for stage, entries in log.items() for row in _curve(stage, entries)])
+    say(
+        f"The patch is in {args.output_dir}. Next: policy-patch evaluate {args.output_dir} --base {args.base} "
+        "--prompts <unseen prompts>"
+    )
+    return 0
+
+
+def train(args: Any) -> dict[str, list[dict[str, Any]]]:
+    """Do what the recipe says; return what each stage logged."""
+    from dataclasses import asdict
+
+    from policy_patch.cli.training_progress import RichProgress
+    from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
+
+    stages = {name: {"disable_tqdm": True, **dict(args[name])} for name in ("sft", "dpo")}
+    settings = PolicyPatchTrainingConfig(output_dir=args.output_dir, **stages, seed=args.seed)
+    base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
+    needs_teacher = args.teacher and (not args.data.pairs or stages["dpo"].get("reference") == "teacher")
+    teacher, teacher_tokenizer = (
+        load_model(args.teacher, device=args.device, dtype=args.dtype) if needs_teacher else (None, None)
+    )
+    pairs = _pairs(args, base, tokenizer, teacher, teacher_tokenizer)
+    trainer = PolicyPatchTrainer(
+        _model(args.patch, base, tokenizer),
+        settings,
+        pairs,
+        processing_class=tokenizer,
+        teacher=teacher if stages["dpo"].get("reference") == "teacher" else None,
+        callbacks=[RichProgress()],
+    )
+    return asdict(trainer.train())
+
+
+def _model(patch: Any, base: Any, tokenizer: Any) -> Any:
+    """Return the base behind a new trainable patch, or behind one that is to be trained further."""
+    from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
+
+    if patch.start_from:
+        return PolicyPatchModel.from_pretrained(base, patch.start_from, is_trainable=True)
+    config = PolicyPatchConfig(**{name: patch[name] for name in _PATCH_ARGUMENTS})
+    return get_policy_patch_model(base, config, tokenizer)
+
+
+def _pairs(args: Any, base: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> Any:
+    """Return the preference pairs of the recipe: from its file, or sampled into the output folder."""
+    from policy_patch.data import load_preference_pairs, save_preference_pairs
+    from policy_patch.errors import DataError
+
+    if args.data.pairs:
+        return load_preference_pairs(args.data.pairs)
+    if teacher is None or not args.data.prompts:
+        raise DataError(
+            "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
+        )
+    folder = Path(args.output_dir)
+    pairs, counts = sample_pairs(
+        base, teacher, tokenizer, teacher_tokenizer, prompts_of(args.data.prompts),
+        scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers",
+        **{name: args.data[name] for name in PAIR_ARGUMENTS},
+    )  # fmt: skip
+    say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
+    save_preference_pairs(pairs, folder / "pairs.jsonl")
+    return pairs
+
+
+def _curve(stage: str, entries: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return a table of at most five points of one stage's log, evenly spaced, the last one among them."""
+    points = [entry for entry in entries if "loss" in entry]
+    step = max(1, -(-len(points) // 5))
+    return [
+        {
+            "stage": stage,
+            "step": str(entry["step"]),
+            "loss": f"{float(entry['loss']):.4f}",
+            "reward accuracy": f"{float(entry['rewards/accuracies']):.2f}" if "rewards/accuracies" in entry else "",
+            "reward margin": f"{float(entry['rewards/margins']):.2f}" if "rewards/margins" in entry else "",
+        }
+        for entry in points[::-1][::step][::-1]
+    ]
