@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         parser = _parser()
-        arguments = parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+        arguments = parser.parse_args(_with_config(list(sys.argv[1:] if argv is None else argv)))
         command = arguments.command
         module = import_module(f"policy_patch.cli.{command}")
         return module.run(arguments[command])
@@ -40,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `policy-patch ... | head`
         sys.stderr.close()
         return 0
+
+
+def _with_config(words: list[str]) -> list[str]:
+    """Let `train recipe.yaml` mean `train --config recipe.yaml`."""
+    if words[:1] == ["train"] and words[1:2] and not words[1].startswith("-"):
+        return ["train", "--config", *words[1:]]
+    return words
 
 
 def _parser():

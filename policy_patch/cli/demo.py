@@ -53,23 +53,48 @@ def run(args: Any) -> int:
 
 def run_demo(folder: Path, args: Any) -> Any:
     """Train by the lab's recipe and return the report of it."""
-    from policy_patch.cli import evaluate, train
     from policy_patch.lab import LAB_MODELS_PATH, LAB_SAFE_PROMPT
 
-    recipe = LAB_MODELS_PATH.parent / "toxicity.yaml"
-    options = ["--config", str(recipe), "--seed", str(args.seed)]
     say("Two miniature models of 1M parameters each, a rude base and a kind teacher. Training a patch of 50 vectors.")
-    train.train(_parse(train, [*options, "--output_dir", str(folder / "patch")]))
-    also = ["--also.SFT only", str(folder / "patch" / "sft")]
-    if args.dpo_only:
-        say("For comparison: a patch by DPO alone.")
-        pairs = ["--data.pairs", str(folder / "patch" / "pairs.jsonl"), "--sft.max_steps", "0"]
-        train.train(_parse(train, [*options, *pairs, "--output_dir", str(folder / "dpo-only")]))
-        also += ["--also.DPO only", str(folder / "dpo-only")]
-    measured = ["--prompts", "lab:toxicity/test", "--teacher", "lab:teacher", "--safe_prompt", LAB_SAFE_PROMPT]
+    measured = ["--prompts", "lab:toxicity/test", "--safe_prompt", LAB_SAFE_PROMPT, "--batch_size", "256"]
     measured += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples)]
-    measured += ["--scorers", "lexical", "lab-insults", "--seed", str(args.seed), "--batch_size", "256"]
-    return evaluate.evaluate(_parse(evaluate, [str(folder / "patch"), "--base", "lab:base", *measured, *also]))
+    measured += ["--scorers", "lexical", "lab-insults"]
+    recipe = LAB_MODELS_PATH.parent / "toxicity.yaml"
+    return train_and_measure(recipe, folder, seed=args.seed, measured=measured, dpo_only=args.dpo_only)
+
+
+def train_and_measure(recipe: Path, folder: Path, *, seed: int, measured: list[str], dpo_only: bool = True) -> Any:
+    """Train a patch by a recipe, and return the report of it beside base, teacher, SFT alone and DPO alone.
+
+    Args:
+        recipe (`Path`):
+            A recipe of `policy-patch train` that names base and teacher.
+        folder (`Path`):
+            Gets the patch in `patch`, and the one by DPO alone in `dpo-only`.
+        seed (`int`):
+            Of sampling, training and measuring.
+        measured (`list[str]`):
+            Options of `policy-patch evaluate` beside those of models and patches.
+        dpo_only (`bool`, *optional*, defaults to `True`):
+            Whether to train a second patch, on the same pairs, by DPO alone.
+
+    Returns:
+        [`EvaluationReport`].
+    """
+    from policy_patch.cli import evaluate, train
+
+    options = ["--config", str(recipe), "--seed", str(seed)]
+    patch = folder / "patch"
+    arguments = _parse(train, [*options, "--output_dir", str(patch)])
+    train.train(arguments)
+    also = ["--also.SFT only", str(patch / "sft")]
+    if dpo_only:
+        say("For comparison: a patch by DPO alone, on the same pairs.")
+        alone = ["--data.pairs", str(patch / "pairs.jsonl"), "--sft.max_steps", "0"]
+        train.train(_parse(train, [*options, *alone, "--output_dir", str(folder / "dpo-only")]))
+        also += ["--also.DPO only", str(folder / "dpo-only")]
+    models = ["--base", arguments.base, "--teacher", arguments.teacher, "--seed", str(seed)]
+    return evaluate.evaluate(_parse(evaluate, [str(patch), *models, *measured, *also]))
 
 
 def _parse(command: Any, words: list[str]) -> Any:

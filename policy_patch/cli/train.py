@@ -89,15 +89,19 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
         load_model(args.teacher, device=args.device, dtype=args.dtype) if needs_teacher else (None, None)
     )
     pairs = _pairs(args, base, tokenizer, teacher, teacher_tokenizer)
+    progress = RichProgress()
     trainer = PolicyPatchTrainer(
         _model(args.patch, base, tokenizer),
         settings,
         pairs,
         processing_class=tokenizer,
         teacher=teacher if stages["dpo"].get("reference") == "teacher" else None,
-        callbacks=[RichProgress()],
+        callbacks=[progress],
     )
-    return asdict(trainer.train())
+    try:
+        return asdict(trainer.train())
+    finally:
+        progress.close()
 
 
 def _model(patch: Any, base: Any, tokenizer: Any) -> Any:

@@ -6,8 +6,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from policy_patch.cli.console import stderr
-
-_SHOWN = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+from policy_patch.training.progress import figures
 
 
 class RichProgress(TrainerCallback):
@@ -35,10 +34,15 @@ class RichProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the newest figures."""
-        figures = [f"{word} {float(logs[name]):.3f}" for name, word in _SHOWN.items() if name in (logs or {})]
-        if figures and self._bars is not None:
-            self._bars.update(self._task, figures=", ".join(figures))
+        text = figures(logs or {})
+        if text and self._bars is not None:
+            self._bars.update(self._task, figures=text)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the bar away."""
-        self._bars.stop()
+        """End the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar, also where training was interrupted: a live one hides the cursor."""
+        if self._bars is not None:
+            self._bars.stop()

@@ -1,0 +1,60 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+# ///
+"""Cut RealToxicityPrompts (or a part of it) into training and test prompts, and labelled texts for a second scorer.
+
+    python examples/prepare_real_toxicity_prompts.py prompts.jsonl --output_dir data
+
+`prompts.jsonl` is the dataset's own file (arXiv 2009.11462): one object a row with `prompt` and `continuation`, each
+with `text` and `toxicity`. Writes train.jsonl and test.jsonl (prompts), and labelled.csv: prompts and continuations of
+the TRAINING rows with 1 where Perspective's toxicity is at least 0.5; no test text is in it.
+"""
+
+import argparse
+import csv
+import json
+import random
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", type=Path, help="RealToxicityPrompts, JSON lines")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--split", type=Path, help='JSON {"train": [row, ...], "test": [row, ...]}; by default one in 5'
+    )
+    parser.add_argument("--max_prompt_toxicity", type=float, default=1.0, help="leave out prompts above it")
+    parser.add_argument("--min_prompt_toxicity", type=float, default=0.0, help="leave out prompts below it")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of rows, and of the split")
+    args = parser.parse_args()
+
+    rows = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rng = random.Random(args.seed)
+    if args.split:
+        split = {name: numbers for name, numbers in json.loads(args.split.read_text()).items() if name != "about"}
+    else:
+        numbers = rng.sample(range(len(rows)), len(rows))
+        split = {"test": numbers[: len(rows) // 5], "train": numbers[len(rows) // 5 :]}
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "test"):
+        texts = [
+            prompt["text"]
+            for prompt in (rows[number]["prompt"] for number in rng.sample(split[name], len(split[name])))
+            if args.min_prompt_toxicity <= (prompt["toxicity"] or 0) <= args.max_prompt_toxicity
+        ]
+        path = args.output_dir / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
+        print(f"{path}: {len(texts)} prompts")
+    with open(args.output_dir / "labelled.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        parts = [rows[number][part] for number in split["train"] for part in ("prompt", "continuation")]
+        labelled = [(part["text"], int(part["toxicity"] >= 0.5)) for part in parts if part["toxicity"] is not None]
+        writer.writerows(labelled)
+    print(f"{args.output_dir / 'labelled.csv'}: {len(labelled)} texts, {sum(label for _, label in labelled)} toxic")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Tests of the command itself: help that teaches, exit codes, what goes to stdout, and what is not imported."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from policy_patch import __version__, cli
+from policy_patch.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_the_parser_accepts(command, capsys, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("base: org/model\noutput_dir: tox-patch\n")
+    text = capsys.readouterr().out.replace("\\\n", "")
+    examples = re.findall(rf"^  policy-patch ({command} .*)$", text, re.MULTILINE)
+    assert examples
+    for example in examples:
+        assert cli._parser().parse_args(cli._with_config(shlex.split(example))).command == command
+
+
+def test_help_lists_the_commands_and_says_where_to_start(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "Start with `policy-patch demo`" in text
+    assert all(re.search(rf"^    {command} ", text, re.MULTILINE) for command in COMMANDS)
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys\nfrom policy_patch.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'trl', 'numpy', 'scipy'}\n"
+        "print(*(heavy & set(sys.modules)), file=sys.stderr, end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_the_package_s(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["trian"], ["info"], ["info", "x", "--jsn"], ["generate", "x", "--seed", "zero"], ["train", "--sfft", "1"]],
+)
+def test_bad_usage_exits_with_2_and_says_so_on_stderr(words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "error:" in err
+
+
+def test_an_error_of_ours_exits_with_2_and_one_line_on_stderr(tmp_path, capsys):
+    assert main(["info", str(tmp_path / "nothing")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"policy-patch: `.*nothing` does not exist\. .*\n", err)
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt("Stopped at step 3 of 9.")
+
+    monkeypatch.setattr("policy_patch.cli.info.run", interrupted)
+    assert main(["info", "x"]) == 130
+    assert capsys.readouterr().err == "policy-patch: Stopped at step 3 of 9.\n"
+
+
+def test_without_jsonargparse_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)  # makes its import fail
+    assert main(["info", "x"]) == 2
+    assert "policy-patch[cli]" in capsys.readouterr().err
+
+
+def test_train_takes_its_recipe_without_the_word_config():
+    assert cli._with_config(["train", "recipe.yaml", "--seed", "1"]) == [
+        "train", "--config", "recipe.yaml", "--seed", "1",
+    ]  # fmt: skip
+    assert cli._with_config(["train", "--seed", "1"]) == ["train", "--seed", "1"]
+    assert cli._with_config(["info", "folder"]) == ["info", "folder"]
+    assert cli._with_config([]) == []
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "policy_patch.cli", "info", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "`nothing` does not exist" in done.stderr

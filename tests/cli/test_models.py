@@ -1,0 +1,46 @@
+"""Tests of the names that stand for models and prompts on a command line."""
+
+import pytest
+import torch
+
+from policy_patch.cli.models import display_name, load_model, prompts_of, same_tokenizer
+from policy_patch.errors import DataError, ModelLoadError
+from policy_patch.lab import LAB_MODELS_PATH, lab_prompts
+from tests.tiny_models import tiny_tokenizer
+
+
+def test_a_model_is_loaded_from_a_folder_in_the_type_that_is_asked_for():
+    folder = str(LAB_MODELS_PATH / "base")
+    for dtype, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        model, tokenizer = load_model(folder, device="cpu", dtype=dtype)
+        assert model.dtype == expected
+        assert not model.training
+    assert tokenizer.bos_token == "<s>"
+
+
+def test_the_lab_s_models_have_names():
+    base, tokenizer = load_model("lab:base")
+    teacher, other = load_model("lab:teacher")
+    assert not torch.equal(base.lm_head.weight, teacher.lm_head.weight)
+    assert same_tokenizer(tokenizer, other)
+    assert not same_tokenizer(tokenizer, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("name", ["lab:nothing", "no/such-model"])
+def test_a_model_that_is_not_there_is_an_error_of_ours(name):
+    with pytest.raises(ModelLoadError, match=name):
+        load_model(name)
+
+
+def test_prompts_come_from_the_lab_or_a_file(tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    assert prompts_of(str(tmp_path / "prompts.txt")) == ["one", "two"]
+    assert prompts_of("lab:toxicity/test") == lab_prompts("toxicity", "test")
+    with pytest.raises(DataError, match="names no split"):
+        prompts_of("lab:toxicity")
+
+
+def test_a_folder_is_shown_by_its_last_part_alone(tmp_path):
+    (tmp_path / "model").mkdir()
+    assert display_name(str(tmp_path / "model")) == "model"
+    assert display_name("org/model") == "org/model"
