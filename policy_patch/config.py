@@ -26,8 +26,13 @@ DEFAULT_INIT_TEXTS = {
     "harmfulness": "Refuse politely to help with anything harmful, illegal or dangerous. Help with everything else.",
 }
 
-# https://semver.org, "Is there a suggested regular expression": version core and optional pre-release.
-_SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+# https://semver.org, "Is there a suggested regular expression"; ASCII, so that `\d` is 0 to 9 only.
+_SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+    r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?",
+    re.ASCII,
+)
 
 
 def _with_our_errors(cls: type) -> type:
@@ -161,6 +166,16 @@ class PolicyPatchConfig:
                 "(https://semver.org)."
             )
 
+    def validate_init_seed(self) -> None:
+        """torch takes seeds of 64 bits."""
+        if not 0 <= self.init_seed < 2**63:
+            raise ConfigError(f"`init_seed={self.init_seed}` must be between 0 and 2**63 - 1.")
+
+    def validate_format_version(self) -> None:
+        """What is written must be readable."""
+        if not 1 <= self.format_version <= FORMAT_VERSION:
+            raise ConfigError(f"`format_version={self.format_version}` must be between 1 and {FORMAT_VERSION}.")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, in their order."""
         return asdict(self)
@@ -184,7 +199,7 @@ class PolicyPatchConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, endless nesting
             raise ConfigError(f"{source} is no valid JSON ({error}). Was it truncated? Get the patch again.") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{source} holds a {type(values).__name__}; expected a JSON object.")

@@ -17,15 +17,15 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from policy_patch.errors import PatchInputError, PositionLimitError
+from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
 from policy_patch.layout import Layout, first_real_columns
 
-# Architectures on which our tests hold `cached` against the definition. On any other, the first call compares the two
-# ways on a few tokens and keeps to `concat` if they differ.
+# Architectures on which our tests hold both ways against the definition. Any other is held against it on a few tokens
+# before it is used: refused if `concat` is not exact, without `cached` if that is not.
 VERIFIED_MODEL_TYPES = frozenset({"llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"})
 
-_LAYOUT_ATTRIBUTE = "_policy_patch_layout"  # set on a cache that begins with a patch; copied with the cache
-_CHECK_TOKENS = 4
+_ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
+_CHECK_VECTORS, _CHECK_TOKENS = 3, 6
 
 
 @dataclass(frozen=True)
@@ -85,32 +85,52 @@ class Injection:
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The causal language model. Its backbone gets a forward pre-hook and a forward hook; `remove` takes them off.
+
+    Raises:
+        UnsupportedModelError: the definition does not hold on this architecture.
     """
 
     def __init__(self, base: PreTrainedModel) -> None:
         self._base = base
-        self._backbone: nn.Module = base.base_model
+        # OPT and the decoders of encoder families call the inner module past the outer one, and with it past its hooks.
+        self._backbone: nn.Module = getattr(base.base_model, "decoder", base.base_model)
         config = base.config.get_text_config()
         self._bos_token_id = config.bos_token_id
         self._windowed = _has_windows(config)
         self._position_limit = learned_position_limit(base)
         self._parameters = signature(self._backbone.forward).parameters
-        self._cacheable: bool | None = True if config.model_type in VERIFIED_MODEL_TYPES else None
+        self._verified = config.model_type in VERIFIED_MODEL_TYPES
+        self._cacheable = self._verified
         self._primed: dict[tuple, PrimedPrefix] = {}
         self._hooks = [
             self._backbone.register_forward_pre_hook(self._before, with_kwargs=True),
             self._backbone.register_forward_hook(self._after, with_kwargs=True),
         ]
+        if not self._verified:
+            try:
+                self._cacheable = self._check_ways()
+            except BaseException:
+                self.remove()
+                raise
 
     def remove(self) -> None:
         """Take the hooks off the backbone and forget what was cached."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks.clear()
         self._primed.clear()
 
     @contextmanager
     def active(self, stack: Stack | None) -> Iterator[None]:
-        """Within the context, calls of the backbone from this thread run behind `stack`, or plain if it is None."""
+        """Within the context, calls of the backbone from this thread run behind `stack`, or plain if it is None.
+
+        Raises:
+            PatchInputError: the hooks were removed, so that the call would run unpatched.
+        """
+        if stack is not None and not self._hooks:
+            raise PatchInputError(
+                "This model was unloaded: its base runs without a patch again. Make a new one around the base."
+            )
         token = _CURRENT_CALL.set(_Call(self, stack) if stack is not None else None)
         try:
             yield
@@ -125,7 +145,7 @@ class Injection:
             return None
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         cache = inputs.get("past_key_values")
-        if cache is not None and _length(cache) > 0:
+        if cache is not None and cache.get_seq_length() > 0:
             self._continue(call, inputs, cache)
         else:
             self._start(call, inputs)
@@ -144,7 +164,7 @@ class Injection:
         if getattr(output, "attentions", None):
             output["attentions"] = tuple(layout.real_attention(weights) for weights in output.attentions)
         if getattr(output, "past_key_values", None) is not None:
-            setattr(output.past_key_values, _LAYOUT_ATTRIBUTE, layout)
+            setattr(output.past_key_values, _ORIGIN_ATTRIBUTE, (self._origin(call.stack), layout))
         return output
 
     # The first call of a row: the prefix goes in front
@@ -156,7 +176,7 @@ class Injection:
         first = first_real_columns(mask, tokens)
         layout = Layout.of(call.stack.vectors.shape[0], first, self._rows_with_bos(call.stack, inputs, first))
         self._check_position_limit(layout, mask, tokens.shape[1])
-        if self._fits_cache(layout, inputs) and self._can_cache(call.stack):
+        if self._cacheable and self._fits_cache(layout, inputs):
             layout = layout.cached()
         call.layout = layout
         if layout.way == "cached":
@@ -193,18 +213,23 @@ class Injection:
 
     def _continue(self, call: _Call, inputs: dict[str, Any], cache: Cache) -> None:
         """Rewrite `inputs` for a cache that begins with a prefix."""
-        layout: Layout | None = getattr(cache, _LAYOUT_ATTRIBUTE, None)
-        if layout is None:
+        origin, layout = getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))
+        if origin != self._origin(call.stack):
+            how = "without the patch" if origin is None else "behind other patches"
             raise PatchInputError(
-                "`past_key_values` was filled without the patch, so its text would stay unpatched. Start from the "
-                "whole text without a cache, or use a cache that this model returned."
+                f"`past_key_values` was filled {how}, and its text would stay so. Start from the whole text "
+                "without a cache, or use a cache that this model returned with the same patches active."
             )
         mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
-        self._check_position_limit(layout, mask, _length(cache) - layout.num_virtual_tokens + tokens.shape[1])
+        self._check_position_limit(layout, mask, cache.get_seq_length() - layout.num_virtual_tokens + tokens.shape[1])
         if "position_ids" in self._parameters:
             inputs["position_ids"] = layout.step_positions(inputs.get("position_ids"), mask, tokens.shape[1])
         inputs["attention_mask"] = layout.mask(mask)
         call.layout = layout.step()
+
+    def _origin(self, stack: Stack) -> tuple:
+        """Whose patches a cache begins with."""
+        return id(self), stack.names
 
     # The prefix by itself
 
@@ -249,32 +274,88 @@ class Injection:
 
     # Which way
 
-    def _can_cache(self, stack: Stack) -> bool:
-        if self._cacheable is None:
-            self._cacheable = self._ways_agree(stack)
-        return self._cacheable
+    def _check_ways(self) -> bool:
+        """Hold both ways against the definition on a few tokens: one call, and a step from its cache.
 
-    def _ways_agree(self, stack: Stack) -> bool:
-        """Compare `cached` with `concat` on a few tokens, on an architecture that no test of ours has seen."""
-        config = self._base.config.get_text_config()
-        ids = torch.arange(1, _CHECK_TOKENS + 1, device=self._base.device).remainder(config.vocab_size).unsqueeze(0)
-        stack = Stack(("check",), stack.vectors.detach(), stack.placement)
-        outputs = []
-        for self._cacheable in (False, True):
-            try:
-                with torch.no_grad(), self.active(stack):
-                    outputs.append(self._backbone(input_ids=ids).last_hidden_state.float())
-            except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError):
-                if not self._cacheable:
-                    raise
-                return False
+        Returns:
+            `bool`: `cached` is exact. Padding was tried with `concat` only.
+
+        Raises:
+            UnsupportedModelError: `concat` is not exact.
+        """
+        training = [module for module in self._base.modules() if module.training]
+        self._base.eval()
+        try:
+            with torch.no_grad():
+                row, stack = self._check_input()
+                expected = self._logits_by_definition(row, stack.vectors)
+                self._cacheable = False
+                # Half precision: noise that flips a choice of experts is no reason to refuse, a missing patch is.
+                tolerance = 1e-3 if self._base.dtype == torch.float32 else 0.2
+                for padded in (False, True):
+                    difference = self._logits(row, stack, padded=padded) - expected
+                    share = difference.abs().mean() / expected.abs().mean()
+                    if not share <= tolerance:
+                        raise UnsupportedModelError(_not_exact(self._base, f"its logits are off by {share:.1%}"))
+                return self._cached_way_agrees(row, stack, expected)
+        except UnsupportedModelError:
+            raise
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UnsupportedModelError(_not_exact(self._base, f"{type(error).__name__}: {error}")) from error
+        finally:
+            for module in training:
+                module.training = True
+
+    def _cached_way_agrees(self, row: torch.Tensor, stack: Stack, expected: torch.Tensor) -> bool:
+        self._cacheable = True
+        try:
+            difference = (self._logits(row, stack) - expected).abs().max()
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            return False
         tolerance = 1e-4 if self._base.dtype == torch.float32 else 5e-2
-        return bool((outputs[0] - outputs[1]).abs().max() <= tolerance * outputs[0].abs().max())
+        return bool(difference <= tolerance * expected.abs().max())
+
+    def _check_input(self) -> tuple[torch.Tensor, Stack]:
+        """Return ids `(1, tokens)`, with BOS if there is one, and vectors: tokens from all over the vocabulary."""
+        embeddings = self._base.get_input_embeddings()
+        table = next(embeddings.parameters())
+        count = _CHECK_VECTORS + _CHECK_TOKENS
+        ids = torch.arange(1, count + 1, device=table.device) * table.shape[0] // (count + 1)
+        row = ids[_CHECK_VECTORS:].unsqueeze(0)
+        if self._bos_token_id is not None:
+            row[0, 0] = self._bos_token_id
+        return row, Stack(("check",), embeddings(ids[:_CHECK_VECTORS]).float(), "after_bos")
+
+    def _logits(self, row: torch.Tensor, stack: Stack, *, padded: bool = False) -> torch.Tensor:
+        """Return `(1, tokens, vocabulary)`, the last token in a step of its own if the backbone returns a cache."""
+        padding = row[:, -1:].repeat(1, 2)  # (1, 2), any token
+        ids = torch.cat([padding, row], dim=1)
+        mask = torch.cat([torch.zeros_like(padding), torch.ones_like(row)], dim=1)
+        if not padded:
+            ids, mask = row, torch.ones_like(row)
+        with self.active(stack):
+            output = self._base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
+            cache = getattr(output, "past_key_values", None)
+            if cache is None:
+                logits = self._base(input_ids=ids, attention_mask=mask).logits
+            else:
+                step = self._base(input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache)
+                logits = torch.cat([output.logits, step.logits], dim=1)
+        return logits[:, -row.shape[1] :].float()
+
+    def _logits_by_definition(self, row: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        embeds = self._base.get_input_embeddings()(row)  # (1, tokens, hidden)
+        at = int(self._bos_token_id is not None)
+        parts = [embeds[:, :at], vectors.to(embeds.dtype).unsqueeze(0), embeds[:, at:]]
+        with self.active(None):
+            output = self._base(inputs_embeds=torch.cat(parts, dim=1), use_cache=False)
+        return output.logits[:, vectors.shape[0] :].float()  # with BOS, the first is the output at the last vector
 
     def _fits_cache(self, layout: Layout, inputs: dict[str, Any]) -> bool:
         """Whether one cache can stand in front of all rows of this batch."""
-        # Padding between a cached prefix and the text would count as text in a sliding window.
-        padded_window = layout.padded and self._windowed
+        # Padding between a cached prefix and the text would count as text in a sliding window, and wherever distances
+        # are counted in columns (MPT, the local layers of GPT-Neo): no configuration tells that of all architectures.
+        padded_window = layout.padded and (self._windowed or not self._verified)
         # Gradient checkpointing throws caches away while it trains.
         checkpointing = self._backbone.training and getattr(self._base, "is_activation_checkpointing", False)
         return layout.uniform_bos and not padded_window and not checkpointing and not self._wants_intermediates(inputs)
@@ -321,6 +402,13 @@ def learned_position_limit(base: PreTrainedModel) -> int | None:
     return None
 
 
+def _not_exact(base: PreTrainedModel, reason: str) -> str:
+    return (
+        f"`base` is a {type(base).__name__}, on which a patch does not give what the same vectors between its token "
+        f"embeddings give ({reason}). Use another base."
+    )
+
+
 def _has_windows(config: Any) -> bool:
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None:
@@ -359,10 +447,6 @@ def _refuse_unknown_inputs(inputs: dict[str, Any]) -> None:
 def _embedding_dtype(embeddings: nn.Module, table: torch.Tensor) -> torch.dtype:
     """Return the dtype in which token embeddings leave the table; a quantised table still gives floats."""
     return table.dtype if table.is_floating_point() else getattr(embeddings, "compute_dtype", torch.float32)
-
-
-def _length(cache: Cache) -> int:
-    return int(cache.get_seq_length())
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -3,6 +3,7 @@
 It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the business of `injection.py`.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from policy_patch.errors import (
 )
 from policy_patch.injection import Injection, Stack, learned_position_limit
 from policy_patch.patch_folder import read_patch_folder, write_patch_folder
-from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors
+from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, vectors_to_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,14 +62,18 @@ def get_policy_patch_model(
         [`PolicyPatchModel`]: the patched model, with the new patch active.
 
     Raises:
-        UnsupportedModelError: no decoder-only language model of transformers.
+        UnsupportedModelError: no decoder-only language model of transformers, or one on which patches are not exact.
         TokenizerRequiredError: `init="text"` without a tokenizer.
         PositionLimitError: more vectors than the base has learned positions.
         ConfigError: another hidden size than the base's.
     """
     model = PolicyPatchModel(base)
-    model.add_patch(patch_name, config, tokenizer=tokenizer)
-    model.set_patch(patch_name)
+    try:
+        model.add_patch(patch_name, config, tokenizer=tokenizer)
+        model.set_patch(patch_name)
+    except BaseException:
+        model.unload()
+        raise
     return model
 
 
@@ -100,6 +105,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
     def __init__(self, base: PreTrainedModel) -> None:
         super().__init__()
         _check_supported(base)
+        self._injection = Injection(base)
         self._base_model = base
         self._was_trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
         base.requires_grad_(False)
@@ -108,7 +114,6 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         self._active: tuple[str, ...] = ()
         # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
         self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
-        self._injection = Injection(base)
         self.train(base.training)
 
     # Calls
@@ -300,7 +305,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
                 "risk": config.risk,
                 "patch_version": config.patch_version,
                 "num_virtual_tokens": self.patches[name].shape[0],
-                "sha256": config.sha256,
+                "sha256": hashlib.sha256(vectors_to_bytes(self.patches[name])).hexdigest(),
             }
             for name, config in zip(patch_names, configs, strict=True)
         ]
@@ -338,6 +343,8 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
             raise PatchNameError(f"`patch_name={name!r}`: use letters, digits, '-' and '_'; '{BASE_NAME}' is reserved.")
         if name in self.patch_config:
             raise PatchNameError(f"`patch_name={name!r}` is taken. Delete that patch first, or choose another name.")
+        if hasattr(self.patches, name):  # torch keeps parameters as attributes: "keys", "train", "copy"
+            raise PatchNameError(f"`patch_name={name!r}` is a word that torch uses. Choose another name.")
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
 
@@ -408,7 +415,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         try:
             model.load_patch(model_id, patch_name, is_trainable=is_trainable)
             model.set_patch(patch_name)
-        except Exception:
+        except BaseException:
             model.unload()
             raise
         return model
@@ -495,7 +502,7 @@ def _check_supported(base: Any) -> None:
             f"`base` is an encoder-decoder model ({type(base).__name__}). A patch goes in front of the one text of a "
             "decoder-only model; give such a model."
         )
-    if base.get_output_embeddings() is None or base.base_model is base:
+    if base.get_output_embeddings() is None or base.base_model is base or not base.can_generate():
         raise UnsupportedModelError(
             f"`base` is a {type(base).__name__} without a language-modelling head over a backbone; expected a causal "
             "language model, as `AutoModelForCausalLM.from_pretrained` returns it."

@@ -55,6 +55,7 @@ def write_patch_folder(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _finish_killed_save(folder)
         for name, data in ((TENSORS_NAME, content), (CONFIG_NAME, written.to_json().encode())):
             _write_through(folder / (name + _PENDING), data)
         for name in (TENSORS_NAME, CONFIG_NAME):
@@ -65,6 +66,16 @@ def write_patch_folder(
             "give another folder."
         ) from error
     return written
+
+
+def _finish_killed_save(folder: Path) -> None:
+    """Move a pending configuration into place if the vectors are already its own: it is about to be overwritten."""
+    pending, tensors = folder / (CONFIG_NAME + _PENDING), folder / TENSORS_NAME
+    if pending.is_file() and tensors.is_file():
+        with contextlib.suppress(ConfigError, PatchFileError):
+            config = _read_config(pending)
+            if hashlib.sha256(_read_tensor_file(tensors, [config])).hexdigest() == config.sha256:
+                os.replace(pending, folder / CONFIG_NAME)
 
 
 def _write_through(path: Path, content: bytes) -> None:

@@ -112,7 +112,7 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
     """
     try:
         tensors = load(content)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise PatchFileError(
             f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
         ) from error
@@ -147,6 +147,6 @@ def _size_in_words(content: bytes) -> str:
         (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
         header = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + header_length])
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return f"{len(content)} bytes of {_HEADER_BYTES + header_length + end}"
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"{len(content)} bytes, no readable header"
-    return f"{len(content)} bytes of {_HEADER_BYTES + header_length + end}"

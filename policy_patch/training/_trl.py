@@ -39,7 +39,8 @@ def check_trl_version() -> None:
 check_trl_version()
 
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
-from transformers import TrainerCallback  # noqa: E402
+from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
+from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
 
@@ -53,17 +54,27 @@ class PatchTrainerMixin:
         self.patch_name = trained_patch_name(model)
         self._stop_on_signal = StopOnSignal()
         drop_fused_head(model)
-        with base_settings_restored(model):
+        if getattr(kw.get("processing_class"), "pad_token", "") is None:
+            kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL gives it a padding token, in place
+        with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does. On the first Ctrl-C the step is finished and a checkpoint saved, then it raises.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint's folder, or `True` for the newest complete one in `args.output_dir`.
 
         Raises:
             KeyboardInterrupt: after the checkpoint was saved; resume with `resume_from_checkpoint=True`.
         """
-        with base_settings_restored(self.model), self._stop_on_signal.listening():
-            result = super().train(*args, **kwargs)
+        if resume_from_checkpoint is True:  # upstream would choose one that was cut short, and fail on it
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
+        with settings_restored(self.model), self._stop_on_signal.listening():
+            if getattr(self.args, "disable_dropout", False):  # done in the constructor too, but restored after it
+                disable_dropout_in_model(self.model)
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
         if self._stop_on_signal.received:
             raise KeyboardInterrupt(
                 f"Stopped at step {self.state.global_step} of {self.state.max_steps}. A checkpoint was saved in "
@@ -114,12 +125,13 @@ def drop_fused_head(model: nn.Module) -> None:
 
 
 @contextmanager
-def base_settings_restored(model: PolicyPatchModel) -> Iterator[None]:
-    """Put back what training changes on the base beside its parameters: pad token, router loss, dropout, cache."""
-    base = model.get_base_model()
+def settings_restored(model: PolicyPatchModel | PreTrainedModel) -> Iterator[None]:
+    """Put back what training changes beside parameters: pad token, router loss, dropout, modes, checkpointing."""
+    base = model.get_base_model() if isinstance(model, PolicyPatchModel) else model
     configs = {name: deepcopy(getattr(base, name).__dict__) for name in ("config", "generation_config")}
     dropouts = {module: module.p for module in base.modules() if isinstance(module, nn.Dropout)}
-    training = base.training
+    modes = {module: module.training for module in model.modules()}
+    checkpointing = base.is_activation_checkpointing
     try:
         yield
     finally:
@@ -128,7 +140,10 @@ def base_settings_restored(model: PolicyPatchModel) -> Iterator[None]:
             vars(getattr(base, name)).update(values)
         for module, probability in dropouts.items():
             module.p = probability
-        base.train(training)
+        for module, mode in modes.items():
+            module.training = mode
+        if base.is_activation_checkpointing and not checkpointing:
+            base.activation_checkpointing_disable()
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:

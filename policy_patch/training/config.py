@@ -23,6 +23,10 @@ def _before_checks(config: Any) -> None:
     """Settle what TRL would otherwise default wrongly for a patch or for a machine without an accelerator."""
     if config.output_dir is None:
         raise ConfigError(f"`{type(config).__name__}` needs an `output_dir`.")
+    # TRL 1.16 sets the old names, of which transformers 5.23 warns on every use; both go in transformers 6.
+    for suffix in ("", "_kwargs"):
+        if getattr(config, f"activation_checkpointing{suffix}") is None:
+            setattr(config, f"activation_checkpointing{suffix}", getattr(config, f"gradient_checkpointing{suffix}"))
     if not torch.accelerator.is_available():
         config.use_cpu = True
         config.dataloader_pin_memory = False
@@ -139,6 +143,8 @@ class PolicyPatchTrainingConfig:
         cls = {"sft": PolicyPatchSFTConfig, "dpo": PolicyPatchDPOConfig}[stage]
         given = getattr(self, stage)
         check_keys(stage, given, cls)
+        if "output_dir" in given:
+            raise ConfigError(f"`{stage}.output_dir` is set from `output_dir`: the stage gets a folder below it.")
         return cls(**{"seed": self.seed, **given, "output_dir": f"{self.output_dir}/{stage}"})
 
 

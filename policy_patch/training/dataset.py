@@ -13,18 +13,19 @@ FINISHED = {"completion": "finished", "chosen": "chosen_finished", "rejected": "
 def check_rows(dataset: Any, required: tuple[str, ...]) -> None:
     """Raise `DataError` unless `dataset` has rows, and in each of them text (or messages) in the required columns."""
     if not isinstance(dataset, Dataset):
+        columns = f" with the columns {', '.join(required)}" if required else ""
         raise DataError(
-            f"`train_dataset` is a {type(dataset).__name__}; expected a `datasets.Dataset` with the columns "
-            f"{', '.join(required)}. Lists of rows become one with `Dataset.from_list`."
+            f"`train_dataset` is a {type(dataset).__name__}; expected a `datasets.Dataset`{columns}. Lists of rows "
+            "become one with `Dataset.from_list`."
         )
+    if len(dataset) == 0:
+        raise DataError("The dataset is empty: there is nothing to learn from. Check the filter that made it.")
     missing = [name for name in required if name not in dataset.column_names]
     if missing and "input_ids" not in dataset.column_names:
         raise DataError(
             f"The dataset has no column {' and no '.join(f'`{name}`' for name in missing)}; it has "
             f"{dataset.column_names}. Expected {', '.join(required)}."
         )
-    if len(dataset) == 0:
-        raise DataError("The dataset is empty: there is nothing to learn from. Check the filter that made it.")
     for name in required:
         if name in dataset.column_names:
             for index, value in enumerate(dataset[name]):
@@ -32,8 +33,17 @@ def check_rows(dataset: Any, required: tuple[str, ...]) -> None:
                     raise DataError(f"Row {index} has `{name}={value!r}`; expected a text that is not empty.")
 
 
-def as_prompt_completion(dataset: Dataset) -> Dataset:
+def as_dataset(rows: Any) -> Any:
+    """Return a list of rows as a `Dataset`, also within a dict of named ones; anything else as it is."""
+    if isinstance(rows, dict):
+        return {name: as_dataset(some) for name, some in rows.items()}
+    return Dataset.from_list(rows) if isinstance(rows, list) else rows
+
+
+def as_prompt_completion(dataset: Any) -> Any:
     """Return rows of `prompt` and `completion`; of preference pairs the chosen answer is the completion."""
+    if isinstance(dataset, dict):
+        return {name: as_prompt_completion(some) for name, some in dataset.items()}
     if "completion" in dataset.column_names or "chosen" not in dataset.column_names:
         return dataset
     check_rows(dataset, ("prompt", "chosen"))

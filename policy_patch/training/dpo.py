@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from policy_patch.errors import TrainingError
 from policy_patch.model import PolicyPatchModel
-from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head
+from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head, settings_restored, trained_patch_name
 from policy_patch.training.config import PolicyPatchDPOConfig
-from policy_patch.training.dataset import FINISHED, check_rows, without_eos_after_unfinished
+from policy_patch.training.dataset import FINISHED, as_dataset, check_rows, without_eos_after_unfinished
 
 from trl import DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
@@ -43,19 +43,40 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         args: PolicyPatchDPOConfig,
         *,
         train_dataset: Any,
+        eval_dataset: Any = None,
         teacher: PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(train_dataset, list):
-            from datasets import Dataset
-
-            train_dataset = Dataset.from_list(train_dataset)
+        trained_patch_name(model)  # before the reference is made of it
+        train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("prompt", "chosen", "rejected"))
-        reference = reference_model(model, args, teacher)
-        super().__init__(model, args=args, ref_model=reference, train_dataset=train_dataset, **kwargs)
+        with settings_restored(model):
+            reference = reference_model(model, args, teacher)
+            with settings_restored(reference):
+                super().__init__(
+                    model,
+                    args=args,
+                    ref_model=reference,
+                    train_dataset=train_dataset,
+                    eval_dataset=eval_dataset,
+                    **kwargs,
+                )
         if args.precompute_ref_log_probs:  # done by now: the reference need not stay in memory
-            drop_fused_head(reference)
-            self.ref_model = None
+            self.release_reference()
+
+    def release_reference(self) -> None:
+        """Forget the reference policy, and take it off the base. Nothing can be trained or evaluated after it, unless
+        the reference was asked beforehand."""
+        reference = self.ref_model
+        if reference is None:
+            return
+        self.ref_model = None
+        # accelerate 1.15 keeps every model it prepared, with no public way to forget one of them.
+        self.accelerator._models = [kept for kept in self.accelerator._models if kept is not reference]
+        reference = self.accelerator.unwrap_model(reference)
+        drop_fused_head(reference)
+        if isinstance(reference, PolicyPatchModel):
+            reference.unload()
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         dataset = super()._prepare_dataset(dataset, *args, **kwargs)
@@ -75,15 +96,19 @@ def reference_model(
     Raises:
         TrainingError: `reference="teacher"` without a teacher, or with one of another vocabulary.
     """
-    base = model.get_base_model()
     if args.reference == "teacher":
-        if teacher is None:
-            raise TrainingError('`reference="teacher"` needs `teacher=`. Give it, or use "sft" or "base".')
-        sizes = [m.get_input_embeddings().weight.shape[0] for m in (base, teacher)]
-        if sizes[0] != sizes[1]:
-            raise TrainingError(
-                f'`reference="teacher"` compares probabilities token by token, so both need one vocabulary; the base '
-                f'has {sizes[0]} tokens and the teacher {sizes[1]}. Use `reference="sft"` or "base".'
-            )
+        check_teacher(model, teacher)
         return teacher
-    return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(base)
+    return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(model.get_base_model())
+
+
+def check_teacher(model: PolicyPatchModel, teacher: PreTrainedModel | None) -> None:
+    """Raise `TrainingError` unless `teacher` can be DPO's reference policy for a patch on the base of `model`."""
+    if teacher is None:
+        raise TrainingError('`reference="teacher"` needs `teacher=`. Give it, or use "sft" or "base".')
+    sizes = [m.get_input_embeddings().weight.shape[0] for m in (model.get_base_model(), teacher)]
+    if sizes[0] != sizes[1]:
+        raise TrainingError(
+            f'`reference="teacher"` compares probabilities token by token, so both need one vocabulary; the base '
+            f'has {sizes[0]} tokens and the teacher {sizes[1]}. Use `reference="sft"` or "base".'
+        )

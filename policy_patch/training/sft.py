@@ -3,7 +3,13 @@
 from typing import Any
 
 from policy_patch.training._trl import PatchTrainerMixin
-from policy_patch.training.dataset import FINISHED, as_prompt_completion, check_rows, without_eos_after_unfinished
+from policy_patch.training.dataset import (
+    FINISHED,
+    as_dataset,
+    as_prompt_completion,
+    check_rows,
+    without_eos_after_unfinished,
+)
 
 from trl import SFTTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
@@ -22,14 +28,11 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
     _tag_names = ["policy-patch", "sft"]
 
     def __init__(self, model: Any, args: Any = None, *, train_dataset: Any, eval_dataset: Any = None, **kwargs: Any):
-        if isinstance(train_dataset, list):
-            from datasets import Dataset
-
-            train_dataset = Dataset.from_list(train_dataset)
+        train_dataset = as_dataset(train_dataset)
         check_rows(train_dataset, ())
         train_dataset = as_prompt_completion(train_dataset)
         check_rows(train_dataset, ("prompt", "completion"))
-        eval_dataset = as_prompt_completion(eval_dataset) if eval_dataset is not None else None
+        eval_dataset = as_prompt_completion(as_dataset(eval_dataset)) if eval_dataset is not None else None
         super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

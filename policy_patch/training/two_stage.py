@@ -19,8 +19,8 @@ from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
 from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
 from policy_patch.training.config import PolicyPatchTrainingConfig
-from policy_patch.training.dataset import check_rows
-from policy_patch.training.dpo import PolicyPatchDPOTrainer
+from policy_patch.training.dataset import FINISHED, check_rows
+from policy_patch.training.dpo import PolicyPatchDPOTrainer, check_teacher
 from policy_patch.training.sft import PolicyPatchSFTTrainer
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class PolicyPatchTrainer:
         check_rows(train_dataset, ("prompt", "chosen", "rejected") if args.runs("dpo") else ("prompt", "chosen"))
         for stage in ("sft", "dpo"):
             args.stage(stage)  # unknown keys and impossible values are found before hours of training, not between
+        if args.runs("dpo") and args.dpo.get("reference") == "teacher":
+            check_teacher(model, teacher)
         self.model = model
         self.args = args
         self.train_dataset = train_dataset
@@ -109,7 +111,11 @@ class PolicyPatchTrainer:
         return self._run("sft", PolicyPatchSFTTrainer)
 
     def train_dpo(self) -> list[dict[str, Any]]:
-        """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries."""
+        """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries.
+
+        It starts from the first stage's patch if that is in the folder, from the model's patch otherwise.
+        """
+        self._load_finished(Path(self.args.output_dir, "sft"))
         return self._run("dpo", PolicyPatchDPOTrainer, teacher=self.teacher)
 
     def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
@@ -133,7 +139,8 @@ class PolicyPatchTrainer:
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         finally:
             drop_fused_head(self.model)
-            self.model.eval()
+            if stage == "dpo":
+                trainer.release_reference()
         entries = trainer.state.log_history
         # The log comes first: the patch is what marks the stage as done.
         (folder / LOG_NAME).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
@@ -152,7 +159,8 @@ class PolicyPatchTrainer:
     def _claim_folder(self) -> None:
         """Note in the folder what is trained there; refuse a folder where something else is."""
         rows = self.train_dataset
-        columns = [name for name in ("prompt", "chosen", "rejected") if name in rows.column_names]
+        texts = ("prompt", "chosen", "rejected", FINISHED["chosen"], FINISHED["rejected"])
+        columns = [name for name in texts if name in rows.column_names]
         data = hashlib.sha256(json.dumps([rows[name][:] for name in columns]).encode())
         vectors = vectors_to_bytes(self.model.patches[self.patch_name])
         run = {
@@ -164,6 +172,7 @@ class PolicyPatchTrainer:
             "start_sha256": hashlib.sha256(vectors).hexdigest(),
             "base": self.model.config._name_or_path,
         }
+        run = json.loads(json.dumps(run, default=str))  # as it will be read back, to compare like with like
         path = Path(self.args.output_dir, RUN_NAME)
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,60 @@
+"""Tests of `policy-patch evaluate`: the systems, judges and files of a report, and what is refused."""
+
+import json
+
+import pytest
+
+from policy_patch.cli import main
+from policy_patch.cli.evaluate import filtering_scorers
+from policy_patch.evaluation import EvaluationReport
+
+FAST = ["--num_samples", "2", "--max_new_tokens", "5", "--num_resamples", "50", "--prompts", "lab:toxicity/test"]
+FAST += ["--num_prompts", "4"]
+
+
+def test_a_report_is_shown_and_written(patch_folder, tmp_path, capsys):
+    words = ["--teacher", "lab:teacher", "--safe_prompt", "Be kind.\n", "--also.again", str(patch_folder)]
+    words += ["--scorers", "lexical", "lab-insults", "--filtered_by", "lexical", "--output_dir", str(tmp_path / "out")]
+    assert main(["evaluate", str(patch_folder), *words, *FAST]) == 0
+    out, err = capsys.readouterr()
+    assert "alt-profanity-check (lexical) (filtered the training pairs)" in out
+    assert "lab-insults" in out
+    assert f"Wrote {tmp_path / 'out' / 'evaluation.json'}" in err
+    report = EvaluationReport.load(tmp_path / "out")
+    assert list(report.systems) == ["base", "teacher", "safe prompt", "again", "patch"]
+    assert report.judge == "lab:teacher (the teacher)"
+    assert report.estimate("again", "mean_toxicity") == report.estimate("patch", "mean_toxicity")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "evaluation.json", "evaluation.md", "evaluation.png",
+    ]  # fmt: skip
+
+
+def test_for_machines_the_report_is_on_stdout_alone(patch_folder, tmp_path, capsys):
+    words = ["--output_dir", str(tmp_path), "--json", *FAST]
+    assert main(["evaluate", str(patch_folder), *words]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["judge"] == "lab:base (the base)"
+    assert list(values["systems"]) == ["base", "patch"]
+
+
+def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch(tmp_path):
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "sampling.json").write_text('{"scorer": "alt-profanity-check (lexical)"}')
+    assert filtering_scorers([str(tmp_path), str(tmp_path / "other")]) == ["alt-profanity-check (lexical)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scorers", "lexcal"], "Scorer 'lexcal' is unknown. Did you mean `lexical`?"),
+        (["--judge", "no/such-model"], "Cannot load the model `no/such-model`"),
+        (["--also.patch", "FOLDER"], "`extra_systems` has the name 'patch', which is taken"),
+        (["--num_prompts", "0"], "`prompts` is empty"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(patch_folder, words, message, capsys):
+    words = [str(patch_folder) if word == "FOLDER" else word for word in words]
+    assert main(["evaluate", str(patch_folder), *FAST, *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err

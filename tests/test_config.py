@@ -1,0 +1,188 @@
+"""Tests of `policy_patch.config`: what goes in comes out, and what makes no sense is refused with a hint."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import policy_patch.config
+from policy_patch.config import DEFAULT_INIT_TEXTS, FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.errors import ConfigError
+
+VERSIONS = ["0.1.0", "1.2.3", "10.20.30", "1.0.0-alpha.1", "1.0.0-0.3.7", "1.0.0--", "1.0.0+build.01", "2.0.0-rc.1+a-b"]
+NO_VERSIONS = ["", "1", "1.0", "v1.0.0", "1.0.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "1.0.0-a..b", "1.0.0+", "1.0.0\n"]
+
+texts = st.text(max_size=12)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+objects = st.dictionaries(texts, json_values, max_size=3)
+configs = st.builds(
+    PolicyPatchConfig,
+    num_virtual_tokens=st.integers(1, 10**6),
+    placement=st.sampled_from(["after_bos", "before_bos"]),
+    init=st.sampled_from(["text", "vocab", "random"]),
+    init_text=st.none() | texts.filter(str.strip),
+    init_seed=st.integers(0, 2**63 - 1),
+    risk=st.none() | st.sampled_from(sorted(DEFAULT_INIT_TEXTS)) | texts,
+    patch_version=st.sampled_from(VERSIONS),
+    base_model_name_or_path=st.none() | texts,
+    base_model_revision=st.none() | texts,
+    base_fingerprint=st.none() | objects,
+    hidden_size=st.none() | st.integers(1, 10**6),
+    composed_from=st.none() | st.lists(objects, max_size=3),
+    sha256=st.none() | texts,
+    policy_patch_version=st.none() | texts,
+)
+
+
+@given(configs)
+def test_a_config_goes_to_json_and_comes_back_the_same(config):
+    text = config.to_json()
+    assert PolicyPatchConfig.from_json(text) == config
+    assert PolicyPatchConfig.from_json(text).to_json() == text
+    assert list(json.loads(text)) == [field.name for field in fields(PolicyPatchConfig)]
+
+
+def test_the_documented_order_is_the_order_of_the_fields():
+    documented = [line.strip().split(" ")[0] for line in PolicyPatchConfig.__doc__.splitlines() if " (`" in line[:60]]
+    assert documented == [field.name for field in fields(PolicyPatchConfig)]
+
+
+def test_defaults_are_the_paper_s_length_and_our_instruction_for_a_known_risk():
+    config = PolicyPatchConfig(risk="toxicity")
+    assert (config.num_virtual_tokens, config.placement, config.init) == (50, "after_bos", "text")
+    assert config.init_text == DEFAULT_INIT_TEXTS["toxicity"]
+    assert PolicyPatchConfig(risk="toxicity", init_text="Be kind.").init_text == "Be kind."
+    assert PolicyPatchConfig(risk="toxicity", init="vocab").init_text is None
+    assert PolicyPatchConfig(risk="spam").init_text is None
+
+
+def test_an_unknown_key_is_refused_with_the_near_name():
+    with pytest.raises(ConfigError, match=r"no key `num_virtual_token` \(given: 5\).* mean `num_virtual_tokens`\?"):
+        PolicyPatchConfig(num_virtual_token=5)
+    with pytest.raises(ConfigError, match=r"no key `zzz` .*Known keys: num_virtual_tokens, placement"):
+        PolicyPatchConfig(zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_virtual_tokens", "3"),
+        ("num_virtual_tokens", 3.0),
+        ("num_virtual_tokens", None),
+        ("num_virtual_tokens", True),
+        ("placement", "behind"),
+        ("init", "zeros"),
+        ("init_text", 3),
+        ("init_seed", "0"),
+        ("risk", ["toxicity"]),
+        ("patch_version", 1),
+        ("base_fingerprint", "abc"),
+        ("base_fingerprint", {1: "x"}),
+        ("hidden_size", "32"),
+        ("composed_from", [1]),
+        ("composed_from", {}),
+        ("sha256", b"00"),
+        ("format_version", "1"),
+    ],
+)
+def test_a_wrong_type_is_refused_and_the_field_named(key, value):
+    with pytest.raises(ConfigError, match=key):
+        PolicyPatchConfig(**{key: value})
+    config = PolicyPatchConfig()
+    with pytest.raises(ValueError, match=key):
+        setattr(config, key, value)
+
+
+def test_the_file_of_a_strict_dataclass_does_not_switch_its_checks_off():
+    for path in Path(policy_patch.config.__file__).parent.rglob("*.py"):
+        source = path.read_text()
+        assert "from __future__ import annotations" not in source.replace("no `from __future__ import annotations`", "")
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_patch_without_vectors_is_refused(number):
+    with pytest.raises(ConfigError, match=f"`num_virtual_tokens={number}` must be a whole number of at least 1"):
+        PolicyPatchConfig(num_virtual_tokens=number)
+    with pytest.raises(ConfigError, match=f"`hidden_size={number}` must be at least 1"):
+        PolicyPatchConfig(hidden_size=number)
+
+
+def test_an_instruction_without_words_is_refused():
+    with pytest.raises(ConfigError, match=r'`init_text` is empty. .* use `init="vocab"`'):
+        PolicyPatchConfig(init_text=" \n")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_torch_cannot_take_is_refused(seed):
+    with pytest.raises(ConfigError, match=f"`init_seed={seed}` must be between 0 and"):
+        PolicyPatchConfig(init_seed=seed)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_semantic_versions_are_taken(version):
+    assert PolicyPatchConfig(patch_version=version).patch_version == version
+
+
+@pytest.mark.parametrize("version", [*NO_VERSIONS, "1٣.0.0", "1.0.0-ä"])
+def test_other_versions_are_refused(version):
+    with pytest.raises(ConfigError, match=r"is no semantic version\. Expected e\.g\. '1\.2\.0'"):
+        PolicyPatchConfig(patch_version=version)
+
+
+def test_checks_run_again_on_a_changed_copy():
+    with pytest.raises(ConfigError, match="`num_virtual_tokens=0`"):
+        replace(PolicyPatchConfig(), num_virtual_tokens=0)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_format_that_could_not_be_read_again_is_not_made(version):
+    with pytest.raises(ConfigError, match=f"`format_version={version}` must be between 1 and {FORMAT_VERSION}"):
+        PolicyPatchConfig(format_version=version)
+
+
+def test_a_newer_format_says_which_version_is_needed():
+    text = json.dumps({"format_version": 2, "policy_patch_version": "7.1.0", "a_new_key": 1})
+    with pytest.raises(
+        ConfigError,
+        match=r"x.json has `format_version=2`; policy-patch \S+ reads up to 1. .* policy-patch 7.1.0: upgrade",
+    ):
+        PolicyPatchConfig.from_json(text, "x.json")
+
+
+@pytest.mark.parametrize("version", ["1", None, True, 0, 1.0])
+def test_a_format_version_that_is_no_whole_number_is_refused(version):
+    with pytest.raises(ConfigError, match=r"has `format_version=.*`; expected a whole number from 1"):
+        PolicyPatchConfig.from_json(json.dumps({"format_version": version}))
+
+
+def test_json_cut_anywhere_is_refused():
+    text = PolicyPatchConfig(risk="toxicity").to_json()
+    for end in range(len(text) - 2):
+        with pytest.raises(ConfigError, match=r"x.json is no valid JSON .* Was it truncated\?"):
+            PolicyPatchConfig.from_json(text[:end], "x.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format_version": 1, "init_seed": ' + "1" * 5000 + "}"])
+def test_json_made_to_break_the_parser_is_refused(text):
+    with pytest.raises(ConfigError, match="is no valid JSON"):
+        PolicyPatchConfig.from_json(text)
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("3", "int"), ('"a"', "str"), ("null", "NoneType")])
+def test_json_that_is_no_object_is_refused(text, kind):
+    with pytest.raises(ConfigError, match=f"policy_patch_config.json holds a {kind}; expected a JSON object"):
+        PolicyPatchConfig.from_json(text)
+
+
+def test_a_bad_value_in_a_file_names_the_file():
+    with pytest.raises(ConfigError, match=r"x.json: `PolicyPatchConfig` has no key `rsk` .* mean `risk`"):
+        PolicyPatchConfig.from_json('{"format_version": 1, "rsk": "toxicity"}', "x.json")
+    with pytest.raises(ConfigError, match=r"x.json: `num_virtual_tokens=0`"):
+        PolicyPatchConfig.from_json('{"format_version": 1, "num_virtual_tokens": 0}', "x.json")

@@ -1,0 +1,42 @@
+"""Tests of `policy_patch.errors`: one tree, each class with a builtin second parent, and nothing else is raised."""
+
+import ast
+import builtins
+import inspect
+from pathlib import Path
+
+import pytest
+
+from policy_patch import errors
+from policy_patch.errors import PolicyPatchError
+
+CLASSES = [member for _, member in inspect.getmembers(errors, inspect.isclass)]
+LEAVES = [member for member in CLASSES if member is not PolicyPatchError]
+CORE = sorted(Path(errors.__file__).parent.glob("*.py"))
+
+
+def test_the_module_holds_exceptions_only():
+    assert PolicyPatchError in CLASSES and len(LEAVES) > 10
+    assert all(issubclass(member, Exception) for member in CLASSES)
+    assert PolicyPatchError.__bases__ == (Exception,)
+
+
+@pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)
+def test_each_error_is_ours_first_and_a_builtin_second(error):
+    ours, builtin = error.__bases__
+    assert ours is PolicyPatchError
+    assert getattr(builtins, builtin.__name__) is builtin
+    assert error.__name__.endswith("Error")
+    assert error.__doc__.startswith("Raised when ") and error.__doc__.endswith(".")
+    with pytest.raises(builtin, match="what was given"):
+        raise error("what was given")
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+def test_the_core_raises_no_error_but_ours(path):
+    """`raise` alone passes an error on; a module's `__getattr__` has to raise `AttributeError`."""
+    ours = {member.__name__ for member in CLASSES}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            name = node.exc.func.id
+            assert name in ours or (path.name, name) == ("__init__.py", "AttributeError"), ast.unparse(node)

@@ -1,0 +1,57 @@
+"""Tests that what README and documentation say can be run: snippets, recipes, commands and links."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from policy_patch import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+    whole = [block for block in blocks(ROOT / "README.md", "python") if "load_lab_base" in block]
+    assert len(whole) == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(whole[0], "README.md", "exec"), {})
+    assert (tmp_path / "tox-patch" / "policy_patch.safetensors").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipes_are_recipes(page, tmp_path):
+    for block in blocks(page, "yaml"):
+        (tmp_path / "recipe.yaml").write_text(block)
+        assert isinstance(yaml.safe_load(block), dict)
+        cli._parser().parse_args(["train", "--config", str(tmp_path / "recipe.yaml")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_commands(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("base: org/model\noutput_dir: tox-patch\n")
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["policy-patch"] and "policy_patch/" not in line:
+                cli._parser().parse_args(cli._with_config(words[1:]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_files_that_are_named_exist():
+    for name in re.findall(
+        r"`((?:examples|benchmarks|docs|policy_patch)/[\w./]+\.\w+)`", (ROOT / "README.md").read_text()
+    ):
+        assert (ROOT / name).exists(), name
