@@ -7,10 +7,13 @@ from typing import Any
 
 
 class _OfBase:
-    """A name that is looked up on the base. Absent there, it is absent here."""
+    """A name that is looked up on the base, there possibly by another one. Absent there, it is absent here."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self.name = self.name or name
 
     def __get__(self, model: Any, owner: type | None = None) -> Any:
         if model is None:
@@ -38,7 +41,7 @@ class BaseDelegation:
     can_generate = _OfBase()
 
     is_activation_checkpointing = _OfBase()
-    is_gradient_checkpointing = _OfBase()
+    is_gradient_checkpointing = _OfBase("is_activation_checkpointing")  # the old name, which TRL 1.16 asks for, warns
     supports_gradient_checkpointing = _OfBase()
     gradient_checkpointing_enable = _OfBase()
     gradient_checkpointing_disable = _OfBase()

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from policy_patch import __version__
+from policy_patch.atomic import PENDING, write_pending
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
 from policy_patch.prefix import vectors_from_bytes, vectors_to_bytes
 
 TENSORS_NAME = "policy_patch.safetensors"
-_PENDING = ".pending"  # suffix of a file that is written but not yet in its place
 _HEADER_LIMIT = 64 * 1024  # our file's header has under 200 bytes; a longer one is not ours, so it is not read
 
 
@@ -56,10 +56,10 @@ def write_patch_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _finish_killed_save(folder)
-        for name, data in ((TENSORS_NAME, content), (CONFIG_NAME, written.to_json().encode())):
-            _write_through(folder / (name + _PENDING), data)
-        for name in (TENSORS_NAME, CONFIG_NAME):
-            os.replace(folder / (name + _PENDING), folder / name)
+        files = {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
+        pending = {name: write_pending(folder / name, data) for name, data in files.items()}
+        for name, path in pending.items():
+            os.replace(path, folder / name)
     except OSError as error:
         raise PatchSaveError(
             f"Cannot write the patch to `{folder}`: {error}. What was there before is intact; free some space or "
@@ -70,24 +70,12 @@ def write_patch_folder(
 
 def _finish_killed_save(folder: Path) -> None:
     """Move a pending configuration into place if the vectors are already its own: it is about to be overwritten."""
-    pending, tensors = folder / (CONFIG_NAME + _PENDING), folder / TENSORS_NAME
+    pending, tensors = folder / (CONFIG_NAME + PENDING), folder / TENSORS_NAME
     if pending.is_file() and tensors.is_file():
         with contextlib.suppress(ConfigError, PatchFileError):
             config = _read_config(pending)
             if hashlib.sha256(_read_tensor_file(tensors, [config])).hexdigest() == config.sha256:
                 os.replace(pending, folder / CONFIG_NAME)
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    """Write `content` to `path` and to the disk under it; remove the partial file if that fails."""
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, torch.Tensor]:
@@ -108,7 +96,7 @@ def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, tor
     if not (folder / TENSORS_NAME).is_file():
         raise PatchNotFoundError(f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch.")
     configs = [_read_config(folder / CONFIG_NAME)]
-    pending = folder / (CONFIG_NAME + _PENDING)
+    pending = folder / (CONFIG_NAME + PENDING)
     if pending.is_file():  # a save was killed; if between its two renames, this is the configuration of the vectors
         with contextlib.suppress(ConfigError, PatchFileError):
             configs.append(_read_config(pending))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch import __version__
+from policy_patch.atomic import write_whole
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.intervals import (
     Estimate,
@@ -259,7 +260,7 @@ class EvaluationReport:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
-                _write_whole(folder / name, content)
+                write_whole(folder / name, content)
         except OSError as error:
             raise EvaluationError(f"Cannot write the report to `{folder}`: {error}.") from error
 
@@ -317,16 +318,6 @@ def _known(kind: str, name: str, known: Any) -> str:
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}Available: {', '.join(known)}.")
     return name
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    pending = path.with_name(path.name + ".pending")
-    try:
-        pending.write_bytes(content)
-        os.replace(pending, path)
-    except OSError:
-        pending.unlink(missing_ok=True)
-        raise
 
 
 def _without_nan(value: Any) -> Any:

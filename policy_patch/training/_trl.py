@@ -40,9 +40,11 @@ check_trl_version()
 
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
 from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
+from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
+from policy_patch.training.progress import TrainingProgress  # noqa: E402
 
 
 class PatchTrainerMixin:
@@ -58,6 +60,9 @@ class PatchTrainerMixin:
             kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL gives it a padding token, in place
         with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
+        self.remove_callback(PrinterCallback)  # prints every log entry to stdout
+        if self.pop_callback(ProgressCallback) is not None:  # so does this one, beside its bar
+            self.add_callback(TrainingProgress)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does. On the first Ctrl-C the step is finished and a checkpoint saved, then it raises.

@@ -7,12 +7,14 @@ goes on from what it finds there.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from policy_patch.atomic import write_whole
 from policy_patch.errors import PatchNotFoundError, TrainingError
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
@@ -25,7 +27,7 @@ from policy_patch.training.sft import PolicyPatchSFTTrainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 logger = logging.get_logger(__name__)
 
@@ -57,6 +59,8 @@ class PolicyPatchTrainer:
             The base's tokenizer.
         teacher ([`~transformers.PreTrainedModel`], *optional*):
             Needed for `dpo.reference="teacher"` only.
+        callbacks (`Sequence[TrainerCallback]`, *optional*):
+            Callbacks of both stages' trainers.
 
     Raises:
         TrainingError: no patch is active and trainable; or the folder holds another run.
@@ -80,6 +84,7 @@ class PolicyPatchTrainer:
         *,
         processing_class: "PreTrainedTokenizerBase",
         teacher: "PreTrainedModel | None" = None,
+        callbacks: "Sequence[TrainerCallback]" = (),
     ) -> None:
         self.patch_name = trained_patch_name(model)
         check_rows(train_dataset, ("prompt", "chosen", "rejected") if args.runs("dpo") else ("prompt", "chosen"))
@@ -93,6 +98,7 @@ class PolicyPatchTrainer:
         self.eval_dataset = eval_dataset
         self.processing_class = processing_class
         self.teacher = teacher
+        self.callbacks = list(callbacks)
         self._claim_folder()
 
     def train(self) -> TrainingLog:
@@ -103,7 +109,7 @@ class PolicyPatchTrainer:
         if self.args.runs("dpo"):
             log.dpo = self.train_dpo()
         self.save_model()
-        Path(self.args.output_dir, LOG_NAME).write_text(json.dumps(asdict(log), indent=1) + "\n", encoding="utf-8")
+        _write_json(Path(self.args.output_dir, LOG_NAME), asdict(log))
         return log
 
     def train_sft(self) -> list[dict[str, Any]]:
@@ -133,6 +139,7 @@ class PolicyPatchTrainer:
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=self.processing_class,
+            callbacks=self.callbacks,
             **more,
         )
         try:
@@ -143,7 +150,7 @@ class PolicyPatchTrainer:
                 trainer.release_reference()
         entries = trainer.state.log_history
         # The log comes first: the patch is what marks the stage as done.
-        (folder / LOG_NAME).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        _write_json(folder / LOG_NAME, entries)
         self.save_model(folder)
         return entries
 
@@ -185,6 +192,8 @@ class PolicyPatchTrainer:
                 )
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".pending")
-        partial.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        _write_json(path, run)
+
+
+def _write_json(path: Path, values: Any) -> None:
+    write_whole(path, (json.dumps(values, indent=1) + "\n").encode())

@@ -144,10 +144,10 @@ def test_saving_writes_three_files_and_replaces_an_older_report(report, tmp_path
 def test_a_failed_save_leaves_the_older_report_whole(report, tmp_path, monkeypatch):
     report.save(tmp_path)
 
-    def full(self, content):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(EvaluationError, match=r"Cannot write the report to .*No space left"):
         replace(report, judge="another judge").save(tmp_path)
     assert EvaluationReport.load(tmp_path) == report

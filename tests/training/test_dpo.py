@@ -26,8 +26,6 @@ from tests.training.synthetic import (
     vectors_of,
 )
 
-# TRL 1.16 still calls the names that transformers 5.23 deprecates (removed in v6; pinned below it).
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 LN_2 = math.log(2)
 BETA = 0.1  # TRL's default

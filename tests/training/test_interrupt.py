@@ -19,8 +19,6 @@ from transformers import TrainerCallback, TrainerControl
 from policy_patch.training.interrupt import StopOnSignal
 from tests.training.synthetic import TRAINERS, losses, patched, sft_trainer, two_stage_trainer, vectors_of
 
-# TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 ROOT = Path(__file__).parents[2]
 SAVED = {"max_steps": 6, "save_strategy": "steps", "save_steps": 100}

@@ -20,7 +20,7 @@ from tests.training.synthetic import (
 
 peft = pytest.importorskip("peft")
 
-# TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
+# PEFT 0.21 asks transformers for a name that version 6 removes.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 FAMILIES = ("llama", "gpt2", "qwen2")  # PEFT 0.21 drops position ids and windows, so no family with a window

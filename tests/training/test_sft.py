@@ -22,9 +22,6 @@ from tests.training.synthetic import (
     vectors_of,
 )
 
-# TRL 1.16 still calls the names that transformers 5.23 deprecates (removed in v6; pinned below it).
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 
 def test_the_first_loss_is_the_cross_entropy_of_the_chosen_answers_by_definition(family, tmp_path):
     pairs = preference_pairs(6)

@@ -26,7 +26,6 @@ from tests.training.synthetic import (
 
 # TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing_(en|dis)able` is deprecated:FutureWarning"),
 ]
 
