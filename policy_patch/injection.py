@@ -17,15 +17,14 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
+from policy_patch.errors import PatchInputError, PositionLimitError
 from policy_patch.layout import Layout, first_real_columns
 
 # Architectures on which our tests hold both ways against the definition. Any other is held against it on a few tokens
-# before it is used: refused if `concat` is not exact, without `cached` if that is not.
+# before it is used (`self_check.py`).
 VERIFIED_MODEL_TYPES = frozenset({"llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"})
 
 _ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
-_CHECK_VECTORS, _CHECK_TOKENS = 3, 6
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,11 @@ class Injection:
         base ([`~transformers.PreTrainedModel`]):
             The causal language model. Its backbone gets a forward pre-hook and a forward hook; `remove` takes them off.
 
-    Raises:
-        UnsupportedModelError: the definition does not hold on this architecture.
+    Attributes:
+        verified (`bool`):
+            Our tests hold this architecture against the definition.
+        cacheable (`bool`):
+            The `cached` way is known to be exact and may be taken.
     """
 
     def __init__(self, base: PreTrainedModel) -> None:
@@ -99,19 +101,13 @@ class Injection:
         self._windowed = _has_windows(config)
         self._position_limit = learned_position_limit(base)
         self._parameters = signature(self._backbone.forward).parameters
-        self._verified = config.model_type in VERIFIED_MODEL_TYPES
-        self._cacheable = self._verified
+        self.verified = config.model_type in VERIFIED_MODEL_TYPES
+        self.cacheable = self.verified
         self._primed: dict[tuple, PrimedPrefix] = {}
         self._hooks = [
             self._backbone.register_forward_pre_hook(self._before, with_kwargs=True),
             self._backbone.register_forward_hook(self._after, with_kwargs=True),
         ]
-        if not self._verified:
-            try:
-                self._cacheable = self._check_ways()
-            except BaseException:
-                self.remove()
-                raise
 
     def remove(self) -> None:
         """Take the hooks off the backbone and forget what was cached."""
@@ -176,7 +172,7 @@ class Injection:
         first = first_real_columns(mask, tokens)
         layout = Layout.of(call.stack.vectors.shape[0], first, self._rows_with_bos(call.stack, inputs, first))
         self._check_position_limit(layout, mask, tokens.shape[1])
-        if self._cacheable and self._fits_cache(layout, inputs):
+        if self.cacheable and self._fits_cache(layout, inputs):
             layout = layout.cached()
         call.layout = layout
         if layout.way == "cached":
@@ -274,88 +270,11 @@ class Injection:
 
     # Which way
 
-    def _check_ways(self) -> bool:
-        """Hold both ways against the definition on a few tokens: one call, and a step from its cache.
-
-        Returns:
-            `bool`: `cached` is exact. Padding was tried with `concat` only.
-
-        Raises:
-            UnsupportedModelError: `concat` is not exact.
-        """
-        training = [module for module in self._base.modules() if module.training]
-        self._base.eval()
-        try:
-            with torch.no_grad():
-                row, stack = self._check_input()
-                expected = self._logits_by_definition(row, stack.vectors)
-                self._cacheable = False
-                # Half precision: noise that flips a choice of experts is no reason to refuse, a missing patch is.
-                tolerance = 1e-3 if self._base.dtype == torch.float32 else 0.2
-                for padded in (False, True):
-                    difference = self._logits(row, stack, padded=padded) - expected
-                    share = difference.abs().mean() / expected.abs().mean()
-                    if not share <= tolerance:
-                        raise UnsupportedModelError(_not_exact(self._base, f"its logits are off by {share:.1%}"))
-                return self._cached_way_agrees(row, stack, expected)
-        except UnsupportedModelError:
-            raise
-        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise UnsupportedModelError(_not_exact(self._base, f"{type(error).__name__}: {error}")) from error
-        finally:
-            for module in training:
-                module.training = True
-
-    def _cached_way_agrees(self, row: torch.Tensor, stack: Stack, expected: torch.Tensor) -> bool:
-        self._cacheable = True
-        try:
-            difference = (self._logits(row, stack) - expected).abs().max()
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            return False
-        tolerance = 1e-4 if self._base.dtype == torch.float32 else 5e-2
-        return bool(difference <= tolerance * expected.abs().max())
-
-    def _check_input(self) -> tuple[torch.Tensor, Stack]:
-        """Return ids `(1, tokens)`, with BOS if there is one, and vectors: tokens from all over the vocabulary."""
-        embeddings = self._base.get_input_embeddings()
-        table = next(embeddings.parameters())
-        count = _CHECK_VECTORS + _CHECK_TOKENS
-        ids = torch.arange(1, count + 1, device=table.device) * table.shape[0] // (count + 1)
-        row = ids[_CHECK_VECTORS:].unsqueeze(0)
-        if self._bos_token_id is not None:
-            row[0, 0] = self._bos_token_id
-        return row, Stack(("check",), embeddings(ids[:_CHECK_VECTORS]).float(), "after_bos")
-
-    def _logits(self, row: torch.Tensor, stack: Stack, *, padded: bool = False) -> torch.Tensor:
-        """Return `(1, tokens, vocabulary)`, the last token in a step of its own if the backbone returns a cache."""
-        padding = row[:, -1:].repeat(1, 2)  # (1, 2), any token
-        ids = torch.cat([padding, row], dim=1)
-        mask = torch.cat([torch.zeros_like(padding), torch.ones_like(row)], dim=1)
-        if not padded:
-            ids, mask = row, torch.ones_like(row)
-        with self.active(stack):
-            output = self._base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
-            cache = getattr(output, "past_key_values", None)
-            if cache is None:
-                logits = self._base(input_ids=ids, attention_mask=mask).logits
-            else:
-                step = self._base(input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache)
-                logits = torch.cat([output.logits, step.logits], dim=1)
-        return logits[:, -row.shape[1] :].float()
-
-    def _logits_by_definition(self, row: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        embeds = self._base.get_input_embeddings()(row)  # (1, tokens, hidden)
-        at = int(self._bos_token_id is not None)
-        parts = [embeds[:, :at], vectors.to(embeds.dtype).unsqueeze(0), embeds[:, at:]]
-        with self.active(None):
-            output = self._base(inputs_embeds=torch.cat(parts, dim=1), use_cache=False)
-        return output.logits[:, vectors.shape[0] :].float()  # with BOS, the first is the output at the last vector
-
     def _fits_cache(self, layout: Layout, inputs: dict[str, Any]) -> bool:
         """Whether one cache can stand in front of all rows of this batch."""
         # Padding between a cached prefix and the text would count as text in a sliding window, and wherever distances
         # are counted in columns (MPT, the local layers of GPT-Neo): no configuration tells that of all architectures.
-        padded_window = layout.padded and (self._windowed or not self._verified)
+        padded_window = layout.padded and (self._windowed or not self.verified)
         # Gradient checkpointing throws caches away while it trains.
         checkpointing = self._backbone.training and getattr(self._base, "is_activation_checkpointing", False)
         return layout.uniform_bos and not padded_window and not checkpointing and not self._wants_intermediates(inputs)
@@ -400,13 +319,6 @@ def learned_position_limit(base: PreTrainedModel) -> int | None:
         if is_table and name.rsplit(".", 1)[-1] in ("wpe", "position_embeddings", "embed_positions"):
             return module.num_embeddings
     return None
-
-
-def _not_exact(base: PreTrainedModel, reason: str) -> str:
-    return (
-        f"`base` is a {type(base).__name__}, on which a patch does not give what the same vectors between its token "
-        f"embeddings give ({reason}). Use another base."
-    )
 
 
 def _has_windows(config: Any) -> bool:

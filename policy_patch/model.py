@@ -27,9 +27,10 @@ from policy_patch.errors import (
     PositionLimitError,
     UnsupportedModelError,
 )
-from policy_patch.injection import Injection, Stack, learned_position_limit
+from policy_patch.injection import Stack, learned_position_limit
 from policy_patch.patch_folder import read_patch_folder, write_patch_folder
 from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, vectors_to_bytes
+from policy_patch.self_check import checked_injection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,7 +106,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
     def __init__(self, base: PreTrainedModel) -> None:
         super().__init__()
         _check_supported(base)
-        self._injection = Injection(base)
+        self._injection = checked_injection(base)
         self._base_model = base
         self._was_trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
         base.requires_grad_(False)

@@ -29,7 +29,7 @@ def patched(family: str, placement: str = "after_bos", way: str | None = None, l
     with torch.no_grad():
         model.patches["default"].mul_(3)  # far enough from the embeddings that a missing patch is seen
     if way is not None:
-        model._injection._cacheable = WAYS[way]
+        model._injection.cacheable = WAYS[way]
     return model.eval(), base, model.patches["default"].detach()
 
 
@@ -141,7 +141,7 @@ def test_beams_and_seeded_sampling_are_the_same_cached_and_concatenated_and_with
     settings = {"max_new_tokens": 8, "input_ids": ids, "attention_mask": mask, **options}
     results = []
     for way, use_cache in ((True, True), (False, True), (False, False)):
-        model._injection._cacheable = way
+        model._injection.cacheable = way
         torch.manual_seed(7)
         results.append(model.generate(**settings, use_cache=use_cache, top_k=0, pad_token_id=PAD).tolist())
     assert results[0] == results[1] == results[2]

@@ -30,6 +30,7 @@ from transformers import (
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
 from policy_patch.injection import VERIFIED_MODEL_TYPES, Injection, learned_position_limit
+from policy_patch.self_check import checked_injection
 from tests.definition import generate_by_definition, logits_by_definition, padded
 from tests.tiny_models import BOS, EOS, FAMILIES, PAD, VOCAB_SIZE, tiny_model
 
@@ -134,7 +135,7 @@ def test_an_unknown_architecture_equals_the_definition(name):
 
 
 def test_both_ways_are_taken_among_them():
-    ways = {name: Injection(build(EXACT[name]()))._cacheable for name in ("phi", "bloom", "openai-gpt", "lfm2")}
+    ways = {name: checked_injection(build(EXACT[name]())).cacheable for name in ("phi", "bloom", "openai-gpt", "lfm2")}
     assert ways == {"phi": True, "bloom": True, "openai-gpt": False, "lfm2": False}
 
 
@@ -148,7 +149,7 @@ def test_where_the_cached_way_is_wrong_the_other_one_is_taken(monkeypatch):
 
     monkeypatch.setattr(Injection, "_run_prefix", wrong)
     model, vectors = patched(build(EXACT["phi"]()))
-    assert model._injection._cacheable is False
+    assert model._injection.cacheable is False
     assert error_of(model, vectors) <= TOLERANCE
 
 
@@ -177,7 +178,7 @@ def test_the_check_leaves_modes_and_the_random_state_alone():
     base.lm_head.eval()
     modes = [module.training for module in base.modules()]
     state = torch.get_rng_state()
-    Injection(base)
+    checked_injection(base)
     assert [module.training for module in base.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -31,6 +31,7 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Run the command."""
     start = time.monotonic()
+    _quiet_libraries()
     folder = Path(args.output_dir)
     report = run_demo(folder, args)
     report.save(folder)
@@ -95,6 +96,15 @@ def train_and_measure(recipe: Path, folder: Path, *, seed: int, measured: list[s
         also += ["--also.DPO only", str(folder / "dpo-only")]
     models = ["--base", arguments.base, "--teacher", arguments.teacher, "--seed", str(seed)]
     return evaluate.evaluate(_parse(evaluate, [str(patch), *models, *measured, *also]))
+
+
+def _quiet_libraries() -> None:
+    """Switch off the bars of transformers and datasets: on miniatures they flash by and hide what there is to see."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
 
 
 def _parse(command: Any, words: list[str]) -> Any:

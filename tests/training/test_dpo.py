@@ -26,7 +26,6 @@ from tests.training.synthetic import (
     vectors_of,
 )
 
-
 LN_2 = math.log(2)
 BETA = 0.1  # TRL's default
 ALL_AT_ONCE = {"max_steps": 1, "per_device_train_batch_size": 6}

@@ -19,7 +19,6 @@ from transformers import TrainerCallback, TrainerControl
 from policy_patch.training.interrupt import StopOnSignal
 from tests.training.synthetic import TRAINERS, losses, patched, sft_trainer, two_stage_trainer, vectors_of
 
-
 ROOT = Path(__file__).parents[2]
 SAVED = {"max_steps": 6, "save_strategy": "steps", "save_steps": 100}
 
