@@ -115,7 +115,7 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         self._active: tuple[str, ...] = ()
         # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
         self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
-        self.train(base.training)
+        self.training = base.training  # the base's modules keep their own modes
 
     # Calls
 
