@@ -27,6 +27,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
     parser.add_argument("--teacher", type=str, required=True, help="The safer model; names as of `--base`.")
     parser.add_argument("--prompts", type=str, required=True, help=PROMPTS_HELP)
+    parser.add_argument("--num_prompts", type=int | None, help="Use the first ones only.")
     parser.add_argument("--output", type=str, required=True, help="The file to write, JSON lines.")
     parser.add_argument("--scorer", type=str, default="lexical", help=SCORER_HELP)
     add_pair_arguments(parser)
@@ -60,7 +61,7 @@ def run(args: Any) -> int:
     """Run the command."""
     from policy_patch.data import save_preference_pairs
 
-    prompts = prompts_of(args.prompts)
+    prompts = prompts_of(args.prompts)[: args.num_prompts]
     base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
     teacher, teacher_tokenizer = load_model(args.teacher, device=args.device, dtype=args.dtype)
     pairs, counts = sample_pairs(

@@ -50,6 +50,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--patch.start_from", type=str | None, help="Folder of a patch to train further instead.")
     parser.add_argument("--data.pairs", type=str | None, help="File of preference pairs; else they are sampled.")
     parser.add_argument("--data.prompts", type=str | None, help=PROMPTS_HELP)
+    parser.add_argument("--data.num_prompts", type=int | None, help="Use the first ones only.")
     parser.add_argument("--data.scorer", type=str, default="lexical", help=SCORER_HELP)
     add_pair_arguments(parser, "data.")
     parser.add_argument("--sft", type=dict[str, Any], default={}, help="First stage: what TRL's SFTConfig takes.")
@@ -127,7 +128,7 @@ def _pairs(args: Any, base: Any, tokenizer: Any, teacher: Any, teacher_tokenizer
         )
     folder = Path(args.output_dir)
     pairs, counts = sample_pairs(
-        base, teacher, tokenizer, teacher_tokenizer, prompts_of(args.data.prompts),
+        base, teacher, tokenizer, teacher_tokenizer, prompts_of(args.data.prompts)[: args.data.num_prompts],
         scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers",
         **{name: args.data[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip

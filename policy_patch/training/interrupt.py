@@ -35,7 +35,8 @@ class StopOnSignal(TrainerCallback):
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: set by C code, and not to be had back from Python
+                    signal.signal(number, handler)
 
     def _remember(self, number: int, frame: Any) -> None:
         if self.received:

@@ -132,7 +132,7 @@ class PolicyPatchTrainer:
         folder = Path(self.args.output_dir, stage)
         if self._load_finished(folder):
             logger.info(f"The {stage.upper()} stage in {folder} is done; going on from its patch.")
-            return json.loads((folder / LOG_NAME).read_text(encoding="utf-8"))
+            return _read_log(folder)
         trainer = trainer_class(
             self.model,
             self.args.stage(stage),
@@ -193,6 +193,12 @@ class PolicyPatchTrainer:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_json(path, run)
+
+
+def _read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return what a finished stage logged; nothing if its log was deleted, which harms no patch."""
+    path = folder / LOG_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,13 @@ def test_a_finished_run_is_loaded_and_not_repeated(uninterrupted, steps):
     assert steps == []
     assert (again.sft, again.dpo) == (log.sft, log.dpo)
     assert torch.equal(vectors_of(later), vectors_of(model))
+
+
+def test_a_finished_stage_without_its_log_is_still_finished(uninterrupted, steps, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (tmp_path / "run" / "sft" / "training_log.json").unlink()
+    assert two_stage_trainer(patched(), tmp_path / "run").train().sft == []
+    assert steps == []
 
 
 # Refusals
