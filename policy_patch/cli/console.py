@@ -30,11 +30,11 @@ def print_json(values: Any) -> None:
     sys.stdout.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def print_table(rows: Sequence[dict[str, str]], title: str | None = None) -> None:
-    """Print rows of texts with the same keys as a table to stdout."""
+def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, prose: bool = False) -> None:
+    """Print rows with the same keys as a table to stdout: figures behind the first column, or `prose` in all."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, name in enumerate(rows[0]):
-        table.add_column(name, justify="left" if position == 0 else "right")
+        table.add_column(name, justify="left" if prose or position == 0 else "right")
     for row in rows:
         table.add_row(*(Text(text) for text in row.values()))
     # A pipe has no width: as wide as the table is, so that nothing is cut.

@@ -41,7 +41,9 @@ def run(args: Any) -> int:
         print_json(json.loads(report.to_json()))
         return 0
     print_report(report)
-    print_table(_side_by_side(report), "The same prompt and the same random numbers, without and with the patch")
+    print_table(
+        _side_by_side(report), "The same prompt and the same random numbers, without and with the patch", prose=True
+    )
     change = report.change_from_base("patch")
     say(
         f"Average maximum toxicity {100 * change.value:+.0f}% on unseen prompts, in {time.monotonic() - start:.0f} s. "

@@ -52,7 +52,7 @@ def run(args: Any) -> int:
     if args.json:
         print_json(rows)
     else:
-        print_table(rows)
+        print_table(rows, prose=True)
     return 0
 
 

@@ -39,7 +39,7 @@ def run(args: Any) -> int:
         return 0
     norm = facts.pop("vector_norm")
     facts["norm of a vector"] = f"{norm['mean']:.3g} on average ({norm['min']:.3g} to {norm['max']:.3g})"
-    print_table([{"": name.replace("_", " "), args.patch: str(value)} for name, value in facts.items()])
+    print_table([{"": name.replace("_", " "), args.patch: str(value)} for name, value in facts.items()], prose=True)
     if report is not None:
         print_report(report)
     return 0
