@@ -24,7 +24,7 @@ check: .venv-docs/ready
 	$(MAKE) docs
 
 docs: .venv-docs/ready
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-docs demo-output site

@@ -27,6 +27,7 @@ def main() -> None:
     )
     parser.add_argument("--max_prompt_toxicity", type=float, default=1.0, help="leave out prompts above it")
     parser.add_argument("--min_prompt_toxicity", type=float, default=0.0, help="leave out prompts below it")
+    parser.add_argument("--keep_order", action="store_true", help="leave rows in the order of the file or the split")
     parser.add_argument("--seed", type=int, default=0, help="of the order of rows, and of the split")
     args = parser.parse_args()
 
@@ -39,9 +40,10 @@ def main() -> None:
         split = {"test": numbers[: len(rows) // 5], "train": numbers[len(rows) // 5 :]}
     args.output_dir.mkdir(parents=True, exist_ok=True)
     for name in ("train", "test"):
+        order = split[name] if args.keep_order else rng.sample(split[name], len(split[name]))
         texts = [
             prompt["text"]
-            for prompt in (rows[number]["prompt"] for number in rng.sample(split[name], len(split[name])))
+            for prompt in (rows[number]["prompt"] for number in order)
             if args.min_prompt_toxicity <= (prompt["toxicity"] or 0) <= args.max_prompt_toxicity
         ]
         path = args.output_dir / f"{name}.jsonl"

@@ -22,7 +22,7 @@ StagedProgress = Callable[[str, int, int], None]
 
 def say(message: str) -> None:
     """Print a message to stderr."""
-    stderr.print(Text(message))
+    stderr.print(Text(message), soft_wrap=True)  # a command in it stays in one piece
 
 
 def print_json(values: Any) -> None:
@@ -32,6 +32,8 @@ def print_json(values: Any) -> None:
 
 def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, prose: bool = False) -> None:
     """Print rows with the same keys as a table to stdout: figures behind the first column, or `prose` in all."""
+    if not rows:
+        return
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, name in enumerate(rows[0]):
         table.add_column(name, justify="left" if prose or position == 0 else "right")

@@ -106,8 +106,8 @@ def _judge(args: Any, model: Any, tokenizer: Any, teacher: Any, teacher_tokenize
     if args.judge in (None, args.teacher) and teacher is not None:
         return teacher, teacher_tokenizer, f"{display_name(args.teacher)} (the teacher)"
     if args.judge is None or args.judge == args.base:
-        base = model.get_base_model()
-        return base, tokenizer, f"{display_name(args.base or base.config._name_or_path)} (the base)"
+        base, named = model.get_base_model(), model.patch_config[model.active_patches[0]].base_model_name_or_path
+        return base, tokenizer, f"{display_name(args.base or named or base.config._name_or_path)} (the base)"
     judge, judge_tokenizer = load_model(args.judge, device=args.device, dtype=args.dtype)
     return judge, judge_tokenizer, display_name(args.judge)
 

@@ -92,7 +92,7 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
     pairs = _pairs(args, base, tokenizer, teacher, teacher_tokenizer)
     progress = RichProgress()
     trainer = PolicyPatchTrainer(
-        _model(args.patch, base, tokenizer),
+        _model(args, base, tokenizer),
         settings,
         pairs,
         processing_class=tokenizer,
@@ -105,13 +105,14 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
         progress.close()
 
 
-def _model(patch: Any, base: Any, tokenizer: Any) -> Any:
+def _model(args: Any, base: Any, tokenizer: Any) -> Any:
     """Return the base behind a new trainable patch, or behind one that is to be trained further."""
     from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 
-    if patch.start_from:
-        return PolicyPatchModel.from_pretrained(base, patch.start_from, is_trainable=True)
-    config = PolicyPatchConfig(**{name: patch[name] for name in _PATCH_ARGUMENTS})
+    if args.patch.start_from:
+        return PolicyPatchModel.from_pretrained(base, args.patch.start_from, is_trainable=True)
+    facts = {name: args.patch[name] for name in _PATCH_ARGUMENTS}
+    config = PolicyPatchConfig(**facts, base_model_name_or_path=args.base)
     return get_policy_patch_model(base, config, tokenizer)
 
 
