@@ -34,7 +34,8 @@ def run(args: Any) -> int:
     _quiet_libraries()
     folder = Path(args.output_dir)
     report = run_demo(folder, args)
-    report.save(folder)
+    for place in (folder, folder / "patch"):  # `policy-patch info` shows the one beside the patch
+        report.save(place)
     if args.json:
         import json
 
