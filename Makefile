@@ -6,7 +6,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint co
 .PHONY: help demo test check docs clean
 
 help:
-	@echo "make demo    train a patch on the embedded miniature models and show before and after (about 3 minutes)"
+	@echo "make demo    train a patch on the embedded miniature models and show before and after (about a minute after the install)"
 	@echo "make test    the full test suite"
 	@echo "make check   lint, format and documentation, strict"
 	@echo "make docs    build the documentation into site/"
@@ -36,7 +36,7 @@ clean:
 .venv-docs/ready: what = --requirement docs/requirements.txt
 
 .venv-%/ready: pyproject.toml constraints.txt docs/requirements.txt
-	@echo "Making the environment .venv-$* (about a minute) ..."
+	@echo "Making the environment .venv-$* (a minute or two) ..."
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python $(PIP_INSTALL) $(what)
