@@ -30,7 +30,7 @@ def test_recipes_are_recipes(page, tmp_path):
     for block in blocks(page, "yaml"):
         (tmp_path / "recipe.yaml").write_text(block)
         assert isinstance(yaml.safe_load(block), dict)
-        cli._parser().parse_args(["train", "--config", str(tmp_path / "recipe.yaml")])
+        assert cli._parser().parse_args(["train", "--config", str(tmp_path / "recipe.yaml")]).train.output_dir
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -41,7 +41,7 @@ def test_commands_are_commands(page, tmp_path, monkeypatch):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["policy-patch"] and "policy_patch/" not in line:
-                cli._parser().parse_args(cli._with_config(words[1:]))
+                assert cli._parser().parse_args(cli._with_config(words[1:])).command == words[1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -300,8 +300,11 @@ def test_a_folder_that_holds_another_run_is_refused_and_says_what_differs(uninte
 
 
 def test_settings_that_json_writes_otherwise_are_still_the_same_run(tmp_path):
+    notes = []
     for _ in range(2):
         two_stage_trainer(patched(), tmp_path, sft={"report_to": ("none",)})
+        notes.append((tmp_path / "training_run.json").read_bytes())
+    assert notes[0] == notes[1]
 
 
 def test_wrong_settings_are_found_before_anything_is_written_or_trained(tmp_path):
