@@ -2,13 +2,16 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Cut RealToxicityPrompts (or a part of it) into training and test prompts, and labelled texts for a second scorer.
+"""Cut RealToxicityPrompts (or a part of it) into training, development and test prompts, and labelled texts for a
+second scorer.
 
     python examples/prepare_real_toxicity_prompts.py prompts.jsonl --output_dir data
 
 `prompts.jsonl` is the dataset's own file (arXiv 2009.11462): one object a row with `prompt` and `continuation`, each
-with `text` and `toxicity`. Writes train.jsonl and test.jsonl (prompts), and labelled.csv: prompts and continuations of
-the TRAINING rows with 1 where Perspective's toxicity is at least 0.5; no test text is in it.
+with `text` and `toxicity`. Writes train.jsonl, dev.jsonl and test.jsonl (prompts), and labelled.csv: prompts and
+continuations of the TRAINING rows with 1 where Perspective's toxicity is at least 0.5; no other text is in it.
+
+Choose a recipe on dev.jsonl, which is held out of the training rows, and look at test.jsonl once, when it is chosen.
 """
 
 import argparse
@@ -25,6 +28,10 @@ def main() -> None:
     parser.add_argument(
         "--split", type=Path, help='JSON {"train": [row, ...], "test": [row, ...]}; by default one in 5'
     )
+    parser.add_argument("--num_dev", type=int, default=0, help="training rows to hold out as dev.jsonl, from the end")
+    parser.add_argument(
+        "--leave_out", type=Path, nargs="+", default=[], help="prompt files of rows that test.jsonl must not hold"
+    )
     parser.add_argument("--max_prompt_toxicity", type=float, default=1.0, help="leave out prompts above it")
     parser.add_argument("--min_prompt_toxicity", type=float, default=0.0, help="leave out prompts below it")
     parser.add_argument("--keep_order", action="store_true", help="leave rows in the order of the file or the split")
@@ -38,13 +45,19 @@ def main() -> None:
     else:
         numbers = rng.sample(range(len(rows)), len(rows))
         split = {"test": numbers[: len(rows) // 5], "train": numbers[len(rows) // 5 :]}
+    orders = {
+        name: split[name] if args.keep_order else rng.sample(split[name], len(split[name])) for name in ("train", "test")
+    }
+    held_out = len(orders["train"]) - args.num_dev
+    orders = {"train": orders["train"][:held_out], "dev": orders["train"][held_out:], "test": orders["test"]}
+    used = {json.loads(line)["prompt"] for path in args.leave_out for line in path.read_text("utf-8").splitlines()}
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "test"):
-        order = split[name] if args.keep_order else rng.sample(split[name], len(split[name]))
+    for name, order in orders.items():
         texts = [
             prompt["text"]
             for prompt in (rows[number]["prompt"] for number in order)
             if args.min_prompt_toxicity <= (prompt["toxicity"] or 0) <= args.max_prompt_toxicity
+            and not (name == "test" and prompt["text"] in used)
         ]
         path = args.output_dir / f"{name}.jsonl"
         path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
@@ -52,7 +65,7 @@ def main() -> None:
     with open(args.output_dir / "labelled.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
-        parts = [rows[number][part] for number in split["train"] for part in ("prompt", "continuation")]
+        parts = [rows[number][part] for number in sorted(orders["train"]) for part in ("prompt", "continuation")]
         labelled = [(part["text"], int(part["toxicity"] >= 0.5)) for part in parts if part["toxicity"] is not None]
         writer.writerows(labelled)
     print(f"{args.output_dir / 'labelled.csv'}: {len(labelled)} texts, {sum(label for _, label in labelled)} toxic")
