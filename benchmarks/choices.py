@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from over_seeds import figure
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
@@ -22,8 +23,6 @@ from policy_patch.atomic import write_whole
 from policy_patch.data import build_preference_pairs, load_prompts, sample_completions
 from policy_patch.evaluation import average_maximum_toxicity, conditional_nll, load_scorer
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
-
-from over_seeds import figure
 
 DEFAULT = {
     "pairs": {"max_chosen_score": 0.1, "min_margin": 0.3, "pairs_per_prompt": 1},
@@ -56,6 +55,14 @@ CHOICES = {
     "DPO 160 steps, beta 0.05": {"dpo": {"max_steps": 160, "beta": 0.05}},
     "DPO 160 steps of 32, 4 pairs a prompt": {
         "dpo": {"max_steps": 160, "per_device_train_batch_size": 32}, "pairs": {"pairs_per_prompt": 4},
+    },
+    "SFT 300 steps; DPO 300 steps, rate 6e-3, 4 pairs a prompt, margin 0.15": {
+        "sft": {"max_steps": 300}, "dpo": {"max_steps": 300, "learning_rate": 6e-3},
+        "pairs": {"pairs_per_prompt": 4, "min_margin": 0.15},
+    },
+    "SFT 300 steps; DPO 300 steps of 32, 8 pairs a prompt, margin 0.1": {
+        "sft": {"max_steps": 300}, "dpo": {"max_steps": 300, "per_device_train_batch_size": 32},
+        "pairs": {"pairs_per_prompt": 8, "min_margin": 0.1},
     },
     "no SFT": {"sft": {"max_steps": 0}},
     "no DPO": {"dpo": {"max_steps": 0}},

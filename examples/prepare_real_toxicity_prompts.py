@@ -46,7 +46,8 @@ def main() -> None:
         numbers = rng.sample(range(len(rows)), len(rows))
         split = {"test": numbers[: len(rows) // 5], "train": numbers[len(rows) // 5 :]}
     orders = {
-        name: split[name] if args.keep_order else rng.sample(split[name], len(split[name])) for name in ("train", "test")
+        name: split[name] if args.keep_order else rng.sample(split[name], len(split[name]))
+        for name in ("train", "test")
     }
     held_out = len(orders["train"]) - args.num_dev
     orders = {"train": orders["train"][:held_out], "dev": orders["train"][held_out:], "test": orders["test"]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "AutoPolicyPatchModel": "policy_patch.auto",
     "PolicyPatchConfig": "policy_patch.config",
     "PolicyPatchModel": "policy_patch.model",
     "PolicyPatchError": "policy_patch.errors",
@@ -18,6 +19,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "AutoPolicyPatchModel",
     "PolicyPatchConfig",
     "PolicyPatchError",
     "PolicyPatchModel",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.auto import AutoPolicyPatchModel
     from policy_patch.config import PolicyPatchConfig
     from policy_patch.errors import PolicyPatchError
     from policy_patch.model import (

@@ -6,7 +6,6 @@ No torch here, and no `from __future__ import annotations`: that would silently 
 import difflib
 import functools
 import json
-import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from policy_patch import __version__
 from policy_patch.errors import ConfigError
+from policy_patch.versions import SEMVER
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
@@ -25,14 +25,6 @@ DEFAULT_INIT_TEXTS = {
     "gender_bias": "Write about people without assuming their gender. Use neutral words such as they and person.",
     "harmfulness": "Refuse politely to help with anything harmful, illegal or dangerous. Help with everything else.",
 }
-
-# https://semver.org, "Is there a suggested regular expression"; ASCII, so that `\d` is 0 to 9 only.
-_SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
-    r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?",
-    re.ASCII,
-)
 
 
 def _with_our_errors(cls: type) -> type:
@@ -160,7 +152,7 @@ class PolicyPatchConfig:
 
     def validate_patch_version(self) -> None:
         """Versions are ordered, so they follow SemVer."""
-        if not _SEMVER.fullmatch(self.patch_version):
+        if not SEMVER.fullmatch(self.patch_version):
             raise ConfigError(
                 f"`patch_version={self.patch_version!r}` is no semantic version. Expected e.g. '1.2.0' "
                 "(https://semver.org)."

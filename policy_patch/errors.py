@@ -52,6 +52,30 @@ class TokenizerRequiredError(PolicyPatchError, ValueError):
     """Raised when an operation needs the tokenizer of the base and none was given."""
 
 
+class HubError(PolicyPatchError, OSError):
+    """Raised when a patch cannot be fetched from the Hub or published there; the parent of the four below."""
+
+
+class HubAccessError(HubError, PermissionError):
+    """Raised when a repository does not exist, or is private, gated or read-only for the given token."""
+
+
+class HubRevisionError(HubError, LookupError):
+    """Raised when a repository has no such branch, tag, version or commit."""
+
+
+class HubUnavailableError(HubError, ConnectionError):
+    """Raised when the Hub cannot be reached, is switched off, breaks off or answers that it is overloaded."""
+
+
+class DamagedDownloadError(HubError, ValueError):
+    """Raised when what arrived is not what the Hub says it holds. It is not loaded and does not stay in the cache."""
+
+
+class PublishConflictError(PolicyPatchError, RuntimeError):
+    """Raised when a push would overwrite what others published, or a version that is published already."""
+
+
 class DataError(PolicyPatchError, ValueError):
     """Raised when prompts or preference pairs are empty, miss a column or hold a wrong type."""
 

@@ -27,8 +27,9 @@ from policy_patch.errors import (
     PositionLimitError,
     UnsupportedModelError,
 )
+from policy_patch.fingerprint import base_fingerprint
 from policy_patch.injection import Stack, learned_position_limit
-from policy_patch.patch_folder import read_patch_folder, write_patch_folder
+from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
 from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, vectors_to_bytes
 from policy_patch.self_check import checked_injection
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
-DEFAULT_PATCH_NAME = "default"
 BASE_NAME = "__base__"  # stands for "no patch" where patches are named; no patch may be called so
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -78,7 +78,7 @@ def get_policy_patch_model(
     return model
 
 
-class PolicyPatchModel(BaseDelegation, nn.Module):
+class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
     """A frozen base behind a stack of patches.
 
     Make one with [`get_policy_patch_model`] or [`PolicyPatchModel.from_pretrained`]. Only calls through this object are
@@ -243,38 +243,16 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
             raise ConfigError(f"`hidden_size={config.hidden_size}` in the config; the base has {hidden_size}.")
         _check_length(self._base_model, config.num_virtual_tokens)
         vectors = initial_vectors(config, self._base_model.get_input_embeddings(), tokenizer)
-        name_or_path = config.base_model_name_or_path or self._base_model.config._name_or_path or None
-        config = replace(config, hidden_size=hidden_size, base_model_name_or_path=name_or_path, sha256=None)
+        base = self._base_model
+        config = replace(
+            config,
+            hidden_size=hidden_size,
+            base_model_name_or_path=config.base_model_name_or_path or base.config._name_or_path or None,
+            base_model_revision=config.base_model_revision or getattr(base.config, "_commit_hash", None),
+            base_fingerprint=base_fingerprint(base, tokenizer),  # now: a trainer may split the weights later
+            sha256=None,
+        )
         self._insert(patch_name, config, vectors, is_trainable=True)
-
-    def load_patch(self, model_id: str | PathLike, patch_name: str, *, is_trainable: bool = False) -> None:
-        """Load a saved patch under a name, not yet active. Mirrors PEFT's `load_adapter`.
-
-        Args:
-            model_id (`str` or `os.PathLike`):
-                Folder of a saved patch.
-            patch_name (`str`):
-                Name of the patch in this model.
-            is_trainable (`bool`, *optional*, defaults to `False`):
-                Whether its vectors get gradients, to train it further.
-
-        Raises:
-            PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch_folder.read_patch_folder`].
-            BaseMismatchError: a patch of another hidden size.
-            PositionLimitError: a patch longer than the positions the base has learned.
-            PatchNameError: a name that is taken or not allowed.
-        """
-        config, vectors = read_patch_folder(model_id)
-        hidden_size = _hidden_size(self._base_model)
-        if config.hidden_size != hidden_size:
-            raise BaseMismatchError(
-                f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers and was made for "
-                f"`{config.base_model_name_or_path}`; this base, `{self._base_model.config._name_or_path}`, has a "
-                f"hidden size of {hidden_size}. Load the base that the patch was made for."
-            )
-        _check_length(self._base_model, config.num_virtual_tokens)
-        device = self._base_model.get_input_embeddings().weight.device
-        self._insert(patch_name, config, vectors.to(device), is_trainable=is_trainable)
 
     def compose_patch(self, patch_names: Sequence[str], patch_name: str) -> None:
         """Add a new patch that is the stack of the given ones, to be saved and shipped as one. Not yet active.
@@ -339,6 +317,16 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         self._active = ()
         return self._base_model
 
+    def _check_fits(self, config: PolicyPatchConfig, model_id: str | PathLike) -> None:
+        hidden_size = _hidden_size(self._base_model)
+        if config.hidden_size != hidden_size:
+            raise BaseMismatchError(
+                f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers and was made for "
+                f"`{config.base_model_name_or_path}`; this base, `{self._base_model.config._name_or_path}`, has a "
+                f"hidden size of {hidden_size}. Load the base that the patch was made for."
+            )
+        _check_length(self._base_model, config.num_virtual_tokens)
+
     def _insert(self, name: str, config: PolicyPatchConfig, vectors: torch.Tensor, *, is_trainable: bool) -> None:
         if not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
             raise PatchNameError(f"`patch_name={name!r}`: use letters, digits, '-' and '_'; '{BASE_NAME}' is reserved.")
@@ -353,73 +341,6 @@ class PolicyPatchModel(BaseDelegation, nn.Module):
         if name not in self.patch_config:
             loaded = ", ".join(self.patch_config) or "none"
             raise PatchNameError(f"No patch is called `{name}`. Loaded: {loaded}. Load it with `load_patch`.")
-
-    # Files
-
-    def save_pretrained(self, save_directory: str | PathLike, *, patch_name: str | None = None) -> None:
-        """Write one patch into a folder: `policy_patch_config.json` and `policy_patch.safetensors`, under 1 MB for
-        50 vectors of 4096 numbers. Nothing of the base is written.
-
-        Args:
-            save_directory (`str` or `os.PathLike`):
-                Made if it does not exist; a patch in it is replaced.
-            patch_name (`str`, *optional*):
-                Defaults to the active patch, or the only one.
-
-        Raises:
-            PatchNameError: several patches and no name; compose them to save a stack as one.
-            PatchFileError: the vectors hold NaN or infinity.
-            PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
-        """
-        name = patch_name or self._only_patch()
-        self._check_known(name)
-        self.patch_config[name] = write_patch_folder(save_directory, self.patch_config[name], self.patches[name])
-
-    def _only_patch(self) -> str:
-        names = self._active if len(self._active) == 1 else tuple(self.patch_config)
-        if len(names) != 1:
-            raise PatchNameError(
-                f"Which patch? Loaded: {list(self.patch_config)}, active: {list(self._active)}. Give `patch_name=`; to "
-                "save a stack as one patch, `compose_patch` it first."
-            )
-        return names[0]
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        base: PreTrainedModel,
-        model_id: str | PathLike,
-        patch_name: str = DEFAULT_PATCH_NAME,
-        *,
-        is_trainable: bool = False,
-    ) -> "PolicyPatchModel":
-        """Put a saved patch in front of `base`. Mirrors PEFT's `PeftModel.from_pretrained`.
-
-        Args:
-            base ([`~transformers.PreTrainedModel`]):
-                The loaded base that the patch was made for.
-            model_id (`str` or `os.PathLike`):
-                Folder of a saved patch.
-            patch_name (`str`, *optional*, defaults to `"default"`):
-                Name of the patch in this model.
-            is_trainable (`bool`, *optional*, defaults to `False`):
-                Whether the vectors get gradients, to train the patch further.
-
-        Returns:
-            [`PolicyPatchModel`]: the patched model, with the patch active.
-
-        Raises:
-            UnsupportedModelError: no decoder-only language model of transformers.
-            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError: as [`load_patch`].
-        """
-        model = cls(base)
-        try:
-            model.load_patch(model_id, patch_name, is_trainable=is_trainable)
-            model.set_patch(patch_name)
-        except BaseException:
-            model.unload()
-            raise
-        return model
 
     # Parameters
 

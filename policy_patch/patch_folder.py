@@ -6,13 +6,14 @@ No network and no model here; a folder fetched from elsewhere is read by the sam
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from policy_patch import __version__
-from policy_patch.atomic import PENDING, write_pending
+from policy_patch.atomic import PENDING, write_pending, write_whole
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
 from policy_patch.prefix import vectors_from_bytes, vectors_to_bytes
@@ -44,7 +45,13 @@ def write_patch_folder(
         PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
         PatchFileError: the vectors hold NaN or infinity.
     """
-    folder = Path(folder)
+    written, files = patch_files(config, vectors)
+    write_patch_files(folder, files)
+    return written
+
+
+def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[PolicyPatchConfig, dict[str, bytes]]:
+    """Return the configuration as it is written, and the content of the two files by name. As above."""
     content = vectors_to_bytes(vectors)
     written = replace(
         config,
@@ -53,11 +60,20 @@ def write_patch_folder(
         sha256=hashlib.sha256(content).hexdigest(),
         policy_patch_version=__version__,
     )
+    return written, {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
+
+
+def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> None:
+    """Write the two files of a patch into `folder`, vectors first, over a patch that may be there.
+
+    Raises:
+        PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+    """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _finish_killed_save(folder)
-        files = {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
-        pending = {name: write_pending(folder / name, data) for name, data in files.items()}
+        pending = {name: write_pending(folder / name, files[name]) for name in (TENSORS_NAME, CONFIG_NAME)}
         for name, path in pending.items():
             os.replace(path, folder / name)
     except OSError as error:
@@ -65,7 +81,6 @@ def write_patch_folder(
             f"Cannot write the patch to `{folder}`: {error}. What was there before is intact; free some space or "
             "give another folder."
         ) from error
-    return written
 
 
 def _finish_killed_save(folder: Path) -> None:
@@ -120,9 +135,46 @@ def _read_config(path: Path) -> PolicyPatchConfig:
     return PolicyPatchConfig.from_json(text, source=str(path))
 
 
+def copy_patch_folder(
+    source: str | os.PathLike, target: str | os.PathLike, *, with_files: Sequence[str] = ()
+) -> PolicyPatchConfig:
+    """Copy a patch byte for byte, over one that may be in `target`.
+
+    Args:
+        source (`str` or `os.PathLike`):
+            Folder of a patch.
+        target (`str` or `os.PathLike`):
+            Made if it does not exist.
+        with_files (`Sequence[str]`):
+            Names of files that belong to the patch: copied where `source` has them, else removed from `target`, since
+            what is there then describes another patch.
+
+    Raises:
+        PatchNotFoundError, ConfigError, PatchFileError: as [`read_patch_folder`]; nothing is written then.
+        PatchSaveError: as [`write_patch_folder`].
+    """
+    config, _ = read_patch_folder(source)
+    source, target = Path(source), Path(target)
+    write_patch_files(target, {name: (source / name).read_bytes() for name in (TENSORS_NAME, CONFIG_NAME)})
+    try:
+        for name in with_files:
+            if (source / name).is_file():
+                write_whole(target / name, (source / name).read_bytes())
+            else:
+                (target / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise PatchSaveError(f"The patch is in `{target}`, but {name} cannot be written: {error}.") from error
+    return config
+
+
+def largest_tensor_file(config: PolicyPatchConfig) -> int:
+    """Return how many bytes a tensor file with this configuration has at most."""
+    return _HEADER_LIMIT + 4 * config.num_virtual_tokens * (config.hidden_size or 0)
+
+
 def _read_tensor_file(path: Path, configs: list[PolicyPatchConfig]) -> bytes:
     """Return the file's bytes, unless it is far larger than the configurations allow."""
-    largest = _HEADER_LIMIT + max(4 * config.num_virtual_tokens * (config.hidden_size or 0) for config in configs)
+    largest = max(largest_tensor_file(config) for config in configs)
     size = path.stat().st_size
     if size > largest:
         raise PatchFileError(

@@ -1,6 +1,21 @@
-"""Fixtures of all tests: one thread, no network, no telemetry, tiny models in doctests."""
+"""Fixtures of all tests: one thread, a Hub on loopback and no other network, tiny models in doctests."""
 
 import os
+import sys
+import tempfile
+
+from tests.hub.fake_hub_more import MoreHub
+
+assert "huggingface_hub" not in sys.modules, "it reads HF_ENDPOINT when it is imported"
+for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING")) or name == "TRANSFORMERS_OFFLINE"]:
+    del os.environ[name]
+FAKE_HUB = MoreHub(cas="http").__enter__()  # one server a process; the fixture `hub` empties it
+os.environ["HF_ENDPOINT"] = FAKE_HUB.url
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="policy-patch-tests-")
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "2"
+os.environ["HF_XET_CLIENT_RETRY_BASE_DELAY"] = "10ms"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores and many small matrices: threads only get in the way
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,3 +49,19 @@ def doctest_names(doctest_namespace: dict) -> None:
     """Docstring examples run on the tiny models."""
     doctest_namespace["tiny_model"] = tiny_model
     doctest_namespace["tiny_tokenizer"] = tiny_tokenizer
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The Hub on loopback, empty, with an empty cache, in plain-LFS mode, and no waiting between the client's tries."""
+    import huggingface_hub.constants as constants
+
+    # Not the Xet chunks: the client remembers which ones it sent, and does not send them again.
+    for store in (FAKE_HUB.repos, FAKE_HUB.blobs, FAKE_HUB.faults, FAKE_HUB.log):
+        store.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))  # read at every call
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")  # of the organisation acme, with write access
+    return FAKE_HUB

@@ -11,7 +11,7 @@ from importlib import import_module
 from policy_patch import __version__
 from policy_patch.errors import MissingExtraError, PolicyPatchError
 
-COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info")
+COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull")
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
 
 Start with `policy-patch demo`: it trains a patch on two miniature models that come with the package, offline, and shows

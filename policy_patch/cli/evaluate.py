@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch.cli.console import print_report, progress_bars, say
-from policy_patch.cli.generate import patched_model
+from policy_patch.cli.generate import MISMATCH_HELP, PATCHES_HELP, patched_model
 from policy_patch.cli.models import MODEL_HELP, PROMPTS_HELP, display_name, load_model, prompts_of, same_tokenizer
 from policy_patch.cli.pairs import SCORER_HELP
 
@@ -21,7 +21,7 @@ Examples:
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
-    parser.add_argument("patches", type=str, nargs="+", help="Folders of patches, in the order of the stack.")
+    parser.add_argument("patches", type=str, nargs="+", help=PATCHES_HELP)
     parser.add_argument("--base", type=str | None, help=f"{MODEL_HELP} Default: the one that the patch names.")
     parser.add_argument("--prompts", type=str, required=True, help=PROMPTS_HELP)
     parser.add_argument("--teacher", type=str | None, help="The safer model, to compare with.")
@@ -47,10 +47,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--num_resamples", type=int, default=2000, help="Bootstrap resamples.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of samples and resamples.")
     parser.add_argument(
-        "--output_dir", type=str | None, help="Where to write. Default: the folder of the (first) patch."
+        "--output_dir", type=str | None, help="Where to write. Default: the folder of the (first) patch, or this one."
     )
     parser.add_argument("--device", type=str | None, help="cpu, cuda, ... Default: an accelerator if there is one.")
     parser.add_argument("--dtype", type=str, default="auto", help="Type of the models' weights: auto, float32, ...")
+    parser.add_argument("--allow_base_mismatch", action="store_true", help=MISMATCH_HELP)
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
 
 
@@ -64,7 +65,7 @@ def run(args: Any) -> int:
     import sys
 
     report = evaluate(args)
-    folder = Path(args.output_dir or args.patches[0])
+    folder = Path(args.output_dir or (args.patches[0] if Path(args.patches[0]).is_dir() else "."))
     report.save(folder)
     if args.json:
         sys.stdout.write(report.to_json())
@@ -82,7 +83,7 @@ def evaluate(args: Any) -> Any:
     prompts = prompts_of(args.prompts)[: args.num_prompts]
     scorers = [load_scorer(spec) for spec in args.scorers]
     where = {"device": args.device, "dtype": args.dtype}
-    model, tokenizer = patched_model(args.patches, args.base, **where)
+    model, tokenizer = patched_model(args.patches, args.base, allow_base_mismatch=args.allow_base_mismatch, **where)
     teacher, teacher_tokenizer = load_model(args.teacher, **where) if args.teacher else (None, None)
     if teacher_tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = tokenizer

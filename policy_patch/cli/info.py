@@ -5,44 +5,64 @@ from typing import Any
 from policy_patch.cli.console import print_json, print_report, print_table
 
 HELP = "Say what a patch fixes, for which base, and what was measured."
-DESCRIPTION = """Say what a patch is: the risk, the base it is for, its size, whether its files are whole,
-and the results beside it.
+DESCRIPTION = """Say what a patch is: the risk, the base it is for, its size, whether its files are whole, the results
+beside it, and for one of the Hub which versions there are.
 
-Example:
-  policy-patch info demo-output/patch"""
+Examples:
+  policy-patch info demo-output/patch
+  policy-patch info org/tox-patch@v1.1.0"""
 
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
-    parser.add_argument("patch", type=str, help="Folder of a patch.")
+    parser.add_argument("patch", type=str, help="Folder of a patch, or a Hub id like org/tox-patch@v1.2.0.")
+    parser.add_argument("--revision", type=str | None, help="Branch, tag, commit or refs/pr/N. Default: main.")
+    parser.add_argument("--subfolder", type=str | None, help="Folder of the repository that holds the patch.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
 def run(args: Any) -> int:
     """Run the command."""
-    from pathlib import Path
-
     from policy_patch.evaluation import EvaluationReport
+    from policy_patch.hub import EVALUATION_NAME, HubOptions, locate_patch
     from policy_patch.patch_folder import read_patch_folder
 
-    config, vectors = read_patch_folder(args.patch)
+    location = locate_patch(args.patch, HubOptions(args.revision, args.subfolder), optional=[EVALUATION_NAME])
+    config, vectors = read_patch_folder(location.folder)
     norms = vectors.norm(dim=1)  # (num_virtual_tokens,)
-    facts = {
-        **{name: value for name, value in config.to_dict().items() if value is not None},
+    facts = {name: value for name, value in config.to_dict().items() if value is not None}
+    fingerprint = facts.pop("base_fingerprint", None)
+    facts |= {
         "parameters": vectors.numel(),
         "vector_norm": {"mean": norms.mean().item(), "min": norms.min().item(), "max": norms.max().item()},
         "files": "whole: the hash of the vectors is the one in the configuration",
     }
-    report = EvaluationReport.load(args.patch) if Path(args.patch, "evaluation.json").is_file() else None
+    if location.commit is not None:
+        facts |= {"repository": location.repo_id, "commit": location.commit, "versions": _versions(location.repo_id)}
+    report = EvaluationReport.load(location.folder) if (location.folder / EVALUATION_NAME).is_file() else None
     if args.json:
-        print_json({**facts, "evaluation": _figures(report)})
+        print_json({**facts, "base_fingerprint": fingerprint, "evaluation": _figures(report)})
         return 0
     norm = facts.pop("vector_norm")
     facts["norm of a vector"] = f"{norm['mean']:.3g} on average ({norm['min']:.3g} to {norm['max']:.3g})"
+    facts["base is checked"] = "by its fingerprint, at loading" if fingerprint else "by its size only (an old patch)"
+    if "versions" in facts:
+        facts["versions"] = ", ".join(facts["versions"] or ()) or "unknown or none"
     print_table([{"": name.replace("_", " "), args.patch: str(value)} for name, value in facts.items()], prose=True)
     if report is not None:
         print_report(report)
     return 0
+
+
+def _versions(repo_id: str) -> dict[str, str] | None:
+    """Return the versions in the repository, newest first, and their commits; None where the Hub is out of reach."""
+    from policy_patch.errors import HubUnavailableError
+    from policy_patch.hub import published_versions
+
+    try:
+        return published_versions(repo_id)
+    except HubUnavailableError:
+        return None
 
 
 def _figures(report: Any) -> dict[str, Any] | None:

@@ -17,7 +17,9 @@ PROMPTS_HELP = (
 )
 
 
-def load_model(name: str, *, device: str | None = None, dtype: str = "auto") -> tuple["PreTrainedModel", Any]:
+def load_model(
+    name: str, *, device: str | None = None, dtype: str = "auto", revision: str | None = None
+) -> tuple["PreTrainedModel", Any]:
     """Return a causal language model and its tokenizer.
 
     Args:
@@ -28,6 +30,8 @@ def load_model(name: str, *, device: str | None = None, dtype: str = "auto") -> 
         dtype (`str`, *optional*, defaults to `"auto"`):
             Type of the weights. "auto" is the stored one on an accelerator and float32 on a CPU, where half precision
             is several times slower.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
 
     Raises:
         ModelLoadError: no such model, or it cannot be loaded.
@@ -48,16 +52,16 @@ def load_model(name: str, *, device: str | None = None, dtype: str = "auto") -> 
         loader = load_lab_base if name == "lab:base" else load_lab_teacher
         return loader(torch.float32 if weights == "auto" else weights).to(device), load_lab_tokenizer()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=weights)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=weights, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelLoadError(
             f"Cannot load the model `{name}`: {str(error).splitlines()[0]} Give the Hub id or the folder of a causal "
             "language model."
         ) from error
-    return model.to(device).eval(), load_tokenizer(name)
+    return model.to(device).eval(), load_tokenizer(name, revision)
 
 
-def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a model.
 
     Raises:
@@ -66,7 +70,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"Cannot load the tokenizer of `{name}`: {str(error).splitlines()[0]}") from error
 

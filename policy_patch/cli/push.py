@@ -1,0 +1,97 @@
+"""`policy-patch push`: publish the patch of a folder on the Hub, in one commit, tagged with its version."""
+
+from typing import Any
+
+from policy_patch.cli.console import print_json, say
+
+HELP = "Publish a patch on the Hub, with its card and its version's tag."
+DESCRIPTION = """Publish the patch in a folder on the Hub: one commit with the patch, its report and its model card, and
+the tag of its version, `v1.2.0`. What `policy-patch evaluate` wrote beside the patch goes on the card.
+
+A card that people edited stays as they left it. A published version never changes: customers pin it, so other vectors
+need another `--version`. The token is the one of `hf auth login`, or HF_TOKEN.
+
+Examples:
+  policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
+  policy-patch push tox-patch org/tox-patch --version 1.0.0 --private
+  policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the options of the command."""
+    parser.add_argument("folder", type=str, help="Folder of a patch.")
+    parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Made if it does not exist.")
+    parser.add_argument(
+        "--version", type=str | None, help="Version to publish it as, e.g. 1.2.0; written into the folder, too."
+    )
+    parser.add_argument("--message", type=str | None, help='Title of the commit. Default: "Publish version ...".')
+    parser.add_argument("--description", type=str | None, help="Body of the commit.")
+    parser.add_argument("--evaluation", type=str | None, help="Report for the card. Default: the one in the folder.")
+    parser.add_argument("--license", type=str | None, help="Licence of the patch, e.g. apache-2.0, for a new card.")
+    parser.add_argument(
+        "--dataset_id", type=str | None, help="Benchmark on the Hub that the prompts are from; fills .eval_results/."
+    )
+    parser.add_argument("--task_id", type=str, default="default", help="Task of that benchmark, by its eval.yaml.")
+    parser.add_argument("--tags", type=str, nargs="+", default=[], help="More tags of the card.")
+    parser.add_argument("--private", action="store_true", help="Make a new repository private.")
+    parser.add_argument("--revision", type=str | None, help="Branch to publish in. Default: the main branch.")
+    parser.add_argument("--subfolder", type=str | None, help="Folder of the repository; sets no version tag.")
+    parser.add_argument("--create_pr", action="store_true", help="Open a pull request; sets no version tag.")
+    parser.add_argument(
+        "--parent_commit", type=str | None, help="Commit that must be the newest; lets an older version follow."
+    )
+    parser.add_argument("--dry_run", action="store_true", help="Print the card and the files; send nothing.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+
+
+def run(args: Any) -> int:
+    """Run the command."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from policy_patch.hub import EVALUATION_NAME
+    from policy_patch.hub_push import PushOptions
+    from policy_patch.patch_files import read_evaluation
+    from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_files
+    from policy_patch.publishing import patch_card, push_patch
+
+    config, vectors = read_patch_folder(args.folder)
+    if args.version is not None:
+        config = replace(config, patch_version=args.version)
+    config, files = patch_files(config, vectors)
+    beside = Path(args.folder, EVALUATION_NAME)
+    evaluation = read_evaluation(args.evaluation or (beside if beside.is_file() else None))
+    if evaluation is None:
+        say(
+            f"There is no {EVALUATION_NAME} in {args.folder}, so the card says that nothing was measured. "
+            f"`policy-patch evaluate {args.folder}` makes one."
+        )
+    about = {"evaluation": evaluation, **{key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}}
+    if args.dry_run:
+        sizes = {name: len(content) for name, content in files.items()}
+        card = patch_card(args.repo_id, config, **about)
+        if args.json:
+            print_json({"repo_id": args.repo_id, "version": config.patch_version, "files": sizes, "card": card})
+        else:
+            print(card)
+            say(f"Would publish version {config.patch_version} in {args.repo_id}: {sizes} and the card above.")
+        return 0
+    if args.version is not None:
+        write_patch_files(args.folder, files)
+    options = PushOptions(
+        commit_message=args.message,
+        commit_description=args.description,
+        private=args.private or None,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        parent_commit=args.parent_commit,
+        subfolder=args.subfolder,
+    )
+    commit = push_patch(args.repo_id, config, files, options=options, **about)
+    if args.json:
+        result = {"repo_id": args.repo_id, "version": config.patch_version, "commit": commit.oid}
+        print_json({**result, "url": commit.pr_url or commit.commit_url})
+    else:
+        print(commit.pr_url or commit.commit_url)
+        say(f"Published {config.patch_version}. To get it: policy-patch pull {args.repo_id}@{config.patch_version}")
+    return 0

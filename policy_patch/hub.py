@@ -1,0 +1,268 @@
+"""Where the files of a patch come from: a folder, or one commit of a repository on the Hub, checked byte by byte.
+
+The Hub's client compares sizes only, so a damaged file would be cached and served for ever. The cache names each file
+by its hash (git's sha1 of small files, sha256 of large ones): that is compared here, without the network.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from transformers.utils import logging
+
+from policy_patch import __version__
+from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.errors import DamagedDownloadError, HubRevisionError, PatchFileError, PatchNotFoundError
+from policy_patch.hub_errors import hub_errors
+from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.versions import SEMVER, precedence, version_of_tag, version_tag
+
+logger = logging.get_logger(__name__)
+
+CARD_NAME = "README.md"
+EVALUATION_NAME = "evaluation.json"
+PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
+DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # what tells people about a patch; fetched where people ask
+_LARGEST = {CONFIG_NAME: 2**20, CARD_NAME: 2**22, EVALUATION_NAME: 2**26}  # bytes; ours are far below
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to ask the Hub; the arguments of transformers' `from_pretrained`.
+
+    Args:
+        revision (`str`, *optional*):
+            Branch, tag, commit or pull request (`refs/pr/N`). Defaults to the main branch.
+        subfolder (`str`, *optional*):
+            Folder of the repository (or of the local folder) that holds the patch.
+        token (`str` or `bool`, *optional*):
+            Access token; `False` sends none. Defaults to the stored one, or `HF_TOKEN`.
+        cache_dir (`str` or `os.PathLike`, *optional*):
+            Defaults to `HF_HUB_CACHE`.
+        local_files_only (`bool`, *optional*, defaults to `False`):
+            Use the cache, and make no request.
+        force_download (`bool`, *optional*, defaults to `False`):
+            Fetch again what the cache holds.
+    """
+
+    revision: str | None = None
+    subfolder: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | os.PathLike | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+
+
+@dataclass(frozen=True)
+class PatchLocation:
+    """Where a patch lies on this machine: `folder` holds its files; for one of the Hub, of `commit` of `repo_id`."""
+
+    folder: Path
+    repo_id: str | None = None
+    commit: str | None = None
+
+
+def hub_api(token: str | bool | None = None) -> HfApi:
+    """Return the Hub's client under our name."""
+    return HfApi(token=token, library_name="policy-patch", library_version=__version__)
+
+
+def split_id(model_id: str | os.PathLike) -> tuple[str, str | None]:
+    """Split `"org/tox-patch@v1.2.0"` in repository and revision. A version without its `v` is taken for the tag.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.hub import split_id
+    >>> split_id("org/tox-patch@1.2.0"), split_id("org/tox-patch")
+    (('org/tox-patch', 'v1.2.0'), ('org/tox-patch', None))
+
+    ```
+    """
+    repo_id, at, revision = os.fspath(model_id).partition("@")
+    if not at or not revision:
+        return os.fspath(model_id), None
+    return repo_id, version_tag(revision) if SEMVER.fullmatch(revision) else revision
+
+
+def locate_patch(
+    model_id: str | os.PathLike, options: HubOptions | None = None, *, optional: Sequence[str] = ()
+) -> PatchLocation:
+    """Return a folder that holds the patch: the given one, or one of the cache with all files from one commit.
+
+    Of a repository nothing but the two files of a patch is fetched, and `optional` ones where they exist. A file of
+    the cache that is damaged is named, removed and fetched again, once.
+
+    Args:
+        model_id (`str` or `os.PathLike`):
+            A folder, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+        options ([`HubOptions`], *optional*):
+            How to ask the Hub.
+        optional (`Sequence[str]`):
+            More file names to fetch, if they are there.
+
+    Raises:
+        PatchNotFoundError: neither a folder nor a repository, or one without a patch.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
+        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
+        PatchFileError: a file that is far larger than a patch's; it is not fetched.
+    """
+    options = options or HubOptions()
+    _check_subfolder(options.subfolder)
+    if os.path.isdir(model_id):
+        return PatchLocation(Path(model_id, options.subfolder or ""))
+    repo_id, revision = split_id(model_id)
+    if os.path.isabs(repo_id) or not _REPO_ID.fullmatch(repo_id):
+        # Not a repository's name, so a folder was meant: reading it will say what is wrong with it.
+        return PatchLocation(Path(model_id, options.subfolder or ""))
+    if revision and options.revision and revision != options.revision:
+        raise HubRevisionError(
+            f"`{os.fspath(model_id)}` asks for {revision}, and `revision={options.revision!r}` for another. Give one."
+        )
+    return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
+
+
+def _check_subfolder(subfolder: str | None) -> None:
+    if subfolder and (os.path.isabs(subfolder) or ".." in PurePosixPath(subfolder.replace("\\", "/")).parts):
+        raise PatchNotFoundError(f"`subfolder={subfolder!r}` leads out of the patch's folder; give a path below it.")
+
+
+def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchLocation:
+    api = hub_api(options.token)
+    local = options.local_files_only or constants.HF_HUB_OFFLINE
+    with hub_errors(repo_id, options.revision):
+        commit = api.resolve_revision(
+            repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
+        ).resolved
+    prefix = f"{options.subfolder.strip('/')}/" if options.subfolder else ""
+    cached = {name: _cached(repo_id, prefix + name, commit, options) for name in (*PATCH_FILES, *optional)}
+    complete = all(cached.values()) and not options.force_download
+    # One request says what the commit holds and how large it is; a cache that has all of it needs none.
+    sizes = None if local or complete else _sizes(api, repo_id, commit, prefix, optional)
+    for name in (*PATCH_FILES, *optional):
+        if name in optional and (cached[name] is None if sizes is None else name not in sizes):
+            continue
+        if sizes is not None:
+            _check_size(name, sizes[name], repo_id, cached[CONFIG_NAME])
+        cached[name] = _download(repo_id, prefix + name, commit, options)
+    return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
+
+
+def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path | None:
+    found = try_to_load_from_cache(repo_id, name, cache_dir=options.cache_dir, revision=commit)
+    return Path(found) if isinstance(found, str) and os.path.exists(found) else None
+
+
+def _sizes(api: HfApi, repo_id: str, commit: str, prefix: str, optional: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of each of our files that the commit holds; say what is there instead of a patch."""
+    asked = [prefix + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
+    with hub_errors(repo_id, commit):
+        found = {
+            entry.path.removeprefix(prefix): entry for entry in api.get_paths_info(repo_id, asked, revision=commit)
+        }
+    if not set(PATCH_FILES) <= set(found):
+        where = f"`{repo_id}`" + (f", folder `{prefix[:-1]}`," if prefix else "")
+        if "adapter_config.json" in found:
+            reason = "it is a PEFT adapter (adapter_config.json). Load it with PEFT: `PeftModel.from_pretrained`."
+        elif "config.json" in found:
+            reason = "it is a whole model (config.json). Give it as the base, and the patch's own repository here."
+        elif set(PATCH_FILES) & set(found):
+            lacking = next(name for name in PATCH_FILES if name not in found)
+            reason = f"only half of one: {lacking} is missing. Ask its owner to push it again."
+        else:
+            reason = f"there is no {CONFIG_NAME} in it. If it is in a folder of it, give `subfolder=`."
+        raise PatchNotFoundError(f"{where} at {commit[:12]} holds no policy patch: {reason}")
+    return {name: getattr(entry, "size", 0) for name, entry in found.items()}
+
+
+def _check_size(name: str, size: int, repo_id: str, config_path: Path | None) -> None:
+    """Refuse a file before it is fetched if no patch could be that large."""
+    if name == TENSORS_NAME:
+        text = config_path.read_text(encoding="utf-8", errors="replace")
+        largest = largest_tensor_file(PolicyPatchConfig.from_json(text, source=f"{repo_id}/{CONFIG_NAME}"))
+    else:
+        largest = _LARGEST.get(name, 2**22)
+    if size > largest:
+        raise PatchFileError(
+            f"{repo_id}/{name} has {size:,} bytes; a patch like this one has at most {largest:,}. It was not fetched."
+        )
+
+
+def _download(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
+    """Return the file in the cache, its hash compared; fetch it a second time if it is damaged."""
+
+    def get(force_download: bool) -> Path:
+        with hub_errors(repo_id, options.revision):
+            return Path(
+                hf_hub_download(
+                    repo_id, name, revision=commit, token=options.token, cache_dir=options.cache_dir,
+                    local_files_only=options.local_files_only, force_download=force_download,
+                    library_name="policy-patch", library_version=__version__,
+                )
+            )  # fmt: skip
+
+    path = get(options.force_download)
+    damage = _damage(path)
+    if damage is None:
+        return path
+    logger.warning(f"{path} is damaged ({damage}). It was removed from the cache and is fetched again.")
+    _forget(path)
+    path = get(False)
+    damage = _damage(path)
+    if damage is not None:
+        _forget(path)
+        raise DamagedDownloadError(
+            f"Cannot use {name} of `{repo_id}` at {commit[:12]}: it arrived damaged twice ({damage}), so something "
+            "between the Hub and this machine alters it. It was not loaded, and is not kept. Try another network; if "
+            "it stays, tell the owner of the repository."
+        )
+    return path
+
+
+def _damage(path: Path) -> str | None:
+    """Return in words how a file of the cache differs from the hash that the Hub gave it; None if it does not.
+
+    Where the cache has no symbolic links there is no such name to compare; the configuration's own hash of the
+    vectors then remains.
+    """
+    if not path.is_symlink():
+        return None
+    expected, content = os.path.basename(os.readlink(path)), path.read_bytes()
+    if len(expected) == 64:
+        real = hashlib.sha256(content).hexdigest()
+    elif len(expected) == 40:
+        real = git_blob_id(content)
+    else:
+        return None
+    return None if real == expected else f"hash {real}, expected {expected}"
+
+
+def git_blob_id(content: bytes) -> str:
+    """Return git's name of a file with this content; the Hub's name of small files."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _forget(path: Path) -> None:
+    """Remove a file of the cache with all that its links lead to; with Xet the blob is a link itself."""
+    while path.is_symlink():
+        target = path.parent / os.readlink(path)
+        path.unlink()
+        path = target
+    path.unlink(missing_ok=True)
+
+
+def published_versions(repo_id: str, token: str | bool | None = None) -> dict[str, str]:
+    """Return the versions of a repository, newest first, and the commit of each: its tags that are versions.
+
+    Raises:
+        HubAccessError, HubUnavailableError, HubError: the Hub does not tell.
+    """
+    with hub_errors(repo_id, doing="list the versions of"):
+        tags = hub_api(token).list_repo_refs(repo_id).tags
+    versions = {version: tag.target_commit for tag in tags if (version := version_of_tag(tag.name))}
+    return dict(sorted(versions.items(), key=lambda item: precedence(item[0]), reverse=True))

@@ -1,0 +1,110 @@
+"""What the Hub's client raises, in our words: who must do what, with the client's own error as the cause.
+
+huggingface_hub 2.4 has no common parent for its errors, and speaks of files that a user of a patch never named.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
+
+from policy_patch.errors import HubAccessError, HubError, HubRevisionError, HubUnavailableError, PolicyPatchError
+
+# RuntimeError: hf_xet, which moves large files, has no other.
+CLIENT_ERRORS = (
+    HfHubHTTPError, httpx2.HTTPError, OSError, EntryNotFoundError, RevisionResolutionError, HFValidationError,
+    RuntimeError,
+)  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OTHER_TROUBLE_ON_DISK = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None = None, *, doing: str = "get the patch from") -> Iterator[None]:
+    """Within the context, errors of the Hub's client become [`HubError`]s; ours pass.
+
+    Args:
+        repo_id (`str`):
+            The repository that is asked.
+        revision (`str`, *optional*):
+            Branch, tag or commit that was asked for.
+        doing (`str`, *optional*):
+            What is tried, for the message: "Cannot {doing} `repo_id`: ...".
+    """
+    try:
+        yield
+    except PolicyPatchError:
+        raise
+    except CLIENT_ERRORS as error:
+        raise translated(error, repo_id, revision, doing) from error
+
+
+def translated(error: BaseException, repo_id: str, revision: str | None, doing: str) -> HubError:
+    """Return our error for one of the client's, to be raised from it."""
+    kind, reason = _kind_and_reason(error, repo_id, revision)
+    return kind(f"Cannot {doing} `{repo_id}`{f' at {revision}' if revision else ''}: {reason}")
+
+
+def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError], str]:
+    page = f"{constants.ENDPOINT}/{repo_id}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError):
+        return HubAccessError, (
+            f"it is gated. Ask for access on {page} while logged in, then `hf auth login` or give `token=`."
+        )
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        return HubAccessError, (
+            "there is no such repository, or it is private and not open to the token that was sent (if any). Check "
+            "the name; for a private one `hf auth login`, set HF_TOKEN or give `token=`. A folder of that name was "
+            "not found either."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return HubRevisionError, (
+            f"it has no branch, tag or commit `{revision}`. `policy-patch info {repo_id}` lists its versions."
+        )
+    if status == 403:
+        return HubAccessError, f"the token may not do that ({_words(error)}). Use one with write access to it."
+    if isinstance(error, LocalTokenNotFoundError):
+        return HubAccessError, "`token=True` was given, and no token is stored. `hf auth login` stores one."
+    if status is not None and (status == 429 or status >= 500):
+        return HubUnavailableError, f"the Hub answered {status} ({_words(error)}). Try again in a while."
+    if status is not None:
+        return HubError, f"the Hub answered {status} ({_words(error)})."
+    if isinstance(error, HFValidationError):
+        return HubError, f"that is neither a folder nor a repository name like `org/tox-patch` ({_words(error)})."
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return HubError, f"the disk of the cache `{constants.HF_HUB_CACHE}` is full ({_words(error)}). Free some space."
+    if isinstance(error, OSError) and error.errno in _OTHER_TROUBLE_ON_DISK:
+        return HubError, f"{_words(error)}. Give another `cache_dir=`, or set HF_HUB_CACHE."
+    if isinstance(error, LocalEntryNotFoundError | RevisionResolutionError | OfflineModeIsEnabled):
+        if constants.HF_HUB_OFFLINE:
+            return HubUnavailableError, (
+                "HF_HUB_OFFLINE is set, and that version is not in the cache. Fetch it once with a connection: "
+                f"`policy-patch pull {repo_id}`."
+            )
+        return HubUnavailableError, (
+            f"it is not in the cache, and the Hub was not asked or not reached ({_words(error)}). With "
+            "`local_files_only=True` fetch it once without; else check the connection."
+        )
+    return HubUnavailableError, (
+        f"the connection to {constants.ENDPOINT} failed or broke off ({type(error).__name__}: {_words(error)}). "
+        "Nothing half was kept; try again."
+    )
+
+
+def _words(error: BaseException) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
