@@ -85,9 +85,9 @@ class PolicyPatchConfig:
         base_model_name_or_path (`str`, *optional*):
             The base the patch was made for. Filled in from the base.
         base_model_revision (`str`, *optional*):
-            Commit of the base on the Hub.
+            Commit of the base on the Hub. Filled in where the cache holds one commit of it alone.
         base_fingerprint (`dict`, *optional*):
-            Identity of the base and its tokenizer.
+            Identity of the base and its tokenizer, as `policy_patch.fingerprint` makes it. Filled in from the base.
         hidden_size (`int`, *optional*):
             Length of each vector. Filled in from the base.
         composed_from (`list[dict]`, *optional*):

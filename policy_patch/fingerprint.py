@@ -350,7 +350,7 @@ def _inner_tensors(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _table(values: torch.Tensor) -> torch.Tensor:
-    """Return scales or zero points as a table of two dimensions: one number, one for each row, or one for each block."""
+    """Return scales or zero points as a table: one number, one for each row, or one for each block."""
     return values if values.dim() == 2 else values.reshape(-1, 1)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
 from transformers.utils import logging
 
 from policy_patch import __version__
@@ -254,6 +255,18 @@ def _forget(path: Path) -> None:
         path.unlink()
         path = target
     path.unlink(missing_ok=True)
+
+
+def only_cached_commit(repo_id: str | None) -> str | None:
+    """Return the commit of a repository that the cache holds, if it holds exactly one.
+
+    transformers 5.23 does not say which commit a model was loaded from; where there is one, it was that one.
+    """
+    if not repo_id or os.path.isdir(repo_id) or not _REPO_ID.fullmatch(repo_id):
+        return None
+    snapshots = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"), "snapshots")
+    commits = [path.name for path in snapshots.glob("*") if (path / "config.json").exists()]
+    return commits[0] if len(commits) == 1 else None
 
 
 def published_versions(repo_id: str, token: str | bool | None = None) -> dict[str, str]:

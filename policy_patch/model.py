@@ -28,6 +28,7 @@ from policy_patch.errors import (
     UnsupportedModelError,
 )
 from policy_patch.fingerprint import base_fingerprint
+from policy_patch.hub import only_cached_commit
 from policy_patch.injection import Stack, learned_position_limit
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
 from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, vectors_to_bytes
@@ -244,11 +245,13 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         _check_length(self._base_model, config.num_virtual_tokens)
         vectors = initial_vectors(config, self._base_model.get_input_embeddings(), tokenizer)
         base = self._base_model
+        name_or_path = base.config._name_or_path or None
+        revision = only_cached_commit(name_or_path) if config.base_model_name_or_path in (None, name_or_path) else None
         config = replace(
             config,
             hidden_size=hidden_size,
-            base_model_name_or_path=config.base_model_name_or_path or base.config._name_or_path or None,
-            base_model_revision=config.base_model_revision or getattr(base.config, "_commit_hash", None),
+            base_model_name_or_path=config.base_model_name_or_path or name_or_path,
+            base_model_revision=config.base_model_revision or revision,
             base_fingerprint=base_fingerprint(base, tokenizer),  # now: a trainer may split the weights later
             sha256=None,
         )

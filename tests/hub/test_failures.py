@@ -70,7 +70,7 @@ def test_a_gated_repository(published, hub, token):
 
 def test_no_such_revision(published):
     for options in ({"revision": "v9.0.0"}, {"revision": "0" * 40}):
-        with pytest.raises(HubRevisionError, match="no branch, tag or commit.*policy-patch info") as caught:
+        with pytest.raises(HubRevisionError, match=r"no branch, tag or commit.*policy-patch info") as caught:
             load(**options)
         check_cause(caught)
     with pytest.raises(HubRevisionError, match=r"v9\.0\.0"):
@@ -95,7 +95,7 @@ def test_a_repository_without_a_patch(hub):
 
 def test_a_peft_adapter(hub):
     put({"adapter_config.json": b"{}", "adapter_model.bin": b"x"})
-    with pytest.raises(PatchNotFoundError, match="PEFT adapter.*PeftModel"):
+    with pytest.raises(PatchNotFoundError, match=r"PEFT adapter.*PeftModel"):
         load()
 
 

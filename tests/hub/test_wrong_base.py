@@ -38,7 +38,7 @@ def test_the_same_base_in_any_precision(published, dtype):
 def test_the_same_base_with_int8_weights(published, ids):
     """bitsandbytes' layout: int8 weights with a scale a row; the vectors go in front of it as of any other base."""
     base = tiny_model("llama")
-    for name, module in list(base.model.named_modules()):
+    for _, module in list(base.model.named_modules()):
         for child, linear in list(module.named_children()):
             if isinstance(linear, torch.nn.Linear):
                 setattr(module, child, Int8Linear(linear))
