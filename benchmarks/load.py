@@ -4,7 +4,7 @@
 
 The base is a Llama with the width of a 7B model and few, narrow layers: what is measured does not depend on its depth.
 Each round reads, checks hash and fingerprint, and puts the vectors in front of the base; beside it the same round
-without the fingerprint, and PEFT's loading of a prompt of the same size if PEFT is installed. The rounds are interleaved.
+without the fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
 """
 
 import argparse

@@ -92,7 +92,7 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     return {
         "format": _FORMAT,
         "architecture": _architecture(base),
-        "tokenizer": None if tokenizer is None else _tokenizer_hash(tokenizer),
+        "tokenizer": None if tokenizer is None else tokenizer_hash(tokenizer),
         "embedding": samples.pop("", None),
         "weights": samples,
     }
@@ -130,7 +130,7 @@ def check_base(
     recorded = _parsed(fingerprint, source)
     _check_architecture(base, fingerprint["architecture"], source)
     expected = fingerprint["tokenizer"]
-    if tokenizer is not None and expected is not None and _tokenizer_hash(tokenizer) != expected:
+    if tokenizer is not None and expected is not None and tokenizer_hash(tokenizer) != expected:
         raise BaseMismatchError(
             f"{source} was made with another tokenizer than the given one: vocabulary, special tokens or the ids of a "
             "probe text differ. Give the tokenizer of the base that the patch was made for."
@@ -202,7 +202,7 @@ def _check_architecture(base: "PreTrainedModel", expected: dict[str, Any], sourc
         )
 
 
-def _tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a hash of how text becomes ids; padding, truncation and the chat template have no part in it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)  # calls change its state for good
     truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
 from policy_patch.errors import PatchNotFoundError, TrainingError
+from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
@@ -99,6 +100,9 @@ class PolicyPatchTrainer:
         self.processing_class = processing_class
         self.teacher = teacher
         self.callbacks = list(callbacks)
+        fingerprint = model.patch_config[self.patch_name].base_fingerprint
+        if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
+            fingerprint["tokenizer"] = tokenizer_hash(processing_class)
         self._claim_folder()
 
     def train(self) -> TrainingLog:
@@ -127,6 +131,10 @@ class PolicyPatchTrainer:
     def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
         """Save the patch in `output_dir`, by default `args.output_dir`."""
         self.model.save_pretrained(output_dir or self.args.output_dir, patch_name=self.patch_name)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Publish the patch; arguments and result of [`PolicyPatchModel.push_to_hub`]."""
+        return self.model.push_to_hub(repo_id, patch_name=self.patch_name, **options)
 
     def _run(self, stage: str, trainer_class: type, **more: Any) -> list[dict[str, Any]]:
         folder = Path(self.args.output_dir, stage)
