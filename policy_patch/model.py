@@ -297,6 +297,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             num_virtual_tokens=vectors.shape[0],
             risk="+".join(risks) or None,
             patch_version="0.1.0",
+            base_fingerprint=next((config.base_fingerprint for config in configs if config.base_fingerprint), None),
             composed_from=parts,
             sha256=None,
         )

@@ -11,6 +11,7 @@ from torch import nn
 
 from policy_patch import PolicyPatchModel
 from policy_patch.errors import ConfigError, DataError, TrainingError
+from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.training import PolicyPatchDPOTrainer, PolicyPatchSFTTrainer
 from tests.definition import logits_by_definition
 from tests.tiny_models import BOS, tiny_model
@@ -325,3 +326,20 @@ def test_wrong_settings_are_found_before_anything_is_written_or_trained(tmp_path
     with pytest.raises(DataError, match=r"is a list; expected a `datasets\.Dataset`"):
         two_stage_trainer(patched(), tmp_path / "run", preference_pairs().to_list())
     assert not (tmp_path / "run").exists()
+
+
+def test_the_trainer_writes_down_the_tokenizer_of_the_base(tmp_path):
+    model = patched()
+    fingerprint = model.patch_config["default"].base_fingerprint
+    assert fingerprint["tokenizer"] is None, "made without its tokenizer"
+    trainer = two_stage_trainer(model, tmp_path)
+    assert model.patch_config["default"].base_fingerprint["tokenizer"] == tokenizer_hash(trainer.processing_class)
+
+
+def test_what_was_trained_is_published(uninterrupted, hub, tmp_path):
+    _, model, _ = uninterrupted
+    trainer = two_stage_trainer(model, tmp_path)
+    commit = trainer.push_to_hub("acme/tox-patch", private=True)
+    loaded = PolicyPatchModel.from_pretrained(tiny_model("llama"), "acme/tox-patch", allow_base_mismatch=True)
+    assert torch.equal(loaded.patches["default"], vectors_of(model))
+    assert commit.oid and hub.repos["models", "acme/tox-patch"].private
