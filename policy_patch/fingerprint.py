@@ -7,15 +7,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers.utils import logging
 
 from policy_patch.errors import BaseMismatchError, ConfigError
+from policy_patch.weight_samples import SampleRequest, is_plain, moved_samples, read_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,14 +32,6 @@ _FIELDS = ("model_type", *_EMBEDDING_FIELDS, *_CONFIG_FIELDS)
 _EMBEDDING_SAMPLES, _MAX_WEIGHTS, _WEIGHT_SAMPLES = 64, 48, 8
 # Our choice. Relatives are near 1; 64 samples of unrelated normal numbers reach 0.5 about once in 70,000.
 _RELATED = 0.5
-
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# What loading may have done to a weight: a half precision, or one after the other.
-_ROUNDINGS = ((torch.bfloat16,), (torch.float16,), (torch.bfloat16, torch.float16))
-# The same weight in bf16 (8 significant bits, off by 2**-8 at most) and in fp16 (11 bits; tiny: steps of 2**-24).
-_RELATIVE, _ABSOLUTE = 1.01 * (2**-8 + 2**-11), 2**-24
-_OF_STEP = 0.55  # half a step of 8-bit weights, and a tenth for scales that are rounded themselves
-_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what tensors of other packages raise
 
 # Scripts, digits, runs of whitespace and emoji: where tokenizers with nearly the same vocabulary differ.
 _PROBE = (
@@ -79,14 +70,14 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     """
     embedding = _embedding_request(base)
     own = None if embedding is None else embedding.tensor
-    plain = {name: weight for name, weight in base.named_parameters() if weight is not own and _is_plain(weight)}
+    plain = {name: weight for name, weight in base.named_parameters() if weight is not own and is_plain(weight)}
     names = sorted(plain, key=lambda name: hashlib.sha256(name.encode()).digest())[:_MAX_WEIGHTS]
-    requests = [_Request(name, plain[name], None, _WEIGHT_SAMPLES) for name in names]
-    if embedding is not None and _is_plain(embedding.tensor):
+    requests = [SampleRequest(name, plain[name], None, _WEIGHT_SAMPLES) for name in names]
+    if embedding is not None and is_plain(embedding.tensor):
         requests.append(embedding)
     samples = {
         name: base64.b64encode(found.values.numpy().astype("<f4").tobytes()).decode()
-        for name, found in _read(requests).items()
+        for name, found in read_samples(requests).items()
         if found.values.isfinite().all()
     }
     return {
@@ -135,14 +126,14 @@ def check_base(
             f"{source} was made with another tokenizer than the given one: vocabulary, special tokens or the ids of a "
             "probe text differ. Give the tokenizer of the base that the patch was made for."
         )
-    found = _read(_requests(base, recorded))
+    found = read_samples(_requests(base, recorded))
     if not found:
         logger.warning(
             f"No weight of this base can be compared with those that {source} was made for, so only the architecture "
             "was checked. Make sure that it is the same base."
         )
         return
-    moved = {name: _moved(recorded[name], samples) for name, samples in found.items()}
+    moved = {name: moved_samples(recorded[name], samples) for name, samples in found.items()}
     if "" in moved and moved[""].any():
         correlation = _correlation(recorded[""], found[""].values)
         if not correlation >= _RELATED:
@@ -221,189 +212,25 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# Which elements to read, and how
+# Which elements are recorded
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Elements to read: of `tensor`, a weight of `module`; `name` is empty for the input embeddings."""
-
-    name: str
-    tensor: torch.Tensor
-    module: nn.Module | None
-    count: int
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """`values` and, for 8-bit weights, quantisation `steps` (0 for others): both `(count,)`, fp32."""
-
-    values: torch.Tensor
-    steps: torch.Tensor
-
-
-def _embedding_request(base: "PreTrainedModel") -> _Request | None:
+def _embedding_request(base: "PreTrainedModel") -> SampleRequest | None:
     module = base.get_input_embeddings()
     weight = getattr(module, "weight", None)
-    return _Request("", weight, module, _EMBEDDING_SAMPLES) if isinstance(weight, torch.Tensor) else None
+    return SampleRequest("", weight, module, _EMBEDDING_SAMPLES) if isinstance(weight, torch.Tensor) else None
 
 
-def _requests(base: "PreTrainedModel", names: Iterable[str]) -> list[_Request]:
+def _requests(base: "PreTrainedModel", names: Iterable[str]) -> list[SampleRequest]:
     """Return what to read for `names` of a fingerprint; names that the base does not have are left out."""
     tensors = dict([*base.named_buffers(), *base.named_parameters()])  # some packages keep 8-bit weights in buffers
     requests = [
-        _Request(name, tensors[name], base.get_submodule(name.rpartition(".")[0]), _WEIGHT_SAMPLES)
+        SampleRequest(name, tensors[name], base.get_submodule(name.rpartition(".")[0]), _WEIGHT_SAMPLES)
         for name in names
         if name in tensors
     ]
     embedding = _embedding_request(base) if "" in names else None
     return requests if embedding is None else [embedding, *requests]
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Say whether the elements of `tensor` are weights: no subclass (4-bit packages store bytes as bf16), no shard."""
-    plain_type = type(tensor) in (nn.Parameter, torch.Tensor)
-    return plain_type and tensor.dtype in _FLOATS and not tensor.is_meta and tensor.numel() > 0
-
-
-def _read(requests: list[_Request]) -> dict[str, _Samples]:
-    """Return the samples of each request that can be read, by name, on the CPU after one move from each device."""
-    by_device: dict[torch.device, list[tuple[_Request, torch.Tensor]]] = {}
-    with torch.no_grad():
-        for request in requests:
-            try:
-                read = _plain_elements(request) if _is_plain(request.tensor) else _int8_elements(request)
-            except _UNREADABLE:
-                continue
-            if read is not None:
-                by_device.setdefault(read.device, []).append((request, read))
-        found = {}
-        for entries in by_device.values():
-            moved = torch.cat([read for _, read in entries], dim=1).cpu()  # (2, all elements)
-            parts = moved.split([request.count for request, _ in entries], dim=1)
-            found.update({request.name: _Samples(*part) for (request, _), part in zip(entries, parts)})
-    return found
-
-
-def _plain_elements(request: _Request) -> torch.Tensor:
-    """Return `(2, count)`, fp32, on the device of the weight: values, and 0 for the steps."""
-    at = _positions(request, tuple(request.tensor.shape))
-    values = request.tensor.reshape(1)[at] if request.tensor.dim() == 0 else request.tensor[at]
-    values = values.float()
-    return torch.stack([values, torch.zeros_like(values)])
-
-
-def _int8_elements(request: _Request) -> torch.Tensor | None:
-    """Return the dequantised values and their steps, `(2, count)`, fp32; `None` if these are no known 8-bit weights."""
-    parts = _int8_parts(request.tensor, request.module)
-    if parts is None or parts["integers"].is_meta or parts["integers"].dim() != 2:
-        return None
-    integers = parts["integers"]
-    tables = {name: _table(parts[name]) for name in ("scale", "zero_point") if name in parts}
-    if any(integers.shape[i] % table.shape[i] for table in tables.values() for i in (0, 1)):
-        return None  # blocks of unequal size: none of the layouts that are known here
-    # bitsandbytes keeps the transpose of GPT-2's Conv1D (transformers, integrations/bitsandbytes.py).
-    if getattr(getattr(request.module, "source_cls", None), "__name__", None) == "Conv1D":
-        column, row = _positions(request, tuple(integers.shape)[::-1])
-    else:
-        row, column = _positions(request, tuple(integers.shape))
-    values = integers[row, column].float()
-    steps = _of_blocks(tables["scale"], integers, row, column) * parts.get("factor", 1.0)
-    if "zero_point" in tables:
-        values = values - _of_blocks(tables["zero_point"], integers, row, column)
-    return torch.stack([values * steps, steps])
-
-
-def _int8_parts(tensor: torch.Tensor, module: nn.Module | None) -> dict[str, Any] | None:
-    """Return `integers` (int8), `scale` and, where there are, `factor` and `zero_point`: weight = integers * scale."""
-    if hasattr(tensor, "__tensor_flatten__"):  # torchao, quanto
-        inner = _inner_tensors(tensor)
-        integers = [one for one in inner.values() if one.dtype == torch.int8 and one.shape == tensor.shape]
-        scale = inner.get("scale", inner.get("_scale"))
-        if len(integers) != 1 or scale is None:
-            return None
-        zero = {"zero_point": inner["zero_point"]} if "zero_point" in inner else {}
-        return {"integers": integers[0], "scale": scale, **zero}
-    if tensor.dtype != torch.int8:
-        return None
-    # bitsandbytes: the largest absolute value of each row, which the first forward call moves to the module's state.
-    for owner in (tensor, getattr(module, "state", None), module):
-        rows = getattr(owner, "SCB", None)
-        if isinstance(rows, torch.Tensor):
-            return {"integers": tensor, "scale": rows, "factor": 1 / 127}
-    for name in ("weight_scale", "scale", "scales"):
-        scale = getattr(module, name, None)
-        if isinstance(scale, torch.Tensor):
-            zero = getattr(module, "weight_zero_point", None)
-            zero = {"zero_point": zero} if isinstance(zero, torch.Tensor) else {}
-            return {"integers": tensor, "scale": scale, **zero}
-    return None
-
-
-def _inner_tensors(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the plain tensors that a tensor subclass is made of, by the names they have in the innermost one."""
-    inner = {}
-    for name in tensor.__tensor_flatten__()[0]:
-        part = getattr(tensor, name)
-        inner.update(_inner_tensors(part) if hasattr(part, "__tensor_flatten__") else {name: part})
-    return inner
-
-
-def _table(values: torch.Tensor) -> torch.Tensor:
-    """Return scales or zero points as a table: one number, one for each row, or one for each block."""
-    return values if values.dim() == 2 else values.reshape(-1, 1)
-
-
-def _of_blocks(table: torch.Tensor, integers: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """Return the fp32 entries of `table` for elements of `integers`."""
-    (rows, columns), (height, width) = table.shape, integers.shape
-    return table[row // (height // rows), column // (width // columns)].float().to(integers.device)
-
-
-def _positions(request: _Request, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Return an index, `(count,)` int64 for each dimension: a draw by SHA-256 in counter mode, the same everywhere.
-
-    Torch and numpy do not promise that a seed gives the same numbers in later versions.
-    """
-    seed = f"policy-patch fingerprint {_FORMAT}/{request.name}/{list(shape)}".encode()
-    blocks = [hashlib.sha256(seed + b"/%d" % block).digest() for block in range(-(-request.count // 4))]
-    numbers = np.frombuffer(b"".join(blocks), dtype="<u8")[: request.count]
-    flat = (numbers % np.uint64(max(1, np.prod(shape, dtype=np.int64)))).astype(np.int64)
-    return tuple(torch.from_numpy(index.copy()) for index in np.unravel_index(flat, shape or (1,)))
-
-
-# Comparing
-
-
-def _moved(recorded: torch.Tensor, found: _Samples) -> torch.Tensor:
-    """Return `(count,)` bool: samples of one parameter that differ by more than loading in any precision explains.
-
-    A rounding counts only if it may have happened: if it leaves all samples of the other side as they are. So bf16 must
-    equal bf16, and a small step of fine-tuning in fp32 is seen.
-    """
-    loaded = found.values
-    distance = (loaded - recorded).abs()
-    rounding = recorded.abs() * _RELATIVE + _ABSOLUTE
-    accepted = recorded == loaded
-    for given, other in ((recorded, loaded), (loaded, recorded)):
-        for dtypes in _ROUNDINGS:
-            if torch.equal(_rounded(other, dtypes), other):
-                accepted |= _rounded(given, dtypes) == other
-    (recorded_bf16, recorded_fp16), (loaded_bf16, loaded_fp16) = (
-        [torch.equal(_rounded(side, dtypes), side) for dtypes in _ROUNDINGS[:2]] for side in (recorded, loaded)
-    )
-    if (recorded_bf16 or recorded_fp16) and (loaded_bf16 or loaded_fp16):
-        accepted |= distance <= _ABSOLUTE
-        if recorded_bf16 != loaded_bf16:  # one side bf16, the other fp16
-            accepted |= distance <= rounding
-    accepted |= (found.steps > 0) & (distance <= _OF_STEP * found.steps + rounding)
-    return ~accepted
-
-
-def _rounded(values: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:
-    for dtype in dtypes:
-        values = values.to(dtype)
-    return values.float()
 
 
 def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:

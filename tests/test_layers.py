@@ -22,6 +22,7 @@ HEIGHTS = {
     "layout": 1,
     "delegation": 1,
     "hub_errors": 1,
+    "weight_samples": 0,
     "prefix": 2,
     "fingerprint": 2,
     "eval_results": 2,
