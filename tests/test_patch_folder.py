@@ -13,7 +13,13 @@ import torch
 
 from policy_patch import PolicyPatchConfig, __version__
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
-from policy_patch.patch_folder import CONFIG_NAME, TENSORS_NAME, read_patch_folder, write_patch_folder
+from policy_patch.patch_folder import (
+    CONFIG_NAME,
+    TENSORS_NAME,
+    copy_patch_folder,
+    read_patch_folder,
+    write_patch_folder,
+)
 
 SHAPE = (3, 8)
 STEPS = ("fsync", "replace")  # the two calls of the operating system that a save is made of
@@ -305,3 +311,29 @@ def test_a_patch_reads_after_real_kills_of_a_process_that_saves_in_a_loop(tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("read after every kill")
     assert int(done.stdout.split()[-1]) > 0, "no kill fell into a save: the loop proved nothing"
+
+
+# Copying
+
+
+def test_a_copy_has_the_same_bytes_and_what_belongs_to_it(tmp_path):
+    config = write_patch_folder(tmp_path / "a", PolicyPatchConfig(patch_version="1.0.0"), torch.ones(3, 4))
+    (tmp_path / "a" / "README.md").write_text("card")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "evaluation.json").write_text("of another patch")
+    (tmp_path / "b" / "mine.txt").write_text("kept")
+    copied = copy_patch_folder(tmp_path / "a", tmp_path / "b", with_files=("README.md", "evaluation.json"))
+    assert copied == config
+    names = {CONFIG_NAME, TENSORS_NAME, "README.md"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {*names, "mine.txt"}
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_a_damaged_patch_is_not_copied(tmp_path):
+    write_patch_folder(tmp_path / "a", PolicyPatchConfig(patch_version="1.0.0"), torch.ones(3, 4))
+    write_patch_folder(tmp_path / "b", PolicyPatchConfig(patch_version="0.9.0"), torch.zeros(3, 4))
+    tensors = tmp_path / "a" / TENSORS_NAME
+    tensors.write_bytes(tensors.read_bytes()[:-4])
+    with pytest.raises(PatchFileError):
+        copy_patch_folder(tmp_path / "a", tmp_path / "b")
+    assert read_patch_folder(tmp_path / "b")[0].patch_version == "0.9.0"
