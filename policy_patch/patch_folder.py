@@ -185,7 +185,7 @@ def _read_tensor_file(path: Path, configs: list[PolicyPatchConfig]) -> bytes:
 
 def _why_no_patch(folder: Path) -> str:
     if not folder.exists():
-        return f"`{folder}` does not exist. Give a folder that `save_pretrained` wrote."
+        return f"`{folder}` does not exist. Give a folder that `save_pretrained` wrote, or a Hub id like `org/patch`."
     if folder.is_file():
         return f"`{folder}` is a file. Give the folder that holds {CONFIG_NAME} and {TENSORS_NAME}."
     if (folder / "adapter_config.json").is_file():
