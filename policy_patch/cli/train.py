@@ -47,7 +47,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--patch.init", type=Literal["text", "vocab", "random"], default="text", help="How they start.")
     parser.add_argument("--patch.init_text", type=str | None, help="Instruction to start from. Default: by risk.")
     parser.add_argument("--patch.init_seed", type=int, default=0, help="Seed of vocab and random starts.")
-    parser.add_argument("--patch.start_from", type=str | None, help="Folder of a patch to train further instead.")
+    parser.add_argument("--patch.start_from", type=str | None, help="Folder or Hub id of a patch to train further.")
     parser.add_argument("--data.pairs", type=str | None, help="File of preference pairs; else they are sampled.")
     parser.add_argument("--data.prompts", type=str | None, help=PROMPTS_HELP)
     parser.add_argument("--data.num_prompts", type=int | None, help="Use the first ones only.")
@@ -110,7 +110,7 @@ def _model(args: Any, base: Any, tokenizer: Any) -> Any:
     from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 
     if args.patch.start_from:
-        return PolicyPatchModel.from_pretrained(base, args.patch.start_from, is_trainable=True)
+        return PolicyPatchModel.from_pretrained(base, args.patch.start_from, is_trainable=True, tokenizer=tokenizer)
     facts = {name: args.patch[name] for name in _PATCH_ARGUMENTS}
     config = PolicyPatchConfig(**facts, base_model_name_or_path=args.base)
     return get_policy_patch_model(base, config, tokenizer)
