@@ -5,6 +5,7 @@ import torch
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.delegation import BaseDelegation, _OfBase
+from policy_patch.patch_files import PatchFiles
 from tests.tiny_models import tiny_model
 
 NAMES = {name: value.name for name, value in vars(BaseDelegation).items() if isinstance(value, _OfBase)}
@@ -41,8 +42,8 @@ def test_no_name_reaches_the_base_by_itself(model):
 
 
 def test_what_runs_is_ours_and_not_the_base_s():
-    for name in ("forward", "generate", "base_model", "save_pretrained", "from_pretrained"):
-        assert name in vars(PolicyPatchModel)
+    for name in ("forward", "generate", "base_model", "save_pretrained", "from_pretrained", "push_to_hub"):
+        assert any(name in vars(cls) for cls in (PolicyPatchModel, PatchFiles)), name
     assert not {"forward", "generate", "base_model", "__call__"} & set(NAMES)
 
 

@@ -225,8 +225,11 @@ def _write(path: Path, text: str) -> None:
 def _progress_bar(total: int) -> Iterator[Progress]:
     """Show a progress bar of transformers, which `transformers.utils.logging.disable_progress_bar` switches off."""
     with logging.tqdm(total=total, desc="Sampling answers", unit=" answers") as bar:
+        shown = 0  # a bar that is switched off does not count
 
         def progress(done: int, total: int) -> None:
-            bar.update(done - bar.n)
+            nonlocal shown
+            bar.update(done - shown)
+            shown = done
 
         yield progress

@@ -9,8 +9,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from transformers.utils import logging
 
-from policy_patch.data.shards import Sampling, scored_prompts
+from policy_patch.data.shards import Sampling, _progress_bar, scored_prompts
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
 from tests.tiny_models import tiny_model
@@ -145,3 +146,14 @@ def test_there_is_a_progress_bar_unless_somebody_listens(tokenizer, capsys, monk
     models = {"teacher": (tiny_model("gpt2"), tokenizer), "base": (tiny_model("llama"), tokenizer)}
     scored_prompts(models, PROMPTS, ShareOf("a"), SAMPLING)
     assert "Sampling answers" in capsys.readouterr().err
+
+
+def test_progress_bars_that_are_switched_off_do_no_harm(capsys):
+    logging.disable_progress_bar()
+    try:
+        with _progress_bar(4) as progress:
+            progress(2, 4)
+            progress(4, 4)
+    finally:
+        logging.enable_progress_bar()
+    assert capsys.readouterr().err == ""
