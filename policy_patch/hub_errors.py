@@ -68,9 +68,8 @@ def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return HubAccessError, (
-            "there is no such repository, or it is private and not open to the token that was sent (if any). Check "
-            "the name; for a private one `hf auth login`, set HF_TOKEN or give `token=`. A folder of that name was "
-            "not found either."
+            "there is no such repository, and no such folder; or it is private, or the token that was sent (if any) "
+            "may not do that. Check the name; then `hf auth login`, set HF_TOKEN or give `token=`."
         )
     if isinstance(error, RevisionNotFoundError):
         return HubRevisionError, (

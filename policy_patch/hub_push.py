@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from transformers.utils import logging
 
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
 from policy_patch.errors import ConfigError, HubUnavailableError, PublishConflictError
-from policy_patch.hub import CARD_NAME, git_blob_id, hub_api
+from policy_patch.hub import CARD_NAME, EVALUATION_NAME, git_blob_id, hub_api
 from policy_patch.hub_errors import hub_errors
 from policy_patch.versions import precedence, version_tag
 
@@ -93,32 +93,34 @@ def publish(
     api = hub_api(options.token)
     prefix = f"{options.subfolder.strip('/')}/" if options.subfolder else ""
     files = {prefix + name: content for name, content in files.items()}
-    with hub_errors(repo_id, options.revision, doing="publish in"):
-        repo_id = api.create_repo(repo_id, private=options.private, exist_ok=True).repo_id
-        refs = api.list_repo_refs(repo_id)
-        new_branch = bool(options.revision) and not options.revision.startswith("refs/")
-        new_branch = new_branch and options.revision not in {branch.name for branch in refs.branches}
-        if new_branch:
-            api.create_branch(repo_id, branch=options.revision, exist_ok=True)
+    repo_id, tags, new_branch = _prepare(api, repo_id, options)
     tagged = not options.create_pr and not prefix
     if tagged:
-        _check_tag(repo_id, {tag.name: tag.target_commit for tag in refs.tags}, config, options)
+        _check_tag(repo_id, tags, config, options)
     seen: dict[str, str] | None = None
     for attempt in range(_TRIES):
         with hub_errors(repo_id, options.revision, doing="publish in"):
             newest = api.repo_info(repo_id, revision=options.revision).sha
             parent = options.parent_commit or newest
-            ours = _blobs(api, repo_id, parent, [*files, prefix + CARD_NAME])
+            ours = _blobs(api, repo_id, parent, [*files, prefix + CARD_NAME, prefix + EVALUATION_NAME])
             # A new branch starts from the main one, whose newer version is why somebody opens a branch for an older.
             knowingly = new_branch or options.parent_commit is not None or options.create_pr
-            _check_published(_published(repo_id, prefix, parent, options), config, repo_id, knowingly=knowingly)
+            published = _published(repo_id, prefix, parent, options)
+            _check_published(published, config, repo_id, knowingly=knowingly)
             if seen is not None and {name: ours.get(name) for name in files} != seen:
                 raise PublishConflictError(
                     f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} stands and "
                     "nothing of yours was written. Look at it, raise `patch_version` and push again."
                 )
             seen = {name: ours.get(name) for name in files}
-            content = {**files, **_card(repo_id, prefix + CARD_NAME, parent, ours, card, merge_card, options)}
+            content = dict(files)
+            report = prefix + EVALUATION_NAME
+            keeps_report = report in ours and report not in files
+            if keeps_report and (published is None or published.sha256 != config.sha256):
+                content[report] = None  # a report of other vectors does not stay
+                keeps_report = False
+            if not keeps_report:  # else the card tells of that report, and ours would not
+                content |= _card(repo_id, prefix + CARD_NAME, parent, ours, card, merge_card, options)
         try:
             commit = _commit(api, repo_id, content, config, parent, options)
         except HfHubHTTPError as error:
@@ -136,6 +138,18 @@ def publish(
         with hub_errors(repo_id, options.revision, doing="tag the version in"):
             api.create_tag(repo_id, tag=version_tag(config.patch_version), revision=commit.oid, exist_ok=True)
     return commit
+
+
+def _prepare(api: HfApi, repo_id: str, options: PushOptions) -> tuple[str, dict[str, str], bool]:
+    """Make repository and branch if there are none. Returns its full name, its tags, and whether the branch is new."""
+    with hub_errors(repo_id, options.revision, doing="publish in"):
+        repo_id = api.create_repo(repo_id, private=options.private, exist_ok=True).repo_id
+        refs = api.list_repo_refs(repo_id)
+        new_branch = bool(options.revision) and not options.revision.startswith("refs/")
+        new_branch = new_branch and options.revision not in {branch.name for branch in refs.branches}
+        if new_branch:
+            api.create_branch(repo_id, branch=options.revision, exist_ok=True)
+    return repo_id, {tag.name: tag.target_commit for tag in refs.tags}, new_branch
 
 
 def _check_tag(repo_id: str, tags: Mapping[str, str], config: PolicyPatchConfig, options: PushOptions) -> None:
@@ -216,14 +230,23 @@ def _card(
 
 
 def _commit(
-    api: HfApi, repo_id: str, content: Mapping[str, bytes], config: PolicyPatchConfig, parent: str, options: PushOptions
+    api: HfApi,
+    repo_id: str,
+    content: Mapping[str, bytes | None],
+    config: PolicyPatchConfig,
+    parent: str,
+    options: PushOptions,
 ) -> CommitInfo:
-    """Commit, and if the answer is lost look whether the commit is there, so that no second one is made."""
+    """Commit `content`, None for a file to delete; if the answer is lost, look whether the commit is there, so that no
+    second one is made."""
     message = options.commit_message or f"Publish version {config.patch_version}"
     try:
         return api.create_commit(
             repo_id,
-            [CommitOperationAdd(name, data) for name, data in content.items()],
+            [
+                CommitOperationDelete(name) if data is None else CommitOperationAdd(name, data)
+                for name, data in content.items()
+            ],
             commit_message=message,
             commit_description=options.commit_description,
             revision=options.revision,
@@ -249,12 +272,17 @@ def _commit(
         )
 
 
-def _landed(api: HfApi, repo_id: str, content: Mapping[str, bytes], parent: str, revision: str | None) -> str | None:
+def _landed(
+    api: HfApi, repo_id: str, content: Mapping[str, bytes | None], parent: str, revision: str | None
+) -> str | None:
     """Return the commit right after `parent` if it holds exactly this content."""
     history = [commit.commit_id for commit in api.list_repo_commits(repo_id, revision=revision)]  # newest first
     if parent not in history or history.index(parent) == 0:
         return None
     after = history[history.index(parent) - 1]
-    names = {name: (git_blob_id(data), hashlib.sha256(data).hexdigest()) for name, data in content.items()}
+    expected = {
+        name: (None,) if data is None else (git_blob_id(data), hashlib.sha256(data).hexdigest())
+        for name, data in content.items()
+    }
     there = _blobs(api, repo_id, after, list(content))
-    return after if all(there.get(name) in both for name, both in names.items()) else None
+    return after if all(there.get(name) in hashes for name, hashes in expected.items()) else None

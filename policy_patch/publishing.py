@@ -34,6 +34,21 @@ def patch_card(
     return model_card(config, evaluation, repo_id=repo_id, tags=tags, license=license, dataset_id=dataset_id)
 
 
+def report_files(
+    repo_id: str,
+    config: PolicyPatchConfig,
+    evaluation: dict[str, Any] | None,
+    *,
+    dataset_id: str | None = None,
+    task_id: str = "default",
+) -> dict[str, bytes]:
+    """Return the files of a report by name: none without a report. Arguments as those of [`push_patch`]."""
+    if evaluation is None:
+        return {}
+    report = {EVALUATION_NAME: (json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n").encode()}
+    return report | eval_results_files(config, evaluation, dataset_id=dataset_id, task_id=task_id, repo_id=repo_id)
+
+
 def push_patch(
     repo_id: str,
     config: PolicyPatchConfig,
@@ -72,9 +87,6 @@ def push_patch(
     Raises:
         PublishConflictError, HubError: as [`~policy_patch.hub_push.publish`].
     """
-    files = dict(files)
-    if evaluation is not None:
-        files[EVALUATION_NAME] = (json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n").encode()
-        files |= eval_results_files(config, evaluation, dataset_id=dataset_id, task_id=task_id, repo_id=repo_id)
+    files = {**files, **report_files(repo_id, config, evaluation, dataset_id=dataset_id, task_id=task_id)}
     card = patch_card(repo_id, config, evaluation=evaluation, tags=tags, license=license, dataset_id=dataset_id)
     return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options or PushOptions())

@@ -49,11 +49,11 @@ def run(args: Any) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from policy_patch.hub import EVALUATION_NAME
+    from policy_patch.hub import CARD_NAME, EVALUATION_NAME
     from policy_patch.hub_push import PushOptions
     from policy_patch.patch_files import read_evaluation
     from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_files
-    from policy_patch.publishing import patch_card, push_patch
+    from policy_patch.publishing import patch_card, push_patch, report_files
 
     config, vectors = read_patch_folder(args.folder)
     if args.version is not None:
@@ -68,13 +68,16 @@ def run(args: Any) -> int:
         )
     about = {"evaluation": evaluation, **{key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}}
     if args.dry_run:
-        sizes = {name: len(content) for name, content in files.items()}
         card = patch_card(args.repo_id, config, **about)
+        where = {"dataset_id": args.dataset_id, "task_id": args.task_id}
+        files |= report_files(args.repo_id, config, evaluation, **where) | {CARD_NAME: card.encode()}
+        sizes = {name: len(content) for name, content in files.items()}
         if args.json:
             print_json({"repo_id": args.repo_id, "version": config.patch_version, "files": sizes, "card": card})
         else:
             print(card)
-            say(f"Would publish version {config.patch_version} in {args.repo_id}: {sizes} and the card above.")
+            listed = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
+            say(f"Would publish version {config.patch_version} in {args.repo_id}: {listed}. Nothing was sent.")
         return 0
     if args.version is not None:
         write_patch_files(args.folder, files)

@@ -51,7 +51,7 @@ def test_a_dry_run_sends_nothing_and_changes_nothing(hub, folder, capsys):
     before = (folder / "policy_patch_config.json").read_bytes()
     assert push(folder, "--dry_run", "--version", "2.0.0") == 0
     out, err = capsys.readouterr()
-    assert "2.0.0" in out and "# tox-patch" in out and "Would publish" in err
+    assert "2.0.0" in out and "# tox-patch" in out and "Would publish" in err and "README.md (" in err
     assert not hub.log and (folder / "policy_patch_config.json").read_bytes() == before
 
 

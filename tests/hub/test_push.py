@@ -264,6 +264,40 @@ def test_the_report_is_published_beside_and_on_the_card(hub, base, tmp_path):
     assert EvaluationReport.load(tmp_path / "pulled").systems == report.systems
 
 
+def test_a_report_of_other_vectors_does_not_stay(hub, base, tmp_path):
+    from tests.evaluation.synthetic import synthetic_report
+
+    synthetic_report().save(tmp_path)
+    new_patch(base, "1.0.0", seed=1).push_to_hub(REPO, evaluation=tmp_path)
+    new_patch(base, "1.1.0", seed=2).push_to_hub(REPO)
+    assert "evaluation.json" not in HfApi().list_repo_files(REPO)
+    assert "evaluation.json" in HfApi().list_repo_files(REPO, revision="v1.0.0")
+    assert b"Not evaluated" in file_at("README.md", head())
+
+
+def test_nor_if_the_answer_is_lost(hub, base, tmp_path):
+    from tests.evaluation.synthetic import synthetic_report
+
+    synthetic_report().save(tmp_path)
+    new_patch(base, "1.0.0", seed=1).push_to_hub(REPO, evaluation=tmp_path)
+    hub.fault(COMMIT, "close", times=1)
+    commit = new_patch(base, "1.1.0", seed=2).push_to_hub(REPO)
+    assert commit.oid == head() and "evaluation.json" not in HfApi().list_repo_files(REPO)
+
+
+def test_a_report_is_added_to_a_version_that_had_none(hub, base, tmp_path):
+    from tests.evaluation.synthetic import synthetic_report
+
+    model = new_patch(base)
+    model.push_to_hub(REPO)
+    synthetic_report().save(tmp_path)
+    model.push_to_hub(REPO, evaluation=tmp_path)
+    assert "evaluation.json" in HfApi().list_repo_files(REPO)
+    model.push_to_hub(REPO)
+    assert "evaluation.json" in HfApi().list_repo_files(REPO), "the same vectors: the report still holds"
+    assert b"Not evaluated" not in file_at("README.md", head())
+
+
 def test_in_xet_mode_a_push_is_one_commit_too(hub, base, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     new_patch(base).push_to_hub(REPO)
