@@ -101,6 +101,7 @@ def model_card(
     license: str | None = None,
     tokenizer_name: str | None = None,
     dataset_id: str | None = None,
+    subfolder: str | None = None,
 ) -> str:
     """Return the text of a patch's `README.md`.
 
@@ -122,6 +123,8 @@ def model_card(
             Hub id or folder of the tokenizer, if it is not beside the base.
         dataset_id (`str`, *optional*):
             Hub id of the data set that the prompts of the evaluation are from.
+        subfolder (`str`, *optional*):
+            Folder of the repository that the patch is in.
 
     Raises:
         EvaluationError: no complete report, or a `dataset_id` that cannot be one.
@@ -141,6 +144,7 @@ def model_card(
         name=name,
         repo_id=repo_id,
         tokenizer_name=tokenizer_name,
+        subfolder=subfolder,
         base_on_hub=is_hub_id(config.base_model_name_or_path),
         evaluation=_evaluation_facts(evaluation) if evaluation is not None else None,
     )

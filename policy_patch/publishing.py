@@ -26,12 +26,14 @@ def patch_card(
     license: str | None = None,
     dataset_id: str | None = None,
     task_id: str = "default",
+    subfolder: str | None = None,
 ) -> str:
     """Return the model card that [`push_patch`] would give to a new repository. Arguments as there.
 
     `task_id` is not on the card.
     """
-    return model_card(config, evaluation, repo_id=repo_id, tags=tags, license=license, dataset_id=dataset_id)
+    about = {"tags": tags, "license": license, "dataset_id": dataset_id, "subfolder": subfolder}
+    return model_card(config, evaluation, repo_id=repo_id, **about)
 
 
 def report_files(
@@ -88,5 +90,7 @@ def push_patch(
         PublishConflictError, HubError: as [`~policy_patch.hub_push.publish`].
     """
     files = {**files, **report_files(repo_id, config, evaluation, dataset_id=dataset_id, task_id=task_id)}
-    card = patch_card(repo_id, config, evaluation=evaluation, tags=tags, license=license, dataset_id=dataset_id)
-    return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options or PushOptions())
+    options = options or PushOptions()
+    about = {"tags": tags, "license": license, "dataset_id": dataset_id, "subfolder": options.subfolder}
+    card = patch_card(repo_id, config, evaluation=evaluation, **about)
+    return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options)

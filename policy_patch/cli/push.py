@@ -68,7 +68,7 @@ def run(args: Any) -> int:
         )
     about = {"evaluation": evaluation, **{key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}}
     if args.dry_run:
-        card = patch_card(args.repo_id, config, **about)
+        card = patch_card(args.repo_id, config, subfolder=args.subfolder, **about)
         where = {"dataset_id": args.dataset_id, "task_id": args.task_id}
         files |= report_files(args.repo_id, config, evaluation, **where) | {CARD_NAME: card.encode()}
         sizes = {name: len(content) for name, content in files.items()}

@@ -5,7 +5,7 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from policy_patch import PolicyPatchModel
-from policy_patch.hub import published_versions, split_id
+from policy_patch.hub import HubOptions, locate_patch, published_versions, split_id
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
 from tests.tiny_models import tiny_model
 
@@ -96,6 +96,10 @@ def test_a_subfolder(hub, base, ids):
     other.push_to_hub(REPO, subfolder="bias/gender")
     assert same(one, PolicyPatchModel.from_pretrained(tiny_model("llama"), REPO, subfolder="toxicity"), ids)
     assert same(other, PolicyPatchModel.from_pretrained(tiny_model("llama"), REPO, subfolder="bias/gender"), ids)
+    card = (
+        locate_patch(REPO, HubOptions(subfolder="toxicity"), optional=["README.md"]).folder / "README.md"
+    ).read_text()
+    assert f'from_pretrained(base, "{REPO}", subfolder="toxicity")' in card and "@v" not in card
     assert published_versions(REPO) == {}, "a version of the repository would not say of which patch"
 
 
