@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
+from types import MethodType
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -38,6 +40,7 @@ def check_trl_version() -> None:
 
 check_trl_version()
 
+import torch  # noqa: E402  (after the version check, so that its message comes first)
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
 from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
@@ -45,6 +48,9 @@ from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
 from policy_patch.training.progress import TrainingProgress  # noqa: E402
+
+
+IGNORED = -100  # the label of a position that is not scored, in transformers and TRL
 
 
 class PatchTrainerMixin:
@@ -60,6 +66,7 @@ class PatchTrainerMixin:
             kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL gives it a padding token, in place
         with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
+        score_labels_only(self.model)
         self.remove_callback(PrinterCallback)  # prints every log entry to stdout
         if self.pop_callback(ProgressCallback) is not None:  # so does this one, beside its bar
             self.add_callback(TrainingProgress)
@@ -122,6 +129,46 @@ def trained_patch_name(model: Any) -> str:
             f"{names}. Load a patch to train it further with `is_trainable=True`."
         )
     return names[0]
+
+
+def score_labels_only(model: nn.Module) -> None:
+    """Make TRL's fused head, which `model` has got, project the positions that have a label, and no others.
+
+    TRL 1.16 does so itself where it has Triton. Elsewhere it projects every position to spare accelerators that
+    compile a graph for each shape, and so the whole prompt runs through the head to be thrown away.
+    """
+    fused = model.forward.__func__
+
+    @wraps(type(model).forward)
+    def forward(self: nn.Module, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        labels = kwargs.get("labels")
+        wanted = labels is not None and kwargs.get("shift_labels") is None and labels.device.type == "cpu"
+        mask = labels[:, 1:] != IGNORED if fused_lm_head and wanted else None  # (batch, length - 1)
+        if mask is None or not mask.any():
+            return fused(self, *args, fused_lm_head=fused_lm_head, **kwargs)
+        kwargs.update(labels=None, shift_labels=labels[:, 1:][mask].unsqueeze(0))  # (1, labelled positions)
+        output = fused(_OnlyLabelled(self, mask), *args, fused_lm_head=True, **kwargs)
+        for name, values in output.items():
+            if isinstance(values, torch.Tensor) and values.ndim == 2:  # (1, labelled positions)
+                output[name] = values.new_zeros(mask.shape).masked_scatter(mask, values)
+        return output
+
+    model.forward = MethodType(forward, model)
+
+
+class _OnlyLabelled:
+    """A model whose backbone gives out the hidden states of the labelled positions alone, `(1, positions, hidden)`."""
+
+    def __init__(self, model: nn.Module, mask: torch.Tensor) -> None:
+        self._model, self._mask = model, mask
+
+    def base_model(self, *args: Any, **kwargs: Any) -> Any:
+        output = self._model.base_model(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state[:, :-1][self._mask].unsqueeze(0)
+        return output
+
+    def __getattr__(self, name: str) -> Any:  # the head, and on mixtures the number of experts
+        return getattr(self._model, name)
 
 
 def drop_fused_head(model: nn.Module) -> None:

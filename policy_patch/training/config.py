@@ -80,6 +80,10 @@ class PolicyPatchDPOConfig(DPOConfig):
         reference (`"sft"`, `"base"` or `"teacher"`, *optional*, defaults to `"sft"`):
             DPO's reference policy: the patch as it is when the stage starts, the base, or the teacher (the paper's
             choice). None of them keeps a second copy of the base in memory; the teacher is asked once, beforehand.
+        precompute_ref_log_probs (`bool`, *optional*):
+            Ask the reference once, before training, rather than at each step. By default so where training sees every
+            row at least once, since that is cheaper then, and always for `reference="teacher"`. Afterwards `evaluate`
+            takes no other dataset.
         learning_rate (`float`, *optional*, defaults to `5e-3`):
             Half of the SFT stage's.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
@@ -87,6 +91,7 @@ class PolicyPatchDPOConfig(DPOConfig):
     """
 
     reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
+    precompute_ref_log_probs: bool | None = None
     learning_rate: float = 5e-3
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05

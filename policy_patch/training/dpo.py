@@ -3,13 +3,20 @@
 The reference policy never costs a second copy of the base: see `reference_model`.
 """
 
+from copy import copy
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from policy_patch.errors import TrainingError
 from policy_patch.model import PolicyPatchModel
-from policy_patch.training._trl import PatchTrainerMixin, drop_fused_head, settings_restored, trained_patch_name
+from policy_patch.training._trl import (
+    PatchTrainerMixin,
+    drop_fused_head,
+    score_labels_only,
+    settings_restored,
+    trained_patch_name,
+)
 from policy_patch.training.config import PolicyPatchDPOConfig
 from policy_patch.training.dataset import FINISHED, as_dataset, check_rows, without_eos_after_unfinished
 
@@ -50,6 +57,9 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         trained_patch_name(model)  # before the reference is made of it
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("prompt", "chosen", "rejected"))
+        if args.precompute_ref_log_probs is None:
+            args = copy(args)
+            args.precompute_ref_log_probs = sees_every_row(args, len(train_dataset))
         with settings_restored(model):
             reference = reference_model(model, args, teacher)
             with settings_restored(reference):
@@ -61,6 +71,8 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
                     eval_dataset=eval_dataset,
                     **kwargs,
                 )
+        if self.ref_model is not None:
+            score_labels_only(self.accelerator.unwrap_model(self.ref_model))
         if args.precompute_ref_log_probs:  # done by now: the reference need not stay in memory
             self.release_reference()
 
@@ -78,10 +90,27 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         if isinstance(reference, PolicyPatchModel):
             reference.unload()
 
+    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+        reference = self.accelerator.unwrap_model(self.ref_model)
+        score_labels_only(reference)
+        if isinstance(reference, PolicyPatchModel):
+            # TRL keeps the figures under a hash of the weights alone; where the vectors stand matters as well.
+            stack = [(name, reference.patch_config[name].placement) for name in reference.active_patches]
+            self._precompute_model_hash = f"{self._precompute_model_hash} behind {stack}"
+        return super()._precompute_ref_logps(*args, **kwargs)
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         dataset = super()._prepare_dataset(dataset, *args, **kwargs)
         columns = {FINISHED[name]: [f"{name}_ids"] for name in ("chosen", "rejected")}
         return without_eos_after_unfinished(dataset, columns, self._tokenizer.eos_token_id)
+
+
+def sees_every_row(args: PolicyPatchDPOConfig, num_rows: int) -> bool:
+    """Whether training of `num_rows` rows comes to an end no sooner than after one epoch."""
+    if args.max_steps <= 0:
+        return args.num_train_epochs >= 1
+    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return args.max_steps * rows_per_step >= num_rows
 
 
 def reference_model(

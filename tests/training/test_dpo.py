@@ -176,6 +176,29 @@ def test_precomputed_numbers_of_other_vectors_are_not_reused(tmp_path):
         assert train(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
 
 
+def test_precomputed_numbers_of_another_placement_are_not_reused(tmp_path):
+    pairs = preference_pairs()
+    pairs.save_to_disk(tmp_path / "pairs")
+    from datasets import load_from_disk
+
+    for placement in ("after_bos", "before_bos"):
+        data = load_from_disk(tmp_path / "pairs")
+        model = patched(placement=placement)
+        trainer = dpo_trainer(model, tmp_path, data, precompute_ref_log_probs=True, max_steps=1)
+        assert train(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "beforehand"),
+    [({"max_steps": 6}, True), ({"max_steps": 5}, False), ({"max_steps": -1, "num_train_epochs": 1}, True)],
+)
+def test_the_reference_is_asked_beforehand_where_every_row_is_seen(settings, beforehand, tmp_path):
+    trainer = dpo_trainer(patched(), tmp_path, preference_pairs(12), **settings)  # two rows a step
+    assert trainer.precompute_ref_logps is beforehand
+    assert (trainer.ref_model is None) is beforehand
+    assert train(trainer)[0] == pytest.approx(LN_2, abs=1e-6)
+
+
 def test_the_whole_stack_is_the_reference_and_its_trainable_patch_is_trained(tmp_path):
     model = patched()
     model.add_patch("frozen", PolicyPatchConfig(num_virtual_tokens=3, init="random", init_seed=5))
