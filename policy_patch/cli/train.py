@@ -85,7 +85,8 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
     stages = {name: {"disable_tqdm": True, **dict(args[name])} for name in ("sft", "dpo")}
     settings = PolicyPatchTrainingConfig(output_dir=args.output_dir, **stages, seed=args.seed)
     base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
-    needs_teacher = args.teacher and (not args.data.pairs or stages["dpo"].get("reference") == "teacher")
+    trains_on_teacher = stages["dpo"].get("reference") == "teacher" or stages["sft"].get("kl_weight")
+    needs_teacher = args.teacher and (not args.data.pairs or trains_on_teacher)
     teacher, teacher_tokenizer = (
         load_model(args.teacher, device=args.device, dtype=args.dtype) if needs_teacher else (None, None)
     )
@@ -96,7 +97,7 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
         settings,
         pairs,
         processing_class=tokenizer,
-        teacher=teacher if stages["dpo"].get("reference") == "teacher" else None,
+        teacher=teacher if trains_on_teacher else None,
         callbacks=[progress],
     )
     try:

@@ -41,14 +41,17 @@ def check_trl_version() -> None:
 check_trl_version()
 
 import torch  # noqa: E402  (after the version check, so that its message comes first)
+from accelerate.utils import save_fsdp_optimizer  # noqa: E402
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
 from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
 from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
+from transformers.trainer import SCHEDULER_NAME  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
+from policy_patch.training.norm_limit import NormLimit, mean_embedding_norm  # noqa: E402
+from policy_patch.training.processes import save_patch  # noqa: E402
 from policy_patch.training.progress import TrainingProgress  # noqa: E402
-
 
 IGNORED = -100  # the label of a position that is not scored, in transformers and TRL
 
@@ -67,6 +70,9 @@ class PatchTrainerMixin:
         with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
         score_labels_only(self.model)
+        if getattr(self.args, "max_vector_norm", None):
+            limit = self.args.max_vector_norm * mean_embedding_norm(self.model.get_input_embeddings())
+            self.add_callback(NormLimit(self.model.patches[self.patch_name], limit))
         self.remove_callback(PrinterCallback)  # prints every log entry to stdout
         if self.pop_callback(ProgressCallback) is not None:  # so does this one, beside its bar
             self.add_callback(TrainingProgress)
@@ -94,11 +100,29 @@ class PatchTrainerMixin:
             )
         return result
 
+    def note(self, mode: str, **figures: torch.Tensor) -> None:
+        """Add figures of one batch to what is averaged for the next log entry of `mode`, "train" or "eval"."""
+        for name, value in figures.items():
+            self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
+
     # Saving and resuming. Upstream writes the whole base, dies on tied weights, and refuses folders without its names.
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the patch. Upstream first gathers the whole base where that is sharded."""
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(output_dir or self.args.output_dir, patch_name=self.patch_name)
+        save_patch(model, self.patch_name, output_dir or self.args.output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Upstream writes the whole base beside the optimizer.
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _, vectors = read_patch_folder(resume_from_checkpoint)

@@ -35,6 +35,11 @@ def _before_checks(config: Any) -> None:
 
 
 def _after_checks(config: Any) -> None:
+    if config.max_vector_norm is not None and not config.max_vector_norm > 0:
+        raise ConfigError(
+            f"`max_vector_norm={config.max_vector_norm}`: expected a number above 0, in multiples of the mean norm of "
+            "the base's token embeddings, or None for no limit."
+        )
     for name in ("packing", "padding_free"):
         if getattr(config, name, False):
             raise ConfigError(f"`{name}=True` joins texts to one row; each text needs the patch in front of it.")
@@ -50,12 +55,20 @@ class PolicyPatchSFTConfig(SFTConfig):
     """Settings of the SFT stage: TRL's `SFTConfig` with the defaults below.
 
     Args:
+        kl_weight (`float`, *optional*, defaults to `0.0`):
+            Part of the loss that is the KL divergence from the teacher's next-token distribution, 0 to 1; the rest is
+            cross-entropy. Above 0 the trainer needs the teacher, which then runs at each step.
+        max_vector_norm (`float`, *optional*):
+            Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
+            by default.
         learning_rate (`float`, *optional*, defaults to `1e-2`):
             A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Throws caches away, and with them the shared prefix; switch it on when memory is short.
     """
 
+    kl_weight: float = field(default=0.0, metadata={"help": "Part of KL to the teacher in the loss, 0 to 1."})
+    max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
     learning_rate: float = 1e-2
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
@@ -68,6 +81,8 @@ class PolicyPatchSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         _before_checks(self)
+        if not 0 <= self.kl_weight <= 1:
+            raise ConfigError(f"`kl_weight={self.kl_weight}`: expected a number from 0 to 1.")
         super().__post_init__()
         _after_checks(self)
 
@@ -80,6 +95,9 @@ class PolicyPatchDPOConfig(DPOConfig):
         reference (`"sft"`, `"base"` or `"teacher"`, *optional*, defaults to `"sft"`):
             DPO's reference policy: the patch as it is when the stage starts, the base, or the teacher (the paper's
             choice). None of them keeps a second copy of the base in memory; the teacher is asked once, beforehand.
+        max_vector_norm (`float`, *optional*):
+            Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
+            by default.
         precompute_ref_log_probs (`bool`, *optional*):
             Ask the reference once, before training, rather than at each step. By default so where training sees every
             row at least once, since that is cheaper then, and always for `reference="teacher"`. Afterwards `evaluate`
@@ -91,6 +109,7 @@ class PolicyPatchDPOConfig(DPOConfig):
     """
 
     reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
+    max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
     precompute_ref_log_probs: bool | None = None
     learning_rate: float = 5e-3
     lr_scheduler_type: str = "cosine"

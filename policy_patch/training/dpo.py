@@ -6,6 +6,9 @@ The reference policy never costs a second copy of the base: see `reference_model
 from copy import copy
 from typing import Any
 
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from policy_patch.errors import TrainingError
@@ -90,14 +93,23 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         if isinstance(reference, PolicyPatchModel):
             reference.unload()
 
-    def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         reference = self.accelerator.unwrap_model(self.ref_model)
         score_labels_only(reference)
         if isinstance(reference, PolicyPatchModel):
             # TRL keeps the figures under a hash of the weights alone; where the vectors stand matters as well.
             stack = [(name, reference.patch_config[name].placement) for name in reference.active_patches]
             self._precompute_model_hash = f"{self._precompute_model_hash} behind {stack}"
-        return super()._precompute_ref_logps(*args, **kwargs)
+        if not isinstance(dataset, Dataset) or dataset.cache_files:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        # TRL lets the main process write a file for all; for rows in memory each would look for another one.
+        loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
+        found = [
+            self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.ref_model, rows)) for rows in loader
+        ]
+        for column, parts in zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*found)):
+            dataset = dataset.add_column(column, torch.cat(parts).float().cpu().numpy())
+        return dataset
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         dataset = super()._prepare_dataset(dataset, *args, **kwargs)
@@ -131,13 +143,18 @@ def reference_model(
     return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(model.get_base_model())
 
 
-def check_teacher(model: PolicyPatchModel, teacher: PreTrainedModel | None) -> None:
-    """Raise `TrainingError` unless `teacher` can be DPO's reference policy for a patch on the base of `model`."""
+def check_teacher(
+    model: PolicyPatchModel,
+    teacher: PreTrainedModel | None,
+    wanted_by: str = '`reference="teacher"`',
+    instead: str = '`reference="sft"` or "base"',
+) -> None:
+    """Raise `TrainingError` unless the probabilities of `teacher` can be compared with those of the base of `model`."""
     if teacher is None:
-        raise TrainingError('`reference="teacher"` needs `teacher=`. Give it, or use "sft" or "base".')
+        raise TrainingError(f"{wanted_by} needs `teacher=`. Give it, or use {instead}.")
     sizes = [m.get_input_embeddings().weight.shape[0] for m in (model.get_base_model(), teacher)]
     if sizes[0] != sizes[1]:
         raise TrainingError(
-            f'`reference="teacher"` compares probabilities token by token, so both need one vocabulary; the base '
-            f'has {sizes[0]} tokens and the teacher {sizes[1]}. Use `reference="sft"` or "base".'
+            f"{wanted_by} compares probabilities token by token, so both need one vocabulary; the base has {sizes[0]} "
+            f"tokens and the teacher {sizes[1]}. Use {instead}."
         )

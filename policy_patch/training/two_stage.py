@@ -59,7 +59,7 @@ class PolicyPatchTrainer:
         processing_class ([`~transformers.PreTrainedTokenizerBase`]):
             The base's tokenizer.
         teacher ([`~transformers.PreTrainedModel`], *optional*):
-            Needed for `dpo.reference="teacher"` only.
+            Needed for `dpo.reference="teacher"` and for `sft.kl_weight` above 0 only.
         callbacks (`Sequence[TrainerCallback]`, *optional*):
             Callbacks of both stages' trainers.
 
@@ -93,6 +93,8 @@ class PolicyPatchTrainer:
             args.stage(stage)  # unknown keys and impossible values are found before hours of training, not between
         if args.runs("dpo") and args.dpo.get("reference") == "teacher":
             check_teacher(model, teacher)
+        if args.runs("sft") and args.sft.get("kl_weight"):
+            check_teacher(model, teacher, f"`sft.kl_weight={args.sft['kl_weight']}`", "`sft.kl_weight=0`")
         self.model = model
         self.args = args
         self.train_dataset = train_dataset
@@ -118,7 +120,7 @@ class PolicyPatchTrainer:
 
     def train_sft(self) -> list[dict[str, Any]]:
         """Run the first stage: SFT on the chosen answers. Returns the log entries."""
-        return self._run("sft", PolicyPatchSFTTrainer)
+        return self._run("sft", PolicyPatchSFTTrainer, teacher=self.teacher)
 
     def train_dpo(self) -> list[dict[str, Any]]:
         """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries.

@@ -56,7 +56,7 @@ def sft_trainer(model: PolicyPatchModel, folder: Path | str, pairs: Dataset | No
     """Return our SFT trainer with `quick` settings."""
     from policy_patch.training import PolicyPatchSFTConfig, PolicyPatchSFTTrainer
 
-    more = {name: changes.pop(name) for name in ("callbacks", "eval_dataset") if name in changes}
+    more = {name: changes.pop(name) for name in ("callbacks", "eval_dataset", "teacher") if name in changes}
     args = PolicyPatchSFTConfig(**quick(folder, **changes))
     pairs = preference_pairs() if pairs is None else pairs
     return PolicyPatchSFTTrainer(model, args, train_dataset=pairs, processing_class=tiny_tokenizer(), **more)
