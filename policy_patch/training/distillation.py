@@ -1,4 +1,4 @@
-"""The first stage's other loss: the divergence from the teacher's distribution of each token, not only of the one drawn.
+"""The first stage's other loss: the divergence from the teacher's whole distribution of each next token.
 
 How the trainer comes by the logits is the business of `sft.py`.
 """
