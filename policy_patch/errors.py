@@ -84,6 +84,10 @@ class TrainingError(PolicyPatchError, RuntimeError):
     """Raised when a training stage cannot start or go on."""
 
 
+class CheckpointSaveError(PolicyPatchError, OSError):
+    """Raised when a checkpoint, a log or a finished stage cannot be written; what was there before is intact."""
+
+
 class EvaluationError(PolicyPatchError, ValueError):
     """Raised when an evaluation is asked for something it cannot measure."""
 

@@ -5,6 +5,7 @@ to TRL 1.16 by `tests/training/test_trl_contract.py`; widen the range when those
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,7 +16,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from policy_patch.errors import MissingExtraError, TrainingError
+from policy_patch.errors import CheckpointSaveError, MissingExtraError, TrainingError
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY
@@ -44,8 +45,9 @@ import torch  # noqa: E402  (after the version check, so that its message comes 
 from accelerate.utils import save_fsdp_optimizer  # noqa: E402
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
 from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
-from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
 from transformers.trainer import SCHEDULER_NAME  # noqa: E402
+from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
@@ -123,6 +125,20 @@ class PatchTrainerMixin:
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            folder = os.path.join(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # half a checkpoint helps nobody, and takes room
+            intact = last_checkpoint(self.args.output_dir)
+            raise CheckpointSaveError(
+                f"Cannot save the checkpoint `{folder}`: {str(error).splitlines()[0]} "
+                + (f"The last good one, `{intact}`, is intact. " if intact else "There is no earlier one. ")
+                + "Free some space or mend the folder, and run the same command again: it goes on from there."
+            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _, vectors = read_patch_folder(resume_from_checkpoint)
@@ -228,7 +244,6 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
     The trainer's state is the last file of a checkpoint, so one that was cut short is passed over.
     """
     from transformers.trainer_callback import TrainerState
-    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
     found = []
     if os.path.isdir(folder):

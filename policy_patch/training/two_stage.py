@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
-from policy_patch.errors import PatchNotFoundError, TrainingError
+from policy_patch.errors import CheckpointSaveError, PatchNotFoundError, TrainingError
 from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
@@ -201,7 +201,6 @@ class PolicyPatchTrainer:
                     "folder, or repeat the settings to go on with its run."
                 )
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write_json(path, run)
 
 
@@ -212,4 +211,11 @@ def _read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_json(path: Path, values: Any) -> None:
-    write_whole(path, (json.dumps(values, indent=1) + "\n").encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(values, indent=1) + "\n").encode())
+    except OSError as error:
+        raise CheckpointSaveError(
+            f"Cannot write `{path}`: {error}. What was there before is intact; free some space or give another "
+            "`output_dir`, and run the same command again."
+        ) from error
