@@ -4,12 +4,12 @@
     python benchmarks/training.py --device cuda --preset llama2-7b --batch_size 8 --output runs/training-7b.json
 
 Both get the same random base, the same batches and the same vectors (`placement="before_bos"`, PEFT's), through TRL's
-own trainers: PEFT's PromptTuning in `SFTTrainer` and `DPOTrainer`, ours in the classes that derive from them. A step is
-forward, backward and AdamW. The two take turns, in random order; a ratio is of two neighbouring steps, and the table has
-the median over them with quartiles in brackets. Memory is that of a process that runs one of the two, above what it had
-before its first step. `DPO, each step` asks the reference (the vectors as they were) at each step; `DPO, once`
-beforehand, which is this package's default where every row is seen. Every row of a batch has the same number of real
-tokens, the first half of them prompt, so nothing is padded.
+own trainers: PEFT's PromptTuning in `SFTTrainer` and `DPOTrainer`, ours in the classes that derive from them. A step
+is forward, backward and AdamW. The two take turns, in random order; a ratio is of two neighbouring steps, and the
+table has the median over them with quartiles in brackets. Memory is that of a process that runs one of the two, above
+what it had before its first step. `DPO, each step` asks the reference (the vectors as they were) at each step;
+`DPO, once` beforehand, which is this package's default where every row is seen. Every row of a batch has the same
+number of real tokens, the first half of them prompt, so nothing is padded.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1536}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 PRESETS = {
-    # The shape on which the design's prototype was measured.
-    "small": ({"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1536}, "float32"),
+    "small": (SMALL, "float32"),
+    "small-vocabulary": ({**SMALL, "vocab_size": 2048}, "float32"),  # where the head weighs next to nothing
     "llama2-7b": ({}, "bfloat16"),  # LlamaConfig's own defaults are that shape; the weights are random
-    "tiny": ({"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}, "float32"),
-}  # fmt: skip
+    "tiny": (TINY, "float32"),
+}
 WORK = {"SFT": ("sft", False), "DPO, each step": ("dpo", False), "DPO, once": ("dpo", True)}
 SYSTEMS = ("policy-patch", "PEFT + TRL")
 
@@ -169,10 +171,11 @@ def batches(args: argparse.Namespace, work: str, tokens: int, count: int) -> lis
     """Return batches of rows of `tokens` real tokens, BOS first, as TRL's collators make them; half is prompt."""
     stage, _ = WORK[work]
     rows = args.batch_size * (2 if stage == "dpo" else 1)  # chosen answers, then rejected ones
+    vocabulary = LlamaConfig(**PRESETS[args.preset][0]).vocab_size
     generator = torch.Generator().manual_seed(tokens)
     made = []
     for _ in range(count):
-        ids = torch.randint(3, 32000, (rows, tokens), generator=generator)
+        ids = torch.randint(3, vocabulary, (rows, tokens), generator=generator)
         ids[:, 0] = LlamaConfig().bos_token_id
         half = tokens // 2
         if stage == "dpo":
@@ -231,7 +234,8 @@ def memory(args: argparse.Namespace, system: str, work: str, tokens: str) -> dic
 def memory_in_own_process(args: argparse.Namespace, system: str, work: str, tokens: int) -> dict[str, float]:
     command = [
         sys.executable, __file__, "--memory_of", system, work, str(tokens), "--preset", args.preset, "--device",
-        args.device, "--batch_size", str(args.batch_size), "--vectors", str(args.vectors), "--threads", str(args.threads),
+        args.device, "--batch_size", str(args.batch_size), "--vectors", str(args.vectors),
+        "--threads", str(args.threads),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -275,8 +279,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def markdown(results: list[dict]) -> str:
     lines = [
-        "| work | real tokens a row | ours, tokens/s | PEFT + TRL, tokens/s | times as fast | memory of a step, of theirs "
-        "| whole process, of theirs | largest difference of losses |",
+        "| work | real tokens a row | ours, tokens/s | PEFT + TRL, tokens/s | times as fast | memory of a step, of "
+        "theirs | whole process, of theirs | largest difference of losses |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in results:
