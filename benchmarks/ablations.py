@@ -13,6 +13,7 @@ picture of what is there.
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from over_seeds import figure
 
-from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.atomic import write_whole
 from policy_patch.cli.models import load_model, prompts_of
 from policy_patch.data import build_preference_pairs, sample_completions
@@ -75,6 +76,10 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "norm": {
         "norm limit 1": {"sft": {"max_vector_norm": 1.0}, "dpo": {"max_vector_norm": 1.0}},
         "norm limit 2": {"sft": {"max_vector_norm": 2.0}, "dpo": {"max_vector_norm": 2.0}},
+    },
+    "continue": {
+        "half the pairs": {"pairs": {"first": 0.5}},
+        "half the pairs, then continued on the rest": {"pairs": {"first": 0.5, "then_rest": True}},
     },
     "placement": {"placement before_bos": {"patch": {"placement": "before_bos"}}},
 }  # fmt: skip
@@ -143,7 +148,13 @@ def run_seed(
         if name in ("base", "teacher"):
             figures = measure(base if name == "base" else teacher)
         else:
-            model = train(setting, choices[name], base, teacher, tokenizer, pairs, folder, seed)
+            part = choices[name].get("pairs", {})
+            cut = round(len(pairs) * part.get("first", 1))
+            model = train(setting, choices[name], base, teacher, tokenizer, pairs.select(range(cut)), folder, seed)
+            if part.get("then_rest"):
+                model = go_on(
+                    setting, model, base, teacher, tokenizer, pairs.select(range(cut, len(pairs))), folder, seed
+                )
             trained = time.monotonic()
             figures = {"pairs": len(pairs), **measure(model), "training_seconds": trained - start}
             model.unload()
@@ -152,20 +163,31 @@ def run_seed(
         save()
 
 
-def train(setting: dict, choice: dict, base, teacher, tokenizer, pairs, folder: Path, seed: int):
-    """Return a new patch on `base`, trained by the stages of the choice."""
+def go_on(setting: dict, model, base, teacher, tokenizer, pairs, folder: Path, seed: int):
+    """Save the patch, load it as a published one that is to be trained further, and train it on other pairs."""
+    with tempfile.TemporaryDirectory() as published:
+        model.save_pretrained(published)
+        model.unload()
+        model = PolicyPatchModel.from_pretrained(base, published, is_trainable=True, tokenizer=tokenizer)
+    return train(setting, {"pairs": {"rest": True}}, base, teacher, tokenizer, pairs, folder, seed, model)
+
+
+def train(setting: dict, choice: dict, base, teacher, tokenizer, pairs, folder: Path, seed: int, model=None):
+    """Return a new patch on `base`, or that of `model`, trained by the stages of the choice."""
     quiet = {"save_strategy": "no", "logging_steps": 10, "disable_tqdm": True}
     stages = {}
     for stage in ("sft", "dpo"):
         stages[stage] = {**setting[stage], **choice.get(stage, {}), **quiet}
         stages[stage]["learning_rate"] *= stages[stage].pop("scale", 1.0)
     patch = {**setting["patch"], **choice.get("patch", {})}
-    model = get_policy_patch_model(base, PolicyPatchConfig(risk="toxicity", **patch), tokenizer)
+    if model is None:
+        model = get_policy_patch_model(base, PolicyPatchConfig(risk="toxicity", **patch), tokenizer)
     for stage, other in (("sft", "dpo"), ("dpo", "sft")):
         if stages[stage]["max_steps"] == 0:
             continue
         # A stage's folder is named by all that leads to it, so that choices which share a stage train it once.
-        key = json.dumps([patch, stages["sft"], stages["dpo"] if stage == "dpo" else None], sort_keys=True)
+        facts = [patch, choice.get("pairs"), stages["sft"], stages["dpo"] if stage == "dpo" else None]
+        key = json.dumps(facts, sort_keys=True)
         args = PolicyPatchTrainingConfig(
             output_dir=str(folder / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"), seed=seed,
             **{stage: stages[stage], other: {"max_steps": 0}},

@@ -3,8 +3,8 @@
     python benchmarks/kill_and_resume.py --trials 20
 
 The training is that of the lab's base with pairs of the lab: two short stages, a checkpoint at every fourth step. One
-run is left alone. Each trial kills its own run in the first stage, between the stages, or in the second one, in turn, at
-a moment that is drawn evenly from that part of the time; then it runs the same command until it ends, and compares.
+run is left alone. Each trial kills its own run in the first stage, between the stages, or in the second one, in turn,
+at a moment drawn evenly from that part of the time; then it runs the same command until it ends, and compares.
 """
 
 import argparse
