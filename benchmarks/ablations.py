@@ -41,11 +41,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "dpo": {"max_steps": 30, "learning_rate": 1e-3, "beta": 0.5, "reference": "sft"},
     },
     "real": {
-        "num_train_prompts": 400, "num_dev_prompts": 100, "num_samples": 10, "max_new_tokens": 24,
+        "num_train_prompts": 400, "num_dev_prompts": 60, "num_samples": 10, "max_new_tokens": 24,
         "pairs": {"max_chosen_score": 0.1, "min_margin": 0.15, "pairs_per_prompt": 4},
         "patch": {"init": "text", "num_virtual_tokens": 50},
-        "sft": {"max_steps": 100, "learning_rate": 1e-2},
-        "dpo": {"max_steps": 100, "learning_rate": 5e-3, "beta": 0.1, "reference": "sft"},
+        "sft": {"max_steps": 60, "learning_rate": 1e-2},
+        "dpo": {"max_steps": 60, "learning_rate": 5e-3, "beta": 0.1, "reference": "sft"},
     },
 }  # fmt: skip
 
@@ -94,7 +94,7 @@ def main() -> None:
     if not args.table:
         for seed in args.seeds:
             run_seed(
-                setting, seed, args.groups, results, args.output_dir / f"seed-{seed}",
+                setting, seed, choices_of(setting, args.groups, args.leave_out), results, args.output_dir / f"seed-{seed}",
                 lambda: write_whole(path, (json.dumps(results, indent=1) + "\n").encode()),
             )  # fmt: skip
     (args.output_dir / "ablations.md").write_text(markdown(results))
@@ -102,21 +102,22 @@ def main() -> None:
     print(markdown(results))
 
 
-def choices_of(setting: dict, groups: list[str]) -> dict[str, dict]:
-    """Return the choices of some groups that differ from the setting's default."""
+def choices_of(setting: dict, groups: list[str], leave_out: list[str]) -> dict[str, dict]:
+    """Return the choices of some groups that differ from the setting's default, without those to be left out."""
     chosen = {"default": {}}
     for group in groups:
         for name, change in CHOICES[group].items():
-            if any(setting[part].get(key) != value for part, values in change.items() for key, value in values.items()):
+            if name not in leave_out and any(
+                setting[part].get(key) != value for part, values in change.items() for key, value in values.items()
+            ):
                 chosen[name] = change
     return chosen
 
 
 def run_seed(
-    setting: dict, seed: int, groups: list[str], results: dict, folder: Path, save: Callable[[], None]
+    setting: dict, seed: int, choices: dict[str, dict], results: dict, folder: Path, save: Callable[[], None]
 ) -> None:
     """Add to `results[name][seed]` the figures of base, teacher and each choice that are not there yet."""
-    choices = choices_of(setting, groups)
     missing = [name for name in ("base", "teacher", *choices) if str(seed) not in results.get(name, {})]
     if not missing:
         return
@@ -287,6 +288,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--groups", nargs="+", choices=list(CHOICES), default=list(CHOICES), help="run these alone")
+    parser.add_argument("--leave_out", nargs="+", default=[], metavar="CHOICE", help="choices not to run")
     parser.add_argument("--table", action="store_true", help="run nothing; write table and picture of what is there")
     args = parser.parse_args()
     if args.setting == "real" and not args.table and None in list(given(args).values())[:4]:
