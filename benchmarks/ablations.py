@@ -93,8 +93,9 @@ def main() -> None:
     results = json.loads(path.read_text()) if path.is_file() else {}
     if not args.table:
         for seed in args.seeds:
+            choices = choices_of(setting, args.groups, args.leave_out)
             run_seed(
-                setting, seed, choices_of(setting, args.groups, args.leave_out), results, args.output_dir / f"seed-{seed}",
+                setting, seed, choices, results, args.output_dir / f"seed-{seed}",
                 lambda: write_whole(path, (json.dumps(results, indent=1) + "\n").encode()),
             )  # fmt: skip
     (args.output_dir / "ablations.md").write_text(markdown(results))
