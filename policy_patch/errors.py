@@ -80,6 +80,10 @@ class DataError(PolicyPatchError, ValueError):
     """Raised when prompts or preference pairs are empty, miss a column or hold a wrong type."""
 
 
+class EndpointError(PolicyPatchError, ConnectionError):
+    """Raised when a model that is served elsewhere cannot be asked, or does not answer as it should."""
+
+
 class TrainingError(PolicyPatchError, RuntimeError):
     """Raised when a training stage cannot start or go on."""
 

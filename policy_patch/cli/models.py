@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LAB_MODELS = ("lab:base", "lab:teacher")
+ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere, `chat:` one that only chats."
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 PROMPTS_HELP = (
     "File of prompts (.txt: one a line; .jsonl or .csv: `prompt`), or the lab's `lab:toxicity/train` and "
@@ -39,8 +40,15 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    if is_endpoint(name):
+        raise ModelLoadError(
+            f"`{name}` is served elsewhere and can only answer prompts; here its weights are needed. Give a Hub id or "
+            "a folder."
+        )
     if device is None:
         device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+        if device != "cpu" and "LOCAL_RANK" in os.environ:  # each process that a launcher started has its own
+            device = f"{device.partition(':')[0]}:{os.environ['LOCAL_RANK']}"
     if dtype == "auto" and device == "cpu":
         dtype = "float32"
     weights = dtype if dtype == "auto" else getattr(torch, dtype)
@@ -61,6 +69,25 @@ def load_model(
     return model.to(device).eval(), load_tokenizer(name, revision)
 
 
+def load_answering(name: str, *, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
+    """Return what answers prompts by that name, and its tokenizer: a model, or an endpoint, which has its own.
+
+    Raises:
+        ModelLoadError: as [`load_model`].
+        EndpointError: an endpoint without model or address in its name.
+    """
+    if not is_endpoint(name):
+        return load_model(name, device=device, dtype=dtype)
+    from policy_patch.data.endpoint import endpoint_from
+
+    return endpoint_from(name), None
+
+
+def is_endpoint(name: str) -> bool:
+    """Whether a name is of a model that is served elsewhere."""
+    return name.startswith(("openai:", "chat:"))
+
+
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a model.
 
@@ -69,6 +96,10 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
     """
     from transformers import AutoTokenizer
 
+    if name in LAB_MODELS:
+        from policy_patch.lab import load_lab_tokenizer
+
+        return load_lab_tokenizer()
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
@@ -76,8 +107,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
 
 
 def same_tokenizer(one: Any, other: Any) -> bool:
-    """Whether two tokenizers have the same vocabulary."""
-    return one is other or one.get_vocab() == other.get_vocab()
+    """Whether two tokenizers have the same vocabulary; one that is not known has none."""
+    return one is other or (one is not None and other is not None and one.get_vocab() == other.get_vocab())
 
 
 def prompts_of(spec: str) -> list[str]:

@@ -1,10 +1,11 @@
 """`policy-patch pairs`: preference pairs from a base, its safer teacher and prompts."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.cli.console import print_json, print_table, progress_bars, say
-from policy_patch.cli.models import MODEL_HELP, PROMPTS_HELP, load_model, prompts_of, same_tokenizer
+from policy_patch.cli.models import ANSWERING_HELP, MODEL_HELP, PROMPTS_HELP, load_answering, prompts_of, same_tokenizer
 
 HELP = "Sample, score and filter the preference pairs that a patch is trained on."
 DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the pairs that differ clearly.
@@ -15,7 +16,10 @@ seconds.
 Examples:
   policy-patch pairs --base lab:base --teacher lab:teacher --prompts lab:toxicity/train --output pairs.jsonl
   policy-patch pairs --base org/model --teacher org/model-v2 --prompts prompts.txt --scorer hf:org/toxicity \\
-      --output pairs.jsonl --num_samples 16 --max_chosen_score 0.1"""
+      --output pairs.jsonl --num_samples 16 --max_chosen_score 0.1
+  policy-patch pairs --base org/model --teacher openai:org/model-v2@http://localhost:8000/v1 --prompts prompts.txt \\
+      --output pairs.jsonl                        # a teacher served elsewhere; its key is in OPENAI_API_KEY
+  accelerate launch --num_processes 4 -m policy_patch.cli pairs ...   # the processes share the prompts"""
 SCORER_HELP = (
     "Who says how toxic an answer is: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any text "
     "classifier), `fitted:<file.csv>`, `lab-insults`."
@@ -24,7 +28,7 @@ SCORER_HELP = (
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
-    parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--base", type=str, required=True, help=f"{MODEL_HELP} {ANSWERING_HELP}")
     parser.add_argument("--teacher", type=str, required=True, help="The safer model; names as of `--base`.")
     parser.add_argument("--prompts", type=str, required=True, help=PROMPTS_HELP)
     parser.add_argument("--num_prompts", type=int | None, help="Use the first ones only.")
@@ -62,13 +66,15 @@ def run(args: Any) -> int:
     from policy_patch.data import save_preference_pairs
 
     prompts = prompts_of(args.prompts)[: args.num_prompts]
-    base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
-    teacher, teacher_tokenizer = load_model(args.teacher, device=args.device, dtype=args.dtype)
+    base, tokenizer = load_answering(args.base, device=args.device, dtype=args.dtype)
+    teacher, teacher_tokenizer = load_answering(args.teacher, device=args.device, dtype=args.dtype)
     pairs, counts = sample_pairs(
         base, teacher, tokenizer, teacher_tokenizer, prompts,
         scorer=args.scorer, seed=args.seed, output_dir=f"{args.output}.answers",
         **{name: args[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one writes and speaks
+        return 0
     save_preference_pairs(pairs, args.output)
     if args.json:
         print_json({"output": args.output, **counts})
@@ -94,7 +100,7 @@ def sample_pairs(
     from policy_patch.data import build_preference_pairs
     from policy_patch.evaluation import load_scorer
 
-    if same_tokenizer(tokenizer, teacher_tokenizer):
+    if tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = tokenizer
     counts: dict[str, int] = {}
     with progress_bars() as progress:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from policy_patch.data.shards import Sampling, ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
+from policy_patch.data.answering import Sampling, answering
+from policy_patch.data.shards import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
 from policy_patch.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def build_preference_pairs(
     worst on, so that few prompts go without a pair.
 
     Args:
-        base ([`~transformers.PreTrainedModel`]):
-            The model to be patched.
-        teacher ([`~transformers.PreTrainedModel`]):
+        base ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
+            The model to be patched, in this process, in an engine or served elsewhere.
+        teacher ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
             The safer model. May have another architecture and tokenizer.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The base's tokenizer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The base's tokenizer. Engines and endpoints have their own.
         prompts (`Sequence[str]`):
             What both answer. Keep the prompts of an evaluation out of it.
         scorer ([`Scorer`]):
@@ -137,7 +138,7 @@ def build_preference_pairs(
         seed=seed,
     )
     scored = scored_prompts(
-        {"teacher": (teacher, teacher_tokenizer or tokenizer), "base": (base, tokenizer)},
+        {"teacher": answering(teacher, teacher_tokenizer or tokenizer), "base": answering(base, tokenizer)},
         prompts,
         scorer,
         sampling,

@@ -110,6 +110,7 @@ def sample_answers(
     batch_size: int = 32,
     seed: int = 0,
     instruction: str | None = None,
+    occurrences: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Answer]]:
     """Sample completions of each prompt, each with whether it was finished.
@@ -145,6 +146,8 @@ def sample_answers(
             Start of all randomness.
         instruction (`str`, *optional*):
             Text put in front of every prompt, as it is: end it with its own space or line break.
+        occurrences (`Sequence[int]`, *optional*):
+            How many equal prompts stand before each one, where `prompts` are a part of more. Counted by default.
         on_progress (`Callable[[int, int], None]`, *optional*):
             Called with the number of completions done and wanted, after each batch.
 
@@ -164,7 +167,7 @@ def sample_answers(
     )
     encoded = [_encode(tokenizer, (instruction or "") + prompt) for prompt in prompts]
     encoded = _truncated(encoded, _room_for_prompt(model, max_new_tokens), tokenizer.bos_token_id)
-    keys = _keys(prompts, seed)
+    keys = _keys(prompts, seed, count_equal_before(prompts) if occurrences is None else occurrences)
     # Longest first, so that memory runs out at the start or not at all; equal lengths together need no padding.
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), index))
     sequences = [(index, sample) for index in order for sample in range(num_samples)]
@@ -252,14 +255,22 @@ def _check(
         raise DataError(f"`temperature={temperature}`: expected a number above 0; a tiny one is nearly greedy.")
 
 
-def _keys(prompts: Sequence[str], seed: int) -> list[list[int]]:
-    """Return for each prompt the numbers that seed its randomness."""
+def count_equal_before(prompts: Sequence[str]) -> list[int]:
+    """Return for each prompt how many equal ones stand before it."""
     seen: Counter[str] = Counter()
-    keys = []
+    counts = []
     for prompt in prompts:
-        digest = hashlib.sha256(f"{seed}\0{seen[prompt]}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
-        keys.append(np.frombuffer(digest, dtype="<u4").tolist())
+        counts.append(seen[prompt])
         seen[prompt] += 1
+    return counts
+
+
+def _keys(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> list[list[int]]:
+    """Return for each prompt the numbers that seed its randomness."""
+    keys = []
+    for prompt, occurrence in zip(prompts, occurrences, strict=True):
+        digest = hashlib.sha256(f"{seed}\0{occurrence}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
+        keys.append(np.frombuffer(digest, dtype="<u4").tolist())
     return keys
 
 

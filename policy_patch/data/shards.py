@@ -1,6 +1,8 @@
 """Sampled and scored answers, shard by shard on disk, so that a long run goes on where it was stopped.
 
-A shard is a JSON-lines file of some prompts with the answers of both models; nothing is filtered here.
+A shard is a JSON-lines file of some prompts with the answers of both models; nothing is filtered here. Shards are cut
+from the longest prompts to the shortest, so that equal lengths are batched together over the whole run. Several
+processes share the shards of one folder, each those of its number.
 """
 
 import hashlib
@@ -8,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +18,9 @@ import numpy as np
 from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
-from policy_patch.data.sampling import sample_answers
+from policy_patch.data.answering import Answering, Sampling
+from policy_patch.data.sampling import count_equal_before
+from policy_patch.data.workers import Workers
 from policy_patch.errors import DataError
 
 SAMPLING_NAME = "sampling.json"  # how the answers in a folder were sampled, so that others do not join them
@@ -32,18 +36,6 @@ class TextScorer(Protocol):
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return for each text a number from 0 (safe) to 1."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How answers are sampled; see [`sample_answers`]."""
-
-    num_samples: int
-    max_new_tokens: int
-    top_p: float
-    temperature: float
-    batch_size: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class ScoredPrompt:
 
 
 def scored_prompts(
-    models: Mapping[str, tuple[Any, Any]],
+    models: Mapping[str, Answering],
     prompts: Sequence[str],
     scorer: TextScorer,
     sampling: Sampling,
@@ -76,9 +68,11 @@ def scored_prompts(
 ) -> list[ScoredPrompt]:
     """Return the scored answers of both models to each prompt, from disk where they are there already.
 
+    Under `accelerate launch` each process answers its share, and all return the same.
+
     Args:
-        models (`Mapping[str, tuple]`):
-            Model and tokenizer of `"teacher"` and `"base"`.
+        models (`Mapping[str, Answering]`):
+            What answers as `"teacher"` and as `"base"`.
         prompts (`Sequence[str]`):
             At least one.
         scorer (`TextScorer`):
@@ -86,15 +80,16 @@ def scored_prompts(
         sampling (`Sampling`):
             Settings.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Folder of the shards; without one nothing is kept.
+            Folder of the shards; without one nothing is kept. Several processes need one that all of them see.
         shard_size (`int`, *optional*, defaults to `64`):
             Prompts per shard.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of answers done and wanted. By default there is a progress bar.
+            Called in the main process with the number of its answers that are done and wanted. By default there is a
+            progress bar.
 
     Raises:
-        DataError: no prompts, settings out of range, a scorer that returns no scores, a folder of other answers, or one
-            that cannot be written.
+        DataError: no prompts, settings out of range, a scorer that returns no scores, a folder of other answers, one
+            that cannot be written, or several processes without one.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise DataError("`prompts` has to be a list of texts.")
@@ -102,50 +97,85 @@ def scored_prompts(
         raise DataError("`prompts` is empty: there is nothing to answer.")
     if shard_size < 1:
         raise DataError(f"`shard_size={shard_size}`: expected at least 1.")
+    workers = Workers.of_this_launch()
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
-        _claim(folder, _identity(models, prompts, scorer, sampling, shard_size))
+        identity = _identity(models, prompts, scorer, sampling, shard_size)
+        workers.main_first(lambda: _claim(folder, identity))
+    elif workers.count > 1:
+        raise DataError(
+            f"{workers.count} processes share the prompts over a folder. Give `output_dir`, one that all of them see."
+        )
+    shards = _shards(prompts, shard_size)
+    mine = [shard for shard in shards if shard.number % workers.count == workers.index]
     per_prompt = sampling.num_samples * len(models)
-    total = len(prompts) * per_prompt
-    scored: list[ScoredPrompt] = []
-    with _progress_bar(total) if on_progress is None else nullcontext(on_progress) as progress:
-        for number, start in enumerate(range(0, len(prompts), shard_size)):
-            batch = list(prompts[start : start + shard_size])
-            path = None if folder is None else folder / f"shard-{number:05d}.jsonl"
-            shard = _read_shard(path, batch) if path is not None else None
-            if shard is None:
-                done = len(scored) * per_prompt
-                shard = _answer(models, batch, scorer, sampling, lambda more, done=done: progress(done + more, total))
-                if path is not None:
-                    _write(path, "".join(json.dumps(asdict(entry)) + "\n" for entry in shard))
-            scored += shard
-            progress(len(scored) * per_prompt, total)
-    return scored
+    total, done = per_prompt * sum(len(shard.prompts) for shard in mine), 0
+    found: dict[int, list[ScoredPrompt]] = {}
+    with _progress_of(on_progress, total) if workers.index == 0 else nullcontext(_silent) as progress:
+        for shard in mine:
+            entries = _read_shard(folder, shard)
+            if entries is None:
+                entries = _answer(models, shard, scorer, sampling, lambda more, done=done: progress(done + more, total))
+                if folder is not None:
+                    _write(shard.path(folder), "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+            found[shard.number] = entries
+            done += per_prompt * len(entries)
+            progress(done, total)
+    for shard in shards:
+        if shard.number not in found:
+            found[shard.number] = workers.wait_for(lambda shard=shard: _read_shard(folder, shard))
+    scored = {index: entry for shard in shards for index, entry in zip(shard.indices, found[shard.number], strict=True)}
+    return [scored[index] for index in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Some of the prompts: where they stand in the run, and how many equal ones stand before each."""
+
+    number: int
+    indices: list[int]
+    prompts: list[str]
+    occurrences: list[int]
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"shard-{self.number:05d}.jsonl"
+
+
+def _shards(prompts: Sequence[str], shard_size: int) -> list[_Shard]:
+    """Cut the run into shards, the longest prompts first: memory runs out at the start or not at all."""
+    occurrences = count_equal_before(prompts)
+    # Characters, since a model that is served elsewhere does not show its tokens.
+    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    shards = []
+    for number, start in enumerate(range(0, len(prompts), shard_size)):
+        indices = order[start : start + shard_size]
+        shards.append(
+            _Shard(number, indices, [prompts[index] for index in indices], [occurrences[index] for index in indices])
+        )
+    return shards
 
 
 def _answer(
-    models: Mapping[str, tuple[Any, Any]],
-    prompts: list[str],
+    models: Mapping[str, Answering],
+    shard: _Shard,
     scorer: TextScorer,
     sampling: Sampling,
     on_more: Callable[[int], None],
 ) -> list[ScoredPrompt]:
     """Return the scored answers to the prompts of one shard."""
     answers = {}
-    for number, (name, (model, tokenizer)) in enumerate(models.items()):
-        settings = asdict(sampling)
-        settings["seed"] = len(models) * sampling.seed + number  # their answers have to be independent
-        before = number * len(prompts) * sampling.num_samples
-        rows = sample_answers(
-            model,
-            tokenizer,
-            prompts,
-            **settings,
+    for number, (name, model) in enumerate(models.items()):
+        own = replace(sampling, seed=len(models) * sampling.seed + number)  # their answers have to be independent
+        before = number * len(shard.prompts) * sampling.num_samples
+        rows = model.answer(
+            shard.prompts,
+            own,
+            occurrences=shard.occurrences,
             on_progress=lambda done, total, before=before: on_more(before + done),
         )
         scores = iter(_scores(scorer, [answer.text for row in rows for answer in row]))
         answers[name] = [[ScoredAnswer(a.text, a.finished, next(scores)) for a in row] for row in rows]
-    return [ScoredPrompt(prompt, *both) for prompt, *both in zip(prompts, answers["teacher"], answers["base"])]
+    return [ScoredPrompt(prompt, *both) for prompt, *both in zip(shard.prompts, answers["teacher"], answers["base"])]
 
 
 def _scores(scorer: TextScorer, texts: list[str]) -> list[float]:
@@ -162,24 +192,19 @@ def _scores(scorer: TextScorer, texts: list[str]) -> list[float]:
 
 
 def _identity(
-    models: Mapping[str, tuple[Any, Any]], prompts: Sequence[str], scorer: TextScorer, sampling: Sampling, shard: int
+    models: Mapping[str, Answering], prompts: Sequence[str], scorer: TextScorer, sampling: Sampling, shard: int
 ) -> dict[str, Any]:
     """Return what decides which answers are sampled; batches do not."""
     settings = {name: value for name, value in asdict(sampling).items() if name != "batch_size"}
     return {
-        **{name: _name_of(model) for name, (model, _) in models.items()},
+        **{name: model.name for name, model in models.items()},
         "scorer": scorer.name,
         **settings,
         "num_prompts": len(prompts),
         "prompts_sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
         "shard_size": shard,
+        "order": "longest first",  # folders of an earlier version have another one, and none here
     }
-
-
-def _name_of(model: Any) -> str:
-    """Return the name of a model and a few bytes of the hash of its first embeddings, which other weights change."""
-    rows = model.get_input_embeddings().weight[:64].detach().float().cpu().numpy()
-    return f"{model.config._name_or_path or type(model).__name__} {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}"
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -199,18 +224,20 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _read_shard(path: Path, prompts: list[str]) -> list[ScoredPrompt] | None:
-    """Return the entries of a shard, or None if it is not there or does not belong to `prompts`."""
+def _read_shard(folder: Path | None, shard: _Shard) -> list[ScoredPrompt] | None:
+    """Return the entries of a shard, or None if it is not there or does not belong to its prompts."""
+    if folder is None:
+        return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = shard.path(folder).read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
-        shard = [
+        found = [
             ScoredPrompt(e["prompt"], *([ScoredAnswer(**answer) for answer in e[name]] for name in ("teacher", "base")))
             for e in entries
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return shard if [entry.prompt for entry in shard] == prompts else None
+    return found if [entry.prompt for entry in found] == shard.prompts else None
 
 
 def _write(path: Path, text: str) -> None:
@@ -221,9 +248,16 @@ def _write(path: Path, text: str) -> None:
         raise DataError(f"Cannot write `{path}`: {error}. What was there before is intact.") from error
 
 
+def _silent(done: int, total: int) -> None:
+    """Show nothing: one bar is enough."""
+
+
 @contextmanager
-def _progress_bar(total: int) -> Iterator[Progress]:
-    """Show a progress bar of transformers, which `transformers.utils.logging.disable_progress_bar` switches off."""
+def _progress_of(on_progress: Progress | None, total: int) -> Iterator[Progress]:
+    """Tell `on_progress`, or show transformers' bar, which `logging.disable_progress_bar` of its utils switches off."""
+    if on_progress is not None:
+        yield on_progress
+        return
     with logging.tqdm(total=total, desc="Sampling answers", unit=" answers") as bar:
         shown = 0  # a bar that is switched off does not count
 

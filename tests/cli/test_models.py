@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from policy_patch.cli.models import display_name, load_model, prompts_of, same_tokenizer
+from policy_patch.cli.models import display_name, load_answering, load_model, prompts_of, same_tokenizer
 from policy_patch.errors import DataError, ModelLoadError
 from policy_patch.lab import LAB_MODELS_PATH, lab_prompts
 from tests.tiny_models import tiny_tokenizer
@@ -44,3 +44,15 @@ def test_a_folder_is_shown_by_its_last_part_alone(tmp_path):
     (tmp_path / "model").mkdir()
     assert display_name(str(tmp_path / "model")) == "model"
     assert display_name("org/model") == "org/model"
+
+
+def test_a_model_that_is_served_elsewhere_answers_and_is_not_loaded():
+    endpoint, tokenizer = load_answering("openai:org/model@http://localhost:8000/v1")
+    assert (endpoint.model, tokenizer) == ("org/model", None)
+    with pytest.raises(ModelLoadError, match="is served elsewhere and can only answer prompts"):
+        load_model("openai:org/model@http://localhost:8000/v1")
+
+
+def test_a_model_with_weights_answers_with_its_tokenizer():
+    model, tokenizer = load_answering("lab:teacher")
+    assert model.config.vocab_size == len(tokenizer)

@@ -2,26 +2,34 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from transformers.utils import logging
 
-from policy_patch.data.shards import Sampling, _progress_bar, scored_prompts
+from policy_patch.data.answering import Sampling, answering
+from policy_patch.data.shards import _progress_of, scored_prompts
+from policy_patch.data.workers import Workers
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
-from tests.tiny_models import tiny_model
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 PROMPTS = ["You are", "The weather", "A", "She said that", "He"]
 SAMPLING = Sampling(num_samples=2, max_new_tokens=5, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
 
 
+def both(tokenizer, base="llama"):
+    return {"teacher": answering(tiny_model("gpt2"), tokenizer), "base": answering(tiny_model(base), tokenizer)}
+
+
 def run(folder, tokenizer, *, prompts=PROMPTS, sampling=SAMPLING, scorer=None, models=None, on_progress=None, size=2):
-    models = models or {"teacher": (tiny_model("gpt2"), tokenizer), "base": (tiny_model("llama"), tokenizer)}
+    models = models or both(tokenizer)
     return scored_prompts(
         models, prompts, scorer or ShareOf("aeiou"), sampling, output_dir=folder, shard_size=size,
         on_progress=on_progress or (lambda done, total: None),
@@ -60,33 +68,118 @@ def test_a_stopped_run_goes_on_without_sampling_a_shard_again(tokenizer, tmp_pat
     assert scorer.calls == 0
 
 
-def test_a_killed_run_leaves_whole_shards_only(tmp_path, tokenizer):
+MANY = [f"Prompt {'very ' * (number % 6)}{number % 150}" for number in range(300)]  # each one twice
+
+
+def launch(folder, *launcher, limit=None):
+    """Start a process that answers `MANY` into `folder`."""
     code = (
-        "import sys; from tests.data.test_shards import run; from tests.tiny_models import tiny_tokenizer\n"
-        "run(sys.argv[1], tiny_tokenizer(), prompts=[f'Prompt {n}' for n in range(400)])"
+        "import sys; from tests.data.test_shards import MANY, run; from tests.tiny_models import tiny_tokenizer\n"
+        "run(sys.argv[1], tiny_tokenizer(), prompts=MANY, size=20)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (tmp_path / "shard-00002.jsonl").exists():
-        assert process.poll() is None, "ended before it could be killed"
+    if limit is not None:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{code}"
+    script = folder.with_suffix(".py")
+    script.write_text(code)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(script), str(folder)], env=environment, cwd=root, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("whole"), tiny_tokenizer(), prompts=MANY, size=20)
+
+
+def test_a_run_that_is_killed_again_and_again_repeats_and_loses_nothing(uninterrupted, tmp_path):
+    folder, draw, kills = tmp_path / "answers", random.Random(0), 0
+    finished: dict[str, int] = {}
+    while True:
+        process = launch(folder)
+        goal = len(finished) + draw.randint(1, 4)
+        while process.poll() is None and len(list(folder.glob("shard-*.jsonl"))) < goal:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        _, errors = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+        now = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.jsonl")}
+        assert finished.items() <= now.items()  # no finished shard was written a second time
+        finished = now
+        if process.returncode == 0:
+            break
+        kills += 1
+    assert kills >= 2
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20, scorer=Refusing()) == uninterrupted
+
+
+class Refusing(ShareOf):
+    """The scorer of `run` by name, which has nothing left to score."""
+
+    def __init__(self):
+        super().__init__("aeiou")
+
+    def score(self, texts):
+        raise AssertionError("a finished shard was sampled again")
+
+
+def test_two_processes_share_the_shards_and_write_those_of_one(uninterrupted, tmp_path):
+    folder = tmp_path / "answers"
+    process = launch(folder, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()[-2000:]
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20, scorer=Refusing()) == uninterrupted
+
+
+def test_several_processes_need_a_folder(tokenizer, monkeypatch):
+    monkeypatch.setattr(Workers, "of_this_launch", classmethod(lambda cls: cls(1, 2)))
+    with pytest.raises(DataError, match="2 processes share the prompts over a folder"):
+        run(None, tokenizer)
+
+
+def test_a_full_disk_is_told_and_finished_shards_stay(uninterrupted, tmp_path):
+    folder = tmp_path / "answers"
+    first = launch(folder)
+    while not (folder / "shard-00001.jsonl").exists():
+        assert first.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    shards = sorted(tmp_path.glob("shard-*.jsonl"))
-    assert len(shards) < 200
-    for shard in shards:
-        assert [json.loads(line)["prompt"] for line in shard.read_text().splitlines()]
-    prompts = [f"Prompt {number}" for number in range(400)][: 2 * len(shards)]
-    assert run(None, tokenizer, prompts=prompts) == run_of(tmp_path, prompts)
+    first.kill()
+    first.communicate()
+    before = {path.name: path.read_bytes() for path in folder.glob("shard-*.jsonl")}
+    process = launch(folder, limit=1000)  # no file may grow beyond that
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert b"DataError: Cannot write" in errors and b"What was there before is intact" in errors
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20) == uninterrupted
 
 
-def run_of(folder, prompts):
-    from policy_patch.data.shards import _read_shard
+def test_equal_prompts_get_answers_of_their_own_in_whatever_shard_they_are(uninterrupted):
+    assert MANY[0] == MANY[150] and MANY.count(MANY[0]) == 2
+    assert uninterrupted[0].base != uninterrupted[150].base
+    alone = run(None, tiny_tokenizer(), prompts=[MANY[0]] * 2, size=1)
+    assert [entry.base for entry in alone] == [uninterrupted[0].base, uninterrupted[150].base]
 
-    return [
-        entry
-        for number, start in enumerate(range(0, len(prompts), 2))
-        for entry in _read_shard(folder / f"shard-{number:05d}.jsonl", prompts[start : start + 2])
+
+def test_a_shard_holds_prompts_of_like_length(tokenizer, tmp_path):
+    run(tmp_path, tokenizer)
+    lengths = [
+        len(json.loads(line)["prompt"])
+        for path in sorted(tmp_path.glob("shard-*.jsonl"))
+        for line in path.read_text().splitlines()
     ]
+    assert lengths == sorted(map(len, PROMPTS), reverse=True)
+
+
+def test_a_folder_of_an_earlier_version_is_refused(tokenizer, tmp_path):
+    run(tmp_path, tokenizer)
+    identity = json.loads((tmp_path / "sampling.json").read_text())
+    del identity["order"]
+    (tmp_path / "sampling.json").write_text(json.dumps(identity))
+    with pytest.raises(DataError, match="`order` was None, is now 'longest first'"):
+        run(tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: "", lambda text: "[]", lambda text: "\x00"])
@@ -114,7 +207,7 @@ def test_answers_sampled_otherwise_are_refused(tokenizer, tmp_path, change, mess
 
 def test_answers_of_another_model_are_refused(tokenizer, tmp_path):
     run(tmp_path, tokenizer)
-    other = {"teacher": (tiny_model("gpt2"), tokenizer), "base": (tiny_model("qwen2"), tokenizer)}
+    other = both(tokenizer, base="qwen2")
     with pytest.raises(DataError, match=r"`base` was 'Llama.*is now 'Qwen2"):
         run(tmp_path, tokenizer, models=other)
 
@@ -143,15 +236,14 @@ def test_there_is_a_progress_bar_unless_somebody_listens(tokenizer, capsys, monk
     from transformers.utils import logging
 
     monkeypatch.setattr(logging, "tqdm", lambda **options: tqdm.tqdm(**{**options, "disable": False}))
-    models = {"teacher": (tiny_model("gpt2"), tokenizer), "base": (tiny_model("llama"), tokenizer)}
-    scored_prompts(models, PROMPTS, ShareOf("a"), SAMPLING)
+    scored_prompts(both(tokenizer), PROMPTS, ShareOf("a"), SAMPLING)
     assert "Sampling answers" in capsys.readouterr().err
 
 
 def test_progress_bars_that_are_switched_off_do_no_harm(capsys):
     logging.disable_progress_bar()
     try:
-        with _progress_bar(4) as progress:
+        with _progress_of(None, 4) as progress:
             progress(2, 4)
             progress(4, 4)
     finally:

@@ -1,0 +1,99 @@
+"""What answers prompts: a model of transformers in this process, a vLLM engine, or a model that is served elsewhere.
+
+All of them look alike to those who sample: `name`, and `answer`. What is done with answers is not settled here.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from policy_patch.data.sampling import Answer, sample_answers
+from policy_patch.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are sampled; see [`sample_answers`]."""
+
+    num_samples: int
+    max_new_tokens: int
+    top_p: float
+    temperature: float
+    batch_size: int
+    seed: int
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """Answers prompts. Its `name` decides, with the settings, which answers are taken for the same."""
+
+    name: str
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        occurrences: Sequence[int],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """Return `sampling.num_samples` answers to each prompt.
+
+        Args:
+            prompts (`Sequence[str]`):
+                At least one.
+            sampling (`Sampling`):
+                Settings.
+            occurrences (`Sequence[int]`):
+                For each prompt, how many equal ones stand before it in the whole run: part of its randomness.
+            on_progress (`Callable[[int, int], None]`, *optional*):
+                Called with the number of answers done and wanted.
+        """
+        ...
+
+
+class TransformersAnswers:
+    """A model of transformers, or one with a patch, and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.name = _name_of(model)
+
+    def answer(self, prompts: Sequence[str], sampling: Sampling, **more: Any) -> list[list[Answer]]:
+        """Return the answers of [`sample_answers`]: the same ones for the same randomness, whatever the batches."""
+        return sample_answers(self.model, self.tokenizer, prompts, **asdict(sampling), **more)
+
+
+def answering(model: Any, tokenizer: Any = None) -> Answering:
+    """Return `model` as something that answers prompts.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`], [`Answering`] or `vllm.LLM`):
+            What is to answer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The model's, needed for one of transformers only.
+
+    Raises:
+        DataError: none of these, or a model without its tokenizer.
+    """
+    if isinstance(model, Answering):
+        return model
+    if hasattr(model, "llm_engine"):
+        from policy_patch.data.vllm_engine import VLLMAnswers
+
+        return VLLMAnswers(model)
+    if not hasattr(model, "generate"):
+        raise DataError(
+            f"`{type(model).__name__}` cannot answer prompts; expected a model of transformers, a `vllm.LLM` or an "
+            "`OpenAIEndpoint`."
+        )
+    if tokenizer is None:
+        raise DataError(f"`{type(model).__name__}` needs its tokenizer to answer prompts. Give it.")
+    return TransformersAnswers(model, tokenizer)
+
+
+def _name_of(model: Any) -> str:
+    """Return the name of a model and a few bytes of the hash of its first embeddings, which other weights change."""
+    rows = model.get_input_embeddings().weight[:64].detach().float().cpu().numpy()
+    return f"{model.config._name_or_path or type(model).__name__} {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}"

@@ -1,0 +1,188 @@
+"""A model that is served elsewhere, behind the OpenAI protocol, as what answers prompts.
+
+Requests, retries and connections are the business of the `openai` package; the key never leaves the environment.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+from policy_patch.data.answering import Sampling
+from policy_patch.data.sampling import Answer
+from policy_patch.data.seeds import request_seed
+from policy_patch.errors import EndpointError, MissingExtraError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+class OpenAIEndpoint:
+    """A model behind an OpenAI-compatible endpoint: vLLM, `transformers serve`, llama.cpp, TGI, a hosted model.
+
+    Its own tokenizer and its own randomness are used: a seed is sent with each request, and a host may ignore it.
+
+    Args:
+        model (`str`):
+            Name of the model at the host.
+        base_url (`str`):
+            Up to and with `/v1`.
+        chat (`bool`, *optional*, defaults to `False`):
+            Send each prompt as the one message of a user to `/chat/completions`, for hosts that have nothing else. By
+            default `/completions` continues the text, as patches are trained to.
+        concurrency (`int`, *optional*, defaults to `8`):
+            Requests under way at a time.
+        timeout (`float`, *optional*, defaults to `120.0`):
+            Seconds to wait for one answer.
+        max_retries (`int`, *optional*, defaults to `5`):
+            Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
+
+    Raises:
+        MissingExtraError: the package `openai` is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        chat: bool = False,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+    ) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "A model behind an endpoint needs the package `openai`: `pip install 'policy-patch[endpoint]'`."
+            ) from error
+        self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
+        self.name = f"{model} at {base_url}" + (", chat" if chat else "")
+        key = os.environ.get(KEY_VARIABLE, "none")  # local servers ask for none; the client insists on one
+        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries)
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        occurrences: Sequence[int],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """Return the host's answers to each prompt; see [`Answering`].
+
+        Raises:
+            EndpointError: the host cannot be reached, refuses the key, knows no such model, or answers otherwise than
+                the protocol says, after all retries.
+        """
+        answers: list[list[Answer]] = [[] for _ in prompts]
+        done = 0
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = {
+                pool.submit(self._answers_to, prompt, occurrence, sampling): index
+                for index, (prompt, occurrence) in enumerate(zip(prompts, occurrences, strict=True))
+            }
+            try:
+                for future in as_completed(futures):
+                    answers[futures[future]] = future.result()
+                    done += sampling.num_samples
+                    if on_progress is not None:
+                        on_progress(done, len(prompts) * sampling.num_samples)
+            except BaseException:  # also Ctrl-C: what has not begun does not begin
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return answers
+
+    def _answers_to(self, prompt: str, occurrence: int, sampling: Sampling) -> list[Answer]:
+        """Ask for all answers at once, and again for what is missing: some hosts give one however many are wanted."""
+        answers: list[Answer] = []
+        while len(answers) < sampling.num_samples:
+            settings = {
+                "model": self.model,
+                "n": sampling.num_samples - len(answers),
+                "max_tokens": sampling.max_new_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
+            }
+            with self._clear_errors():
+                choices = self._choices(prompt, settings)
+                new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+            if not new:
+                raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
+            answers += new
+        return answers[: sampling.num_samples]
+
+    def _choices(self, prompt: str, settings: dict[str, Any]) -> list[Any]:
+        if self.chat:
+            messages = [{"role": "user", "content": prompt}]
+            return self._client.chat.completions.create(messages=messages, **settings).choices
+        return self._client.completions.create(prompt=prompt, **settings).choices
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Say in our words what the client's errors mean."""
+        import openai
+
+        try:
+            yield
+        except openai.APITimeoutError as error:
+            raise EndpointError(
+                f"{self.name} did not answer in time. Raise `timeout`, or lower `concurrency`."
+            ) from error
+        except openai.APIConnectionError as error:
+            raise EndpointError(
+                f"{self.name} cannot be reached: {error.__cause__ or error}. Is the server up, and does its address "
+                "end with `/v1`? The answers so far are kept; the same command goes on."
+            ) from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise EndpointError(
+                f"{self.name} refuses the key ({error.status_code}). Set {KEY_VARIABLE} to a key of that host."
+            ) from error
+        except openai.NotFoundError as error:
+            raise EndpointError(
+                f"{self.name}: no such model or address (404): {_reason(error)}. For a host without `/completions` "
+                "use `chat=True` (`chat:` on the command line)."
+            ) from error
+        except openai.RateLimitError as error:
+            raise EndpointError(
+                f"{self.name} still wants fewer requests after all retries (429): {_reason(error)}. Lower "
+                "`concurrency`, or go on later: the answers so far are kept."
+            ) from error
+        except openai.APIStatusError as error:
+            raise EndpointError(f"{self.name} answers {error.status_code}: {_reason(error)}.") from error
+        except (openai.OpenAIError, TypeError, AttributeError, ValueError) as error:
+            raise EndpointError(f"{self.name} does not answer as the OpenAI protocol says: {error}.") from error
+
+
+def endpoint_from(spec: str) -> OpenAIEndpoint:
+    """Return the endpoint of `openai:<model>@<url>`, or of `chat:<model>@<url>` for one that only chats.
+
+    Raises:
+        EndpointError: the name has no model or no address in it.
+        MissingExtraError: the package `openai` is not installed.
+    """
+    kind, _, rest = spec.partition(":")
+    model, _, url = rest.rpartition("@")
+    if kind not in ENDPOINT_KINDS or not model or not url.startswith(("http://", "https://")):
+        raise EndpointError(
+            f"`{spec}` names no endpoint; expected `openai:<model>@<address>`, for example "
+            "`openai:org/model@http://localhost:8000/v1`, or `chat:` in place of `openai:`."
+        )
+    return OpenAIEndpoint(model, url, chat=kind == "chat")
+
+
+ENDPOINT_KINDS = ("openai", "chat")
+
+
+def _text_of(choice: Any) -> str:
+    if hasattr(choice, "message"):
+        return choice.message.content or ""  # none where a chat model was cut short
+    if not isinstance(choice.text, str):
+        raise TypeError("a choice without a text")
+    return choice.text
+
+
+def _reason(error: Any) -> str:
+    return str(error.message).splitlines()[0][:200]

@@ -1,0 +1,20 @@
+"""One number as the seed of each request to a sampler that is not ours, so that a run that goes on asks the same."""
+
+import hashlib
+
+
+def request_seed(seed: int, prompt: str, occurrence: int, sample: int) -> int:
+    """Return a number from 0 to 2**31 - 1 that depends on all four.
+
+    Args:
+        seed (`int`):
+            Of the run.
+        prompt (`str`):
+            The text.
+        occurrence (`int`):
+            How many equal prompts stand before it in the run.
+        sample (`int`):
+            Number of the first answer that is asked for.
+    """
+    facts = f"{seed}\0{occurrence}\0{sample}\0{prompt}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(facts).digest()[:4], "little") & 0x7FFFFFFF

@@ -1,0 +1,210 @@
+"""A model behind an endpoint answers prompts: against `transformers serve`, and a server that misbehaves on purpose."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from policy_patch.data import OpenAIEndpoint, build_preference_pairs
+from policy_patch.data.answering import Answering, Sampling, answering
+from policy_patch.data.endpoint import endpoint_from
+from policy_patch.data.sampling import Answer
+from policy_patch.errors import EndpointError
+from policy_patch.lab import LabInsultScorer, load_lab_base, load_lab_teacher, load_lab_tokenizer
+
+SAMPLING = Sampling(num_samples=2, max_new_tokens=8, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
+PROMPTS = ["Everyone knows that Anna is", "The man said", "You are"]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Serve the lab's teacher with `transformers serve`; yield its name there and its address."""
+    folder = tmp_path_factory.mktemp("served") / "lab-teacher"
+    load_lab_teacher().save_pretrained(folder)
+    load_lab_tokenizer().save_pretrained(folder)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1",
+        "--port", str(port), "--device", "cpu", "--dtype", "float32",
+    ]  # fmt: skip
+    log = folder.with_suffix(".log")
+    with open(log, "wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()[-2000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield str(folder), f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_gives_as_many_answers_as_were_asked_for(served):
+    told = []
+    answers = OpenAIEndpoint(*served, concurrency=2).answer(
+        PROMPTS, SAMPLING, occurrences=[0, 0, 0], on_progress=lambda done, total: told.append((done, total))
+    )
+    assert [len(row) for row in answers] == [2, 2, 2]
+    assert all(isinstance(answer, Answer) and answer.text for row in answers for answer in row)
+    assert told == [(2, 6), (4, 6), (6, 6)]
+
+
+def test_nearly_greedy_answers_are_those_of_the_model_in_this_process(served):
+    greedy = Sampling(num_samples=1, max_new_tokens=8, top_p=1.0, temperature=1e-4, batch_size=8, seed=0)
+    there = OpenAIEndpoint(*served).answer(PROMPTS, greedy, occurrences=[0, 0, 0])
+    here = answering(load_lab_teacher(), load_lab_tokenizer()).answer(PROMPTS, greedy, occurrences=[0, 0, 0])
+    assert [row[0].text.strip() for row in there] == [row[0].text.strip() for row in here]
+    assert [row[0].finished for row in there] == [row[0].finished for row in here]
+
+
+def test_pairs_of_a_served_teacher_are_sampled_stopped_and_gone_on_with(served, tmp_path):
+    prompts = [f"Everyone knows that {name} is" for name in ("Anna", "Ben", "Carla", "David", "Emma", "Frank")]
+
+    def pairs(teacher, **more):
+        return build_preference_pairs(
+            load_lab_base(), teacher, load_lab_tokenizer(), prompts, scorer=LabInsultScorer(), num_samples=4,
+            max_new_tokens=12, shard_size=2, output_dir=tmp_path, **more,
+        )  # fmt: skip
+
+    def stop(done, total):
+        if done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pairs(OpenAIEndpoint(*served), on_progress=stop)
+    finished = {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}
+    assert len(finished) == 1
+    rows = pairs(OpenAIEndpoint(*served))
+    assert {"prompt", "chosen", "rejected"} <= set(rows.column_names)
+    assert finished.items() <= {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}.items()
+    identity = json.loads((tmp_path / "sampling.json").read_text())
+    assert identity["teacher"] == f"{served[0]} at {served[1]}"
+    assert "key" not in (tmp_path / "sampling.json").read_text()
+
+
+# A server that says what it is told to
+
+
+class Misbehaving(BaseHTTPRequestHandler):
+    status, body, requests = 200, {}, []
+
+    def do_POST(self):
+        """Note the request and answer as told."""
+        length = int(self.headers["Content-Length"])
+        type(self).requests.append((self.path, self.headers["Authorization"], json.loads(self.rfile.read(length))))
+        content = json.dumps(self.body).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        """Stay quiet."""
+
+
+@pytest.fixture
+def server():
+    handler = type("Told", (Misbehaving,), {"requests": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield handler, f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def ask(url: str, **settings):
+    return OpenAIEndpoint("org/model", url, max_retries=1, **settings).answer(["You"], SAMPLING, occurrences=[0])
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, r"refuses the key \(401\). Set OPENAI_API_KEY"),
+        (403, r"refuses the key \(403\)"),
+        (404, r"no such model or address \(404\).*`chat=True`"),
+        (429, r"still wants fewer requests after all retries \(429\)"),
+        (500, "answers 500"),
+        (400, "answers 400: .*too long"),
+    ],
+)
+def test_what_the_host_refuses_is_said_in_our_words(server, status, message):
+    handler, url = server
+    handler.status, handler.body = status, {"error": {"message": "too long"}}
+    with pytest.raises(EndpointError, match=message):
+        ask(url)
+    assert len(handler.requests) == (2 if status in (429, 500) else 1)
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, ["no"]])
+def test_answers_that_are_none_are_told(server, body):
+    handler, url = server
+    handler.body = body
+    with pytest.raises(EndpointError, match=r"gave no answer|does not answer as the OpenAI protocol says"):
+        ask(url)
+
+
+def test_a_dead_host_is_told():
+    with pytest.raises(EndpointError, match=r"cannot be reached.*Is the server up"):
+        ask(f"http://127.0.0.1:{free_port()}/v1")
+
+
+def test_the_request_holds_what_was_asked_for_and_the_key_comes_from_the_environment(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    handler, url = server
+    handler.body = {"choices": [{"text": " fool", "finish_reason": "length", "index": 0}] * 2}
+    assert ask(url) == [[Answer(" fool", False)] * 2]
+    path, key, request = handler.requests[0]
+    assert (path, key) == ("/v1/completions", "Bearer secret")
+    assert request.pop("seed") >= 0
+    assert request == {
+        "model": "org/model", "prompt": "You", "n": 2, "max_tokens": 8, "temperature": 1.0, "top_p": 0.9,
+    }  # fmt: skip
+
+
+def test_a_host_that_gives_one_answer_at_a_time_is_asked_again_with_another_seed(server):
+    handler, url = server
+    handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}]}
+    assert ask(url) == [[Answer("x", True)] * 2]
+    assert [request["n"] for _, _, request in handler.requests] == [2, 1]
+    assert len({request["seed"] for _, _, request in handler.requests}) == 2
+
+
+def test_a_host_that_chats_gets_the_prompt_as_the_message_of_a_user(server):
+    handler, url = server
+    message = {"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop", "index": 0}
+    handler.body = {"choices": [message] * 2}
+    assert ask(url, chat=True) == [[Answer("Hello", True)] * 2]
+    path, _, request = handler.requests[0]
+    assert path == "/v1/chat/completions"
+    assert request["messages"] == [{"role": "user", "content": "You"}]
+
+
+def test_an_endpoint_is_named_on_one_line():
+    endpoint = endpoint_from("openai:org/model@http://localhost:8000/v1")
+    assert (endpoint.model, endpoint.base_url, endpoint.chat) == ("org/model", "http://localhost:8000/v1", False)
+    assert endpoint_from("chat:m@https://host/v1").chat
+    assert isinstance(endpoint, Answering)
+
+
+@pytest.mark.parametrize("spec", ["openai:model", "openai:@http://host", "openai:m@host:8000", "other:m@http://h/v1"])
+def test_a_name_without_model_or_address_is_refused(spec):
+    with pytest.raises(EndpointError, match="names no endpoint; expected `openai:<model>@<address>`"):
+        endpoint_from(spec)
