@@ -34,7 +34,9 @@ _OTHER_TROUBLE_ON_DISK = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @contextmanager
-def hub_errors(repo_id: str, revision: str | None = None, *, doing: str = "get the patch from") -> Iterator[None]:
+def hub_errors(
+    repo_id: str, revision: str | None = None, *, doing: str = "get the patch from", repo_type: str = "model"
+) -> Iterator[None]:
     """Within the context, errors of the Hub's client become [`HubError`]s; ours pass.
 
     Args:
@@ -44,23 +46,29 @@ def hub_errors(repo_id: str, revision: str | None = None, *, doing: str = "get t
             Branch, tag or commit that was asked for.
         doing (`str`, *optional*):
             What is tried, for the message: "Cannot {doing} `repo_id`: ...".
+        repo_type (`"model"` or `"dataset"`, *optional*, defaults to `"model"`):
+            What the repository holds; patches are in ones of type "model".
     """
     try:
         yield
     except PolicyPatchError:
         raise
     except CLIENT_ERRORS as error:
-        raise translated(error, repo_id, revision, doing) from error
+        raise translated(error, repo_id, revision, doing, repo_type) from error
 
 
-def translated(error: BaseException, repo_id: str, revision: str | None, doing: str) -> HubError:
+def translated(
+    error: BaseException, repo_id: str, revision: str | None, doing: str, repo_type: str = "model"
+) -> HubError:
     """Return our error for one of the client's, to be raised from it."""
-    kind, reason = _kind_and_reason(error, repo_id, revision)
+    kind, reason = _kind_and_reason(error, repo_id, revision, repo_type == "model")
     return kind(f"Cannot {doing} `{repo_id}`{f' at {revision}' if revision else ''}: {reason}")
 
 
-def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError], str]:
-    page = f"{constants.ENDPOINT}/{repo_id}"
+def _kind_and_reason(
+    error: BaseException, repo_id: str, revision: str | None, is_patch: bool
+) -> tuple[type[HubError], str]:
+    page = f"{constants.ENDPOINT}/{'' if is_patch else 'datasets/'}{repo_id}"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return HubAccessError, (
@@ -68,12 +76,14 @@ def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return HubAccessError, (
-            "there is no such repository, and no such folder; or it is private, or the token that was sent (if any) "
-            "may not do that. Check the name; then `hf auth login`, set HF_TOKEN or give `token=`."
+            f"there is no such repository, and no such {'folder' if is_patch else 'file'}; or it is private, or the "
+            "token that was sent (if any) may not do that. Check the name; then `hf auth login`, set HF_TOKEN or give "
+            "`token=`."
         )
     if isinstance(error, RevisionNotFoundError):
         return HubRevisionError, (
-            f"it has no branch, tag or commit `{revision}`. `policy-patch info {repo_id}` lists its versions."
+            f"it has no branch, tag or commit `{revision}`. "
+            + (f"`policy-patch info {repo_id}` lists its versions." if is_patch else f"{page} lists them.")
         )
     if status == 403:
         return HubAccessError, f"the token may not do that ({_words(error)}). Use one with write access to it."
@@ -84,7 +94,8 @@ def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -
     if status is not None:
         return HubError, f"the Hub answered {status} ({_words(error)})."
     if isinstance(error, HFValidationError):
-        return HubError, f"that is neither a folder nor a repository name like `org/tox-patch` ({_words(error)})."
+        known = "a folder nor a repository name like `org/tox-patch`" if is_patch else "a file nor one like `org/pairs`"
+        return HubError, f"that is neither {known} ({_words(error)})."
     if isinstance(error, OSError) and error.errno in _FULL:
         return HubError, f"the disk of the cache `{constants.HF_HUB_CACHE}` is full ({_words(error)}). Free some space."
     if isinstance(error, OSError) and error.errno in _OTHER_TROUBLE_ON_DISK:
@@ -92,12 +103,13 @@ def _kind_and_reason(error: BaseException, repo_id: str, revision: str | None) -
     if isinstance(error, LocalEntryNotFoundError | RevisionResolutionError | OfflineModeIsEnabled):
         if constants.HF_HUB_OFFLINE:
             return HubUnavailableError, (
-                "HF_HUB_OFFLINE is set, and that version is not in the cache. Fetch it once with a connection: "
-                f"`policy-patch pull {repo_id}`."
+                "HF_HUB_OFFLINE is set, and that version is not in the cache. Fetch it once with a connection"
+                + (f": `policy-patch pull {repo_id}`." if is_patch else ".")
             )
         return HubUnavailableError, (
-            f"it is not in the cache, and the Hub was not asked or not reached ({_words(error)}). With "
-            "`local_files_only=True` fetch it once without; else check the connection."
+            f"it is not in the cache, and the Hub was not asked or not reached ({_words(error)}). "
+            + ("With `local_files_only=True` fetch it once without; else check" if is_patch else "Check")
+            + " the connection."
         )
     return HubUnavailableError, (
         f"the connection to {constants.ENDPOINT} failed or broke off ({type(error).__name__}: {_words(error)}). "

@@ -13,8 +13,8 @@ LAB_MODELS = ("lab:base", "lab:teacher")
 ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere, `chat:` one that only chats."
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 PROMPTS_HELP = (
-    "File of prompts (.txt: one a line; .jsonl or .csv: `prompt`), or the lab's `lab:toxicity/train` and "
-    "`lab:toxicity/test`."
+    "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
+    "(`org/prompts`), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
 )
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
     "Answer": "policy_patch.data.sampling",
+    "Answering": "policy_patch.data.answering",
+    "OpenAIEndpoint": "policy_patch.data.endpoint",
     "PairCounts": "policy_patch.data.pairs",
     "build_preference_pairs": "policy_patch.data.pairs",
     "load_preference_pairs": "policy_patch.data.files",
     "load_prompts": "policy_patch.data.files",
+    "mix_preference_pairs": "policy_patch.data.mixing",
     "sample_answers": "policy_patch.data.sampling",
     "sample_completions": "policy_patch.data.sampling",
     "save_preference_pairs": "policy_patch.data.files",
@@ -19,17 +22,23 @@ _MODULE_OF = {
 
 __all__ = [
     "Answer",
+    "Answering",
+    "OpenAIEndpoint",
     "PairCounts",
     "build_preference_pairs",
     "load_preference_pairs",
     "load_prompts",
+    "mix_preference_pairs",
     "sample_answers",
     "sample_completions",
     "save_preference_pairs",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.data.answering import Answering
+    from policy_patch.data.endpoint import OpenAIEndpoint
     from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
+    from policy_patch.data.mixing import mix_preference_pairs
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
     from policy_patch.data.sampling import Answer, sample_answers, sample_completions
 

@@ -1,43 +1,108 @@
-"""Files of prompts and of preference pairs: plain text, CSV or JSON lines in, JSON lines out.
+"""Prompts and preference pairs: from files and from the Hub in, JSON lines out.
 
-No sampling and no filtering here.
+No sampling and no filtering here. How files are read is in `readers.py`, what a row must hold in `rows.py`.
 """
 
-import csv
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.atomic import write_whole
-from policy_patch.errors import DataError, MissingExtraError
+from policy_patch.data.extra import import_datasets
+from policy_patch.data.readers import read_rows, read_table
+from policy_patch.data.rows import FROM_ZERO, SameKind, check_dataset, check_row, columns_of, shortly
+from policy_patch.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected")
+PAIR_KINDS = (".jsonl", ".json", ".csv", ".parquet")
+PROMPT_KINDS = (".txt", *PAIR_KINDS)
+
+_HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
-def load_prompts(path: str | os.PathLike) -> list[str]:
-    """Return the prompts of a file.
+def load_prompts(
+    source: str | os.PathLike, split: str | None = None, revision: str | None = None, **hub_options: Any
+) -> list[str]:
+    """Return the prompts of a file, or of a dataset on the Hub.
 
     Args:
-        path (`str` or `os.PathLike`):
-            `.txt`: one prompt a line. `.jsonl`: objects with a `prompt` (or `text`), or JSON strings. `.csv`: a column
+        source (`str` or `os.PathLike`):
+            `.txt`: one prompt a line. `.jsonl`: objects with a `prompt` (or `text`), or JSON strings. `.json`: a list
+            of such. `.csv`, `.parquet`, or a dataset on the Hub (`"org/prompts"`, `"org/prompts@revision"`): a column
             `prompt` (or `text`). RealToxicityPrompts' `{"prompt": {"text": ...}}` is understood.
+        split, revision (`str`, *optional*):
+            Of a dataset on the Hub, as in [`load_preference_pairs`].
+        hub_options (*optional*):
+            `config_name` and `token`, as in [`load_preference_pairs`].
 
     Raises:
         DataError: no such file, another kind of file, no prompts in it, or a row without one.
+        HubError: the Hub does not give the dataset.
     """
-    path = Path(path)
-    readers = {".txt": _text_lines, ".jsonl": _json_lines, ".csv": _csv_rows}
-    if path.suffix not in readers:
-        raise DataError(f"`{path}` ends with {path.suffix!r}; expected a file of prompts: {', '.join(readers)}.")
-    prompts = [_prompt_of(row, f"{path}, row {number}") for number, row in enumerate(_read(path, readers[path.suffix]))]
+    hub = _on_hub(source, revision, PROMPT_KINDS)
+    if hub is not None:
+        rows = enumerate(_from_hub(*hub, split, **hub_options))
+        places = ((f"row {number}", row) for number, row in rows)
+    else:
+        _only_of_hub(source, split=split, revision=revision, **hub_options)
+        path = Path(source)
+        if path.suffix not in PROMPT_KINDS:
+            raise DataError(
+                f"`{path}` ends with {path.suffix!r}; expected a file of prompts: {', '.join(PROMPT_KINDS)}, or a "
+                "dataset on the Hub like `org/prompts`."
+            )
+        places = read_rows(path)
+    prompts = [_prompt_of(row, f"`{source}`, {place},") for place, row in places]
     if not prompts:
-        raise DataError(f"`{path}` is empty: it holds no prompt.")
+        raise DataError(f"`{source}` is empty: it holds no prompt.")
     return prompts
+
+
+def load_preference_pairs(
+    source: str | os.PathLike, split: str | None = None, revision: str | None = None, **hub_options: Any
+) -> "Dataset":
+    """Return the rows of a file, or of a dataset on the Hub, to train on; each of them is checked.
+
+    Rows are preference pairs (`chosen` and `rejected`, with or without a `prompt`) or, for the SFT stage alone, have
+    `prompt` and `completion`; as text or as lists of messages. Other columns are kept.
+
+    Args:
+        source (`str` or `os.PathLike`):
+            A file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a dataset on the Hub: `"org/pairs"`,
+            `"org/pairs@revision"`.
+        split (`str`, *optional*):
+            Of a dataset on the Hub: a split, or a part of one (`"train[:100]"`). Defaults to `train`, or to the only
+            one there is.
+        revision (`str`, *optional*):
+            Of a dataset on the Hub: branch, tag or commit. Defaults to the main branch.
+        hub_options (*optional*):
+            `config_name` (`str`), which subset of the repository, and `token` (`str` or `bool`), the access token.
+
+    Raises:
+        DataError: no such file, another kind of file, no rows, or a row without one of the columns or with another
+            type.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give the dataset.
+        MissingExtraError: `datasets` is not installed.
+    """
+    hub = _on_hub(source, revision, PAIR_KINDS)
+    if hub is not None:
+        dataset = _from_hub(*hub, split, **hub_options)
+    else:
+        _only_of_hub(source, split=split, revision=revision, **hub_options)
+        path = Path(source)
+        if path.suffix != ".parquet":
+            return _from_rows(path)
+        dataset = _from_table(path)
+    if not len(dataset):
+        raise DataError(f"`{source}` is empty: it holds no preference pair.")
+    check_dataset(dataset, columns_of(dataset.column_names, f"`{source}`"), f"`{source}`, row {{}}")
+    return dataset
 
 
 def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
@@ -54,70 +119,69 @@ def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
         raise DataError(f"Cannot write the pairs to `{path}`: {error}. What was there before is intact.") from error
 
 
-def load_preference_pairs(path: str | os.PathLike) -> "Dataset":
-    """Return the preference pairs of a JSON-lines file with `prompt`, `chosen` and `rejected`.
+def _on_hub(source: str | os.PathLike, revision: str | None, kinds: tuple[str, ...]) -> tuple[str, str | None] | None:
+    """Return repository and revision if `source` names a dataset on the Hub, and None if it names a file."""
+    name = os.fspath(source)
+    if os.path.exists(name) or name.endswith(kinds) or not _HUB_DATASET.fullmatch(name):
+        return None
+    repo_id, _, given = name.partition("@")
+    if given and revision and given != revision:
+        raise DataError(f"`{name}` asks for {given}, and `revision={revision!r}` for another. Give one.")
+    return repo_id, given or revision
 
-    Raises:
-        DataError: no such file, no JSON lines, no rows, or a row without one of the columns or with another type.
-        MissingExtraError: `datasets` is not installed.
-    """
-    path = Path(path)
-    rows = list(_read(path, _json_lines))
+
+def _only_of_hub(source: str | os.PathLike, **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise DataError(f"`{name}={value!r}` is of datasets on the Hub, and `{os.fspath(source)}` is a file.")
+
+
+def _from_hub(repo_id: str, revision: str | None, split: str | None, **hub_options: Any) -> "Dataset":
+    from policy_patch.data.hub_datasets import load_hub_dataset
+
+    return load_hub_dataset(repo_id, split=split, revision=revision, **hub_options)
+
+
+def _from_table(path: Path) -> "Dataset":
+    table = read_table(path)
+    try:
+        return import_datasets().Dataset(table)
+    except (ValueError, TypeError, NotImplementedError) as error:  # a type of Arrow that `datasets` does not know
+        raise DataError(f"`{path}` cannot be read as rows to train on: {error}") from error
+
+
+def _from_rows(path: Path) -> "Dataset":
+    # Other endings were always read as JSON lines here.
+    rows = read_rows(path, path.suffix if path.suffix in PAIR_KINDS else ".jsonl")
     if not rows:
         raise DataError(f"`{path}` is empty: it holds no preference pair.")
-    for number, row in enumerate(rows):
-        for column in PAIR_COLUMNS:
-            if not isinstance(row, dict) or not isinstance(row.get(column), str):
-                given = row.get(column) if isinstance(row, dict) else row
-                raise DataError(
-                    f"`{path}`, row {number} has `{column}={given!r}`; expected a text in each of {PAIR_COLUMNS}."
-                )
-    return import_datasets().Dataset.from_list(rows)
-
-
-def import_datasets() -> ModuleType:
-    """Import `datasets`.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    known = {name for _, row in rows if isinstance(row, Mapping) for name in row}
+    columns = columns_of(known, f"`{path}`") if known else PAIR_COLUMNS
+    note = FROM_ZERO if rows[0][0].startswith("row") else ""
+    kinds = SameKind(columns, note)
+    for place, row in rows:
+        check_row(row, columns, f"`{path}`, {place}", note)
+        kinds.check(row, f"`{path}`, {place}")
+    datasets = import_datasets()
+    names = list(dict.fromkeys(name for _, row in rows for name in row))  # `from_list` takes those of the first row
     try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            'Preference pairs need the package `datasets`. Install it with `pip install "policy-patch[train]"`.'
+        return datasets.Dataset.from_list([{name: row.get(name) for name in names} for _, row in rows])
+    except (ValueError, TypeError) as error:  # pyarrow's are of these
+        raise DataError(
+            f"`{path}` cannot become one table: {str(error).splitlines()[0]}. Each column must hold one type; leave "
+            f"out those beside {', '.join(columns)} that do not."
         ) from error
-    return datasets
-
-
-def _read(path: Path, reader: Any) -> list[Any]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(reader(file))
-    except OSError as error:
-        raise DataError(f"Cannot read `{path}`: {error}.") from error
-    except ValueError as error:  # also of an encoding that is not UTF-8
-        raise DataError(f"`{path}` cannot be read as {path.suffix or 'text'}: {error}.") from error
-
-
-def _text_lines(file: Any) -> list[str]:
-    return [line.rstrip("\r\n") for line in file if line.strip()]
-
-
-def _json_lines(file: Any) -> list[Any]:
-    return [json.loads(line) for line in file if line.strip()]
-
-
-def _csv_rows(file: Any) -> list[Any]:
-    return list(csv.DictReader(file))
 
 
 def _prompt_of(row: Any, where: str) -> str:
     found = row
-    if isinstance(found, dict):
+    if isinstance(found, Mapping):
         found = found.get("prompt", found.get("text"))
-    if isinstance(found, dict):  # RealToxicityPrompts keeps scores beside the text
+    if isinstance(found, Mapping):  # RealToxicityPrompts keeps scores beside the text
         found = found.get("text")
     if not isinstance(found, str):
-        raise DataError(f"{where} has no prompt: {str(row)[:80]!r}. Expected a text, or an object with a `prompt`.")
+        note = FROM_ZERO if " row " in where else ""
+        raise DataError(
+            f"{where} has no prompt: {shortly(row)}. Expected a text, or an object with a text as `prompt`.{note}"
+        )
     return found

@@ -1,36 +1,96 @@
-"""What both trainers ask of their rows: the right columns, and an end-of-text token only after finished answers."""
+"""What both trainers ask of their rows: TRL's formats with an explicit prompt, every row fit to be trained on, and the
+end of an answer written only after finished ones.
 
+What a row must hold is in `policy_patch.data.rows`; TRL makes tokens of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasets import Dataset
+from transformers.utils import logging
 
+from policy_patch.data.rows import (
+    COMPLETION_COLUMNS,
+    FINISHED,
+    PREFERENCE_COLUMNS,
+    check_dataset,
+    is_messages,
+    rows_of,
+    shortly,
+)
 from policy_patch.errors import DataError
+from policy_patch.injection import learned_position_limit
+from policy_patch.model import PolicyPatchModel
 
-# Written by `build_preference_pairs`: False where sampling was cut off at the token limit, so that the text goes on.
-FINISHED = {"completion": "finished", "chosen": "chosen_finished", "rejected": "rejected_finished"}
+logger = logging.get_logger(__name__)
+
+_FOR_THE_TEMPLATE = ("tools", "chat_template_kwargs")  # columns that TRL hands to the chat template
+_NUMBER = "policy_patch_row_number"
 
 
-def check_rows(dataset: Any, required: tuple[str, ...]) -> None:
-    """Raise `DataError` unless `dataset` has rows, and in each of them text (or messages) in the required columns."""
+def check_rows(dataset: Any, required: tuple[str, ...], name: str = "train_dataset") -> None:
+    """Raise `DataError` unless `dataset` has rows, and in each of them text (or messages) in the required columns.
+
+    A `prompt` that is there is looked at too. Pairs of two equal answers are counted in a warning.
+    """
     if not isinstance(dataset, Dataset):
         columns = f" with the columns {', '.join(required)}" if required else ""
         raise DataError(
-            f"`train_dataset` is a {type(dataset).__name__}; expected a `datasets.Dataset`{columns}. Lists of rows "
+            f"`{name}` is a {type(dataset).__name__}; expected a `datasets.Dataset`{columns}. Lists of rows "
             "become one with `Dataset.from_list`."
         )
     if len(dataset) == 0:
         raise DataError("The dataset is empty: there is nothing to learn from. Check the filter that made it.")
-    missing = [name for name in required if name not in dataset.column_names]
-    if missing and "input_ids" not in dataset.column_names:
+    there = dataset.column_names
+    missing = [column for column in required if column not in there]
+    if missing and "input_ids" not in there:
+        alone = set(COMPLETION_COLUMNS) <= set(there) and "chosen" in missing
         raise DataError(
-            f"The dataset has no column {' and no '.join(f'`{name}`' for name in missing)}; it has "
-            f"{dataset.column_names}. Expected {', '.join(required)}."
+            f"The dataset has no column {' and no '.join(f'`{column}`' for column in missing)}; it has "
+            f"{there}. Expected {', '.join(required)}."
+            + (" With `prompt` and `completion` alone leave the DPO stage out: `max_steps` 0." if alone else "")
         )
-    for name in required:
-        if name in dataset.column_names:
-            for index, value in enumerate(dataset[name]):
-                if not isinstance(value, str | list) or (not value and name != "prompt"):
-                    raise DataError(f"Row {index} has `{name}={value!r}`; expected a text that is not empty.")
+    columns = [column for column in dict.fromkeys(("prompt", *required)) if required and column in there]
+    if columns:
+        check_dataset(dataset, columns, "Row {}" if name == "train_dataset" else f"Row {{}} of `{name}`")
+    if {"chosen", "rejected"} <= set(columns):
+        _warn_of_equal_answers(dataset)
+
+
+def check_eval_rows(eval_dataset: Any, required: tuple[str, ...]) -> None:
+    """As [`check_rows`], for one evaluation dataset, a dict of named ones, or none."""
+    if isinstance(eval_dataset, dict):
+        for name, dataset in eval_dataset.items():
+            check_rows(dataset, required, f"eval_dataset[{name!r}]")
+    elif eval_dataset is not None:
+        check_rows(eval_dataset, required, "eval_dataset")
+
+
+def check_pairs(dataset: Any, eval_dataset: Any, *, dpo: bool) -> None:
+    """As [`check_rows`], for rows that the SFT stage, and with `dpo` the DPO stage too, are to be trained on."""
+    there = getattr(dataset, "column_names", [])
+    if dpo or ("rejected" in there and "completion" not in there):
+        required = ("chosen", "rejected") if dpo or "prompt" not in there else ("prompt", "chosen")
+    else:
+        required = COMPLETION_COLUMNS if "completion" in there else ("prompt", "chosen")
+    check_rows(dataset, required)
+    check_eval_rows(as_dataset(eval_dataset), required)
+
+
+def check_chat_template(dataset: Any, tokenizer: Any) -> None:
+    """Raise `DataError` if the rows hold messages and `tokenizer` has no chat template that makes text of them."""
+    if not isinstance(dataset, Dataset) or tokenizer is None or getattr(tokenizer, "chat_template", None):
+        return
+    for column in (*PREFERENCE_COLUMNS, "completion"):
+        if column in dataset.column_names and is_messages(dataset[0][column]):
+            raise DataError(
+                f"`{column}` holds messages (lists of role and content), and the tokenizer has no chat template that "
+                "makes text of them. Train on the base of a chat model, set `tokenizer.chat_template` to the template "
+                "that the base was trained with, or give rows of plain text."
+            )
 
 
 def as_dataset(rows: Any) -> Any:
@@ -40,20 +100,105 @@ def as_dataset(rows: Any) -> Any:
     return Dataset.from_list(rows) if isinstance(rows, list) else rows
 
 
+def with_explicit_prompts(dataset: Any) -> Any:
+    """Return preference pairs whose answers begin with the prompt as ones with `prompt`; others as they are.
+
+    So are pairs with messages as answers and a text as `prompt`: the prompt's message is in the answers again.
+
+    Raises:
+        DataError: the messages of a row's two answers have no common beginning.
+    """
+    if isinstance(dataset, dict):
+        return {name: with_explicit_prompts(some) for name, some in dataset.items()}
+    if not isinstance(dataset, Dataset) or not {"chosen", "rejected"} <= set(dataset.column_names) or not len(dataset):
+        return dataset
+    first = dataset[0]
+    if "prompt" in first and is_messages(first["prompt"]) == is_messages(first["chosen"]):
+        return dataset
+    return dataset.map(_explicit_prompt, with_indices=True, desc="Finding the prompts")
+
+
 def as_prompt_completion(dataset: Any) -> Any:
     """Return rows of `prompt` and `completion`; of preference pairs the chosen answer is the completion."""
     if isinstance(dataset, dict):
         return {name: as_prompt_completion(some) for name, some in dataset.items()}
-    if "completion" in dataset.column_names or "chosen" not in dataset.column_names:
+    if not isinstance(dataset, Dataset) or "completion" in dataset.column_names or "chosen" not in dataset.column_names:
         return dataset
-    check_rows(dataset, ("prompt", "chosen"))
+    check_rows(dataset, ("prompt", "chosen") if "rejected" not in dataset.column_names else ("chosen", "rejected"))
+    dataset = with_explicit_prompts(dataset)
     names = {"chosen": "completion", FINISHED["chosen"]: FINISHED["completion"]}
-    keep = [name for name in ("prompt", *names) if name in dataset.column_names]
+    keep = [name for name in ("prompt", *names, *_FOR_THE_TEMPLATE) if name in dataset.column_names]
     return dataset.select_columns(keep).rename_columns({old: new for old, new in names.items() if old in keep})
 
 
-def without_eos_after_unfinished(dataset: Dataset, columns: dict[str, list[str]], eos_token_id: int | None) -> Dataset:
-    """Remove the end-of-text token that TRL put after every answer from those that had not ended.
+def room_for_text(model: Any) -> int | None:
+    """Return how many tokens fit behind the patch in the positions that the base has learned; None if any number."""
+    if not isinstance(model, PolicyPatchModel):
+        return None  # refused where the trainer looks for the patch
+    limit = learned_position_limit(model.get_base_model())
+    return None if limit is None else limit - sum(model.patches[name].shape[0] for name in model.active_patches)
+
+
+def prepare_rows(
+    prepare: Callable[[Dataset], Dataset],
+    rows: Any,
+    tokens_of: Callable[[dict[str, Any]], dict[str, int]],
+    *,
+    room: int | None,
+    max_length: int | None,
+) -> Any:
+    """Return `prepare(rows)`, which makes tokens of them and leaves some out; name those that are out or too long.
+
+    Args:
+        prepare (`Callable`):
+            TRL's preparation.
+        rows (`datasets.Dataset`):
+            Rows of text or messages.
+        tokens_of (`Callable`):
+            From a prepared row to the tokens that reach the model: of `prompt`, and of each answer.
+        room (`int`, *optional*):
+            Most tokens that the base can take behind the patch.
+        max_length (`int`, *optional*):
+            Tokens that are left of a longer row; for the message.
+
+    Raises:
+        DataError: a row is longer than the base's positions, or no row is left.
+    """
+    ready = prepare(rows)
+    if not isinstance(rows, Dataset):
+        return ready
+    if len(ready) < len(rows):
+        kept = set(prepare(_numbered(rows))[_NUMBER])
+        first = next(number for number in range(len(rows)) if number not in kept)
+        message = (
+            f"{len(rows) - len(ready)} of {len(rows)} rows are left out: their `prompt` alone fills "
+            f"`max_length={max_length}` tokens, the first one is row {first} (counted from 0)."
+        )
+        if not len(ready):
+            raise DataError(f"{message} Nothing is left to learn from; shorten the prompts, or give more `max_length`.")
+        logger.warning(message)
+    if room is not None and any(_total(tokens_of(row)) > room for row in ready):
+        found = [row for row in prepare(_numbered(rows)) if _total(tokens_of(row)) > room]
+        worst = min(found, key=lambda row: row[_NUMBER])
+        tokens = tokens_of(worst)
+        alone = tokens["prompt"] >= room
+        what = f"a `prompt` of {tokens['prompt']}" if alone else f"a text of {_total(tokens)}"
+        raise DataError(
+            f"Row {worst[_NUMBER]} has {what} tokens; the base's positions have room for {room} behind the patch. "
+            f"Shorten such rows or leave them out{'' if alone else f', or cut them with `max_length` {room}'}. Rows "
+            "are counted from 0."
+        )
+    return ready
+
+
+def without_eos_after_unfinished(
+    dataset: Dataset,
+    columns: dict[str, list[str]],
+    eos_token_id: int | None,
+    tokenizer: Any = None,
+    chat_template: str | None = None,
+) -> Dataset:
+    """Remove what TRL or the chat template put after every answer from those that had not ended.
 
     Args:
         dataset (`datasets.Dataset`):
@@ -61,17 +206,101 @@ def without_eos_after_unfinished(dataset: Dataset, columns: dict[str, list[str]]
         columns (`dict[str, list[str]]`):
             For each "finished" column, the token columns it speaks of.
         eos_token_id (`int`, *optional*):
-            What TRL appended.
+            What TRL appended to answers that are text.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Needed for answers that are messages.
+        chat_template (`str`, *optional*):
+            Used instead of the tokenizer's.
     """
     flags = {flag: names for flag, names in columns.items() if flag in dataset.column_names}
     if not flags:
         return dataset
+    answers = {flag: answer for answer, flag in FINISHED.items()}
 
     def strip(row: dict[str, Any]) -> dict[str, Any]:
         changed = {}
         for flag, names in flags.items():
-            if not row[flag] and row[names[0]] and row[names[0]][-1] == eos_token_id:
-                changed.update({name: row[name][:-1] for name in names})
+            if row[flag] is False:  # None: not known, and so not cut
+                ending = [eos_token_id]
+                if is_messages(row.get(answers[flag])):
+                    ending = _ending(tokenizer, row, answers[flag], chat_template)
+                count = _overlap(row[names[0]], ending)
+                changed.update({name: row[name][: len(row[name]) - count] for name in names})
         return {name: changed.get(name, row[name]) for names in flags.values() for name in names}
 
     return dataset.map(strip, desc="Leaving unfinished answers open")
+
+
+def data_hash(dataset: Dataset, tokenizer: Any) -> str:
+    """Return the sha256 of all that the rows are trained on: texts or messages, and how messages become text."""
+    columns = (*PREFERENCE_COLUMNS, FINISHED["chosen"], FINISHED["rejected"], "completion", FINISHED["completion"])
+    columns = [name for name in (*columns, *_FOR_THE_TEMPLATE) if name in dataset.column_names]
+    content = [dataset[name][:] for name in columns]
+    if any(is_messages(dataset[0][name]) for name in columns):
+        content.append(getattr(tokenizer, "chat_template", None))
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def _explicit_prompt(row: dict[str, Any], number: int) -> dict[str, Any]:
+    from trl import extract_prompt
+
+    chosen, rejected = row["chosen"], row["rejected"]
+    found = {"prompt": chosen[:0], "chosen": chosen, "rejected": rejected}
+    if chosen[0] == rejected[0]:  # TRL 1.16 looks at the last character of `chosen` where not even the first is shared
+        found = extract_prompt({"chosen": chosen, "rejected": rejected})
+    if is_messages(chosen) and not found["prompt"]:
+        raise DataError(
+            f"Row {number} has no prompt: `chosen` and `rejected` have no first message in common, or one of them has "
+            "nothing behind it. Give a column `prompt`, or let both begin with the same messages. Rows are counted "
+            "from 0."
+        )
+    return found
+
+
+def _warn_of_equal_answers(dataset: Dataset) -> None:
+    rows = enumerate(rows_of(dataset, ("chosen", "rejected")))
+    equal = [number for number, row in rows if row["chosen"] == row["rejected"]]
+    if equal:
+        logger.warning_once(
+            f"{len(equal)} of {len(dataset)} rows have the same text in `chosen` and `rejected`, the first is row "
+            f"{equal[0]} (counted from 0). DPO learns nothing from them."
+        )
+
+
+def _numbered(rows: Dataset) -> Dataset:
+    return rows.add_column(_NUMBER, list(range(len(rows))))
+
+
+def _total(tokens: dict[str, int]) -> int:
+    return tokens["prompt"] + max(count for name, count in tokens.items() if name != "prompt")
+
+
+def _ending(tokenizer: Any, row: dict[str, Any], answer: str, chat_template: str | None) -> list[int]:
+    """Return the tokens that the chat template writes behind the answer's last word."""
+    tools = row.get("tools")
+    options = {
+        "tools": json.loads(tools) if isinstance(tools, str) else tools,
+        **(row.get("chat_template_kwargs") or {}),
+    }
+    if chat_template is not None:
+        options["chat_template"] = chat_template
+
+    def ids(**more: Any) -> Sequence[int]:
+        messages = [*row["prompt"], *row[answer]]
+        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options, **more)["input_ids"]
+
+    whole = ids()
+    try:
+        unfinished = ids(continue_final_message=True)
+    except ValueError as error:
+        raise DataError(
+            f"An answer is marked with `{FINISHED[answer]}=False`, and the chat template cannot leave it open, because "
+            f"it changes the answer's text ({shortly(row[answer])}). Leave such rows out, or remove that column."
+        ) from error
+    shared = next((i for i, pair in enumerate(zip(whole, unfinished)) if pair[0] != pair[1]), len(unfinished))
+    return list(whole[shared:])
+
+
+def _overlap(ids: Sequence[int], ending: Sequence[int]) -> int:
+    """Return how many tokens at the end of `ids` are the beginning of `ending`, which may have been cut."""
+    return next((n for n in range(len(ending), 0, -1) if list(ids[-n:]) == list(ending[:n])), 0)

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from datasets import Dataset
 
 from policy_patch.cli import main
 from policy_patch.patch_folder import read_patch_folder
@@ -42,7 +43,11 @@ def test_a_recipe_becomes_a_patch(recipe, tmp_path, capsys):
     config, vectors = read_patch_folder(tmp_path / "patch")
     assert (config.risk, config.patch_version, config.base_model_name_or_path) == ("toxicity", "1.2.0", "lab:base")
     assert vectors.shape == (5, 128)
-    assert "reward accuracy" in out
+    for column in ("reward accuracy", "vector norm", "moved"):
+        assert column in out
+    assert f"Curves: {tmp_path / 'patch' / 'training_curves.png'}" in err
+    assert f"Report: {tmp_path / 'patch' / 'training_report.md'}" in err
+    assert (tmp_path / "patch" / "training_curves.png").is_file()
     assert f"policy-patch evaluate {tmp_path / 'patch'} --base lab:base" in err
     assert read_patch_folder(tmp_path / "patch" / "sft")[1].ne(vectors).any()
 
@@ -51,7 +56,7 @@ def test_an_option_overrides_the_recipe(recipe, tmp_path, capsys):
     words = ["--sft.max_steps", "2", "--dpo.max_steps", "0", "--output_dir", str(tmp_path / "other"), "--json"]
     assert main(["train", str(recipe), *words]) == 0
     logged = json.loads(capsys.readouterr().out)
-    assert [entry["step"] for entry in logged["sft"]] == [2, 2]
+    assert [entry["step"] for entry in logged["sft"]] == [1, 2, 2]
     assert logged["dpo"] == []
     assert not (tmp_path / "patch").exists()
 
@@ -78,6 +83,27 @@ def test_a_patch_is_trained_further(recipe, tmp_path, capsys):
     assert first[1].ne(second[1]).any()
 
 
+def test_pairs_of_several_risks_make_one_patch(recipe, tmp_path, capsys):
+    rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in PAIRS]
+    Dataset.from_list(rows[:3]).to_csv(tmp_path / "gendered.csv")
+    words = ["--data.pairs", f"{{toxicity: {tmp_path / 'pairs.jsonl'}, gender_bias: {tmp_path / 'gendered.csv'}}}"]
+    words += ["--data.weights", "{toxicity: 1, gender_bias: 1}", "--patch.risk", "null", "--patch.init", "text"]
+    assert main(["train", str(recipe), *words]) == 0
+    err = capsys.readouterr().err
+    assert "gender_bias: " in err and ", toxicity: " in err
+    config, _ = read_patch_folder(tmp_path / "patch")
+    assert config.risk == "toxicity+gender_bias"
+    assert config.init_text.startswith("Continue the text") and "without assuming their gender" in config.init_text
+    assert json.loads((tmp_path / "patch" / "training_run.json").read_text())["rows"] > len(PAIRS) + 3
+
+
+def test_messages_without_a_chat_template_are_told(recipe, tmp_path, capsys):
+    answers = {name: [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": name}] for name in ("a", "b")}
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"chosen": answers["a"], "rejected": answers["b"]}))
+    assert main(["train", str(recipe), "--data.pairs", str(tmp_path / "chat.jsonl")]) == 2
+    assert "the tokenizer has no chat template" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -85,6 +111,9 @@ def test_a_patch_is_trained_further(recipe, tmp_path, capsys):
         (["--patch.num_virtual_tokens", "0"], "`num_virtual_tokens=0` must be a whole number of at least 1"),
         (["--data.pairs", "nowhere.jsonl"], "Cannot read `nowhere.jsonl`"),
         (["--data.pairs", "null"], "There is nothing to learn from"),
+        (["--data.pairs", "nowhere.xml"], "`nowhere.xml`"),
+        (["--data.weights", "{toxicity: 1}"], "`data.weights` are shares of risks, and `data.pairs` names none"),
+        (["--data.split", "test"], "`split='test'` is of datasets on the Hub"),
         (["--dpo.reference", "teacher"], '`reference="teacher"` needs `teacher=`'),
         (["--sft.max_steps", "0", "--dpo.max_steps", "0"], "nothing to train"),
         (["--patch.init", "text", "--patch.risk", "my_own"], '`init="text"` needs an `init_text`'),

@@ -1,0 +1,65 @@
+"""Tests of `policy_patch.data.readers`: rows of each kind of file, each with its place as a person finds it."""
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from policy_patch.data.readers import read_rows, read_table
+from policy_patch.errors import DataError
+
+
+def rows_of(folder, name, content, **options):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_rows(folder / name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.txt", "one\n\n two \r\n", [("line 1", "one"), ("line 3", " two ")]),
+        ("a.jsonl", '{"a": 1}\n\n"b\\u2028"\n', [("line 1", {"a": 1}), ("line 3", "b\u2028")]),
+        ("a.json", ' \n[3,\n\n {"a": 2}]', [("entry 0 (counted from 0)", 3), ("entry 1 (counted from 0)", {"a": 2})]),
+        ("a.json", '{"a": 1}\n{"a": 2}', [("line 1", {"a": 1}), ("line 2", {"a": 2})]),
+        ("a.csv", 'a,b\n1,"x\ny"\n\n2,z\n', [("line 2", {"a": "1", "b": "x\ny"}), ("line 5", {"a": "2", "b": "z"})]),
+        ("a.csv", b"\xef\xbb\xbfa\r\n1\r\n", [("line 2", {"a": "1"})]),
+        ("a.csv", "finished\nTrue\n0", [("line 2", {"finished": True}), ("line 3", {"finished": False})]),
+    ],
+)  # fmt: skip
+def test_each_row_has_its_place(tmp_path, name, content, rows):
+    assert rows_of(tmp_path, name, content) == rows
+
+
+def test_a_file_can_be_read_as_another_kind_than_its_name_says(tmp_path):
+    assert rows_of(tmp_path, "pairs", "1\n2", kind=".jsonl") == [("line 1", 1), ("line 2", 2)]
+
+
+def test_parquet_is_read_as_a_table_and_as_rows(tmp_path):
+    table = pyarrow.table({"a": [1, 2], "b": [[{"role": "user", "content": "x"}], []]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet").equals(table)
+    assert read_rows(tmp_path / "a.parquet")[1] == ("row 1", {"a": 2, "b": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a":\n', r"cannot be read as \.jsonl: line 2: Expecting value at column 6\."),
+        ("a.json", "[1,\n 2", r"cannot be read as \.json: Expecting ',' delimiter: line 2"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", r"as \.csv: line 3 has more cells than the header: \['3'\]\."),
+        ("a.csv", "finished\nyes\n", r"line 2 has `finished='yes'`; expected true or false\."),
+        ("a.csv", "chosen\n\"[{'role': 'user', 'content': 'a'}]\"\n", "line 2 has messages in `chosen`, and CSV holds"),
+        ("a.csv", f"a\n{'x' * 200_000}\n", r"cannot be read as \.csv: field larger than"),
+        ("a.txt", "Grüße".encode("latin-1"), r"cannot be read as \.txt: 'utf-8' codec"),
+        ("a.parquet", b"PAR1 no", r"a\.parquet` cannot be read as \.parquet: "),
+    ],
+)
+def test_what_is_no_such_file_says_where(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        rows_of(tmp_path, name, content)
+    assert str(caught.value).count("cannot be read") == 1
+
+
+@pytest.mark.parametrize("name", ["there.txt", "there.parquet"])
+def test_a_missing_file_is_told(tmp_path, name):
+    with pytest.raises(DataError, match=rf"Cannot read `.*{name}`"):
+        read_rows(tmp_path / name)
