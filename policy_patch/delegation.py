@@ -55,6 +55,7 @@ class BaseDelegation:
     quantization_method = _OfBase()
     hf_quantizer = _OfBase()
     hf_device_map = _OfBase()
+    _no_split_modules = _OfBase()  # the layers that FSDP shards one by one
 
     # transformers refuses to train a quantised model unless it carries an adapter; a patch is one.
     _hf_peft_config_loaded = True

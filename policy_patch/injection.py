@@ -231,7 +231,7 @@ class Injection:
 
     def _prime(self, stack: Stack, *, with_bos: bool) -> PrimedPrefix:
         """Run the prefix once; keep the result while nothing it depends on has changed."""
-        if torch.is_grad_enabled() and stack.vectors.requires_grad:
+        if (torch.is_grad_enabled() and stack.vectors.requires_grad) or self._base_is_sharded():
             return self._run_prefix(stack, with_bos=with_bos)
         key = (with_bos, stack.names, self._weights_key())
         primed = self._primed.get(key)
@@ -263,6 +263,11 @@ class Injection:
     def _weights_key(self) -> tuple:
         """Identity of the weights the prefix was run with: in-place changes, other tensors, dtype or device."""
         return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in self._base.parameters())
+
+    def _base_is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
+        others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
+        return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in self._base.parameters())
 
     def _base_trains(self) -> bool:
         """Whether somebody made weights of the base trainable again; then they may change under our feet."""

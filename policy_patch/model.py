@@ -5,7 +5,7 @@ It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the busin
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -31,7 +31,7 @@ from policy_patch.fingerprint import base_fingerprint
 from policy_patch.hub import only_cached_commit
 from policy_patch.injection import Stack, learned_position_limit
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
-from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, vectors_to_bytes
+from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, overwrite, vectors_to_bytes, whole
 from policy_patch.self_check import checked_injection
 
 if TYPE_CHECKING:
@@ -348,6 +348,15 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
 
     # Parameters
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "PolicyPatchModel":
+        """Move or cast the base, as `to` and `half` do. The vectors move along, and keep their fp32."""
+        before = {name: vectors.data for name, vectors in self.patches.items()}
+        super()._apply(fn, recurse)
+        for name, vectors in self.patches.items():
+            if vectors.dtype != before[name].dtype:
+                vectors.data = before[name].to(vectors.device)
+        return self
+
     def frozen_copy(self) -> "PolicyPatchModel":
         """Return a second wrapper on the same base with copies of the active patches that nothing will change.
 
@@ -355,7 +364,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         """
         copy = PolicyPatchModel(self._base_model)
         for name in self._active:
-            copy._insert(name, self.patch_config[name], self.patches[name].detach().clone(), is_trainable=False)
+            vectors = whole(self.patches[name]).detach().clone()
+            copy._insert(name, self.patch_config[name], vectors, is_trainable=False)
         copy._active = self._active
         return copy
 
@@ -406,13 +416,13 @@ def set_policy_patch_state_dict(
     """
     model._check_known(patch_name)
     parameter = model.patches[patch_name]
+    shape = getattr(parameter, "ds_shape", parameter.shape)  # DeepSpeed leaves an empty tensor in its place
     vectors = state_dict.get(TENSOR_KEY)
-    if set(state_dict) != {TENSOR_KEY} or vectors.shape != parameter.shape:
+    if set(state_dict) != {TENSOR_KEY} or vectors.shape != shape:
         found = {key: tuple(value.shape) for key, value in state_dict.items()}
-        raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(parameter.shape)}}}.")
+        raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(shape)}}}.")
     check_finite(vectors, "the given vectors")
-    with torch.no_grad():
-        parameter.copy_(vectors)
+    overwrite(parameter, vectors)
 
 
 def _check_supported(base: Any) -> None:
@@ -432,6 +442,11 @@ def _check_supported(base: Any) -> None:
         raise UnsupportedModelError(
             f"`base` is a {type(base).__name__} without a language-modelling head over a backbone; expected a causal "
             "language model, as `AutoModelForCausalLM.from_pretrained` returns it."
+        )
+    if any(parameter.is_meta for parameter in base.get_input_embeddings().parameters()):
+        raise UnsupportedModelError(
+            "The token embeddings of `base` are not in memory (offloaded, or a model without weights); a patch starts "
+            "from them. Leave them on a device: a `device_map` may offload the layers behind them."
         )
     if getattr(base, "_is_stateful", False):
         raise UnsupportedModelError(

@@ -131,6 +131,32 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
     return vectors
 
 
+def whole(vectors: torch.Tensor) -> torch.Tensor:
+    """Return `vectors` in one piece. Where they are sharded, all processes must call this: each sends its part."""
+    if hasattr(vectors, "ds_id"):  # DeepSpeed ZeRO-3
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([vectors]):
+            return vectors.detach().clone()
+    return vectors.full_tensor() if hasattr(vectors, "full_tensor") else vectors  # FSDP2
+
+
+def overwrite(parameter: nn.Parameter, vectors: torch.Tensor) -> None:
+    """Write `vectors`, the same in every process, into `parameter` of the same shape, sharded or not."""
+    with torch.no_grad():
+        if hasattr(parameter, "ds_id"):
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.copy_(vectors)
+            return
+        if hasattr(parameter, "full_tensor"):
+            from torch.distributed.tensor import distribute_tensor
+
+            vectors = distribute_tensor(vectors.to(parameter.device), parameter.device_mesh, parameter.placements)
+        parameter.copy_(vectors)
+
+
 def check_finite(vectors: torch.Tensor, source: str) -> None:
     """Raise `PatchFileError` if `vectors` holds NaN or infinity."""
     bad = int((~torch.isfinite(vectors)).sum())

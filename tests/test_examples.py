@@ -26,6 +26,12 @@ def test_train_on_your_model(tmp_path):
     assert (tmp_path / "tox-patch" / "policy_patch.safetensors").is_file()
 
 
+def test_train_in_parallel_in_one_process(tmp_path):
+    out = run(ROOT / "examples" / "train_in_parallel.py", "--sft_steps", 2, "--dpo_steps", 2, cwd=tmp_path)
+    assert out.startswith("sft: loss ") and "dpo: loss 0.69" in out
+    assert (tmp_path / "parallel-patch" / "policy_patch.safetensors").is_file()
+
+
 def test_prepare_real_toxicity_prompts(tmp_path):
     rows = [
         {

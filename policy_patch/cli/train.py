@@ -1,11 +1,32 @@
 """`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from policy_patch.cli.console import print_json, print_table, say
-from policy_patch.cli.models import MODEL_HELP, PROMPTS_HELP, load_model, prompts_of
+from policy_patch.cli.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    PROMPTS_HELP,
+    is_endpoint,
+    load_answering,
+    load_model,
+    load_tokenizer,
+    prompts_of,
+)
 from policy_patch.cli.pairs import PAIR_ARGUMENTS, SCORER_HELP, add_pair_arguments, sample_pairs
+from policy_patch.cli.sources import (
+    PAIRS_HELP,
+    SPLIT_HELP,
+    WEIGHTS_HELP,
+    PairSources,
+    counts_of,
+    init_text_of,
+    load_pairs,
+    risk_of,
+)
 
 HELP = "Train a patch: SFT on the teacher's answers, then DPO over the base's."
 DESCRIPTION = """Train a patch in two stages: SFT on the teacher's answers, then DPO that prefers them to the base's.
@@ -24,7 +45,10 @@ A recipe:
   patch: {risk: toxicity, num_virtual_tokens: 50}
   data: {prompts: prompts.txt, scorer: lexical}
   sft: {max_steps: 100, learning_rate: 1e-2}
-  dpo: {max_steps: 60, beta: 0.3}"""
+  dpo: {max_steps: 60, beta: 0.3}
+
+Pairs that are there already, of two risks in one patch:
+  data: {pairs: {toxicity: rude.jsonl, gender_bias: org/gendered-pairs}}"""
 _PATCH_ARGUMENTS = ("risk", "patch_version", "num_virtual_tokens", "placement", "init", "init_text", "init_seed")
 
 
@@ -36,9 +60,13 @@ def add_arguments(parser: Any) -> None:
 
     parser.add_argument("--config", action=ActionConfigFile, help="The recipe, YAML; options behind it override it.")
     parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
-    parser.add_argument("--teacher", type=str | None, help="The safer model; not needed with `data.pairs`.")
+    parser.add_argument("--teacher", type=str | None, help=f"The safer model. {ANSWERING_HELP}")
     parser.add_argument("--output_dir", type=str, required=True, help="Gets the patch, and what is needed to go on.")
-    parser.add_argument("--patch.risk", type=str, default="toxicity", help="What the patch fixes.")
+    parser.add_argument(
+        "--patch.risk",
+        type=str | None,
+        help="What the patch fixes. Default: toxicity, or the risks of `data.pairs`, joined by +.",
+    )
     parser.add_argument("--patch.patch_version", type=str, default="0.1.0", help="Version of the patch (SemVer).")
     parser.add_argument("--patch.num_virtual_tokens", type=int, default=50, help="Number of learned vectors.")
     parser.add_argument(
@@ -48,7 +76,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--patch.init_text", type=str | None, help="Instruction to start from. Default: by risk.")
     parser.add_argument("--patch.init_seed", type=int, default=0, help="Seed of vocab and random starts.")
     parser.add_argument("--patch.start_from", type=str | None, help="Folder or Hub id of a patch to train further.")
-    parser.add_argument("--data.pairs", type=str | None, help="File of preference pairs; else they are sampled.")
+    parser.add_argument("--data.pairs", type=PairSources, help=PAIRS_HELP)
+    parser.add_argument("--data.weights", type=dict[str, float] | None, help=WEIGHTS_HELP)
+    parser.add_argument("--data.split", type=str | None, help=SPLIT_HELP)
     parser.add_argument("--data.prompts", type=str | None, help=PROMPTS_HELP)
     parser.add_argument("--data.num_prompts", type=int | None, help="Use the first ones only.")
     parser.add_argument("--data.scorer", type=str, default="lexical", help=SCORER_HELP)
@@ -64,10 +94,16 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Run the command."""
     log = train(args)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
+        return 0
     if args.json:
         print_json({"output_dir": args.output_dir, **log})
         return 0
+    from policy_patch.training.report import CURVES_NAME, REPORT_NAME
+
     print_table([row for stage, entries in log.items() for row in _curve(stage, entries)])
+    picture, report = (Path(args.output_dir, name) for name in (CURVES_NAME, REPORT_NAME))
+    say("   ".join(f"{what}: {path}" for what, path in (("Curves", picture), ("Report", report)) if path.is_file()))
     say(
         f"The patch is in {args.output_dir}. Next: policy-patch evaluate {args.output_dir} --base {args.base} "
         "--prompts <unseen prompts>"
@@ -85,12 +121,14 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
     stages = {name: {"disable_tqdm": True, **dict(args[name])} for name in ("sft", "dpo")}
     settings = PolicyPatchTrainingConfig(output_dir=args.output_dir, **stages, seed=args.seed)
     base, tokenizer = load_model(args.base, device=args.device, dtype=args.dtype)
-    trains_on_teacher = stages["dpo"].get("reference") == "teacher" or stages["sft"].get("kl_weight")
-    needs_teacher = args.teacher and (not args.data.pairs or trains_on_teacher)
-    teacher, teacher_tokenizer = (
-        load_model(args.teacher, device=args.device, dtype=args.dtype) if needs_teacher else (None, None)
-    )
-    pairs = _pairs(args, base, tokenizer, teacher, teacher_tokenizer)
+    trains_on_teacher = args.teacher and (stages["dpo"].get("reference") == "teacher" or stages["sft"].get("kl_weight"))
+
+    def teacher() -> Any:  # loaded again where it is asked again, rather than kept in memory meanwhile
+        return load_model(args.teacher, device=args.device, dtype=args.dtype)[0]
+
+    if trains_on_teacher and is_endpoint(args.teacher):
+        teacher()  # says why it cannot be had
+    pairs = _pairs(args, base, tokenizer)
     progress = RichProgress()
     trainer = PolicyPatchTrainer(
         _model(args, base, tokenizer),
@@ -98,6 +136,7 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
         pairs,
         processing_class=tokenizer,
         teacher=teacher if trains_on_teacher else None,
+        teacher_tokenizer=load_tokenizer(args.teacher) if trains_on_teacher else None,
         callbacks=[progress],
     )
     try:
@@ -113,43 +152,56 @@ def _model(args: Any, base: Any, tokenizer: Any) -> Any:
     if args.patch.start_from:
         return PolicyPatchModel.from_pretrained(base, args.patch.start_from, is_trainable=True, tokenizer=tokenizer)
     facts = {name: args.patch[name] for name in _PATCH_ARGUMENTS}
+    facts["risk"] = facts["risk"] or risk_of(args.data.pairs)
+    if facts["init"] == "text":
+        facts["init_text"] = facts["init_text"] or init_text_of(facts["risk"])
     config = PolicyPatchConfig(**facts, base_model_name_or_path=args.base)
     return get_policy_patch_model(base, config, tokenizer)
 
 
-def _pairs(args: Any, base: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> Any:
-    """Return the preference pairs of the recipe: from its file, or sampled into the output folder."""
-    from policy_patch.data import load_preference_pairs, save_preference_pairs
+def _pairs(args: Any, base: Any, tokenizer: Any) -> Any:
+    """Return the preference pairs of the recipe: from its sources, or sampled into the output folder."""
+    from policy_patch.data import save_preference_pairs
     from policy_patch.errors import DataError
 
     if args.data.pairs:
-        return load_preference_pairs(args.data.pairs)
-    if teacher is None or not args.data.prompts:
+        pairs = load_pairs(args.data.pairs, split=args.data.split, weights=args.data.weights, seed=args.seed)
+        if isinstance(args.data.pairs, Mapping):
+            say(counts_of(pairs))
+        return pairs
+    if not args.teacher or not args.data.prompts:
         raise DataError(
             "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
         )
     folder = Path(args.output_dir)
+    teacher, teacher_tokenizer = load_answering(args.teacher, device=args.device, dtype=args.dtype)
     pairs, counts = sample_pairs(
-        base, teacher, tokenizer, teacher_tokenizer, prompts_of(args.data.prompts)[: args.data.num_prompts],
+        base, teacher, tokenizer, teacher_tokenizer,
+        prompts_of(args.data.prompts)[: args.data.num_prompts],
         scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers",
         **{name: args.data[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip
-    say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
-    save_preference_pairs(pairs, folder / "pairs.jsonl")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks and writes
+        say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
+        save_preference_pairs(pairs, folder / "pairs.jsonl")
     return pairs
 
 
 def _curve(stage: str, entries: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return a table of at most five points of one stage's log, evenly spaced, the last one among them."""
+    """Return a table of at most six points of one stage's log, evenly spaced, the first and the last among them."""
+    from policy_patch.training.patch_norms import DISTANCE, NORM
+
     points = [entry for entry in entries if "loss" in entry]
-    step = max(1, -(-len(points) // 5))
+    shown = sorted({round(part * (len(points) - 1) / 5) for part in range(6)}) if points else []
     return [
         {
             "stage": stage,
             "step": str(entry["step"]),
             "loss": f"{float(entry['loss']):.4f}",
-            "reward accuracy": f"{float(entry['rewards/accuracies']):.2f}" if "rewards/accuracies" in entry else "",
+            "reward accuracy": f"{float(entry['rewards/accuracies']):.2f}" if entry.get("rewards/margins") else "",
             "reward margin": f"{float(entry['rewards/margins']):.2f}" if "rewards/margins" in entry else "",
+            "vector norm": f"{entry[NORM]:.3f}" if NORM in entry else "",
+            "moved": f"{entry[DISTANCE]:.1%}" if DISTANCE in entry else "",
         }
-        for entry in points[::-1][::step][::-1]
+        for entry in (points[at] for at in shown)
     ]

@@ -1,4 +1,7 @@
-"""The progress bar of a training stage: steps, time left, loss, and for DPO reward accuracy and margin."""
+"""The progress bar of a training stage: steps, time left, loss, rewards, and how far the vectors have moved.
+
+Which figures are shown is said in `policy_patch.training.progress`, as for the bar without the command line.
+"""
 
 from typing import Any
 

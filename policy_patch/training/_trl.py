@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from policy_patch.errors import CheckpointSaveError, MissingExtraError, TrainingError
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import TENSOR_KEY
+from policy_patch.prefix import TENSOR_KEY, whole
 
 SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
 
@@ -50,10 +50,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback  # n
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
+from policy_patch.training.health import HealthWarnings, StopAtNaN  # noqa: E402
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
 from policy_patch.training.norm_limit import NormLimit, mean_embedding_norm  # noqa: E402
-from policy_patch.training.processes import save_patch  # noqa: E402
+from policy_patch.training.patch_norms import patch_norms  # noqa: E402
+from policy_patch.training.processes import in_main_process, save_patch  # noqa: E402
 from policy_patch.training.progress import TrainingProgress  # noqa: E402
+from policy_patch.training.stage_memory import StageMemory  # noqa: E402
+from policy_patch.training.trackers import keep_base_private  # noqa: E402
 
 IGNORED = -100  # the label of a position that is not scored, in transformers and TRL
 
@@ -69,15 +73,27 @@ class PatchTrainerMixin:
         drop_fused_head(model)
         if getattr(kw.get("processing_class"), "pad_token", "") is None:
             kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL gives it a padding token, in place
+        parameter = model.patches[self.patch_name]
+        vectors = parameter.data
         with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
+        if parameter.dtype != vectors.dtype:  # TRL 1.16 casts what trains on a base of 4 or 8 bits to bf16
+            parameter.data = vectors.to(parameter.device)
+        if self.is_fsdp_enabled and type(self.model).__name__.startswith("FSDP"):
+            # The stage before has sharded it. accelerate 1.15 then looks in vain for layers of the name they had.
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         score_labels_only(self.model)
+        self._stage = StageMemory(whole(self.vectors()))
+        self.add_callback(StopAtNaN(self.vectors))
+        self.embedding_norm = mean_embedding_norm(self.model.get_input_embeddings())
+        self.add_callback(HealthWarnings(self.embedding_norm))
         if getattr(self.args, "max_vector_norm", None):
-            limit = self.args.max_vector_norm * mean_embedding_norm(self.model.get_input_embeddings())
-            self.add_callback(NormLimit(self.model.patches[self.patch_name], limit))
+            limit = self.args.max_vector_norm * self.embedding_norm
+            self.add_callback(NormLimit(self.vectors, limit))
         self.remove_callback(PrinterCallback)  # prints every log entry to stdout
         if self.pop_callback(ProgressCallback) is not None:  # so does this one, beside its bar
             self.add_callback(TrainingProgress)
+        keep_base_private(self)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as TRL does. On the first Ctrl-C the step is finished and a checkpoint saved, then it raises.
@@ -91,6 +107,9 @@ class PatchTrainerMixin:
         """
         if resume_from_checkpoint is True:  # upstream would choose one that was cut short, and fail on it
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
+        if isinstance(resume_from_checkpoint, str):
+            self._total_train_tokens = self._stage.load(resume_from_checkpoint)  # TRL counts from 0 again
+        self._stage.begin()
         with settings_restored(self.model), self._stop_on_signal.listening():
             if getattr(self.args, "disable_dropout", False):  # done in the constructor too, but restored after it
                 disable_dropout_in_model(self.model)
@@ -101,6 +120,18 @@ class PatchTrainerMixin:
                 f"`{self.args.output_dir}`; the same command goes on from there."
             )
         return result
+
+    def vectors(self) -> nn.Parameter:
+        """Return what trains, `(num_virtual_tokens, hidden_size)`. Sharding makes a new parameter of it."""
+        return self.accelerator.unwrap_model(self.model).patches[self.patch_name]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as TRL does, and the norm of the vectors and their distance from the start of the stage."""
+        logs.update(patch_norms(whole(self.vectors()), self._stage.start))
+        if "train_runtime" in logs:  # the last entry; upstream's seconds count from the last time of going on
+            logs["stage_seconds"] = seconds = self._stage.seconds
+            logs["tokens_per_second"] = self._total_train_tokens / seconds
+        super().log(logs, start_time)
 
     def note(self, mode: str, **figures: torch.Tensor) -> None:
         """Add figures of one batch to what is averaged for the next log entry of `mode`, "train" or "eval"."""
@@ -113,6 +144,8 @@ class PatchTrainerMixin:
         """Save the patch. Upstream first gathers the whole base where that is sharded."""
         model = self.accelerator.unwrap_model(self.model)
         save_patch(model, self.patch_name, output_dir or self.args.output_dir)
+        if _internal_call and output_dir:  # a checkpoint
+            in_main_process(lambda: self._stage.save(output_dir, self._total_train_tokens))
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
@@ -123,8 +156,7 @@ class PatchTrainerMixin:
         # Upstream writes the whole base beside the optimizer.
         plugin = self.accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+        self.accelerator.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         try:

@@ -61,6 +61,9 @@ class PolicyPatchSFTConfig(SFTConfig):
         max_vector_norm (`float`, *optional*):
             Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
             by default.
+        health_warnings (`bool`, *optional*, defaults to `True`):
+            Warn where the loss does not move or diverges, where the reward accuracy stays at chance, and where the
+            vectors grow out of all proportion.
         learning_rate (`float`, *optional*, defaults to `1e-2`):
             A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
@@ -69,6 +72,7 @@ class PolicyPatchSFTConfig(SFTConfig):
 
     kl_weight: float = field(default=0.0, metadata={"help": "Part of KL to the teacher in the loss, 0 to 1."})
     max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
+    health_warnings: bool = field(default=True, metadata={"help": "Warn where training does not go well."})
     learning_rate: float = 1e-2
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
@@ -98,6 +102,9 @@ class PolicyPatchDPOConfig(DPOConfig):
         max_vector_norm (`float`, *optional*):
             Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
             by default.
+        health_warnings (`bool`, *optional*, defaults to `True`):
+            Warn where the loss does not move or diverges, where the reward accuracy stays at chance, and where the
+            vectors grow out of all proportion.
         precompute_ref_log_probs (`bool`, *optional*):
             Ask the reference once, before training, rather than at each step. By default so where training sees every
             row at least once, since that is cheaper then, and always for `reference="teacher"`. Afterwards `evaluate`
@@ -110,6 +117,7 @@ class PolicyPatchDPOConfig(DPOConfig):
 
     reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
     max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
+    health_warnings: bool = field(default=True, metadata={"help": "Warn where training does not go well."})
     precompute_ref_log_probs: bool | None = None
     learning_rate: float = 5e-3
     lr_scheduler_type: str = "cosine"

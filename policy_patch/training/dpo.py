@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from policy_patch.errors import TrainingError
 from policy_patch.model import PolicyPatchModel
 from policy_patch.training._trl import (
     PatchTrainerMixin,
@@ -21,7 +21,19 @@ from policy_patch.training._trl import (
     trained_patch_name,
 )
 from policy_patch.training.config import PolicyPatchDPOConfig
-from policy_patch.training.dataset import FINISHED, as_dataset, check_rows, without_eos_after_unfinished
+from policy_patch.training.dataset import (
+    FINISHED,
+    as_dataset,
+    check_chat_template,
+    check_eval_rows,
+    check_rows,
+    prepare_rows,
+    room_for_text,
+    with_explicit_prompts,
+    without_eos_after_unfinished,
+)
+from policy_patch.training.processes import is_sharded
+from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
 from trl import DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
@@ -29,16 +41,18 @@ from trl import DPOTrainer  # isort: skip  (after `_trl`, whose version check ex
 class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
     """TRL's `DPOTrainer` for the one trainable patch of a [`~policy_patch.PolicyPatchModel`].
 
-    Takes what `DPOTrainer` takes, with `args` a [`PolicyPatchDPOConfig`]. Rows have `prompt`, `chosen` and `rejected`;
-    an answer marked as not finished gets no end-of-text token.
+    Takes what `DPOTrainer` takes, with `args` a [`PolicyPatchDPOConfig`]. Rows have `chosen` and `rejected`, with or
+    without a column `prompt`, as text or as messages; an answer marked as not finished gets no end-of-text token.
 
     Args:
         model ([`~policy_patch.PolicyPatchModel`]):
             Its one active, trainable patch is trained.
         args ([`PolicyPatchDPOConfig`]):
             Settings; `args.reference` chooses the reference policy.
-        teacher ([`~transformers.PreTrainedModel`], *optional*):
+        teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `reference="teacher"` only; it is not kept after the constructor.
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
 
     Raises:
         TrainingError: no patch is active and trainable, or `reference="teacher"` without a fitting teacher.
@@ -54,17 +68,24 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         *,
         train_dataset: Any,
         eval_dataset: Any = None,
-        teacher: PreTrainedModel | None = None,
+        teacher: Teacher | None = None,
+        teacher_tokenizer: Any = None,
         **kwargs: Any,
     ) -> None:
         trained_patch_name(model)  # before the reference is made of it
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
-        check_rows(train_dataset, ("prompt", "chosen", "rejected"))
-        if args.precompute_ref_log_probs is None:
-            args = copy(args)
-            args.precompute_ref_log_probs = sees_every_row(args, len(train_dataset))
+        check_rows(train_dataset, ("chosen", "rejected"))
+        check_eval_rows(eval_dataset, ("chosen", "rejected"))
+        self._room = room_for_text(model)
+        sharded = is_sharded(args)
+        if args.precompute_ref_log_probs is None or (sharded and args.reference != "teacher"):
+            args = copy(args)  # a base that is sharded when training starts cannot be asked before
+            args.precompute_ref_log_probs = not sharded and sees_every_row(args, len(train_dataset))
         with settings_restored(model):
-            reference = reference_model(model, args, teacher)
+            tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
+            reference = reference_model(model, args, teacher, **tokenizers)
+            if sharded and args.reference != "teacher":
+                hide_base(reference)
             with settings_restored(reference):
                 super().__init__(
                     model,
@@ -111,10 +132,22 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
             dataset = dataset.add_column(column, torch.cat(parts).float().cpu().numpy())
         return dataset
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        dataset = super()._prepare_dataset(dataset, *args, **kwargs)
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *more: Any) -> Any:
+        dataset = with_explicit_prompts(dataset)
+        check_chat_template(dataset, processing_class)
+        trl_prepare = super()._prepare_dataset
+
+        def tokens_of(row: dict[str, Any]) -> dict[str, int]:
+            prompt, *answers = (len(row[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))
+            most = prompt + max(answers) if args.max_length is None else args.max_length  # the collator cuts the rest
+            return {"prompt": min(prompt, most), "answer": min(max(answers), most - min(prompt, most))}
+
+        dataset = prepare_rows(
+            lambda rows: trl_prepare(rows, processing_class, args, *more), dataset, tokens_of,
+            room=self._room, max_length=args.max_length,
+        )  # fmt: skip
         columns = {FINISHED[name]: [f"{name}_ids"] for name in ("chosen", "rejected")}
-        return without_eos_after_unfinished(dataset, columns, self._tokenizer.eos_token_id)
+        return without_eos_after_unfinished(dataset, columns, self._tokenizer.eos_token_id, processing_class)
 
 
 def sees_every_row(args: PolicyPatchDPOConfig, num_rows: int) -> bool:
@@ -125,10 +158,27 @@ def sees_every_row(args: PolicyPatchDPOConfig, num_rows: int) -> bool:
     return args.max_steps * rows_per_step >= num_rows
 
 
+def hide_base(reference: PolicyPatchModel) -> None:
+    """Leave the sharding of the base, which `reference` shares, to the policy: TRL would shard it a second time."""
+    vars(reference)["_base_model"] = reference._modules.pop("_base_model")  # still an attribute
+    if not reference.patches:  # DeepSpeed does not take a module without a parameter
+        reference.register_parameter("nothing", nn.Parameter(torch.zeros(1), requires_grad=False))
+
+
 def reference_model(
-    model: PolicyPatchModel, args: PolicyPatchDPOConfig, teacher: PreTrainedModel | None = None
+    model: PolicyPatchModel, args: PolicyPatchDPOConfig, teacher: Teacher | None = None, **tokenizers: Any
 ) -> PolicyPatchModel | PreTrainedModel:
     """Return DPO's reference policy for `args.reference`.
+
+    Args:
+        model ([`~policy_patch.PolicyPatchModel`]):
+            The policy.
+        args ([`PolicyPatchDPOConfig`]):
+            Settings.
+        teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
+            Needed for `reference="teacher"`.
+        tokenizers (*optional*):
+            `tokenizer` and `teacher_tokenizer`, as [`~policy_patch.training.teacher.check_teacher`] takes them.
 
     Returns:
         For `"sft"` a second wrapper on the same base with a frozen copy of the patch; for `"base"` a second wrapper
@@ -138,23 +188,7 @@ def reference_model(
         TrainingError: `reference="teacher"` without a teacher, or with one of another vocabulary.
     """
     if args.reference == "teacher":
-        check_teacher(model, teacher)
+        teacher = loaded(teacher)
+        check_teacher(model, teacher, **tokenizers)
         return teacher
     return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(model.get_base_model())
-
-
-def check_teacher(
-    model: PolicyPatchModel,
-    teacher: PreTrainedModel | None,
-    wanted_by: str = '`reference="teacher"`',
-    instead: str = '`reference="sft"` or "base"',
-) -> None:
-    """Raise `TrainingError` unless the probabilities of `teacher` can be compared with those of the base of `model`."""
-    if teacher is None:
-        raise TrainingError(f"{wanted_by} needs `teacher=`. Give it, or use {instead}.")
-    sizes = [m.get_input_embeddings().weight.shape[0] for m in (model.get_base_model(), teacher)]
-    if sizes[0] != sizes[1]:
-        raise TrainingError(
-            f"{wanted_by} compares probabilities token by token, so both need one vocabulary; the base has {sizes[0]} "
-            f"tokens and the teacher {sizes[1]}. Use {instead}."
-        )

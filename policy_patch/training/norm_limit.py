@@ -1,5 +1,6 @@
 """Keep the vectors of a patch from growing beyond the scale of the base's own token embeddings while they train."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,21 +16,22 @@ class NormLimit(TrainerCallback):
     This is projected gradient descent onto a ball for each vector; our choice, the paper has no such limit.
 
     Args:
-        vectors (`torch.nn.Parameter`):
-            `(num_virtual_tokens, hidden_size)`, the patch that trains.
+        vectors (`Callable[[], torch.nn.Parameter]`):
+            Returns the patch that trains, `(num_virtual_tokens, hidden_size)`; sharding makes a new parameter of it.
         limit (`float`):
             Largest L2 norm of one vector.
     """
 
-    def __init__(self, vectors: nn.Parameter, limit: float) -> None:
+    def __init__(self, vectors: Callable[[], nn.Parameter], limit: float) -> None:
         self._vectors = vectors
         self.limit = limit
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Shorten what is too long."""
         with torch.no_grad():
-            norms = torch.linalg.vector_norm(self._vectors, dim=1, keepdim=True)  # (num_virtual_tokens, 1)
-            self._vectors.mul_((self.limit / norms).clamp(max=1))
+            vectors = self._vectors()
+            norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # (num_virtual_tokens, 1)
+            vectors.mul_((self.limit / norms).clamp(max=1))
 
 
 def mean_embedding_norm(embeddings: nn.Module) -> float:

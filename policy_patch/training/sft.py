@@ -5,16 +5,20 @@ from typing import Any
 import torch
 
 from policy_patch.data.sampling import evaluating
-from policy_patch.training._trl import PatchTrainerMixin
+from policy_patch.training._trl import IGNORED, PatchTrainerMixin
 from policy_patch.training.dataset import (
     FINISHED,
     as_dataset,
     as_prompt_completion,
+    check_chat_template,
+    check_eval_rows,
     check_rows,
+    prepare_rows,
+    room_for_text,
     without_eos_after_unfinished,
 )
 from policy_patch.training.distillation import distillation_loss
-from policy_patch.training.dpo import check_teacher
+from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
 from trl import SFTTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
@@ -23,11 +27,14 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
     """TRL's `SFTTrainer` for the one trainable patch of a [`~policy_patch.PolicyPatchModel`].
 
     Takes what `SFTTrainer` takes. Rows have `prompt` and `completion`, or are preference pairs, of which `chosen` is
-    the completion; a row with `finished=False` gets no end-of-text token.
+    the completion, with or without a column `prompt`; as text or as messages. A row with `finished=False` gets no
+    end-of-text token.
 
     Args:
-        teacher ([`~transformers.PreTrainedModel`], *optional*):
+        teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `args.kl_weight` above 0 only; it then runs at each step, without gradient.
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
 
     Raises:
         TrainingError: no patch of the model is active and trainable, or `kl_weight` without a fitting teacher.
@@ -43,17 +50,23 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
         *,
         train_dataset: Any,
         eval_dataset: Any = None,
-        teacher: Any = None,
+        teacher: Teacher | None = None,
+        teacher_tokenizer: Any = None,
         **kwargs: Any,
     ):
-        self.teacher = teacher if getattr(args, "kl_weight", 0) else None
+        self.teacher = None
         if getattr(args, "kl_weight", 0):
-            check_teacher(model, teacher, f"`kl_weight={args.kl_weight}`", "`kl_weight=0`")
+            self.teacher = loaded(teacher)
+            tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
+            wanted_by, instead = f"`kl_weight={args.kl_weight}`", "`kl_weight=0`"
+            check_teacher(model, self.teacher, wanted_by, instead, **tokenizers, same_width=True)
         train_dataset = as_dataset(train_dataset)
         check_rows(train_dataset, ())
         train_dataset = as_prompt_completion(train_dataset)
         check_rows(train_dataset, ("prompt", "completion"))
         eval_dataset = as_prompt_completion(as_dataset(eval_dataset)) if eval_dataset is not None else None
+        check_eval_rows(eval_dataset, ("prompt", "completion"))
+        self._room = room_for_text(model)
         super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
 
     def compute_loss(
@@ -81,7 +94,20 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
             loss = loss * self.accelerator.num_processes  # the count is over all processes; gradients are averaged
         return (loss, outputs) if return_outputs else loss
 
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        dataset = super()._prepare_dataset(dataset, *args, **kwargs)
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *more: Any) -> Any:
+        dataset = as_prompt_completion(dataset)
+        check_chat_template(dataset, processing_class)
+        trl_prepare = super()._prepare_dataset
+        dataset = prepare_rows(
+            lambda rows: trl_prepare(rows, processing_class, args, *more), dataset, _tokens_of,
+            room=self._room, max_length=args.max_length,
+        )  # fmt: skip
         columns = {FINISHED["completion"]: ["input_ids", "labels"]}
-        return without_eos_after_unfinished(dataset, columns, self._tokenizer.eos_token_id)
+        return without_eos_after_unfinished(
+            dataset, columns, self._tokenizer.eos_token_id, processing_class, self.chat_template
+        )
+
+
+def _tokens_of(row: dict[str, Any]) -> dict[str, int]:
+    prompt = next((index for index, label in enumerate(row["labels"]) if label != IGNORED), len(row["labels"]))
+    return {"prompt": prompt, "completion": len(row["input_ids"]) - prompt}

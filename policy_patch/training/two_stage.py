@@ -4,6 +4,7 @@ A stage's folder holds its checkpoints while it runs and its patch once it is do
 goes on from what it finds there.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
@@ -22,13 +24,17 @@ from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
 from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
 from policy_patch.training.config import PolicyPatchTrainingConfig
-from policy_patch.training.dataset import FINISHED, check_rows
-from policy_patch.training.dpo import PolicyPatchDPOTrainer, check_teacher
+from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash
+from policy_patch.training.dpo import PolicyPatchDPOTrainer
+from policy_patch.training.processes import in_main_process, save_patch
+from policy_patch.training.report import TrainingReport, data_counts
 from policy_patch.training.sft import PolicyPatchSFTTrainer
+from policy_patch.training.teacher import BY_REFERENCE, Teacher, check_teacher
+from policy_patch.training.trackers import name_run, separate_run
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 logger = logging.get_logger(__name__)
 
@@ -53,13 +59,17 @@ class PolicyPatchTrainer:
         args ([`PolicyPatchTrainingConfig`]):
             Settings of both stages.
         train_dataset (`datasets.Dataset`):
-            Preference pairs: `prompt`, `chosen`, `rejected`, as `build_preference_pairs` makes them.
+            Preference pairs: `prompt`, `chosen`, `rejected`, as `build_preference_pairs` makes them; or in another of
+            TRL's formats: messages, no column `prompt`, and for the SFT stage alone `prompt` and `completion`.
         eval_dataset (`datasets.Dataset`, *optional*):
             More pairs, for the stages' evaluation losses.
         processing_class ([`~transformers.PreTrainedTokenizerBase`]):
             The base's tokenizer.
-        teacher ([`~transformers.PreTrainedModel`], *optional*):
-            Needed for `dpo.reference="teacher"` and for `sft.kl_weight` above 0 only.
+        teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
+            Needed for `dpo.reference="teacher"` and for `sft.kl_weight` above 0 only. The DPO stage asks it before its
+            first step and lets go of it. A function is called when the teacher is needed, and no sooner.
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
         callbacks (`Sequence[TrainerCallback]`, *optional*):
             Callbacks of both stages' trainers.
 
@@ -84,23 +94,28 @@ class PolicyPatchTrainer:
         eval_dataset: "Dataset | None" = None,
         *,
         processing_class: "PreTrainedTokenizerBase",
-        teacher: "PreTrainedModel | None" = None,
+        teacher: Teacher | None = None,
+        teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
         callbacks: "Sequence[TrainerCallback]" = (),
     ) -> None:
         self.patch_name = trained_patch_name(model)
-        check_rows(train_dataset, ("prompt", "chosen", "rejected") if args.runs("dpo") else ("prompt", "chosen"))
+        check_pairs(train_dataset, eval_dataset, dpo=args.runs("dpo"))
+        check_chat_template(train_dataset, processing_class)
         for stage in ("sft", "dpo"):
             args.stage(stage)  # unknown keys and impossible values are found before hours of training, not between
+        tokenizers = {"tokenizer": processing_class, "teacher_tokenizer": teacher_tokenizer}
         if args.runs("dpo") and args.dpo.get("reference") == "teacher":
-            check_teacher(model, teacher)
+            check_teacher(model, teacher, *BY_REFERENCE, **tokenizers)
         if args.runs("sft") and args.sft.get("kl_weight"):
-            check_teacher(model, teacher, f"`sft.kl_weight={args.sft['kl_weight']}`", "`sft.kl_weight=0`")
+            wanted_by, instead = f"`sft.kl_weight={args.sft['kl_weight']}`", "`sft.kl_weight=0`"
+            check_teacher(model, teacher, wanted_by, instead, **tokenizers, same_width=True)
         self.model = model
         self.args = args
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.processing_class = processing_class
         self.teacher = teacher
+        self.teacher_tokenizer = teacher_tokenizer
         self.callbacks = list(callbacks)
         fingerprint = model.patch_config[self.patch_name].base_fingerprint
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
@@ -115,12 +130,12 @@ class PolicyPatchTrainer:
         if self.args.runs("dpo"):
             log.dpo = self.train_dpo()
         self.save_model()
-        _write_json(Path(self.args.output_dir, LOG_NAME), asdict(log))
+        in_main_process(lambda: _write_json(Path(self.args.output_dir, LOG_NAME), asdict(log)))
         return log
 
     def train_sft(self) -> list[dict[str, Any]]:
         """Run the first stage: SFT on the chosen answers. Returns the log entries."""
-        return self._run("sft", PolicyPatchSFTTrainer, teacher=self.teacher)
+        return self._run("sft")
 
     def train_dpo(self) -> list[dict[str, Any]]:
         """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries.
@@ -128,41 +143,66 @@ class PolicyPatchTrainer:
         It starts from the first stage's patch if that is in the folder, from the model's patch otherwise.
         """
         self._load_finished(Path(self.args.output_dir, "sft"))
-        return self._run("dpo", PolicyPatchDPOTrainer, teacher=self.teacher)
+        return self._run("dpo")
 
     def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
         """Save the patch in `output_dir`, by default `args.output_dir`."""
-        self.model.save_pretrained(output_dir or self.args.output_dir, patch_name=self.patch_name)
+        save_patch(self.model, self.patch_name, output_dir or self.args.output_dir)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Publish the patch; arguments and result of [`PolicyPatchModel.push_to_hub`]."""
         return self.model.push_to_hub(repo_id, patch_name=self.patch_name, **options)
 
-    def _run(self, stage: str, trainer_class: type, **more: Any) -> list[dict[str, Any]]:
+    def _run(self, stage: str) -> list[dict[str, Any]]:
         folder = Path(self.args.output_dir, stage)
         if self._load_finished(folder):
             logger.info(f"The {stage.upper()} stage in {folder} is done; going on from its patch.")
             return _read_log(folder)
-        trainer = trainer_class(
-            self.model,
-            self.args.stage(stage),
-            train_dataset=self.train_dataset,
-            eval_dataset=self.eval_dataset,
-            processing_class=self.processing_class,
-            callbacks=self.callbacks,
-            **more,
-        )
+        trainer = self._trainer(stage)
         try:
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+            with separate_run(trainer, stage):
+                trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         finally:
+            self._report(stage, trainer)  # also of a run that was stopped or diverged
             drop_fused_head(self.model)
             if stage == "dpo":
                 trainer.release_reference()
         entries = trainer.state.log_history
         # The log comes first: the patch is what marks the stage as done.
-        _write_json(folder / LOG_NAME, entries)
+        in_main_process(lambda: _write_json(folder / LOG_NAME, entries))
         self.save_model(folder)
         return entries
+
+    def _trainer(self, stage: str) -> PolicyPatchSFTTrainer | PolicyPatchDPOTrainer:
+        trainer = {"sft": PolicyPatchSFTTrainer, "dpo": PolicyPatchDPOTrainer}[stage](
+            self.model,
+            name_run(self.args.stage(stage), stage, self.args.output_dir),
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
+            processing_class=self.processing_class,
+            callbacks=self.callbacks,
+            teacher=self.teacher,
+            teacher_tokenizer=self.teacher_tokenizer,
+        )
+        if stage == "dpo" and isinstance(self.teacher, nn.Module):
+            self.teacher = None  # it has been asked: nothing here keeps it in memory while training
+            gc.collect()
+        return trainer
+
+    def _report(self, stage: str, trainer: PolicyPatchSFTTrainer | PolicyPatchDPOTrainer) -> None:
+        """Write the report on the stages so far beside the patch."""
+        if not trainer.is_world_process_zero():
+            return
+        log = {"sft": _read_log(Path(self.args.output_dir, "sft")), stage: trainer.state.log_history}
+        config = self.model.patch_config[self.patch_name]
+        TrainingReport(
+            config=config,
+            base=config.base_model_name_or_path or self.model.config._name_or_path,
+            settings={name: self.args.stage(name) for name in log},
+            log={name: entries for name, entries in log.items() if entries or name == stage},
+            data=data_counts(self.train_dataset, self.eval_dataset),
+            embedding_norm=trainer.embedding_norm,
+        ).save(self.args.output_dir)
 
     def _load_finished(self, folder: Path) -> bool:
         """Load the patch of a stage that was completed before, if there is one."""
@@ -175,33 +215,33 @@ class PolicyPatchTrainer:
 
     def _claim_folder(self) -> None:
         """Note in the folder what is trained there; refuse a folder where something else is."""
-        rows = self.train_dataset
-        texts = ("prompt", "chosen", "rejected", FINISHED["chosen"], FINISHED["rejected"])
-        columns = [name for name in texts if name in rows.column_names]
-        data = hashlib.sha256(json.dumps([rows[name][:] for name in columns]).encode())
         vectors = vectors_to_bytes(self.model.patches[self.patch_name])
         run = {
             "sft": self.args.sft,
             "dpo": self.args.dpo,
             "seed": self.args.seed,
-            "rows": len(rows),
-            "data_sha256": data.hexdigest(),
+            "rows": len(self.train_dataset),
+            "data_sha256": data_hash(self.train_dataset, self.processing_class),
             "start_sha256": hashlib.sha256(vectors).hexdigest(),
             "base": self.model.config._name_or_path,
         }
         run = json.loads(json.dumps(run, default=str))  # as it will be read back, to compare like with like
-        path = Path(self.args.output_dir, RUN_NAME)
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
-            if changed:
-                words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
-                raise TrainingError(
-                    f"`{self.args.output_dir}` holds another run: {words}. Give another `output_dir`, delete that "
-                    "folder, or repeat the settings to go on with its run."
-                )
-            return
-        _write_json(path, run)
+        in_main_process(lambda: _claim(Path(self.args.output_dir, RUN_NAME), run))
+
+
+def _claim(path: Path, run: dict[str, Any]) -> None:
+    """Note `run` at `path`; refuse if another one is noted there."""
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
+        if changed:
+            words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
+            raise TrainingError(
+                f"`{path.parent}` holds another run: {words}. Give another `output_dir`, delete that "
+                "folder, or repeat the settings to go on with its run."
+            )
+        return
+    _write_json(path, run)
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from tests.tiny_models import tiny_model, tiny_tokenizer
 
 NUM_VIRTUAL_TOKENS = 4
 HIDDEN_SIZE = 32
+OF_TRAINERS = ("callbacks", "eval_dataset", "teacher", "teacher_tokenizer")  # other keywords are settings
 CHOSEN = [" is kind.", " helps", " waited, then smiled", " says thanks"]
 REJECTED = [" is a fool", " yells!", " lies", " broke it all"]
 
@@ -56,7 +57,7 @@ def sft_trainer(model: PolicyPatchModel, folder: Path | str, pairs: Dataset | No
     """Return our SFT trainer with `quick` settings."""
     from policy_patch.training import PolicyPatchSFTConfig, PolicyPatchSFTTrainer
 
-    more = {name: changes.pop(name) for name in ("callbacks", "eval_dataset", "teacher") if name in changes}
+    more = {name: changes.pop(name) for name in OF_TRAINERS if name in changes}
     args = PolicyPatchSFTConfig(**quick(folder, **changes))
     pairs = preference_pairs() if pairs is None else pairs
     return PolicyPatchSFTTrainer(model, args, train_dataset=pairs, processing_class=tiny_tokenizer(), **more)
@@ -66,7 +67,7 @@ def dpo_trainer(model: PolicyPatchModel, folder: Path | str, pairs: Dataset | No
     """Return our DPO trainer with `quick` settings."""
     from policy_patch.training import PolicyPatchDPOConfig, PolicyPatchDPOTrainer
 
-    more = {name: changes.pop(name) for name in ("callbacks", "eval_dataset", "teacher") if name in changes}
+    more = {name: changes.pop(name) for name in OF_TRAINERS if name in changes}
     args = PolicyPatchDPOConfig(**quick(folder, **changes))
     pairs = preference_pairs() if pairs is None else pairs
     return PolicyPatchDPOTrainer(model, args, train_dataset=pairs, processing_class=tiny_tokenizer(), **more)

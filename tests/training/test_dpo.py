@@ -237,7 +237,7 @@ def test_the_evaluation_loss_is_logged_with_every_reference(tmp_path):
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(
-        TrainingError, match=r'`reference="teacher"` needs `teacher=`\. Give it, or use "sft" or "base"'
+        TrainingError, match=r'`reference="teacher"` needs `teacher=`\. Give it, or use `reference="sft"` or "base"'
     ):
         dpo_trainer(patched(), tmp_path, reference="teacher")
     teacher = tiny_model()

@@ -12,7 +12,7 @@ from tests.training.synthetic import TRAINERS, patched, vectors_of
 
 def test_a_long_vector_is_shortened_to_the_limit_and_keeps_its_direction():
     vectors = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
-    NormLimit(vectors, 1.0).on_optimizer_step(None, None, None)
+    NormLimit(lambda: vectors, 1.0).on_optimizer_step(None, None, None)
     torch.testing.assert_close(vectors.data, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
 
 

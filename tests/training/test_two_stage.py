@@ -85,6 +85,7 @@ def test_both_stages_run_and_leave_their_patches_and_logs(uninterrupted):
     assert torch.equal(dpo, final) and torch.equal(final, vectors_of(model))
     assert {path.name for path in folder.iterdir()} == {
         "policy_patch_config.json", "policy_patch.safetensors", "training_log.json", "training_run.json", "sft", "dpo",
+        "training_report.md", "training_curves.png",
     }  # fmt: skip
     assert {path.name for path in (folder / "sft").iterdir()} == {
         "policy_patch_config.json", "policy_patch.safetensors", "training_log.json", "checkpoint-4", "checkpoint-6",

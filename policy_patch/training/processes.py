@@ -1,0 +1,58 @@
+"""What the processes of one `accelerate launch` do together: one writes while the others wait, and shards come whole.
+
+Which process trains on which rows, and how gradients meet, is the business of accelerate.
+"""
+
+import os
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+from policy_patch.errors import TrainingError
+from policy_patch.model import PolicyPatchModel
+from policy_patch.patch_folder import write_patch_folder
+from policy_patch.prefix import whole
+
+
+def in_main_process(action: Callable[[], Any]) -> None:
+    """Run `action` in the main process while the others wait. What fails there fails in all of them.
+
+    Raises:
+        TrainingError: in the other processes; in the main process whatever `action` raised.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    state = PartialState()
+    failure = None
+    if state.is_main_process:
+        try:
+            action()
+        except Exception as error:
+            failure = error
+    words = [failure and f"{type(failure).__name__}: {failure}"]
+    broadcast_object_list(words)
+    if failure is not None:
+        raise failure
+    if words[0] is not None:
+        raise TrainingError(f"The main process stopped, and so does this one. {words[0]}")
+
+
+def is_sharded(args: Any) -> bool:
+    """Whether training with these `TrainingArguments` splits the base over the processes (FSDP, DeepSpeed)."""
+    launched = [os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED")]
+    return bool(args.fsdp or args.deepspeed) or any(word.lower() in ("1", "true") for word in launched)
+
+
+def save_patch(model: PolicyPatchModel, patch_name: str, folder: str | PathLike) -> None:
+    """Write one patch into `folder`, once. All processes must call this: each may hold a part of the vectors.
+
+    Raises:
+        PatchSaveError, PatchFileError: as [`PolicyPatchModel.save_pretrained`].
+    """
+    vectors = whole(model.patches[patch_name])
+
+    def write() -> None:
+        model.patch_config[patch_name] = write_patch_folder(folder, model.patch_config[patch_name], vectors)
+
+    in_main_process(write)
