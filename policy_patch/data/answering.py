@@ -4,12 +4,17 @@ All of them look alike to those who sample: `name`, and `answer`. What is done w
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from policy_patch.data.sampling import Answer, sample_answers
 from policy_patch.errors import DataError
+from policy_patch.weight_samples import SampleRequest, read_samples
+
+_ELEMENTS = 16  # of each weight in the name of a model; merging LoRA or training changes nearly all of a matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,23 @@ def answering(model: Any, tokenizer: Any = None) -> Answering:
 
 
 def _name_of(model: Any) -> str:
-    """Return the name of a model and a few bytes of the hash of its first embeddings, which other weights change."""
-    rows = model.get_input_embeddings().weight[:64].detach().float().cpu().numpy()
-    return f"{model.config._name_or_path or type(model).__name__} {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}"
+    """Return the name of a model and a hash over elements of all its weights, and over its active patches."""
+    patches = getattr(model, "active_patches", [])
+    base = model.get_base_model() if hasattr(model, "active_patches") else model
+    requests = [
+        SampleRequest(name, weight, base.get_submodule(name.rpartition(".")[0]), _ELEMENTS)
+        for name, weight in base.named_parameters()
+    ]
+    samples = read_samples(requests)
+    name = f"{base.config._name_or_path or type(base).__name__} {_hash(samples[key].values for key in sorted(samples))}"
+    if not patches:
+        return name
+    placement = model.patch_config[patches[0]].placement
+    return f"{name} behind {_hash(model.patches[patch] for patch in patches)} ({placement})"
+
+
+def _hash(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]

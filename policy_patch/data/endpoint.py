@@ -3,11 +3,15 @@
 Requests, retries and connections are the business of the `openai` package; the key never leaves the environment.
 """
 
+import asyncio
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from policy_patch.data.answering import Sampling
 from policy_patch.data.sampling import Answer
@@ -38,6 +42,7 @@ class OpenAIEndpoint:
             Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
 
     Raises:
+        EndpointError: an address with a user name, a password or a query in it.
         MissingExtraError: the package `openai` is not installed.
     """
 
@@ -51,16 +56,11 @@ class OpenAIEndpoint:
         timeout: float = 120.0,
         max_retries: int = 5,
     ) -> None:
-        try:
-            import openai
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "A model behind an endpoint needs the package `openai`: `pip install 'policy-patch[endpoint]'`."
-            ) from error
+        import_openai()
+        _check_address(base_url)
         self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
+        self.timeout, self.max_retries = timeout, max_retries
         self.name = f"{model} at {base_url}" + (", chat" if chat else "")
-        key = os.environ.get(KEY_VARIABLE, "none")  # local servers ask for none; the client insists on one
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries)
 
     def answer(
         self,
@@ -76,25 +76,33 @@ class OpenAIEndpoint:
             EndpointError: the host cannot be reached, refuses the key, knows no such model, or answers otherwise than
                 the protocol says, after all retries.
         """
+        from anyio.from_thread import start_blocking_portal
+
         answers: list[list[Answer]] = [[] for _ in prompts]
         done = 0
-        with ThreadPoolExecutor(self.concurrency) as pool:
+        # The requests run in a loop of their own thread: what ends this call, Ctrl-C too, cancels them at once.
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
+            at_a_time = asyncio.Semaphore(self.concurrency)
             futures = {
-                pool.submit(self._answers_to, prompt, occurrence, sampling): index
+                portal.start_task_soon(self._answers_to, client, at_a_time, prompt, occurrence, sampling): index
                 for index, (prompt, occurrence) in enumerate(zip(prompts, occurrences, strict=True))
             }
-            try:
-                for future in as_completed(futures):
-                    answers[futures[future]] = future.result()
-                    done += sampling.num_samples
-                    if on_progress is not None:
-                        on_progress(done, len(prompts) * sampling.num_samples)
-            except BaseException:  # also Ctrl-C: what has not begun does not begin
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for future in as_completed(futures):
+                answers[futures[future]] = future.result()
+                done += sampling.num_samples
+                if on_progress is not None:
+                    on_progress(done, len(prompts) * sampling.num_samples)
         return answers
 
-    def _answers_to(self, prompt: str, occurrence: int, sampling: Sampling) -> list[Answer]:
+    def _client(self) -> Any:
+        key = os.environ.get(KEY_VARIABLE, "none")  # local servers ask for none; the client insists on one
+        return import_openai().AsyncOpenAI(
+            base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.max_retries
+        )
+
+    async def _answers_to(
+        self, client: Any, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
+    ) -> list[Answer]:
         """Ask for all answers at once, and again for what is missing: some hosts give one however many are wanted."""
         answers: list[Answer] = []
         while len(answers) < sampling.num_samples:
@@ -106,19 +114,20 @@ class OpenAIEndpoint:
                 "top_p": sampling.top_p,
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
-            with self._clear_errors():
-                choices = self._choices(prompt, settings)
-                new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+            async with at_a_time:
+                with self._clear_errors():
+                    choices = await self._choices(client, prompt, settings)
+                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
             if not new:
                 raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
             answers += new
         return answers[: sampling.num_samples]
 
-    def _choices(self, prompt: str, settings: dict[str, Any]) -> list[Any]:
+    async def _choices(self, client: Any, prompt: str, settings: dict[str, Any]) -> list[Any]:
         if self.chat:
             messages = [{"role": "user", "content": prompt}]
-            return self._client.chat.completions.create(messages=messages, **settings).choices
-        return self._client.completions.create(prompt=prompt, **settings).choices
+            return (await client.chat.completions.create(messages=messages, **settings)).choices
+        return (await client.completions.create(prompt=prompt, **settings)).choices
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -163,17 +172,39 @@ def endpoint_from(spec: str) -> OpenAIEndpoint:
         EndpointError: the name has no model or no address in it.
         MissingExtraError: the package `openai` is not installed.
     """
-    kind, _, rest = spec.partition(":")
-    model, _, url = rest.rpartition("@")
-    if kind not in ENDPOINT_KINDS or not model or not url.startswith(("http://", "https://")):
+    named = re.fullmatch(r"(openai|chat):(.+?)@(https?://.+)", spec)
+    if named is None:
         raise EndpointError(
             f"`{spec}` names no endpoint; expected `openai:<model>@<address>`, for example "
             "`openai:org/model@http://localhost:8000/v1`, or `chat:` in place of `openai:`."
         )
+    kind, model, url = named.groups()
     return OpenAIEndpoint(model, url, chat=kind == "chat")
 
 
-ENDPOINT_KINDS = ("openai", "chat")
+def import_openai() -> ModuleType:
+    """Import `openai`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "A model behind an endpoint needs the package `openai`: `pip install 'policy-patch[endpoint]'`."
+        ) from error
+    return openai
+
+
+def _check_address(url: str) -> None:
+    """Refuse secrets in an address: it is shown, and written beside the answers."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query:
+        raise EndpointError(
+            f"The address of `{parts.hostname}` has a user name, a password or a query in it. Give it up to `/v1` "
+            f"alone, and the key in {KEY_VARIABLE}."
+        )
 
 
 def _text_of(choice: Any) -> str:

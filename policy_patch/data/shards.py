@@ -101,7 +101,9 @@ def scored_prompts(
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         identity = _identity(models, prompts, scorer, sampling, shard_size)
-        workers.main_first(lambda: _claim(folder, identity))
+        if workers.index != 0:
+            workers.wait_for(lambda: (folder / SAMPLING_NAME).is_file() or None, folder)  # the main one writes it
+        _claim(folder, identity)
     elif workers.count > 1:
         raise DataError(
             f"{workers.count} processes share the prompts over a folder. Give `output_dir`, one that all of them see."
@@ -123,7 +125,7 @@ def scored_prompts(
             progress(done, total)
     for shard in shards:
         if shard.number not in found:
-            found[shard.number] = workers.wait_for(lambda shard=shard: _read_shard(folder, shard))
+            found[shard.number] = workers.wait_for(lambda shard=shard: _read_shard(folder, shard), folder)
     scored = {index: entry for shard in shards for index, entry in zip(shard.indices, found[shard.number], strict=True)}
     return [scored[index] for index in range(len(prompts))]
 
@@ -203,7 +205,7 @@ def _identity(
         "num_prompts": len(prompts),
         "prompts_sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
         "shard_size": shard,
-        "order": "longest first",  # folders of an earlier version have another one, and none here
+        "order": "longest first",  # of the prompts over the shards; folders of an earlier version do not say
     }
 
 
@@ -213,7 +215,18 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     if not path.is_file():
         _write(path, json.dumps(identity, indent=1) + "\n")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"`{path}` cannot be read ({error}), so nothing says how the answers in that folder were sampled. Give "
+            "another folder, or delete that one."
+        ) from error
+    if "order" not in before:
+        raise DataError(
+            f"`{folder}` holds answers of an earlier version, which cut its files from the prompts in another order. "
+            "Give another folder, or delete that one."
+        )
     changed = [
         f"`{key}` was {before.get(key)!r}, is now {new!r}" for key, new in identity.items() if before.get(key) != new
     ]

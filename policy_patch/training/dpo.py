@@ -7,11 +7,12 @@ from copy import copy
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
+from policy_patch.errors import TrainingError
 from policy_patch.model import PolicyPatchModel
 from policy_patch.training._trl import (
     PatchTrainerMixin,
@@ -78,9 +79,13 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         check_eval_rows(eval_dataset, ("chosen", "rejected"))
         self._room = room_for_text(model)
         sharded = is_sharded(args)
-        if args.precompute_ref_log_probs is None or (sharded and args.reference != "teacher"):
-            args = copy(args)  # a base that is sharded when training starts cannot be asked before
-            args.precompute_ref_log_probs = not sharded and sees_every_row(args, len(train_dataset))
+        beforehand = args.precompute_ref_log_probs
+        if beforehand is None:
+            beforehand = sees_every_row(args, len(train_dataset))
+        if sharded and args.reference != "teacher":
+            beforehand = False  # the base is not sharded yet
+        args = copy(args)
+        args.precompute_ref_log_probs = False  # TRL would hash all weights, which those of 8 bits or on disk defy
         with settings_restored(model):
             tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
             reference = reference_model(model, args, teacher, **tokenizers)
@@ -95,10 +100,9 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
                     eval_dataset=eval_dataset,
                     **kwargs,
                 )
-        if self.ref_model is not None:
-            score_labels_only(self.accelerator.unwrap_model(self.ref_model))
-        if args.precompute_ref_log_probs:  # done by now: the reference need not stay in memory
-            self.release_reference()
+                score_labels_only(self.accelerator.unwrap_model(self.ref_model))
+                if beforehand:
+                    self._ask_reference()
 
     def release_reference(self) -> None:
         """Forget the reference policy, and take it off the base. Nothing can be trained or evaluated after it, unless
@@ -114,19 +118,32 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         if isinstance(reference, PolicyPatchModel):
             reference.unload()
 
+    def _ask_reference(self) -> None:
+        """Ask the reference about all rows, and let go of it."""
+        args = self.args
+        args.precompute_ref_log_probs = self.precompute_ref_logps = True
+        size = args.precompute_ref_batch_size or args.per_device_train_batch_size
+        self.train_dataset = self._precompute_ref_logps(self.train_dataset, "train", size)
+        size = args.precompute_ref_batch_size or args.per_device_eval_batch_size
+        if isinstance(self.eval_dataset, dict):
+            sets = self.eval_dataset.items()
+            self.eval_dataset = {name: self._precompute_ref_logps(rows, name, size) for name, rows in sets}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = self._precompute_ref_logps(self.eval_dataset, "eval", size)
+        self.release_reference()
+
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        reference = self.accelerator.unwrap_model(self.ref_model)
-        score_labels_only(reference)
-        if isinstance(reference, PolicyPatchModel):
-            # TRL keeps the figures under a hash of the weights alone; where the vectors stand matters as well.
-            stack = [(name, reference.patch_config[name].placement) for name in reference.active_patches]
-            self._precompute_model_hash = f"{self._precompute_model_hash} behind {stack}"
-        if not isinstance(dataset, Dataset) or dataset.cache_files:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
-        # TRL lets the main process write a file for all; for rows in memory each would look for another one.
+        # TRL lets the main process write a file for all, under a name that only rows on disk have in every process.
+        if self.ref_model is None:
+            raise TrainingError(
+                "The reference was asked before training, and is not in memory any more. Give rows to be evaluated as "
+                "`eval_dataset`, or set `precompute_ref_log_probs=False`."
+            )
         loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
+        silent = self.args.disable_tqdm or not self.accelerator.is_local_main_process
         found = [
-            self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.ref_model, rows)) for rows in loader
+            self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.ref_model, rows))
+            for rows in logging.tqdm(loader, desc=f"Asking the reference about {name} rows", disable=silent)
         ]
         for column, parts in zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*found)):
             dataset = dataset.add_column(column, torch.cat(parts).float().cpu().numpy())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from policy_patch.data import OpenAIEndpoint, build_preference_pairs
 from policy_patch.data.answering import Answering, Sampling, answering
 from policy_patch.data.endpoint import endpoint_from
 from policy_patch.data.sampling import Answer
-from policy_patch.errors import EndpointError
+from policy_patch.errors import EndpointError, MissingExtraError
 from policy_patch.lab import LabInsultScorer, load_lab_base, load_lab_teacher, load_lab_tokenizer
 
 SAMPLING = Sampling(num_samples=2, max_new_tokens=8, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
@@ -195,6 +196,83 @@ def test_a_host_that_chats_gets_the_prompt_as_the_message_of_a_user(server):
     path, _, request = handler.requests[0]
     assert path == "/v1/chat/completions"
     assert request["messages"] == [{"role": "user", "content": "You"}]
+
+
+def test_no_more_requests_are_under_way_than_wanted(server, monkeypatch):
+    handler, url = server
+    handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}] * 2}
+    under_way, most, lock = 0, 0, threading.Lock()
+    answer_request = handler.do_POST
+
+    def slowly(self):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        answer_request(self)
+
+    monkeypatch.setattr(handler, "do_POST", slowly)
+    endpoint = OpenAIEndpoint("org/model", url, concurrency=3)
+    prompts = [str(number) for number in range(12)]
+    assert endpoint.answer(prompts, SAMPLING, occurrences=[0] * 12) == [[Answer("x", True)] * 2] * 12
+    assert 2 <= most <= 3
+
+
+def test_a_refused_request_ends_those_that_have_not_begun(server):
+    handler, url = server
+    handler.status, handler.body = 401, {"error": {"message": "no"}}
+    with pytest.raises(EndpointError, match="refuses the key"):
+        OpenAIEndpoint("org/model", url, concurrency=1).answer(["You"] * 50, SAMPLING, occurrences=range(50))
+    assert len(handler.requests) < 50
+
+
+def test_a_host_that_hangs_does_not_hold_who_stops():
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = OpenAIEndpoint("org/model", f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=200)
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            endpoint.answer(["You"] * 4, SAMPLING, occurrences=range(4))
+        assert time.monotonic() - start < 30
+
+
+def test_a_host_that_does_not_answer_in_time_is_told():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(EndpointError, match=r"did not answer in time\. Raise `timeout`"):
+            ask(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=0.2)
+
+
+def test_the_key_is_in_nothing_that_is_shown_or_written(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "very-secret")
+    handler, url = server
+    handler.status, handler.body = 401, {"error": {"message": "no"}}
+    endpoint = OpenAIEndpoint("org/model", url)
+    with pytest.raises(EndpointError) as error:
+        endpoint.answer(["You"], SAMPLING, occurrences=[0])
+    assert "very-secret" not in f"{vars(endpoint)} {endpoint.name} {error.value}"
+
+
+@pytest.mark.parametrize("url", ["http://me:very-secret@host/v1", "https://host/v1?api-key=very-secret"])
+def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(url):
+    for make in (lambda: OpenAIEndpoint("m", url), lambda: endpoint_from(f"openai:m@{url}")):
+        with pytest.raises(
+            EndpointError, match="The address of `host` has a user name, a password or a query"
+        ) as error:
+            make()
+        assert "very-secret" not in str(error.value)
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)  # makes its import fail
+    with pytest.raises(MissingExtraError, match=r"needs the package `openai`.*policy-patch\[endpoint\]"):
+        OpenAIEndpoint("m", "http://host/v1")
 
 
 def test_an_endpoint_is_named_on_one_line():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging
 
+from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.data.answering import Sampling, answering
 from policy_patch.data.shards import _progress_of, scored_prompts
 from policy_patch.data.workers import Workers
@@ -71,26 +72,21 @@ def test_a_stopped_run_goes_on_without_sampling_a_shard_again(tokenizer, tmp_pat
 MANY = [f"Prompt {'very ' * (number % 6)}{number % 150}" for number in range(300)]  # each one twice
 
 
-def launch(folder, *launcher, limit=None):
-    """Start a process that answers `MANY` into `folder`."""
-    code = (
-        "import sys; from tests.data.test_shards import MANY, run; from tests.tiny_models import tiny_tokenizer\n"
-        "run(sys.argv[1], tiny_tokenizer(), prompts=MANY, size=20)"
-    )
-    if limit is not None:
-        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{code}"
-    script = folder.with_suffix(".py")
-    script.write_text(code)
+SIZE = 20  # prompts of a shard of them: 15 shards
+TWO_PROCESSES = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]  # gloo without a GPU
+
+
+def launch(folder, *launcher, limit="", dies=""):
+    """Start what answers `MANY` into `folder`; see `launched.py`."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(script), str(folder)], env=environment, cwd=root, stderr=subprocess.PIPE
-    )
+    words = [sys.executable, *launcher, str(root / "tests" / "data" / "launched.py"), str(folder), str(limit), dies]
+    return subprocess.Popen(words, env=environment, cwd=root, stderr=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("whole"), tiny_tokenizer(), prompts=MANY, size=20)
+    return run(tmp_path_factory.mktemp("whole"), tiny_tokenizer(), prompts=MANY, size=SIZE)
 
 
 def test_a_run_that_is_killed_again_and_again_repeats_and_loses_nothing(uninterrupted, tmp_path):
@@ -112,7 +108,7 @@ def test_a_run_that_is_killed_again_and_again_repeats_and_loses_nothing(uninterr
             break
         kills += 1
     assert kills >= 2
-    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20, scorer=Refusing()) == uninterrupted
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=SIZE, scorer=Refusing()) == uninterrupted
 
 
 class Refusing(ShareOf):
@@ -125,12 +121,36 @@ class Refusing(ShareOf):
         raise AssertionError("a finished shard was sampled again")
 
 
-def test_two_processes_share_the_shards_and_write_those_of_one(uninterrupted, tmp_path):
+def test_two_processes_share_the_shards_and_both_return_what_one_does(uninterrupted, tmp_path):
     folder = tmp_path / "answers"
-    process = launch(folder, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    process = launch(folder, *TWO_PROCESSES)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()[-2000:]
-    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20, scorer=Refusing()) == uninterrupted
+    first, second = (json.loads((tmp_path / f"answers.process-{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["answered"], second["answered"]) == (8, 7)  # of 15 shards, none twice
+    assert (first["told"], second["told"]) == (True, False)  # one bar is enough
+    assert first["result"] == second["result"] == repr(uninterrupted)
+    assert b"destroy_process_group" not in errors  # torch's complaint
+    alone = tmp_path / "alone"
+    run(alone, tiny_tokenizer(), prompts=MANY, size=SIZE)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in alone.iterdir()
+    }
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_dies_takes_the_others_with_it_and_the_next_launch_goes_on(uninterrupted, tmp_path, rank):
+    folder = tmp_path / "answers"
+    process = launch(folder, *TWO_PROCESSES, dies=rank)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"SIGKILL" in errors
+    assert not list(tmp_path.glob("answers.process-*.json"))
+    finished = list(folder.glob("shard-*.jsonl"))
+    assert 1 <= len(finished) < 15
+    scorer = ShareOf("aeiou")
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=SIZE, scorer=scorer) == uninterrupted
+    assert scorer.calls == 2 * (15 - len(finished))
 
 
 def test_several_processes_need_a_folder(tokenizer, monkeypatch):
@@ -153,7 +173,7 @@ def test_a_full_disk_is_told_and_finished_shards_stay(uninterrupted, tmp_path):
     assert process.returncode == 1
     assert b"DataError: Cannot write" in errors and b"What was there before is intact" in errors
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
-    assert run(folder, tiny_tokenizer(), prompts=MANY, size=20) == uninterrupted
+    assert run(folder, tiny_tokenizer(), prompts=MANY, size=SIZE) == uninterrupted
 
 
 def test_equal_prompts_get_answers_of_their_own_in_whatever_shard_they_are(uninterrupted):
@@ -178,7 +198,15 @@ def test_a_folder_of_an_earlier_version_is_refused(tokenizer, tmp_path):
     identity = json.loads((tmp_path / "sampling.json").read_text())
     del identity["order"]
     (tmp_path / "sampling.json").write_text(json.dumps(identity))
-    with pytest.raises(DataError, match="`order` was None, is now 'longest first'"):
+    with pytest.raises(DataError, match="holds answers of an earlier version"):
+        run(tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "\x00", "null"])
+def test_a_folder_that_does_not_say_what_is_in_it_is_refused(tokenizer, tmp_path, text):
+    run(tmp_path, tokenizer)
+    (tmp_path / "sampling.json").write_text(text)
+    with pytest.raises(DataError, match=r"sampling.json` cannot be read .* so nothing says how the answers"):
         run(tmp_path, tokenizer)
 
 
@@ -210,6 +238,14 @@ def test_answers_of_another_model_are_refused(tokenizer, tmp_path):
     other = both(tokenizer, base="qwen2")
     with pytest.raises(DataError, match=r"`base` was 'Llama.*is now 'Qwen2"):
         run(tmp_path, tokenizer, models=other)
+
+
+def test_answers_before_a_patch_are_not_taken_for_those_behind_it(tokenizer, tmp_path):
+    run(tmp_path, tokenizer)
+    patched = get_policy_patch_model(tiny_model("llama"), PolicyPatchConfig(num_virtual_tokens=4, init="random"))
+    models = {**both(tokenizer), "base": answering(patched, tokenizer)}
+    with pytest.raises(DataError, match=r"`base` was 'Llama.*', is now 'Llama.* behind "):
+        run(tmp_path, tokenizer, models=models)
 
 
 def test_another_batch_size_goes_on(tokenizer, tmp_path):

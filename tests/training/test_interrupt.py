@@ -60,6 +60,17 @@ def test_a_new_run_forgets_the_signal_of_the_last_one():
         assert not stop.received
 
 
+def test_a_launched_process_takes_what_the_terminal_and_the_launcher_send_for_one_signal(monkeypatch):
+    stop = StopOnSignal()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(KeyboardInterrupt), stop.listening():  # noqa: PT012
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received
+        stop._when -= 3  # seconds later it is a second one
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_outside_the_main_thread_signals_are_left_alone():
     seen, before = [], signal.getsignal(signal.SIGINT)
 

@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_training_goes_on_from_it(sta
     whole = patched()
     TRAINERS[stage](whole, tmp_path / "whole", **SAVING).train()
     folder = tmp_path / "cut"
-    with limit_restored(), pytest.raises(CheckpointSaveError, match="checkpoint-2`, is intact. Free some space"):
+    with limit_restored(), pytest.raises(CheckpointSaveError, match=r"checkpoint-2`, is intact. Free some space"):
         TRAINERS[stage](patched(), folder, callbacks=[FullDiskFrom(4, size)], **SAVING).train()
     assert last_checkpoint(folder) == str(folder / "checkpoint-2")
     assert not (folder / "checkpoint-4").exists()
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_training_goes_on_from_it(sta
 
 def test_a_first_checkpoint_that_cannot_be_written_says_that_there_is_none(tmp_path):
     (tmp_path / "checkpoint-2").write_text("a file where a folder has to be")
-    with pytest.raises(CheckpointSaveError, match="checkpoint-2`: .*There is no earlier one"):
+    with pytest.raises(CheckpointSaveError, match=r"checkpoint-2`: .*There is no earlier one"):
         TRAINERS["sft"](patched(), tmp_path, **SAVING).train()
 
 
