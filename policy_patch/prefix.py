@@ -133,7 +133,7 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
 
 def whole(vectors: torch.Tensor) -> torch.Tensor:
     """Return `vectors` in one piece. Where they are sharded, all processes must call this: each sends its part."""
-    if hasattr(vectors, "ds_id"):  # DeepSpeed ZeRO-3
+    if hasattr(vectors, "ds_id") and vectors.shape != vectors.ds_shape:  # DeepSpeed ZeRO-3; small ones stay whole
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([vectors]):

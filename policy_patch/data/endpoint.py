@@ -216,4 +216,7 @@ def _text_of(choice: Any) -> str:
 
 
 def _reason(error: Any) -> str:
-    return str(error.message).splitlines()[0][:200]
+    """Return the host's own words, which some put elsewhere than OpenAI does."""
+    body = error.body if isinstance(error.body, dict) else {}
+    words = body.get("message") or body.get("detail") or error.response.text or error.message
+    return " ".join(str(words).split())[:200].removesuffix(".")

@@ -154,6 +154,19 @@ def test_what_the_host_refuses_is_said_in_our_words(server, status, message):
     assert len(handler.requests) == (2 if status in (429, 500) else 1)
 
 
+@pytest.mark.parametrize("body", [{"detail": "Server is pinned to m."}, "Server is pinned to m."])
+def test_a_reason_is_shown_wherever_the_host_puts_it(server, body):
+    handler, url = server
+    handler.status, handler.body = 400, body
+    with pytest.raises(EndpointError, match=r"answers 400: \"?Server is pinned to m\.?\"?\.$"):
+        ask(url)
+
+
+def test_a_model_that_the_host_does_not_have_is_told(served):
+    with pytest.raises(EndpointError, match=r"^/no/such at .* answers 400: Server is pinned to '.*lab-teacher'"):
+        OpenAIEndpoint("/no/such", served[1]).answer(["You"], SAMPLING, occurrences=[0])
+
+
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, ["no"]])
 def test_answers_that_are_none_are_told(server, body):
     handler, url = server
@@ -234,7 +247,14 @@ def test_a_host_that_hangs_does_not_hold_who_stops():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         endpoint = OpenAIEndpoint("org/model", f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=200)
-        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+        def stop_once_asked():
+            connection, _ = silent.accept()
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+            connection.close()
+
+        threading.Thread(target=stop_once_asked, daemon=True).start()
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             endpoint.answer(["You"] * 4, SAMPLING, occurrences=range(4))
