@@ -11,15 +11,15 @@ HELP = "Sample, score and filter the preference pairs that a patch is trained on
 DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the pairs that differ clearly.
 
 The answers are kept beside the output: a second call goes on where the first was stopped, and other thresholds take
-seconds.
+seconds. A model that is served elsewhere is `openai:<model>@<address>`; its key is in OPENAI_API_KEY. Several processes
+share the prompts: accelerate launch --multi_gpu --num_processes 4 -m policy_patch.cli pairs ...
 
 Examples:
   policy-patch pairs --base lab:base --teacher lab:teacher --prompts lab:toxicity/train --output pairs.jsonl
   policy-patch pairs --base org/model --teacher org/model-v2 --prompts prompts.txt --scorer hf:org/toxicity \\
       --output pairs.jsonl --num_samples 16 --max_chosen_score 0.1
   policy-patch pairs --base org/model --teacher openai:org/model-v2@http://localhost:8000/v1 --prompts prompts.txt \\
-      --output pairs.jsonl                        # a teacher served elsewhere; its key is in OPENAI_API_KEY
-  accelerate launch --num_processes 4 -m policy_patch.cli pairs ...   # the processes share the prompts"""
+      --output pairs.jsonl"""
 SCORER_HELP = (
     "Who says how toxic an answer is: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any text "
     "classifier), `fitted:<file.csv>`, `lab-insults`."
