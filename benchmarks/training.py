@@ -44,19 +44,20 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(memory(args, *args.memory_of)))
         return
-    results = []
+    results = json.loads(args.output.read_text())["results"] if args.output and args.output.is_file() else []
     for work in args.work:
         for tokens in args.tokens:
+            if any((row["work"], row["tokens"]) == (work, tokens) for row in results):
+                continue  # of a run that was stopped
             rows = args.batch_size * (2 if WORK[work][0] == "dpo" else 1)
             row = {"work": work, "tokens": tokens, "tokens_per_step": rows * tokens, **speed(args, work, tokens)}
             row["memory"] = {system: memory_in_own_process(args, system, work, tokens) for system in SYSTEMS}
             results.append(row)
             print(markdown(results[-1:]).splitlines()[-1], flush=True)
-    summary = {"settings": settings(args), "results": results}
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(summary, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(markdown(results))
+            if args.output:
+                args.output.parent.mkdir(parents=True, exist_ok=True)
+                args.output.write_text(json.dumps({"settings": settings(args), "results": results}, indent=1) + "\n")
+                args.output.with_suffix(".md").write_text(markdown(results))
     print(markdown(results))
 
 
