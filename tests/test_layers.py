@@ -19,6 +19,7 @@ HEIGHTS = {
     "atomic": 0,
     "versions": 0,
     "config": 1,
+    "extra": 1,
     "layout": 1,
     "delegation": 1,
     "hub_errors": 1,

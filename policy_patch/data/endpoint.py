@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from policy_patch.data.answering import Sampling
 from policy_patch.data.sampling import Answer
 from policy_patch.data.seeds import request_seed
-from policy_patch.errors import EndpointError, MissingExtraError
+from policy_patch.errors import EndpointError
+from policy_patch.extra import import_extra
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -188,13 +189,7 @@ def import_openai() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "A model behind an endpoint needs the package `openai`: `pip install 'policy-patch[endpoint]'`."
-        ) from error
-    return openai
+    return import_extra("openai", "openai", "endpoint", "A model behind an endpoint")
 
 
 def _check_address(url: str) -> None:

@@ -1,8 +1,11 @@
-"""The package `datasets`, imported where it is used, with an error that names the extra."""
+"""The package `datasets`, imported where rows are made or read, and only there.
+
+Without it there is an error that names the extra; the import itself is that of `policy_patch.extra`.
+"""
 
 from types import ModuleType
 
-from policy_patch.errors import MissingExtraError
+from policy_patch.extra import import_extra
 
 
 def import_datasets() -> ModuleType:
@@ -11,10 +14,4 @@ def import_datasets() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            'Preference pairs need the package `datasets`. Install it with `pip install "policy-patch[train]"`.'
-        ) from error
-    return datasets
+    return import_extra("datasets", "datasets", "train", "A set of preference pairs")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from policy_patch.data.answering import Sampling, answering
+from policy_patch.data.extra import import_datasets
 from policy_patch.data.shards import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
 from policy_patch.errors import DataError
 
@@ -216,6 +217,4 @@ def _why_none(counts: PairCounts, scored: Sequence[ScoredPrompt], max_chosen_sco
 
 
 def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
-    from policy_patch.data.files import import_datasets
-
     return import_datasets().Dataset.from_list(rows)

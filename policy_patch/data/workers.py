@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from policy_patch.errors import DataError, MissingExtraError
+from policy_patch.errors import DataError
+from policy_patch.extra import import_extra
 
 Found = TypeVar("Found")
 _PAUSE_SECONDS = 0.5
@@ -42,17 +43,13 @@ class Workers:
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched == 1:
             return cls()
-        try:
-            from accelerate import PartialState
-            from accelerate.utils import parse_flag_from_env
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "Several processes need the package `accelerate`: `pip install 'policy-patch[train]'`."
-            ) from error
         import torch
 
+        accelerate = import_extra("accelerate", "accelerate", "train", "A launch of several processes")
+
         # accelerate 1.15 counts one process where there is no accelerator, unless it is told of the CPU.
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+        on_cpu = accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+        state = accelerate.PartialState(cpu=on_cpu)
         if state.num_processes != launched:  # each of them would do all the work, in one folder
             raise DataError(
                 f"{launched} processes were launched (`WORLD_SIZE`), and accelerate sees {state.num_processes}. Start "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.extra import import_extra
+from policy_patch.extra import import_extra
 
 CONFIDENCE_LEVEL = 0.95
 _NUMBERS_AT_ONCE = 4_000_000  # resampled values held in memory at a time: 32 MB per array
@@ -80,7 +80,7 @@ def bootstrap_interval(
     value = float(statistic(*samples, axis=-1))
     if all((sample == sample[0]).all() for sample in samples):
         return Estimate(value, value, value)
-    stats = import_extra("scipy.stats", "scipy", "An interval")
+    stats = import_extra("scipy.stats", "scipy", "eval", "An interval")
     with warnings.catch_warnings():
         # An undefined resample makes the bounds NaN, as documented; scipy warns (of BCa, whatever the method).
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)

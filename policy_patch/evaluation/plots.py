@@ -8,10 +8,10 @@ import itertools
 import math
 from typing import Any
 
-from policy_patch.evaluation.extra import import_extra
 from policy_patch.evaluation.intervals import Estimate
 from policy_patch.evaluation.report import EvaluationReport
 from policy_patch.evaluation.systems import PATCH
+from policy_patch.extra import import_extra
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the markers differ too. https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,8 +37,8 @@ def picture(report: EvaluationReport) -> bytes:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure_module = import_extra("matplotlib.figure", "matplotlib", "The picture of a report")
-    agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "The picture of a report")
+    figure_module = import_extra("matplotlib.figure", "matplotlib", "eval", "The picture of a report")
+    agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "eval", "The picture of a report")
     height = max(4.6, 2.4 + 0.22 * len(report.systems) * (1 + len(report.scorers)))
     figure = figure_module.Figure(figsize=(12, height), dpi=130, layout="constrained")
     agg.FigureCanvasAgg(figure)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.extra import import_extra
+from policy_patch.extra import import_extra
 
 # Parts of label names as published classifiers have them, and how they say the opposite ("nothate", "non-toxic").
 _TOXIC_LABEL = re.compile(r"toxic|hate|offens|abus|insult|obscen|profan|threat|harass", re.IGNORECASE)
@@ -61,7 +61,7 @@ class LexicalScorer:
     kind = "lexical"
 
     def __init__(self) -> None:
-        self._predict = import_extra("profanity_check", "alt-profanity-check", "`LexicalScorer`").predict_prob
+        self._predict = import_extra("profanity_check", "alt-profanity-check", "eval", "`LexicalScorer`").predict_prob
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return for each text the probability, 0 to 1, that it is toxic."""
@@ -111,9 +111,9 @@ class FittedScorer:
         if {int(label) if label in (0, 1) else label for label in labels} != {0, 1}:
             found = ", ".join(sorted({repr(label) for label in labels})[:5]) or "none"
             raise EvaluationError(f"`labels` has {found}; expected both 1 (toxic) and 0 (not).")
-        features = import_extra("sklearn.feature_extraction.text", "scikit-learn", "`FittedScorer`")
-        linear = import_extra("sklearn.linear_model", "scikit-learn", "`FittedScorer`")
-        pipeline = import_extra("sklearn.pipeline", "scikit-learn", "`FittedScorer`").make_pipeline(
+        features = import_extra("sklearn.feature_extraction.text", "scikit-learn", "eval", "`FittedScorer`")
+        linear = import_extra("sklearn.linear_model", "scikit-learn", "eval", "`FittedScorer`")
+        pipeline = import_extra("sklearn.pipeline", "scikit-learn", "eval", "`FittedScorer`").make_pipeline(
             features.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),  # noqa: S106
             linear.LogisticRegression(C=10.0, max_iter=1000, random_state=0),  # C chosen by us, not tuned
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policy_patch.errors import MissingExtraError
+from policy_patch.extra import import_extra
 from policy_patch.training.patch_norms import DISTANCE, NORM
 
 # Okabe and Ito's palette, told apart by colour-blind readers; lines and markers differ too.
@@ -52,23 +52,19 @@ def curves(log: dict[str, Sequence[dict[str, Any]]], *, embedding_norm: float, t
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MissingExtraError(
-            'The picture of a training run needs the package `matplotlib`: `pip install "policy-patch[eval]"`.'
-        ) from error
+    backend, figures, ticker = (
+        import_extra(f"matplotlib.{module}", "matplotlib", "eval", "The picture of a training run")
+        for module in ("backends.backend_agg", "figure", "ticker")
+    )
     panels = [panel for panel in _panels(embedding_norm) if any(_line(log, panel, stage)[0] for stage in panel.stages)]
     columns = max(1, math.ceil(len(panels) / 2))
-    figure = Figure(figsize=(4.4 * columns, 8.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=(4.4 * columns, 8.2), dpi=110, layout="constrained")
+    backend.FigureCanvasAgg(figure)
     figure.get_layout_engine().set(wspace=0.05, hspace=0.06)
     all_axes = figure.subplots(2, columns, squeeze=False).flatten()
     for axes, panel in zip(all_axes, panels):
         _draw(axes, log, panel)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
     lines = {}  # by label: one legend for all panels

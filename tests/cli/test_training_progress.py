@@ -32,4 +32,6 @@ def test_each_stage_gets_a_bar_of_its_own():
 
 
 def test_closing_before_it_began_does_nothing():
-    RichProgress().close()
+    progress = RichProgress()
+    progress.close()
+    assert progress._bars is None

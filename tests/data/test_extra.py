@@ -15,5 +15,5 @@ def test_it_is_the_package_itself():
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # makes its import fail
-    with pytest.raises(MissingExtraError, match=r"need the package `datasets`.*policy-patch\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the package `datasets`.*policy-patch\[train\]"):
         import_datasets()

@@ -30,7 +30,7 @@ def test_several_processes_without_accelerate_are_told_the_extra(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)  # makes its import fail
     with pytest.raises(
-        MissingExtraError, match=r"Several processes need the package `accelerate`.*policy-patch\[train"
+        MissingExtraError, match=r"A launch of several processes needs the package `accelerate`.*policy-patch\[train"
     ):
         Workers.of_this_launch()
 

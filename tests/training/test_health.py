@@ -228,7 +228,7 @@ def test_a_learning_rate_beyond_all_measure_ends_with_our_error_and_a_report(tmp
 
 
 def test_healthy_vectors_go_on():
-    StopAtNaN(lambda: torch.full((2, 2), 1e15)).on_step_end(None, None, None)
+    assert StopAtNaN(lambda: torch.full((2, 2), 1e15)).on_step_end(None, None, None) is None
 
 
 def test_the_log_of_a_run_with_warnings_is_plain_json(tmp_path):

@@ -1,6 +1,6 @@
-"""Import of the packages that only evaluation needs, with an error that says how to get them.
+"""Import of the packages that only some features need, with an error that says how to get them.
 
-The packages are scipy, scikit-learn, matplotlib and alt-profanity-check; none is imported before it is used.
+None is imported before it is used, so that `import policy_patch` stays quick and needs none of them.
 """
 
 from importlib import import_module
@@ -9,14 +9,16 @@ from types import ModuleType
 from policy_patch.errors import MissingExtraError
 
 
-def import_extra(module: str, package: str, purpose: str) -> ModuleType:
-    """Import a module of the extra `eval`.
+def import_extra(module: str, package: str, extra: str, purpose: str) -> ModuleType:
+    """Import a module of an optional package.
 
     Args:
         module (`str`):
             Dotted name of the module.
         package (`str`):
             Name under which it is installed.
+        extra (`str`):
+            The extra of this package that brings it.
         purpose (`str`):
             What needs it, at the start of the message.
 
@@ -30,5 +32,5 @@ def import_extra(module: str, package: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f'{purpose} needs the package `{package}`. Install it with `pip install "policy-patch[eval]"`.'
+            f'{purpose} needs the package `{package}`. Install it with `pip install "policy-patch[{extra}]"`.'
         ) from error

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.extra`: a missing package is named with the extra that installs it."""
+"""Tests of `policy_patch.extra`: a missing package is named with the extra that installs it."""
 
 import math
 import sys
@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from policy_patch.errors import MissingExtraError
-from policy_patch.evaluation.extra import import_extra
 from policy_patch.evaluation.scorers import FittedScorer, LexicalScorer
+from policy_patch.extra import import_extra
 
 
 def test_a_package_that_is_there_is_imported():
-    assert import_extra("math", "math", "Arithmetic") is math
+    assert import_extra("math", "math", "eval", "Arithmetic") is math
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
