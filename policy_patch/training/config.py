@@ -51,29 +51,22 @@ def _after_checks(config: Any) -> None:
 
 
 @dataclass
-class PolicyPatchSFTConfig(SFTConfig):
-    """Settings of the SFT stage: TRL's `SFTConfig` with the defaults below.
+class StageSettings:
+    """What the settings of both stages have beside TRL's, or other than TRL's.
 
     Args:
-        kl_weight (`float`, *optional*, defaults to `0.0`):
-            Part of the loss that is the KL divergence from the teacher's next-token distribution, 0 to 1; the rest is
-            cross-entropy. Above 0 the trainer needs the teacher, which then runs at each step.
         max_vector_norm (`float`, *optional*):
             Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
             by default.
         health_warnings (`bool`, *optional*, defaults to `True`):
             Warn where the loss does not move or diverges, where the reward accuracy stays at chance, and where the
             vectors grow out of all proportion.
-        learning_rate (`float`, *optional*, defaults to `1e-2`):
-            A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Throws caches away, and with them the shared prefix; switch it on when memory is short.
     """
 
-    kl_weight: float = field(default=0.0, metadata={"help": "Part of KL to the teacher in the loss, 0 to 1."})
     max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
     health_warnings: bool = field(default=True, metadata={"help": "Warn where training does not go well."})
-    learning_rate: float = 1e-2
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
     per_device_train_batch_size: int = 16
@@ -81,6 +74,22 @@ class PolicyPatchSFTConfig(SFTConfig):
     save_total_limit: int | None = 2
     report_to: Any = "none"
     ddp_find_unused_parameters: bool | None = False
+
+
+@dataclass
+class PolicyPatchSFTConfig(StageSettings, SFTConfig):
+    """Settings of the SFT stage: TRL's `SFTConfig`, [`StageSettings`], and the defaults below.
+
+    Args:
+        kl_weight (`float`, *optional*, defaults to `0.0`):
+            Part of the loss that is the KL divergence from the teacher's next-token distribution, 0 to 1; the rest is
+            cross-entropy. Above 0 the trainer needs the teacher, which then runs at each step.
+        learning_rate (`float`, *optional*, defaults to `1e-2`):
+            A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
+    """
+
+    kl_weight: float = field(default=0.0, metadata={"help": "Part of KL to the teacher in the loss, 0 to 1."})
+    learning_rate: float = 1e-2
     completion_only_loss: bool | None = True
 
     def __post_init__(self) -> None:
@@ -92,41 +101,24 @@ class PolicyPatchSFTConfig(SFTConfig):
 
 
 @dataclass
-class PolicyPatchDPOConfig(DPOConfig):
-    """Settings of the DPO stage: TRL's `DPOConfig` with the defaults below.
+class PolicyPatchDPOConfig(StageSettings, DPOConfig):
+    """Settings of the DPO stage: TRL's `DPOConfig`, [`StageSettings`], and the defaults below.
 
     Args:
         reference (`"sft"`, `"base"` or `"teacher"`, *optional*, defaults to `"sft"`):
             DPO's reference policy: the patch as it is when the stage starts, the base, or the teacher (the paper's
             choice). None of them keeps a second copy of the base in memory; the teacher is asked once, beforehand.
-        max_vector_norm (`float`, *optional*):
-            Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
-            by default.
-        health_warnings (`bool`, *optional*, defaults to `True`):
-            Warn where the loss does not move or diverges, where the reward accuracy stays at chance, and where the
-            vectors grow out of all proportion.
         precompute_ref_log_probs (`bool`, *optional*):
             Ask the reference once, before training, rather than at each step. By default so where training sees every
             row at least once, since that is cheaper then, and always for `reference="teacher"`. Afterwards `evaluate`
             takes no other dataset.
         learning_rate (`float`, *optional*, defaults to `5e-3`):
             Half of the SFT stage's.
-        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
-            Throws caches away, and with them the shared prefix; switch it on when memory is short.
     """
 
     reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
-    max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
-    health_warnings: bool = field(default=True, metadata={"help": "Warn where training does not go well."})
     precompute_ref_log_probs: bool | None = None
     learning_rate: float = 5e-3
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 0.05
-    per_device_train_batch_size: int = 16
-    gradient_checkpointing: bool = False
-    save_total_limit: int | None = 2
-    report_to: Any = "none"
-    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
         _before_checks(self)
