@@ -242,6 +242,15 @@ def test_a_refused_request_ends_those_that_have_not_begun(server):
     assert len(handler.requests) < 50
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT interrupt, as in a terminal: a process that runs tests for another one may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_host_that_hangs_does_not_hold_who_stops():
     with socket.socket() as silent:  # takes connections and never answers
         silent.bind(("127.0.0.1", 0))
