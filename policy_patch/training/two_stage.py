@@ -21,7 +21,7 @@ from policy_patch.errors import CheckpointSaveError, PatchNotFoundError, Trainin
 from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
+from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
 from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
 from policy_patch.training.config import PolicyPatchTrainingConfig
 from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash
@@ -117,6 +117,7 @@ class PolicyPatchTrainer:
         self.teacher = teacher
         self.teacher_tokenizer = teacher_tokenizer
         self.callbacks = list(callbacks)
+        self._start = whole(model.patches[self.patch_name]).detach().clone()
         fingerprint = model.patch_config[self.patch_name].base_fingerprint
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
@@ -140,9 +141,9 @@ class PolicyPatchTrainer:
     def train_dpo(self) -> list[dict[str, Any]]:
         """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries.
 
-        It starts from the first stage's patch if that is in the folder, from the model's patch otherwise.
+        It starts from the first stage's patch if that is in the folder, otherwise from the patch as it was when this
+        trainer was made.
         """
-        self._load_finished(Path(self.args.output_dir, "sft"))
         return self._run("dpo")
 
     def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
@@ -150,14 +151,24 @@ class PolicyPatchTrainer:
         save_patch(self.model, self.patch_name, output_dir or self.args.output_dir)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
-        """Publish the patch; arguments and result of [`PolicyPatchModel.push_to_hub`]."""
-        return self.model.push_to_hub(repo_id, patch_name=self.patch_name, **options)
+        """Publish the patch, once; arguments and result of [`PolicyPatchModel.push_to_hub`].
+
+        Of several processes all must call this; the others get None.
+        """
+        published: list[Any] = []
+        in_main_process(
+            lambda: published.append(self.model.push_to_hub(repo_id, patch_name=self.patch_name, **options))
+        )
+        return published[0] if published else None
 
     def _run(self, stage: str) -> list[dict[str, Any]]:
         folder = Path(self.args.output_dir, stage)
         if self._load_finished(folder):
             logger.info(f"The {stage.upper()} stage in {folder} is done; going on from its patch.")
             return _read_log(folder)
+        if stage == "sft" or not self._load_finished(Path(self.args.output_dir, "sft")):
+            # An earlier try of this stage, in this process, may have left the vectors somewhere on the way.
+            set_policy_patch_state_dict(self.model, {TENSOR_KEY: self._start}, self.patch_name)
         trainer = self._trainer(stage)
         try:
             with separate_run(trainer, stage):
@@ -215,7 +226,7 @@ class PolicyPatchTrainer:
 
     def _claim_folder(self) -> None:
         """Note in the folder what is trained there; refuse a folder where something else is."""
-        vectors = vectors_to_bytes(self.model.patches[self.patch_name])
+        vectors = vectors_to_bytes(self._start)
         run = {
             "sft": self.args.sft,
             "dpo": self.args.dpo,

@@ -202,6 +202,21 @@ def test_the_seed_of_the_run_decides_the_order_of_rows(uninterrupted, tmp_path):
 STEPS = {stage: [(stage, step) for step in range(1, 7)] for stage in ("sft", "dpo")}
 
 
+@pytest.mark.parametrize(("stage", "other"), [("sft", "dpo"), ("dpo", "sft")])
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_stage_that_failed_is_tried_again_by_the_same_object_from_its_own_start(stage, other, step, steps, tmp_path):
+    alone = {other: {"max_steps": 0}}
+    whole, model = patched(), patched()
+    two_stage_trainer(whole, tmp_path / "whole", **alone).train()
+    trainer = two_stage_trainer(model, tmp_path / "cut", **alone)
+    steps.kill_in = (stage, step)
+    with pytest.raises(Killed):
+        trainer.train()
+    steps.kill_in = None
+    trainer.train()
+    assert torch.equal(vectors_of(model), vectors_of(whole))
+
+
 @pytest.mark.parametrize(
     ("kill_in", "left", "precompute"),
     [
