@@ -24,15 +24,15 @@ from policy_patch.errors import (
     PatchFileError,
     PatchInputError,
     PatchNameError,
-    PositionLimitError,
     UnsupportedModelError,
 )
 from policy_patch.fingerprint import base_fingerprint
 from policy_patch.hub import only_cached_commit
-from policy_patch.injection import Stack, learned_position_limit
+from policy_patch.injection import Stack
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
 from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, overwrite, vectors_to_bytes, whole
 from policy_patch.self_check import checked_injection
+from policy_patch.supported import check_length, check_supported, embedding_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,7 +106,9 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
 
     def __init__(self, base: PreTrainedModel) -> None:
         super().__init__()
-        _check_supported(base)
+        if isinstance(base, PolicyPatchModel):
+            raise UnsupportedModelError("`base` is patched already. Add to it with `load_patch` or `add_patch`.")
+        check_supported(base)
         self._injection = checked_injection(base)
         self._base_model = base
         self._was_trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
@@ -216,7 +218,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         placements = {name: self.patch_config[name].placement for name in names}
         if len(set(placements.values())) > 1:
             raise ConfigError(f"A stack needs one placement; these patches differ: {placements}.")
-        _check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
+        check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
         self._active = names
 
     @contextmanager
@@ -239,10 +241,10 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             PatchNameError: a name that is taken or not allowed.
             ConfigError, PositionLimitError, TokenizerRequiredError: as [`get_policy_patch_model`].
         """
-        hidden_size = _hidden_size(self._base_model)
+        hidden_size = embedding_size(self._base_model)
         if config.hidden_size not in (None, hidden_size):
             raise ConfigError(f"`hidden_size={config.hidden_size}` in the config; the base has {hidden_size}.")
-        _check_length(self._base_model, config.num_virtual_tokens)
+        check_length(self._base_model, config.num_virtual_tokens)
         vectors = initial_vectors(config, self._base_model.get_input_embeddings(), tokenizer)
         base = self._base_model
         name_or_path = base.config._name_or_path or None
@@ -280,7 +282,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         if len({config.placement for config in configs}) > 1:
             raise ConfigError(f"Patches to compose need one placement; got {[c.placement for c in configs]}.")
         vectors = torch.cat([self.patches[name].detach() for name in patch_names])
-        _check_length(self._base_model, vectors.shape[0])
+        check_length(self._base_model, vectors.shape[0])
         parts = [
             {
                 "name": name,
@@ -322,14 +324,14 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         return self._base_model
 
     def _check_fits(self, config: PolicyPatchConfig, model_id: str | PathLike) -> None:
-        hidden_size = _hidden_size(self._base_model)
+        hidden_size = embedding_size(self._base_model)
         if config.hidden_size != hidden_size:
             raise BaseMismatchError(
                 f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers and was made for "
                 f"`{config.base_model_name_or_path}`; this base, `{self._base_model.config._name_or_path}`, has a "
                 f"hidden size of {hidden_size}. Load the base that the patch was made for."
             )
-        _check_length(self._base_model, config.num_virtual_tokens)
+        check_length(self._base_model, config.num_virtual_tokens)
 
     def _insert(self, name: str, config: PolicyPatchConfig, vectors: torch.Tensor, *, is_trainable: bool) -> None:
         if not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
@@ -423,48 +425,3 @@ def set_policy_patch_state_dict(
         raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(shape)}}}.")
     check_finite(vectors, "the given vectors")
     overwrite(parameter, vectors)
-
-
-def _check_supported(base: Any) -> None:
-    if isinstance(base, PolicyPatchModel):
-        raise UnsupportedModelError("`base` is patched already. Add to it with `load_patch` or `add_patch`.")
-    if not isinstance(base, PreTrainedModel):
-        raise UnsupportedModelError(
-            f"`base` is a {type(base).__name__}; expected a causal language model of transformers, as "
-            "`AutoModelForCausalLM.from_pretrained` returns it. Merge or unload PEFT adapters first."
-        )
-    if base.config.is_encoder_decoder:
-        raise UnsupportedModelError(
-            f"`base` is an encoder-decoder model ({type(base).__name__}). A patch goes in front of the one text of a "
-            "decoder-only model; give such a model."
-        )
-    if base.get_output_embeddings() is None or base.base_model is base or not base.can_generate():
-        raise UnsupportedModelError(
-            f"`base` is a {type(base).__name__} without a language-modelling head over a backbone; expected a causal "
-            "language model, as `AutoModelForCausalLM.from_pretrained` returns it."
-        )
-    if any(parameter.is_meta for parameter in base.get_input_embeddings().parameters()):
-        raise UnsupportedModelError(
-            "The token embeddings of `base` are not in memory (offloaded, or a model without weights); a patch starts "
-            "from them. Leave them on a device: a `device_map` may offload the layers behind them."
-        )
-    if getattr(base, "_is_stateful", False):
-        raise UnsupportedModelError(
-            f"`base` is a {type(base).__name__}, which keeps a recurrent state. Putting vectors in front of padded "
-            "rows is not exact there, so it is refused."
-        )
-
-
-def _check_length(base: PreTrainedModel, num_virtual_tokens: int) -> None:
-    limit = learned_position_limit(base)
-    if limit is not None and num_virtual_tokens >= limit:
-        raise PositionLimitError(
-            f"{num_virtual_tokens} vectors leave no room for text: the base has learned {limit} positions. Use fewer, "
-            "e.g. `num_virtual_tokens=50`."
-        )
-
-
-def _hidden_size(base: PreTrainedModel) -> int:
-    """Return the length of the base's token embeddings, which is not always its `hidden_size`."""
-    embeddings = base.get_input_embeddings()
-    return getattr(embeddings, "embedding_dim", None) or embeddings.weight.shape[-1]

@@ -31,6 +31,7 @@ HEIGHTS = {
     "patch_folder": 3,
     "injection": 3,
     "self_check": 4,
+    "supported": 4,
     "hub": 4,
     "hub_push": 5,
     "publishing": 6,
