@@ -74,8 +74,8 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
         "SFT loss KL, no DPO": {"sft": {"kl_weight": 1.0}, "dpo": {"max_steps": 0}},
     },
     "norm": {
-        "norm limit 1": {"sft": {"max_vector_norm": 1.0}, "dpo": {"max_vector_norm": 1.0}},
-        "norm limit 2": {"sft": {"max_vector_norm": 2.0}, "dpo": {"max_vector_norm": 2.0}},
+        f"norm limit {limit:g}": {"sft": {"max_vector_norm": limit}, "dpo": {"max_vector_norm": limit}}
+        for limit in (0.5, 1.0, 2.0)
     },
     "continue": {
         "half the pairs": {"pairs": {"first": 0.5}},
