@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from policy_patch.cli import main
 from policy_patch.patch_folder import read_patch_folder
+from tests.processes import PATIENCE, started
 
 PAIRS = [
     {"prompt": f"{name} is", "chosen": f" a {good} friend.", "rejected": f" a {bad} fool."}
@@ -129,15 +130,15 @@ def test_bad_input_is_told_in_one_line(recipe, words, message, capsys):
 def run_until_interrupted(recipe, output_dir, after):
     """Run `train`, send Ctrl-C once the file `after` is there, and return the exit code and stderr."""
     command = [sys.executable, "-m", "policy_patch.cli", "train", str(recipe), "--output_dir", str(output_dir)]
-    process = subprocess.Popen(
+    with started(
         [*command, "--dpo.max_steps", "60", "--sft.max_steps", "60", "--sft.save_steps", "5", "--dpo.save_steps", "5"],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    while not (output_dir / after).exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=120)[1]
+    ) as process:  # fmt: skip
+        while not (output_dir / after).exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=PATIENCE)[1]
     return process.returncode, err
 
 

@@ -19,6 +19,7 @@ from policy_patch.data.shards import _progress_of, scored_prompts
 from policy_patch.data.workers import Workers
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
+from tests.processes import PATIENCE, started
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 PROMPTS = ["You are", "The weather", "A", "She said that", "He"]
@@ -73,15 +74,15 @@ MANY = [f"Prompt {'very ' * (number % 6)}{number % 150}" for number in range(300
 
 
 SIZE = 20  # prompts of a shard of them: 15 shards
-TWO_PROCESSES = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]  # gloo without a GPU
+TWO_PROCESSES = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
 def launch(folder, *launcher, limit="", dies=""):
     """Start what answers `MANY` into `folder`; see `launched.py`."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    words = [sys.executable, *launcher, str(root / "tests" / "data" / "launched.py"), str(folder), str(limit), dies]
-    return subprocess.Popen(words, env=environment, cwd=root, stderr=subprocess.PIPE)
+    words = [sys.executable, *launcher, root / "tests" / "data" / "launched.py", folder, limit, dies]
+    return started(words, env=environment, cwd=root, stderr=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +94,13 @@ def test_a_run_that_is_killed_again_and_again_repeats_and_loses_nothing(uninterr
     folder, draw, kills = tmp_path / "answers", random.Random(0), 0
     finished: dict[str, int] = {}
     while True:
-        process = launch(folder)
         goal = len(finished) + draw.randint(1, 4)
-        while process.poll() is None and len(list(folder.glob("shard-*.jsonl"))) < goal:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.1))
-        process.kill()
-        _, errors = process.communicate()
+        with launch(folder) as process:
+            while process.poll() is None and len(list(folder.glob("shard-*.jsonl"))) < goal:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.1))
+            process.kill()
+            _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode in (0, -signal.SIGKILL), errors.decode()
         now = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.jsonl")}
         assert finished.items() <= now.items()  # no finished shard was written a second time
@@ -123,8 +124,8 @@ class Refusing(ShareOf):
 
 def test_two_processes_share_the_shards_and_both_return_what_one_does(uninterrupted, tmp_path):
     folder = tmp_path / "answers"
-    process = launch(folder, *TWO_PROCESSES)
-    _, errors = process.communicate(timeout=120)
+    with launch(folder, *TWO_PROCESSES) as process:
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors.decode()[-2000:]
     first, second = (json.loads((tmp_path / f"answers.process-{rank}.json").read_text()) for rank in (0, 1))
     assert (first["answered"], second["answered"]) == (8, 7)  # of 15 shards, none twice
@@ -141,8 +142,8 @@ def test_two_processes_share_the_shards_and_both_return_what_one_does(uninterrup
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_that_dies_takes_the_others_with_it_and_the_next_launch_goes_on(uninterrupted, tmp_path, rank):
     folder = tmp_path / "answers"
-    process = launch(folder, *TWO_PROCESSES, dies=rank)
-    _, errors = process.communicate(timeout=120)
+    with launch(folder, *TWO_PROCESSES, dies=rank) as process:
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert b"SIGKILL" in errors
     assert not list(tmp_path.glob("answers.process-*.json"))
@@ -161,15 +162,14 @@ def test_several_processes_need_a_folder(tokenizer, monkeypatch):
 
 def test_a_full_disk_is_told_and_finished_shards_stay(uninterrupted, tmp_path):
     folder = tmp_path / "answers"
-    first = launch(folder)
-    while not (folder / "shard-00001.jsonl").exists():
-        assert first.poll() is None
-        time.sleep(0.01)
-    first.kill()
-    first.communicate()
+    with launch(folder) as first:
+        while not (folder / "shard-00001.jsonl").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.kill()
     before = {path.name: path.read_bytes() for path in folder.glob("shard-*.jsonl")}
-    process = launch(folder, limit=1000)  # no file may grow beyond that
-    _, errors = process.communicate()
+    with launch(folder, limit=1000) as process:  # no file may grow beyond that
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert b"DataError: Cannot write" in errors and b"What was there before is intact" in errors
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before

@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
 from policy_patch.patch_folder import read_patch_folder
+from tests.processes import PATIENCE, started
 from tests.training.launched import REFERENCES, SCENARIOS, SFT
 from tests.training.synthetic import HIDDEN_SIZE, NUM_VIRTUAL_TOKENS
 
@@ -28,13 +31,13 @@ pytestmark = [
 ]
 
 
-def start(folder: Path, config: str, *scenarios: str, **environment: str) -> subprocess.Popen:
+def start(folder: Path, config: str, *scenarios: str, **environment: str) -> AbstractContextManager[subprocess.Popen]:
     """Start two processes with two rows each, in a process group of their own."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / config]
     command += ["--num_processes", "2", "--main_process_port", "0"]
-    return subprocess.Popen(
-        [*map(str, command), str(ROOT / "tests" / "training" / "launched.py"), str(folder), "2", *scenarios],
+    return started(
+        [*command, ROOT / "tests" / "training" / "launched.py", folder, "2", *scenarios],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
@@ -43,7 +46,7 @@ def start(folder: Path, config: str, *scenarios: str, **environment: str) -> sub
 def launch(folder: Path, config: str, *scenarios: str) -> list[dict]:
     """Run the scenarios and return the results of each process."""
     with start(folder, config, *scenarios) as process:
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     return [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(2)]
 
@@ -60,16 +63,15 @@ def cut(tmp_path_factory):
     """Folder of a run that was killed in its first stage and interrupted in its second, and what that looked like."""
     folder, seen = tmp_path_factory.mktemp("ddp"), {}
     with start(folder, "ddp.yaml", "cut", KILL_IN="sft-5") as killed:
-        seen["killed"], _ = killed.communicate(timeout=200)
+        seen["killed"], _ = killed.communicate(timeout=PATIENCE)
     seen["after_kill"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    lines = []
     with start(folder, "ddp.yaml", "cut", WAIT_IN="dpo-3") as waiting:
-        for line in waiting.stdout:
-            lines.append(line)
-            if line == "waiting\n" and lines.count(line) == 2:
-                os.killpg(waiting.pid, signal.SIGINT)  # as a terminal does: to the launcher and to both processes
+        while len(list(folder.glob("waiting-*"))) < 2:
+            assert waiting.poll() is None, waiting.stdout.read()
+            time.sleep(0.02)
+        os.killpg(waiting.pid, signal.SIGINT)  # as a terminal does; the launcher hands it on
+        seen["interrupted"], _ = waiting.communicate(timeout=PATIENCE)
     seen["codes"] = killed.returncode, waiting.returncode
-    seen["interrupted"] = "".join(lines)
     seen["checkpoints"] = sorted(path.name for path in (folder / "cut" / "dpo").glob("checkpoint-*"))
     return folder, seen
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl
 
 from policy_patch.training.interrupt import StopOnSignal
+from tests.processes import PATIENCE, started
 from tests.training.synthetic import TRAINERS, losses, patched, sft_trainer, two_stage_trainer, vectors_of
 
 ROOT = Path(__file__).parents[2]
@@ -148,9 +150,9 @@ print("finished", flush=True)
 """
 
 
-def start(folder: Path, pause_in: str = "none-0") -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore::FutureWarning", "-c", COMMAND, str(folder)],
+def start(folder: Path, pause_in: str = "none-0") -> AbstractContextManager[subprocess.Popen]:
+    return started(
+        [sys.executable, "-W", "ignore::FutureWarning", "-c", COMMAND, folder],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -172,7 +174,7 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_the_same_command_ends_wit
             lines.append(line)
             if line.strip() == "dpo-3":
                 process.send_signal(signal.SIGINT)
-        errors = process.stderr.read()
+        errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode != 0
     assert "KeyboardInterrupt: Stopped at step 3 of 6. A checkpoint was saved in" in errors
     assert steps_in(lines) == [*(f"sft-{step}" for step in range(1, 7)), "dpo-1", "dpo-2", "dpo-3"]
@@ -180,7 +182,7 @@ def test_ctrl_c_ends_the_command_with_a_checkpoint_and_the_same_command_ends_wit
     assert not (tmp_path / "cut" / "policy_patch.safetensors").exists(), "nothing that looks finished"
 
     with start(tmp_path / "cut") as process:
-        out, errors = process.communicate()
+        out, errors = process.communicate(timeout=PATIENCE)
     assert out.splitlines()[-1] == "finished", errors
     assert steps_in(out.splitlines()) == ["dpo-4", "dpo-5", "dpo-6"]
     for part in (".", "sft", "dpo"):
