@@ -28,6 +28,10 @@ class Sampling:
     batch_size: int
     seed: int
 
+    def identity(self) -> dict[str, Any]:
+        """Return what decides which answers are sampled; batches do not."""
+        return {name: value for name, value in asdict(self).items() if name != "batch_size"}
+
 
 @runtime_checkable
 class Answering(Protocol):
@@ -59,15 +63,17 @@ class Answering(Protocol):
 
 
 class TransformersAnswers:
-    """A model of transformers, or one with a patch, and its tokenizer."""
+    """A model of transformers, or one with a patch, its tokenizer, and maybe an instruction in front of each prompt."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.name = _name_of(model)
+    def __init__(self, model: Any, tokenizer: Any, instruction: str | None = None) -> None:
+        self.model, self.tokenizer, self.instruction = model, tokenizer, instruction
+        self.name = _name_of(model) + (f" told {instruction!r}" if instruction else "")
 
     def answer(self, prompts: Sequence[str], sampling: Sampling, **more: Any) -> list[list[Answer]]:
         """Return the answers of [`sample_answers`]: the same ones for the same randomness, whatever the batches."""
-        return sample_answers(self.model, self.tokenizer, prompts, **asdict(sampling), **more)
+        return sample_answers(
+            self.model, self.tokenizer, prompts, instruction=self.instruction, **asdict(sampling), **more
+        )
 
 
 def answering(model: Any, tokenizer: Any = None) -> Answering:

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from policy_patch.data.answering import Sampling, answering
 from policy_patch.data.extra import import_datasets
-from policy_patch.data.shards import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
+from policy_patch.data.scored import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
 from policy_patch.errors import DataError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 
 from policy_patch.data import PairCounts, build_preference_pairs
 from policy_patch.data.pairs import choose_pairs
-from policy_patch.data.shards import ScoredAnswer, ScoredPrompt
+from policy_patch.data.scored import ScoredAnswer, ScoredPrompt
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
 from tests.tiny_models import tiny_model

@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.data.answering import Sampling, answering
-from policy_patch.data.shards import _progress_of, scored_prompts
+from policy_patch.data.scored import scored_prompts
+from policy_patch.data.shards import _progress_of
 from policy_patch.data.workers import Workers
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf

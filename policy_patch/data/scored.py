@@ -1,0 +1,133 @@
+"""Sampled and scored answers of teacher and base, from which preference pairs are chosen.
+
+How they get on disk, and how a stopped run goes on, is in `shards.py`; nothing is filtered here.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from policy_patch.data.answering import Answering, Sampling
+from policy_patch.data.shards import SHARD_SIZE, Progress, Shard, run_in_shards
+from policy_patch.errors import DataError
+
+
+class TextScorer(Protocol):
+    """What scores answers: a `name`, and `score`. The scorers of `policy_patch.evaluation` are some."""
+
+    name: str
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return for each text a number from 0 (safe) to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """One answer, without its prompt: whether the model ended it itself, and its score, 0 (safe) to 1."""
+
+    text: str
+    finished: bool
+    score: float
+
+
+@dataclass(frozen=True)
+class ScoredPrompt:
+    """The answers of both models to one prompt, in the order drawn."""
+
+    prompt: str
+    teacher: list[ScoredAnswer]
+    base: list[ScoredAnswer]
+
+
+def scored_prompts(
+    models: Mapping[str, Answering],
+    prompts: Sequence[str],
+    scorer: TextScorer,
+    sampling: Sampling,
+    *,
+    output_dir: str | os.PathLike | None = None,
+    shard_size: int = SHARD_SIZE,
+    on_progress: Progress | None = None,
+) -> list[ScoredPrompt]:
+    """Return the scored answers of both models to each prompt, from disk where they are there already.
+
+    Under `accelerate launch` each process answers its share, and all return the same.
+
+    Args:
+        models (`Mapping[str, Answering]`):
+            What answers as `"teacher"` and as `"base"`.
+        prompts (`Sequence[str]`):
+            At least one.
+        scorer (`TextScorer`):
+            Scores each answer.
+        sampling (`Sampling`):
+            Settings.
+        output_dir (`str` or `os.PathLike`, *optional*):
+            Folder of the shards; without one nothing is kept. Several processes need one that all of them see.
+        shard_size (`int`, *optional*, defaults to `64`):
+            Prompts per shard.
+        on_progress (`Callable[[int, int], None]`, *optional*):
+            Called in the main process with the number of its answers that are done and wanted. By default there is a
+            progress bar.
+
+    Raises:
+        DataError: no prompts, settings out of range, a scorer that returns no scores, a folder of other answers, one
+            that cannot be written, or several processes without one.
+    """
+    return run_in_shards(
+        _ScoredAnswers(models, scorer, sampling), prompts, output_dir=output_dir, shard_size=shard_size,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+class _ScoredAnswers:
+    """The work: answers of all models to each prompt, and their scores."""
+
+    def __init__(self, models: Mapping[str, Answering], scorer: TextScorer, sampling: Sampling) -> None:
+        self.models, self.scorer, self.sampling = models, scorer, sampling
+        self.per_prompt = sampling.num_samples * len(models)
+        self.identity = {
+            **{name: model.name for name, model in models.items()}, "scorer": scorer.name, **sampling.identity()
+        }  # fmt: skip
+
+    def do(self, shard: Shard, on_more: Callable[[int], None]) -> list[ScoredPrompt]:
+        """Return the scored answers to the prompts of one shard."""
+        answers = {}
+        for number, (name, model) in enumerate(self.models.items()):
+            # Their answers have to be independent.
+            own = replace(self.sampling, seed=len(self.models) * self.sampling.seed + number)
+            before = number * len(shard.prompts) * self.sampling.num_samples
+            rows = model.answer(
+                shard.prompts,
+                own,
+                occurrences=shard.occurrences,
+                on_progress=lambda done, total, before=before: on_more(before + done),
+            )
+            scores = iter(_scores(self.scorer, [answer.text for row in rows for answer in row]))
+            answers[name] = [[ScoredAnswer(a.text, a.finished, next(scores)) for a in row] for row in rows]
+        return [
+            ScoredPrompt(prompt, *both) for prompt, *both in zip(shard.prompts, answers["teacher"], answers["base"])
+        ]
+
+    def encode(self, entry: ScoredPrompt) -> dict[str, Any]:
+        """Return the entry as JSON has it."""
+        return asdict(entry)
+
+    def decode(self, values: dict[str, Any]) -> ScoredPrompt:
+        """Return the entry of a line."""
+        both = ([ScoredAnswer(**answer) for answer in values[name]] for name in ("teacher", "base"))
+        return ScoredPrompt(values["prompt"], *both)
+
+
+def _scores(scorer: TextScorer, texts: list[str]) -> list[float]:
+    scores = np.asarray(scorer.score(texts), dtype=float)
+    if scores.shape != (len(texts),) or not ((scores >= 0) & (scores <= 1)).all():
+        raise DataError(
+            f"Scorer {scorer.name!r} returned {scores.shape} values for {len(texts)} texts, or values outside 0 to 1; "
+            "expected one score per text."
+        )
+    return scores.tolist()
