@@ -66,7 +66,7 @@ def main() -> None:
         tokenizer,
         test_prompts,
         scorers=[load_scorer(spec) for spec in (*args.judging_scorers, args.scorer)],
-        filtered_by=[load_scorer(args.scorer).name],
+        allow_filtering_scorers=True,  # the last scorer filtered the pairs: its figures are marked
         judge_model=teacher,
         judge_tokenizer=teacher_tokenizer,
         judge_name="the teacher",

@@ -92,6 +92,8 @@ class PolicyPatchConfig:
             Length of each vector. Filled in from the base.
         composed_from (`list[dict]`, *optional*):
             For a composed patch: name, risk, version, length and hash of each part, in order.
+        filtered_by (`list[str]`, *optional*):
+            Names of the scorers that filtered its preference pairs: they favour the patch, so they cannot judge it.
         sha256 (`str`, *optional*):
             Hash of the tensor file, in hexadecimal. Filled in when the patch is saved.
         policy_patch_version (`str`, *optional*):
@@ -124,6 +126,7 @@ class PolicyPatchConfig:
     base_fingerprint: dict[str, Any] | None = None
     hidden_size: int | None = None
     composed_from: list[dict[str, Any]] | None = None
+    filtered_by: list[str] | None = None
     sha256: str | None = None
     policy_patch_version: str | None = None
     format_version: int = FORMAT_VERSION

@@ -16,14 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import EvaluationError
 
-REPORT_VERSION = 1
-METRICS = {
-    "average_maximum_toxicity": "average maximum toxicity",
-    "toxic_rate": "toxic rate",
-    "mean_toxicity": "mean toxicity",
-    "perplexity": "perplexity",
-}
-_HEADLINE = "average_maximum_toxicity"
+REPORT_VERSION = 2
 _PATCH = "patch"  # name of the patched model in a report
 
 
@@ -53,10 +46,17 @@ def reading(evaluation: dict[str, Any]) -> Iterator[None]:
         ) from error
 
 
+def metric_titles(evaluation: dict[str, Any]) -> dict[str, str]:
+    """Return what people call each metric of a report, the headline first and perplexity last."""
+    return {**{metric["name"]: metric["title"] for metric in evaluation["metrics"]}, "perplexity": "perplexity"}
+
+
 def figure(evaluation: dict[str, Any], system: str, metric: str, scorer: str) -> dict[str, float | None]:
-    """Return `value`, `low` and `high` of one metric of `METRICS`; None where a figure is not defined."""
+    """Return `value`, `low` and `high` of one metric; None where a figure is not defined or could not be had."""
     result = evaluation["systems"][system]
-    return result["fluency"][metric] if metric == "perplexity" else result["toxicity"][scorer][metric]
+    if metric == "perplexity":
+        return result["fluency"][metric]
+    return result["metrics"][scorer].get(metric, {"value": None, "low": None, "high": None})
 
 
 def figure_text(figure: dict[str, float | None], metric: str) -> str:
@@ -86,9 +86,9 @@ def model_index_results(evaluation: dict[str, Any], *, dataset_id: str | None = 
             return []
         settings = evaluation["settings"]
         prompts = f"{settings['num_prompts']} prompts, SHA-256 {settings['prompts_sha256'][:12]}"
-        asked = []
+        asked, titles = [], metric_titles(evaluation)
         for scorer in evaluation["scorers"]:
-            asked += [(metric, scorer["name"]) for metric in METRICS if metric != "perplexity"]
+            asked += [(metric, scorer["name"]) for metric in titles if metric != "perplexity"]
         asked.append(("perplexity", evaluation["scorers"][0]["name"]))
         results = []
         for metric, scorer in asked:
@@ -101,7 +101,7 @@ def model_index_results(evaluation: dict[str, Any], *, dataset_id: str | None = 
                     dataset_type=dataset_id or "prompts-not-on-the-hub",
                     dataset_name=f"{dataset_id} ({prompts})" if dataset_id else prompts,
                     metric_type=metric,
-                    metric_name=" ".join(f"{METRICS[metric]}, {by}: {text}, 95% interval in brackets".split()),
+                    metric_name=" ".join(f"{titles[metric]}, {by}: {text}, 95% interval in brackets".split()),
                     metric_value=found["value"],
                 )
             )
@@ -121,7 +121,7 @@ def eval_results_files(
 
     The Hub puts such an entry on the leaderboard of the benchmark data set that it names, so it must name one. A report
     does not know where its prompts are from; without `dataset_id` nothing is written. One task has one value: the
-    patched model's average maximum toxicity by the primary scorer, lower is better. The rest is in the notes and on the
+    patched model's headline figure by the primary scorer, lower is better. The rest is in the notes and on the
     card. The entry has no date, because a report has none; the Hub then takes that of the commit.
 
     Args:
@@ -158,8 +158,8 @@ def eval_results_files(
     with reading(evaluation):
         if _PATCH not in evaluation["systems"]:
             return {}
-        scorer = evaluation["scorers"][0]
-        found = figure(evaluation, _PATCH, _HEADLINE, scorer["name"])
+        scorer, headline = evaluation["scorers"][0], evaluation["metrics"][0]["name"]
+        found = figure(evaluation, _PATCH, headline, scorer["name"])
         if found["value"] is None:
             return {}
         url = f"https://huggingface.co/{repo_id}/blob/main/evaluation.json" if is_hub_id(repo_id) else None
@@ -170,7 +170,7 @@ def eval_results_files(
             value=found["value"],
             source_url=url,
             source_name="evaluation.json of the patch" if url else None,
-            notes=_notes(config, evaluation, scorer, figure_text(found, _HEADLINE)),
+            notes=_notes(config, evaluation, scorer, figure_text(found, headline)),
         )
     text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
     return {f".eval_results/{dataset_id.replace('/', '--')}.yaml": text.encode()}  # an id has no `--` of its own
@@ -191,10 +191,10 @@ def _notes(config: PolicyPatchConfig, evaluation: dict[str, Any], scorer: dict[s
     settings = evaluation["settings"]
     filtered = ", which filtered the training pairs" if scorer["filtered_training_pairs"] else ""
     notes = (
-        f"{METRICS[_HEADLINE]}, lower is better: {text} (95% bootstrap interval over prompts); scorer {scorer['name']}"
-        f"{filtered}; {settings['num_prompts']} prompts with {settings['num_samples']} samples each, SHA-256 of the "
-        f"prompts {settings['prompts_sha256'][:12]}, seed {settings['seed']}; policy patch {config.patch_version} "
-        f"on {config.base_model_name_or_path or 'a base that it does not name'}"
+        f"{evaluation['metrics'][0]['title']}, lower is better: {text} (95% bootstrap interval over prompts); "
+        f"scorer {scorer['name']}{filtered}; {settings['num_prompts']} prompts with {settings['num_samples']} samples "
+        f"each, SHA-256 of the prompts {settings['prompts_sha256'][:12]}, seed {settings['seed']}; policy patch "
+        f"{config.patch_version} on {config.base_model_name_or_path or 'a base that it does not name'}"
     )
     return " ".join(notes.split())
 

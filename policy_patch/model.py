@@ -301,6 +301,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             patch_version="0.1.0",
             base_fingerprint=next((config.base_fingerprint for config in configs if config.base_fingerprint), None),
             composed_from=parts,
+            filtered_by=sorted({name for config in configs for name in config.filtered_by or ()}) or None,
             sha256=None,
         )
         self._insert(patch_name, config, vectors, is_trainable=False)

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the Hub server's own
 
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.eval_results import METRICS, figure, figure_text, is_hub_id, model_index_results, reading
+from policy_patch.eval_results import figure, figure_text, is_hub_id, metric_titles, model_index_results, reading
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -172,6 +172,8 @@ def _evaluation_facts(evaluation: dict[str, Any]) -> dict[str, Any]:
     with reading(evaluation):
         settings = evaluation["settings"]
         completions = settings["num_prompts"] * settings["num_samples"]
+        titles = metric_titles(evaluation)
+        better = {metric["name"]: metric["lower_is_better"] for metric in evaluation["metrics"]}
         return {
             "risk": evaluation["risk"],
             "judge": evaluation["judge"],
@@ -192,14 +194,17 @@ def _evaluation_facts(evaluation: dict[str, Any]) -> dict[str, Any]:
             ],
             "completions": f"{completions:,}",
             "models": [f"{name}: {result['model']}" for name, result in evaluation["systems"].items()],
-            "metrics": list(METRICS.values()),
+            "metrics": [
+                title if better.get(name, True) else f"{title} (higher is better)" for name, title in titles.items()
+            ],
+            "num_safe_prompts": settings["num_safe_prompts"],
             "scorers": [
                 {
                     "name": scorer["name"],
                     "filtered": scorer["filtered_training_pairs"],
                     "lexical": scorer["kind"] == "lexical",
                     "rows": [
-                        [system, *(_cell(evaluation, system, metric, scorer["name"]) for metric in METRICS)]
+                        [system, *(_cell(evaluation, system, metric, scorer["name"]) for metric in titles)]
                         for system in evaluation["systems"]
                     ],
                 }

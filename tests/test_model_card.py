@@ -47,7 +47,7 @@ def evaluation_of(report):
     """Return the parsed evaluation.json of a report, its figures replaced by ones that no package can change."""
     values = json.loads(report.to_json())
     for position, result in enumerate(values["systems"].values()):
-        for metrics in [*result["toxicity"].values(), result["fluency"]]:
+        for metrics in [*result["metrics"].values(), result["fluency"]]:
             for column, metric in enumerate(metrics):
                 value = 1 / (2 + position + column) + (10 if metric == "perplexity" else 0)
                 metrics[metric] = {"value": value, "low": value - 0.05, "high": value + 0.05}
@@ -104,7 +104,7 @@ def test_the_metadata_is_what_the_hub_reads(evaluation, tmp_path):
     }
     name, results = model_index_to_eval_results(values["model-index"])
     assert name == "kind-patch"
-    figures = evaluation["systems"]["patch"]["toxicity"]
+    figures = evaluation["systems"]["patch"]["metrics"]
     assert [(result.metric_type, result.metric_value) for result in results] == [
         *((metric, figure["value"]) for metric, figure in figures[JUDGING.name].items()),
         *((metric, figure["value"]) for metric, figure in figures[FILTERING.name].items()),
@@ -118,7 +118,7 @@ def test_every_figure_stands_with_its_interval(evaluation):
     for scorer in (JUDGING.name, FILTERING.name):
         table = card.split(f"### Scored by {scorer}")[1].split("\n\n- ")[0]
         for system, result in evaluation["systems"].items():
-            figures = [*result["toxicity"][scorer].values(), result["fluency"]["perplexity"]]
+            figures = [*result["metrics"][scorer].values(), result["fluency"]["perplexity"]]
             cells = re.search(rf"^\| {system} \|(.*)\|$", table, re.MULTILINE)[1].split("|")
             for cell, figure in zip(cells, figures, strict=True):
                 assert [float(number) for number in re.findall(r"[\d.]+", cell)] == pytest.approx(
@@ -131,7 +131,7 @@ def test_every_figure_stands_with_its_interval(evaluation):
 def test_a_figure_that_is_not_defined_is_said_and_left_out_of_the_metadata(evaluation):
     values = json.loads(json.dumps(evaluation))
     values["systems"]["patch"]["fluency"]["perplexity"] = {"value": None, "low": None, "high": None}
-    values["systems"]["patch"]["toxicity"][JUDGING.name]["toxic_rate"].update(low=None, high=None)
+    values["systems"]["patch"]["metrics"][JUDGING.name]["toxic_rate"].update(low=None, high=None)
     card = model_card(CONFIG, values, repo_id=REPO)
     assert re.search(r"^\| patch .* \| n/a \|$", card, re.MULTILINE) and "0.143 [n/a, n/a]" in card
     _, results = model_index_to_eval_results(metadata(card)["model-index"])
@@ -198,9 +198,9 @@ def test_importing_the_card_imports_neither_torch_nor_the_evaluation():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.update(format_version=2), "`format_version=2`; expected .* version 1"),
+        (lambda values: values.update(format_version=3), "`format_version=3`; expected .* version 2"),
         (lambda values: values.pop("settings"), r"no complete report \(KeyError: 'settings'\)"),
-        (lambda values: values["systems"]["patch"]["toxicity"].clear(), "no complete report"),
+        (lambda values: values["systems"]["patch"]["metrics"].clear(), "no complete report"),
         (lambda values: values["systems"]["base"]["fluency"].update(perplexity={"value": "x"}), "no complete report"),
         (lambda values: values.update(environment=[]), "no complete report"),
     ],
@@ -320,7 +320,7 @@ def test_an_entry_for_a_benchmark_is_what_the_hub_reads(evaluation):
     files = eval_results_files(CONFIG, evaluation, **options)
     assert list(files) == [".eval_results/acme--rude_prompts.yaml"]
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/acme--rude_prompts.yaml"]))
-    figure = evaluation["systems"]["patch"]["toxicity"][JUDGING.name]["average_maximum_toxicity"]
+    figure = evaluation["systems"]["patch"]["metrics"][JUDGING.name]["average_maximum_toxicity"]
     assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("acme/rude_prompts", "toxicity", "b" * 40)
     assert entry.value == figure["value"] and entry.date is None and entry.verify_token is None
     assert entry.source_url == f"https://huggingface.co/{REPO}/blob/main/evaluation.json"
@@ -351,7 +351,7 @@ def test_without_a_data_set_on_the_hub_no_entry_is_written(evaluation):
 
 def test_an_entry_needs_a_figure_of_the_patch(evaluation):
     values = json.loads(json.dumps(evaluation))
-    values["systems"]["patch"]["toxicity"][JUDGING.name]["average_maximum_toxicity"]["value"] = None
+    values["systems"]["patch"]["metrics"][JUDGING.name]["average_maximum_toxicity"]["value"] = None
     assert eval_results_files(CONFIG, values, dataset_id="acme/prompts") == {}
     del values["systems"]["patch"]
     assert eval_results_files(CONFIG, values, dataset_id="acme/prompts") == {}

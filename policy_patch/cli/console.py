@@ -44,15 +44,22 @@ def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, pro
 
 
 def print_report(report: "EvaluationReport") -> None:
-    """Print the tables of an evaluation: all columns by the first scorer, toxicity alone by the others."""
+    """Print the tables of an evaluation: all columns by the first scorer, the risk alone by the others."""
+    from policy_patch.evaluation.tables import FLUENCY_COLUMNS, comparison_rows
+
     for position, scorer in enumerate(report.scorers):
         rows = report.rows(scorer.name)
-        hidden = {"seconds", "dist-1", "dist-3", "mean toxicity"} if sys.stdout.isatty() else set()
+        hidden = (
+            {"dist-1", "dist-2", "dist-3", "mean toxicity", "gap between the genders"} if sys.stdout.isatty() else set()
+        )
         if position:
-            hidden |= {"perplexity", "dist-1", "dist-2", "dist-3", "empty", "seconds"}
+            hidden |= FLUENCY_COLUMNS
         rows = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
         print_table(rows, f"{report.risk}, scored by {scorer.label}")
     settings = report.settings
+    if report.comparisons and sys.stdout.isatty():
+        rows = [row for row in comparison_rows(report) if row["compared"].startswith("patch")]
+        print_table(rows, f"differences, scored by {report.scorer().label}")
     say(
         f"{settings.num_prompts} prompts x {settings.num_samples} samples, seed {settings.seed}; in brackets 95% "
         f"bootstrap intervals; perplexity under {report.judge}."

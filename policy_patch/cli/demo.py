@@ -62,7 +62,8 @@ def run_demo(folder: Path, args: Any) -> Any:
     say("Two miniature models of 1M parameters each, a rude base and a kind teacher. Training a patch of 50 vectors.")
     measured = ["--prompts", "lab:toxicity/test", "--safe_prompt", LAB_SAFE_PROMPT, "--batch_size", "256"]
     measured += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples)]
-    measured += ["--scorers", "lexical", "lab-insults"]
+    # The second filtered the pairs: allowed, because its figures are marked and the first one's are beside them.
+    measured += ["--scorers", "lab-insults", "lexical", "--allow_filtering_scorers"]
     recipe = LAB_MODELS_PATH.parent / "toxicity.yaml"
     return train_and_measure(recipe, folder, seed=args.seed, measured=measured, dpo_only=args.dpo_only)
 

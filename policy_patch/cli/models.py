@@ -127,6 +127,18 @@ def prompts_of(spec: str) -> list[str]:
     return lab_prompts(risk, split)
 
 
+def categories_of(spec: str, count: int) -> list[str] | None:
+    """Return the category of each of the first `count` prompts of a file that has them; None of any other source."""
+    from pathlib import Path
+
+    from policy_patch.data.readers import read_rows
+
+    if not os.path.isfile(spec) or Path(spec).suffix == ".txt":
+        return None
+    found = [row.get("category") if isinstance(row, dict) else None for _, row in read_rows(Path(spec))][:count]
+    return [str(category) for category in found] if all(found) else None
+
+
 def display_name(name: str) -> str:
     """Return how a model is called in a report: its Hub id, or the last part of its folder."""
     return os.path.basename(os.path.normpath(name)) if os.path.isdir(name) else name

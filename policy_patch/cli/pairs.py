@@ -21,8 +21,9 @@ Examples:
   policy-patch pairs --base org/model --teacher openai:org/model-v2@http://localhost:8000/v1 --prompts prompts.txt \\
       --output pairs.jsonl"""
 SCORER_HELP = (
-    "Who says how toxic an answer is: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any text "
-    "classifier), `fitted:<file.csv>`, `lab-insults`."
+    "Who says how bad an answer is. Toxicity: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any "
+    "text classifier), `fitted:<file.csv>`, `lab-insults`. Gender bias: `gender-words`, `gender-words:<list>`. "
+    "Harmfulness: `compliance` (no refusal phrase)."
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policy_patch.cli.console import print_json, print_table, say
+from policy_patch.cli.console import print_json, print_table, progress_bars, say
 from policy_patch.cli.models import (
     ANSWERING_HELP,
     MODEL_HELP,
@@ -80,6 +80,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--data.weights", type=dict[str, float] | None, help=WEIGHTS_HELP)
     parser.add_argument("--data.split", type=str | None, help=SPLIT_HELP)
     parser.add_argument("--data.prompts", type=str | None, help=PROMPTS_HELP)
+    parser.add_argument(
+        "--data.safe_prompts",
+        type=str | None,
+        help="Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything.",
+    )
     parser.add_argument("--data.num_prompts", type=int | None, help="Use the first ones only.")
     parser.add_argument("--data.scorer", type=str, default="lexical", help=SCORER_HELP)
     add_pair_arguments(parser, "data.")
@@ -181,10 +186,32 @@ def _pairs(args: Any, base: Any, tokenizer: Any) -> Any:
         scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers",
         **{name: args.data[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip
+    if args.data.safe_prompts:
+        pairs = _with_helpful_pairs(args, pairs, base, teacher, tokenizer, teacher_tokenizer)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks and writes
         say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
         save_preference_pairs(pairs, folder / "pairs.jsonl")
     return pairs
+
+
+def _with_helpful_pairs(args: Any, pairs: Any, base: Any, teacher: Any, tokenizer: Any, teacher_tokenizer: Any) -> Any:
+    """Return the pairs and, mixed with them, pairs of harmless look-alikes that prefer an answer to a refusal."""
+    from datasets import concatenate_datasets
+
+    from policy_patch.data import build_helpful_pairs
+    from policy_patch.evaluation import load_scorer
+
+    names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size")
+    with progress_bars() as progress:
+        helpful = build_helpful_pairs(
+            base, teacher, tokenizer, prompts_of(args.data.safe_prompts)[: args.data.num_prompts],
+            refusals=pairs["chosen"][:], scorer=load_scorer("compliance"), teacher_tokenizer=teacher_tokenizer,
+            seed=args.seed, output_dir=Path(args.output_dir, "helpful-answers"),
+            on_progress=lambda done, total: progress("sampling answers to look-alikes", done, total),
+            **{name: args.data[name] for name in names},
+        )  # fmt: skip
+    say(f"look-alikes with an answer: {len(helpful)}")
+    return concatenate_datasets([pairs, helpful]).shuffle(seed=args.seed)
 
 
 def _curve(stage: str, entries: list[dict[str, Any]]) -> list[dict[str, str]]:

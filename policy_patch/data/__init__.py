@@ -11,6 +11,7 @@ _MODULE_OF = {
     "Answering": "policy_patch.data.answering",
     "OpenAIEndpoint": "policy_patch.data.endpoint",
     "PairCounts": "policy_patch.data.pairs",
+    "build_helpful_pairs": "policy_patch.data.helpful_pairs",
     "build_preference_pairs": "policy_patch.data.pairs",
     "load_preference_pairs": "policy_patch.data.files",
     "load_prompts": "policy_patch.data.files",
@@ -25,6 +26,7 @@ __all__ = [
     "Answering",
     "OpenAIEndpoint",
     "PairCounts",
+    "build_helpful_pairs",
     "build_preference_pairs",
     "load_preference_pairs",
     "load_prompts",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from policy_patch.data.answering import Answering
     from policy_patch.data.endpoint import OpenAIEndpoint
     from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
+    from policy_patch.data.helpful_pairs import build_helpful_pairs
     from policy_patch.data.mixing import mix_preference_pairs
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
     from policy_patch.data.sampling import Answer, sample_answers, sample_completions

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.data.extra import import_datasets
-from policy_patch.data.rows import FINISHED, columns_of, is_messages
+from policy_patch.data.rows import FILTERED_BY, FINISHED, columns_of, is_messages
 from policy_patch.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,8 +99,13 @@ def _alike(datasets: "Mapping[str, Dataset]", library: Any) -> "list[Dataset]":
                 f"{_words(found)}. Bring them to one: text or messages, with or without `prompt`."
             )
     flags = [flag for flag in FINISHED.values() if any(flag in dataset.column_names for dataset in datasets.values())]
+    is_named = any(FILTERED_BY in dataset.column_names for dataset in datasets.values())
     parts = {}
     for risk, dataset in datasets.items():
+        if is_named:
+            names = dataset[FILTERED_BY][:] if FILTERED_BY in dataset.column_names else [None] * len(dataset)
+            dataset = dataset.remove_columns(FILTERED_BY) if FILTERED_BY in dataset.column_names else dataset
+            dataset = dataset.add_column(FILTERED_BY, names, feature=library.Value("string"))
         for flag in flags:
             flagged = dataset[flag] if flag in dataset.column_names else [None] * len(dataset)
             dataset = dataset.remove_columns(flag) if flag in dataset.column_names else dataset

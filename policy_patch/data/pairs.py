@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from policy_patch.data.answering import Sampling, answering
 from policy_patch.data.extra import import_datasets
+from policy_patch.data.rows import FILTERED_BY
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
 from policy_patch.errors import DataError
 
@@ -122,7 +123,8 @@ def build_preference_pairs(
 
     Returns:
         `datasets.Dataset`: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`, and
-        `chosen_finished`, `rejected_finished`: False where an answer was cut at `max_new_tokens`.
+        `chosen_finished`, `rejected_finished`: False where an answer was cut at `max_new_tokens`; and `filtered_by`,
+        the scorer's name, which the patch will carry so that this scorer does not judge it.
 
     Raises:
         DataError: no prompts, settings out of range, no pair kept (says how many fell to which threshold), or an
@@ -148,7 +150,11 @@ def build_preference_pairs(
         on_progress=on_progress,
     )
     rows, counts = choose_pairs(
-        scored, max_chosen_score=max_chosen_score, min_margin=min_margin, pairs_per_prompt=pairs_per_prompt
+        scored,
+        filtered_by=scorer.name,
+        max_chosen_score=max_chosen_score,
+        min_margin=min_margin,
+        pairs_per_prompt=pairs_per_prompt,
     )
     logger.info(f"Preference pairs: {counts}")
     if on_counts is not None:
@@ -159,7 +165,12 @@ def build_preference_pairs(
 
 
 def choose_pairs(
-    scored: Iterable[ScoredPrompt], *, max_chosen_score: float, min_margin: float, pairs_per_prompt: int
+    scored: Iterable[ScoredPrompt],
+    *,
+    filtered_by: str,
+    max_chosen_score: float,
+    min_margin: float,
+    pairs_per_prompt: int,
 ) -> tuple[list[dict[str, Any]], PairCounts]:
     """Return the rows of the pairs that are kept, and the counts of what was not. Arguments as above."""
     rows: list[dict[str, Any]] = []
@@ -178,11 +189,11 @@ def choose_pairs(
             elif rejected[rank].score - chosen[rank].score < min_margin:
                 dropped["small_margin"] += 1
             else:
-                rows.append(_row(entry.prompt, chosen[rank], rejected[rank]))
+                rows.append(_row(entry.prompt, chosen[rank], rejected[rank], filtered_by))
     return rows, PairCounts(prompts=num_prompts, kept=len(rows), **dropped)
 
 
-def _row(prompt: str, chosen: ScoredAnswer, rejected: ScoredAnswer) -> dict[str, Any]:
+def _row(prompt: str, chosen: ScoredAnswer, rejected: ScoredAnswer, filtered_by: str) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "chosen": chosen.text,
@@ -191,6 +202,7 @@ def _row(prompt: str, chosen: ScoredAnswer, rejected: ScoredAnswer) -> dict[str,
         "rejected_score": rejected.score,
         "chosen_finished": chosen.finished,
         "rejected_finished": rejected.finished,
+        FILTERED_BY: filtered_by,
     }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected")
 COMPLETION_COLUMNS = ("prompt", "completion")
 # Written by `build_preference_pairs`: False where sampling was cut off at the token limit, so that the text goes on.
+FILTERED_BY = "filtered_by"  # column: name of the scorer that chose the pair
 FINISHED = {"completion": "finished", "chosen": "chosen_finished", "rejected": "rejected_finished"}
 FROM_ZERO = " Rows are counted from 0."
 

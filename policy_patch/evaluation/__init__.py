@@ -7,49 +7,93 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
+    "Comparison": "policy_patch.evaluation.comparisons",
+    "ComplianceScorer": "policy_patch.evaluation.scorers",
     "Estimate": "policy_patch.evaluation.intervals",
     "EvaluationReport": "policy_patch.evaluation.report",
     "FittedScorer": "policy_patch.evaluation.scorers",
+    "GenderWords": "policy_patch.evaluation.gender_words",
+    "Judge": "policy_patch.evaluation.judges",
     "LexicalScorer": "policy_patch.evaluation.scorers",
+    "Metric": "policy_patch.evaluation.metric",
     "Scorer": "policy_patch.evaluation.scorers",
     "System": "policy_patch.evaluation.systems",
     "TransformersScorer": "policy_patch.evaluation.scorers",
+    "attribute_distribution_distance": "policy_patch.evaluation.gender_bias",
     "average_maximum_toxicity": "policy_patch.evaluation.metrics",
     "bootstrap_interval": "policy_patch.evaluation.intervals",
     "conditional_nll": "policy_patch.evaluation.perplexity",
     "distinct_n": "policy_patch.evaluation.metrics",
-    "evaluate_policy_patch": "policy_patch.evaluation.toxicity",
+    "evaluate_policy_patch": "policy_patch.evaluation.evaluate",
+    "gender_attribute_score": "policy_patch.evaluation.gender_bias",
+    "gender_logits_difference": "policy_patch.evaluation.gender_bias",
+    "load_gender_words": "policy_patch.evaluation.gender_words",
+    "load_judge": "policy_patch.evaluation.judges",
     "load_scorer": "policy_patch.evaluation.scorers",
+    "lora_loader": "policy_patch.evaluation.lora",
     "mean_toxicity": "policy_patch.evaluation.metrics",
+    "paired": "policy_patch.evaluation.comparisons",
     "toxic_rate": "policy_patch.evaluation.metrics",
+    "word_log_probabilities": "policy_patch.evaluation.word_probabilities",
 }
 
 __all__ = [
+    "Comparison",
+    "ComplianceScorer",
     "Estimate",
     "EvaluationReport",
     "FittedScorer",
+    "GenderWords",
+    "Judge",
     "LexicalScorer",
+    "Metric",
     "Scorer",
     "System",
     "TransformersScorer",
+    "attribute_distribution_distance",
     "average_maximum_toxicity",
     "bootstrap_interval",
     "conditional_nll",
     "distinct_n",
     "evaluate_policy_patch",
+    "gender_attribute_score",
+    "gender_logits_difference",
+    "load_gender_words",
+    "load_judge",
     "load_scorer",
+    "lora_loader",
     "mean_toxicity",
+    "paired",
     "toxic_rate",
+    "word_log_probabilities",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.evaluation.comparisons import Comparison, paired
+    from policy_patch.evaluation.evaluate import evaluate_policy_patch
+    from policy_patch.evaluation.gender_bias import (
+        attribute_distribution_distance,
+        gender_attribute_score,
+        gender_logits_difference,
+    )
+    from policy_patch.evaluation.gender_words import GenderWords, load_gender_words
     from policy_patch.evaluation.intervals import Estimate, bootstrap_interval
+    from policy_patch.evaluation.judges import Judge, load_judge
+    from policy_patch.evaluation.lora import lora_loader
+    from policy_patch.evaluation.metric import Metric
     from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n, mean_toxicity, toxic_rate
     from policy_patch.evaluation.perplexity import conditional_nll
     from policy_patch.evaluation.report import EvaluationReport
-    from policy_patch.evaluation.scorers import FittedScorer, LexicalScorer, Scorer, TransformersScorer, load_scorer
+    from policy_patch.evaluation.scorers import (
+        ComplianceScorer,
+        FittedScorer,
+        LexicalScorer,
+        Scorer,
+        TransformersScorer,
+        load_scorer,
+    )
     from policy_patch.evaluation.systems import System
-    from policy_patch.evaluation.toxicity import evaluate_policy_patch
+    from policy_patch.evaluation.word_probabilities import word_log_probabilities
 
 
 def __getattr__(name: str) -> Any:

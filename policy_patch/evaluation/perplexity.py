@@ -58,7 +58,7 @@ def conditional_nll(
     if len(prompts) != len(completions):
         raise EvaluationError(f"{len(prompts)} prompts and {len(completions)} completions; expected one of each.")
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    rows = [_encode(tokenizer, prompt, text, limit) for prompt, text in zip(prompts, completions)]
+    rows = [encode_continuation(tokenizer, prompt, text, limit) for prompt, text in zip(prompts, completions)]
     nll = np.zeros(len(rows))
     tokens = np.array([len(ids) - start for ids, start in rows], dtype=np.int64)
     # Rows of like length together need little padding, the longest first.
@@ -74,10 +74,24 @@ def conditional_nll(
     return nll, tokens
 
 
-def _encode(
+def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, limit: int | None
 ) -> tuple[list[int], int]:
-    """Return the ids of prompt and completion, and where the completion starts (at the end if it is empty)."""
+    """Return the ids of prompt and completion, and where the completion starts (at the end if it is empty).
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer of what reads them.
+        prompt (`str`):
+            May be empty.
+        completion (`str`):
+            What follows it.
+        limit (`int`, *optional*):
+            Most positions of the model; the beginning of a prompt that is too long is cut.
+
+    Raises:
+        EvaluationError: a completion that is too long, or an empty prompt for a tokenizer without a start.
+    """
     if not completion:
         return [], 0
     alone = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"] if prompt else []

@@ -1,4 +1,4 @@
-"""The picture of a report: toxicity per system with intervals, and safety against fluency.
+"""The picture of a report: the risk per system with intervals, safety against fluency, per-prompt values, categories.
 
 Drawn with matplotlib's object interface, so that no window opens and no state of the caller's plots changes.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 from policy_patch.evaluation.intervals import Estimate
 from policy_patch.evaluation.report import EvaluationReport
-from policy_patch.evaluation.systems import PATCH
+from policy_patch.evaluation.systems import BASE, PATCH, TEACHER
+from policy_patch.evaluation.tables import category_rows
 from policy_patch.extra import import_extra
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the markers differ too. https://jfly.uni-koeln.de/color/
@@ -22,10 +23,11 @@ _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 
 
 def picture(report: EvaluationReport) -> bytes:
-    """Return a PNG with two panels.
+    """Return a PNG with three or four panels.
 
-    Left: average maximum toxicity of each system by each scorer. Right: perplexity against average maximum toxicity by
-    the primary scorer; the best place is below and left. Lines are 95% intervals.
+    Above, left: the headline metric of each system by each scorer. Right: perplexity against it by the primary scorer;
+    the best place is below and left. Lines are 95% intervals. Below: which share of the prompts has at most which
+    value, before and after; and the headline by category, if the prompts have categories.
 
     Args:
         report (`EvaluationReport`):
@@ -39,17 +41,23 @@ def picture(report: EvaluationReport) -> bytes:
     """
     figure_module = import_extra("matplotlib.figure", "matplotlib", "eval", "The picture of a report")
     agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "eval", "The picture of a report")
-    height = max(4.6, 2.4 + 0.22 * len(report.systems) * (1 + len(report.scorers)))
-    figure = figure_module.Figure(figsize=(12, height), dpi=130, layout="constrained")
+    num_categories = len(set(report.categories or ()))
+    heights = [max(4.6, 2.4 + 0.22 * len(report.systems) * (1 + len(report.scorers)))]
+    heights.append(max(3.2, 1.2 + 0.5 * num_categories))
+    figure = figure_module.Figure(figsize=(12, sum(heights)), dpi=130, layout="constrained")
     agg.FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(wspace=0.06)
-    bars, scatter = figure.subplots(1, 2)
-    _draw_toxicity(bars, report)
+    figure.get_layout_engine().set(wspace=0.06, hspace=0.08)
+    grid = figure.add_gridspec(2, 2, height_ratios=heights)
+    bars, scatter = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    _draw_risk(bars, report)
     _draw_trade(scatter, report)
+    _draw_shares(figure.add_subplot(grid[1, 0] if num_categories else grid[1, :]), report)
+    if num_categories:
+        _draw_categories(figure.add_subplot(grid[1, 1]), report)
     settings = report.settings
     figure.suptitle(
-        f"{report.risk.capitalize()}: {settings.num_prompts} prompts, {settings.num_samples} samples each; "
-        "lines are 95% intervals",
+        f"{report.risk.replace('_', ' ').capitalize()}: {settings.num_prompts} prompts, {settings.num_samples} samples "
+        "each; lines are 95% intervals",
         fontsize=12,
     )
     figure.draw_without_rendering()
@@ -60,14 +68,14 @@ def picture(report: EvaluationReport) -> bytes:
     return file.getvalue()
 
 
-def _draw_toxicity(axes: Any, report: EvaluationReport) -> None:
+def _draw_risk(axes: Any, report: EvaluationReport) -> None:
     """Draw one group of points per system, the first on top, one point per scorer."""
     names = list(report.systems)
     count = len(report.scorers)
     for position, scorer in enumerate(report.scorers):
         colour, marker = _COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)]
         for row, name in enumerate(names):
-            estimate = report.systems[name].toxicity[scorer.name]["average_maximum_toxicity"]
+            estimate = report.estimate(name, report.headline.name, scorer.name)
             y = row + (position - (count - 1) / 2) * 0.6 / count
             axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot(estimate.value, y, marker=marker, color=colour, markersize=7, linestyle="none", clip_on=False)
@@ -81,7 +89,7 @@ def _draw_toxicity(axes: Any, report: EvaluationReport) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, min(1.08, max(axes.get_xlim()[1], 0.1) * 1.1))
-    axes.set_xlabel("average maximum toxicity (lower is safer)")
+    axes.set_xlabel(_headline(report))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
 
 
@@ -96,14 +104,48 @@ def _draw_trade(axes: Any, report: EvaluationReport) -> None:
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
     axes.set_xlabel(f"perplexity under {report.judge} (lower is more fluent)")
-    axes.set_ylabel("average maximum toxicity (lower is safer)")
+    axes.set_ylabel(_headline(report))
     axes.set_title(f"Safety against fluency, scored by\n{report.scorer().label}", fontsize=10)
+
+
+def _draw_shares(axes: Any, report: EvaluationReport) -> None:
+    """Draw for each system which share of the prompts has at most which value: further left and up is safer."""
+    for position, (name, result) in enumerate(report.systems.items()):
+        values = sorted(result.per_prompt[report.scorer().name][report.headline.name])
+        shares = [(number + 1) / len(values) for number in range(len(values))]
+        style = {"color": _COLOURS[position % len(_COLOURS)], "linewidth": 3 if name == PATCH else 1.5}
+        ends = [*values, max(1.0, values[-1])], [*shares, 1.0]
+        axes.step(*ends, where="post", label=name, linestyle="--" if name == BASE else "-", **style)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(f"{report.headline.title} of a prompt")
+    axes.set_ylabel("share of prompts with at most that")
+    axes.grid(color="#eeeeee")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+
+
+def _draw_categories(axes: Any, report: EvaluationReport) -> None:
+    """Draw the headline of base, patch and teacher for each category, the first on top."""
+    names = [name for name in (BASE, PATCH, TEACHER) if name in report.systems]
+    table = category_rows(report)
+    for position, name in enumerate(names):
+        places = [row + (position - (len(names) - 1) / 2) * 0.8 / len(names) for row in range(len(table))]
+        values = [float(entry[name]) for entry in table]
+        axes.barh(places, values, height=0.7 / len(names), color=_COLOURS[position], label=name)
+    axes.set_yticks(range(len(table)), [f"{row['category']} ({row['prompts']})" for row in table])
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.set_xlabel(_headline(report))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+
+
+def _headline(report: EvaluationReport) -> str:
+    return f"{report.headline.title} ({'lower' if report.headline.lower_is_better else 'higher'} is safer)"
 
 
 def _points(report: EvaluationReport) -> list[tuple[Estimate, Estimate]]:
     return [
-        (result.fluency["perplexity"], result.toxicity[report.scorer().name]["average_maximum_toxicity"])
-        for result in report.systems.values()
+        (result.fluency["perplexity"], report.estimate(name, report.headline.name))
+        for name, result in report.systems.items()
     ]
 
 

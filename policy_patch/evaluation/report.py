@@ -7,28 +7,27 @@ import difflib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policy_patch import __version__
 from policy_patch.atomic import write_whole
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.comparisons import Comparison
 from policy_patch.evaluation.intervals import (
     Estimate,
     bootstrap_interval,
     relative_change,
     relative_change_of_perplexity,
 )
-from policy_patch.evaluation.metrics import TOXIC
+from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.systems import BASE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REPORT_NAME, TABLE_NAME, PICTURE_NAME = "evaluation.json", "evaluation.md", "evaluation.png"
 
-TOXICITY_METRICS = ("average_maximum_toxicity", "toxic_rate", "mean_toxicity")
-FLUENCY_METRICS = ("perplexity", "distinct_1", "distinct_2", "distinct_3")
-_CHANGES = ("average_maximum_toxicity", "toxic_rate", "perplexity")
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +46,27 @@ class ScorerRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How completions were sampled and intervals made; `prompts_sha256` tells whether two reports share prompts."""
+    """How completions were sampled and intervals made.
+
+    Args:
+        num_prompts, num_safe_prompts, num_neutral_texts (`int`):
+            Prompts of the risk, harmless look-alikes, and texts whose perplexity was measured.
+        num_samples, max_new_tokens, top_p, temperature, batch_size, seed:
+            As of [`evaluate_policy_patch`].
+        num_resamples (`int`):
+            Bootstrap resamples, and permutations of a test.
+        safe_prompt (`str`, *optional*):
+            Text in front of the base's prompts in the system "safe prompt".
+        surprise_limit (`float`, *optional*):
+            Loss per token under the judge model, in nats, above which an answer counted as gibberish; None if the base
+            wrote nothing.
+        prompts_sha256, safe_prompts_sha256, neutral_texts_sha256 (`str`):
+            They tell whether two reports share their prompts.
+    """
 
     num_prompts: int
+    num_safe_prompts: int
+    num_neutral_texts: int
     num_samples: int
     max_new_tokens: int
     top_p: float
@@ -58,7 +75,10 @@ class EvaluationSettings:
     seed: int
     num_resamples: int
     safe_prompt: str | None
+    surprise_limit: float | None
     prompts_sha256: str
+    safe_prompts_sha256: str
+    neutral_texts_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +88,17 @@ class SystemResult:
     Args:
         model (`str`):
             Name of its model.
-        toxicity (`dict[str, dict[str, Estimate]]`):
-            Scorer name -> metric of `TOXICITY_METRICS` -> figure.
+        metrics (`dict[str, dict[str, Estimate]]`):
+            Scorer name -> metric of the risk -> figure. What a system could not be asked is left out.
         fluency (`dict[str, Estimate]`):
-            Metric of `FLUENCY_METRICS` -> figure. Perplexity is over all completions but the empty ones.
+            "perplexity", over all completions but the empty ones, "distinct_1" to "distinct_3", and
+            "neutral_perplexity", the system's own on neutral text, where such text was given.
         num_empty (`int`):
             Completions without text.
-        seconds (`float`):
-            Time to sample all completions.
-        maximum_per_prompt (`dict[str, list[float]]`):
-            Scorer name -> for each prompt the highest probability of being toxic among its samples.
+        num_gibberish (`int`):
+            Completions that repeat themselves or make no sense to the judge model.
+        per_prompt (`dict[str, dict[str, list[float]]]`):
+            Scorer name -> metric of the risk -> one value for each prompt, or for each look-alike.
         judge_nll_per_prompt (`list[float]`):
             For each prompt the summed negative log-likelihood of its samples under the judge model, in nats.
         judge_tokens_per_prompt (`list[int]`):
@@ -85,18 +106,18 @@ class SystemResult:
     """
 
     model: str
-    toxicity: dict[str, dict[str, Estimate]]
+    metrics: dict[str, dict[str, Estimate]]
     fluency: dict[str, Estimate]
     num_empty: int
-    seconds: float
-    maximum_per_prompt: dict[str, list[float]]
+    num_gibberish: int
+    per_prompt: dict[str, dict[str, list[float]]]
     judge_nll_per_prompt: list[float]
     judge_tokens_per_prompt: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownSamples:
-    """Two samples of one system for one prompt: the first, and the most toxic by the first scorer; with its scores."""
+    """Two samples of one system for one prompt: the first, and the worst by the first scorer; with its scores."""
 
     prompt: str
     system: str
@@ -113,6 +134,8 @@ class EvaluationReport:
     Args:
         risk (`str`):
             What was measured.
+        metrics (`list[Metric]`):
+            Its metrics; the first is the headline.
         settings (`EvaluationSettings`):
             How.
         scorers (`list[ScorerRecord]`):
@@ -123,20 +146,27 @@ class EvaluationReport:
             By name, in the order of the tables.
         samples (`list[ShownSamples]`):
             For a few prompts, evenly spaced and not chosen by result, what each system wrote. Not masked.
+        comparisons (`list[Comparison]`):
+            Each system against the base, and the patch against each other one, over the same prompts.
+        categories (`list[str]`, *optional*):
+            Category of each prompt, if there are any.
         offensive_words (`list[str]`):
             Words of the samples, in lower case, that the primary scorer finds toxic on their own; masked where shown.
         environment (`dict[str, str]`):
             Versions of packages, and the hardware.
-        format_version (`int`, *optional*, defaults to `1`):
+        format_version (`int`, *optional*, defaults to `2`):
             Version of the JSON format.
     """
 
     risk: str
+    metrics: list[Metric]
     settings: EvaluationSettings
     scorers: list[ScorerRecord]
     judge: str
     systems: dict[str, SystemResult]
     samples: list[ShownSamples]
+    comparisons: list[Comparison]
+    categories: list[str] | None
     offensive_words: list[str]
     environment: dict[str, str]
     format_version: int = FORMAT_VERSION
@@ -154,6 +184,11 @@ class EvaluationReport:
         records = {record.name: record for record in self.scorers}
         return records[_known("scorer", name, records)]
 
+    @property
+    def headline(self) -> Metric:
+        """The metric that sums the risk up."""
+        return self.metrics[0]
+
     def estimate(self, system: str, metric: str, scorer: str | None = None) -> Estimate:
         """Return one figure with its interval.
 
@@ -161,9 +196,12 @@ class EvaluationReport:
             system (`str`):
                 One of `systems`, such as "patch".
             metric (`str`):
-                One of `TOXICITY_METRICS` or `FLUENCY_METRICS`.
+                Name of one of `metrics`, or of fluency.
             scorer (`str`, *optional*):
-                For toxicity; defaults to the primary scorer.
+                For metrics of the risk; defaults to the primary scorer.
+
+        Returns:
+            [`Estimate`]: NaN for what the system could not be asked.
 
         Raises:
             EvaluationError: an unknown name.
@@ -171,13 +209,11 @@ class EvaluationReport:
         result = self.systems[_known("system", system, self.systems)]
         if metric in result.fluency:
             return result.fluency[metric]
-        return result.toxicity[self.scorer(scorer).name][
-            _known("metric", metric, (*TOXICITY_METRICS, *FLUENCY_METRICS))
-        ]
+        names = [known.name for known in self.metrics]
+        found = result.metrics[self.scorer(scorer).name]
+        return found.get(_known("metric", metric, (*names, *result.fluency)), UNKNOWN)
 
-    def change_from_base(
-        self, system: str, metric: str = "average_maximum_toxicity", scorer: str | None = None
-    ) -> Estimate:
+    def change_from_base(self, system: str, metric: str | None = None, scorer: str | None = None) -> Estimate:
         """Return the relative change of a figure from the base to a system, -0.7 for 70% less.
 
         The interval resamples prompts jointly, so it is narrower than those of the two figures suggest.
@@ -185,10 +221,10 @@ class EvaluationReport:
         Args:
             system (`str`):
                 One of `systems`.
-            metric (`str`, *optional*, defaults to `"average_maximum_toxicity"`):
-                That, `"toxic_rate"` or `"perplexity"`.
+            metric (`str`, *optional*):
+                Name of one of `metrics`, or `"perplexity"`. Defaults to the headline.
             scorer (`str`, *optional*):
-                For toxicity; defaults to the primary scorer.
+                For metrics of the risk; defaults to the primary scorer.
 
         Returns:
             [`Estimate`]: NaN where the base's figure, or that of a resample, is 0.
@@ -198,14 +234,13 @@ class EvaluationReport:
         """
         after, before = self.systems[_known("system", system, self.systems)], self.systems[BASE]
         options = {"seed": self.settings.seed, "num_resamples": self.settings.num_resamples}
-        if _known("metric", metric, _CHANGES) == "perplexity":
+        metric = metric or self.headline.name
+        if _known("metric", metric, (*(known.name for known in self.metrics), "perplexity")) == "perplexity":
             values = [(result.judge_nll_per_prompt, result.judge_tokens_per_prompt) for result in (after, before)]
             return bootstrap_interval(relative_change_of_perplexity, *values[0], *values[1], **options)
         name = self.scorer(scorer).name
-        maxima = [result.maximum_per_prompt[name] for result in (after, before)]
-        if metric == "toxic_rate":
-            maxima = [[float(value >= TOXIC) for value in values] for values in maxima]
-        return bootstrap_interval(relative_change, *maxima, **options)
+        values = [result.per_prompt[name].get(metric) for result in (after, before)]
+        return UNKNOWN if None in values else bootstrap_interval(relative_change, *values, **options)
 
     # Tables
 
@@ -214,7 +249,7 @@ class EvaluationReport:
 
         Args:
             scorer (`str`, *optional*):
-                Whose toxicity is shown; defaults to the primary scorer. Put its `label` above the table.
+                Whose figures are shown; defaults to the primary scorer. Put its `label` above the table.
 
         Raises:
             EvaluationError: an unknown scorer.
@@ -236,14 +271,16 @@ class EvaluationReport:
 
     # Files
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write `evaluation.json`, `evaluation.md` (words masked) and `evaluation.png` into a folder.
+    def save(self, folder: str | os.PathLike, *, mask_words: bool = True) -> None:
+        """Write `evaluation.json`, `evaluation.md` and `evaluation.png` into a folder.
 
         Each file is complete or not there: it is written beside its place and then moved.
 
         Args:
             folder (`str` or `os.PathLike`):
                 Made if it does not exist; an older report in it is replaced.
+            mask_words (`bool`, *optional*, defaults to `True`):
+                Hide the inner letters of offensive words in the samples of `evaluation.md`.
 
         Raises:
             EvaluationError: full disk, read-only folder and the like.
@@ -253,7 +290,7 @@ class EvaluationReport:
 
         contents = {
             REPORT_NAME: self.to_json().encode(),
-            TABLE_NAME: self.markdown().encode(),
+            TABLE_NAME: self.markdown(mask_words=mask_words).encode(),
             PICTURE_NAME: picture(self),
         }
         folder = Path(folder)
@@ -280,23 +317,11 @@ class EvaluationReport:
                 Where it comes from, for error messages.
 
         Raises:
-            EvaluationError: no JSON object, a newer format, a key that is unknown or missing, a wrong type.
+            EvaluationError: no JSON object, another format, a key that is unknown or missing, a wrong type.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise EvaluationError(f"{source} is no valid JSON ({error}). Was it truncated?") from error
-        if not isinstance(values, dict):
-            raise EvaluationError(f"{source} holds a {type(values).__name__}; expected a JSON object.")
-        version = values.get("format_version")
-        if type(version) is not int or version < 1:
-            raise EvaluationError(f"{source} has `format_version={version!r}`; expected a whole number from 1.")
-        if version > FORMAT_VERSION:
-            raise EvaluationError(
-                f"{source} has `format_version={version}`; policy-patch {__version__} reads up to {FORMAT_VERSION}. "
-                "Upgrade policy-patch."
-            )
-        return _report(values, source)
+        from policy_patch.evaluation.report_reading import read_report
+
+        return read_report(text, source)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "EvaluationReport":
@@ -326,64 +351,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# Reading: each level is checked for its keys, then for the types of what it holds.
-
-
-def _report(values: dict[str, Any], source: str) -> EvaluationReport:
-    values = _checked(EvaluationReport, values, source)
-    settings = _checked(EvaluationSettings, values["settings"], f"{source}, settings")
-    scorers = [_checked(ScorerRecord, entry, f"{source}, scorers") for entry in values["scorers"]]
-    samples = [_checked(ShownSamples, entry, f"{source}, samples") for entry in values["samples"]]
-    systems = {name: _system(entry, f"{source}, system {name!r}") for name, entry in values["systems"].items()}
-    if BASE not in systems or not scorers:
-        raise EvaluationError(f"{source} is no complete report: it needs a scorer and the system {BASE!r}.")
-    return EvaluationReport(
-        **{
-            **values,
-            "settings": EvaluationSettings(**settings),
-            "scorers": [ScorerRecord(**entry) for entry in scorers],
-            "samples": [ShownSamples(**entry) for entry in samples],
-            "systems": systems,
-        }
-    )
-
-
-def _system(values: Any, where: str) -> SystemResult:
-    values = _checked(SystemResult, values, where)
-    toxicity = {
-        scorer: {metric: _estimate(figure, where) for metric, figure in figures.items()}
-        for scorer, figures in values["toxicity"].items()
-    }
-    fluency = {metric: _estimate(figure, where) for metric, figure in values["fluency"].items()}
-    return SystemResult(**{**values, "toxicity": toxicity, "fluency": fluency})
-
-
-def _estimate(values: Any, where: str) -> Estimate:
-    if isinstance(values, dict):
-        values = {key: math.nan if entry is None else entry for key, entry in values.items()}
-    return Estimate(**_checked(Estimate, values, where))
-
-
-_OUTER_TYPES = {dict: dict, list: list, str: str, bool: bool, int: int, float: (float, int)}
-
-
-def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
-    """Return `values` if its keys are the fields of `cls` and each value is of its field's outer type."""
-    if not isinstance(values, dict):
-        raise EvaluationError(f"{where} holds a {type(values).__name__}; expected an object.")
-    types = {entry.name: entry.type for entry in fields(cls)}
-    for key in values:
-        if key not in types:
-            near = difflib.get_close_matches(key, types, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(types)}."
-            raise EvaluationError(f"{where} has the unknown key `{key}`. {hint}")
-    for key, expected in types.items():
-        if key not in values:
-            raise EvaluationError(f"{where} misses the key `{key}`.")
-        outer = getattr(expected, "__origin__", expected)
-        allowed = _OUTER_TYPES.get(outer)
-        if allowed is not None and not isinstance(values[key], allowed):
-            raise EvaluationError(f"{where} has `{key}={values[key]!r}`; expected {outer.__name__}.")
-    return values

@@ -125,6 +125,22 @@ class FittedScorer:
         return self._pipeline.predict_proba(list(texts))[:, 1].tolist() if len(texts) else []
 
 
+class ComplianceScorer:
+    """Scores 1.0 for a text that does not refuse, by refusal phrases, and 0.0 for one that does: for training pairs.
+
+    It sees no request, so it is for the answers to harmful ones alone.
+    """
+
+    name = "compliance (refusal phrases)"
+    kind = "phrases"
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Return 0.0 for each text that refuses, else 1.0."""
+        from policy_patch.evaluation.refusals import is_refusal
+
+        return [float(not is_refusal(text)) for text in texts]
+
+
 class TransformersScorer:
     """Any text classifier of transformers that has labels for toxic texts.
 
@@ -208,7 +224,9 @@ def load_scorer(spec: str) -> Scorer:
     Args:
         spec (`str`):
             `"lexical"` (alt-profanity-check), `"lab-insults"` (the lab's own), `"hf:<model>"` (a text classifier, Hub
-            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0).
+            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0); for
+            the pairs of other risks `"gender-words"`, `"gender-words:pronouns"` or `"gender-words:<file.json>"` (1 for
+            a text with a gender word) and `"compliance"` (1 for a text that does not refuse).
 
     Raises:
         EvaluationError: an unknown name, or a file that is missing or has other columns.
@@ -223,11 +241,20 @@ def load_scorer(spec: str) -> Scorer:
         scorer = LabInsultScorer()
         scorer.kind = "lexical"  # the lab does not know what reports need
         return scorer
+    if spec == "compliance":
+        return ComplianceScorer()
+    if spec == "gender-words" or (kind == "gender-words" and argument):
+        from policy_patch.evaluation.gender_words import load_gender_words
+
+        return load_gender_words(argument or "all")
     if kind == "hf" and argument:
         return TransformersScorer(argument)
     if kind == "fitted" and argument:
         return FittedScorer.fit(*_read_labelled(argument), name=argument.replace("\\", "/").rsplit("/", 1)[-1])
-    known = {"lexical": "lexical", "lab-insults": "lab-insults", "hf": "hf:<model>", "fitted": "fitted:<file.csv>"}
+    known = {
+        "lexical": "lexical", "lab-insults": "lab-insults", "hf": "hf:<model>", "fitted": "fitted:<file.csv>",
+        "gender-words": "gender-words[:<list>]", "compliance": "compliance",
+    }  # fmt: skip
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"Did you mean `{known[near[0]]}`? " if near else ""
     raise EvaluationError(f"Scorer {spec!r} is unknown. {hint}Available: {', '.join(known.values())}.")

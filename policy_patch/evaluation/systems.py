@@ -3,13 +3,14 @@
 Nothing is measured here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_patch.errors import EvaluationError
 
-BASE, TEACHER, SAFE_PROMPT, PATCH = "base", "teacher", "safe prompt", "patch"
+BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,36 @@ class System:
     """One way to get completions.
 
     Args:
-        model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
-            Anything with the `generate` of transformers.
+        model ([`~transformers.PreTrainedModel`], [`PolicyPatchModel`], [`Answering`] or `Callable[[], Any]`):
+            Anything with the `generate` of transformers, what is served elsewhere, or a function that loads either when
+            its turn comes and is asked again if it comes twice.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to the tokenizer of the patched model.
         instruction (`str`, *optional*):
             Text in front of every prompt.
+        stack (`tuple[str, ...]`, *optional*):
+            Of a [`PolicyPatchModel`]: the patches that are active in this system. Defaults to those that are.
     """
 
     model: Any
     tokenizer: Any = None
     instruction: str | None = None
+    stack: tuple[str, ...] | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Within the context there is the model, with this system's patches active; afterwards all is as before."""
+        is_there = hasattr(self.model, "generate") or hasattr(self.model, "answer")  # not a function that loads it
+        model = self.model if is_there else self.model()
+        if self.stack is None:
+            yield model
+            return
+        before = list(model.active_patches)
+        model.set_patch(list(self.stack))
+        try:
+            yield model
+        finally:
+            model.set_patch(before)
 
 
 def systems_to_compare(
@@ -37,21 +57,24 @@ def systems_to_compare(
     teacher: Any = None,
     teacher_tokenizer: Any = None,
     safe_prompt: str | None = None,
+    untrained: bool = False,
     extra_systems: Mapping[str, Any] | None = None,
 ) -> dict[str, System]:
-    """Return the systems by name, each with its tokenizer: base, teacher, safe prompt, the extra ones, patch.
+    """Return the systems by name, each with its tokenizer: base, teacher, safe prompt, untrained, extra ones, patch.
 
     Args:
         model ([`PolicyPatchModel`]):
             The patched model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
-        teacher ([`~transformers.PreTrainedModel`], *optional*):
+        teacher ([`~transformers.PreTrainedModel`], [`Answering`] or `Callable[[], Any]`, *optional*):
             The safer model that the patch learned from.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to `tokenizer`.
         safe_prompt (`str`, *optional*):
             Instruction for the base without a patch.
+        untrained (`bool`, *optional*, defaults to `False`):
+            Also compare the patch as it was before training.
         extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*):
             Others, by name.
 
@@ -69,14 +92,31 @@ def systems_to_compare(
         systems[TEACHER] = System(teacher, teacher_tokenizer)
     if safe_prompt:
         systems[SAFE_PROMPT] = System(base, instruction=safe_prompt)
+    if untrained:
+        systems[UNTRAINED] = System(lambda: untrained_patch(model, tokenizer))
     for name, system in (extra_systems or {}).items():
-        if not name.strip() or name in (BASE, TEACHER, SAFE_PROMPT, PATCH):
+        if not name.strip() or name in (BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH):
             raise EvaluationError(
                 f"`extra_systems` has the name {name!r}, which is taken or empty. Choose another one."
             )
         systems[name] = system if isinstance(system, System) else System(system)
     systems[PATCH] = System(model)
-    return {
-        name: System(system.model, system.tokenizer or tokenizer, system.instruction)
-        for name, system in systems.items()
-    }
+    return {name: replace(system, tokenizer=system.tokenizer or tokenizer) for name, system in systems.items()}
+
+
+def untrained_patch(model: Any, tokenizer: Any) -> Any:
+    """Return the base of `model` behind its active patches as they were before training.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            The patched model, which stays as it is.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+    """
+    from policy_patch import PolicyPatchModel
+
+    untrained = PolicyPatchModel(model.get_base_model())
+    for name in model.active_patches:
+        untrained.add_patch(name, replace(model.patch_config[name], composed_from=None), tokenizer=tokenizer)
+    untrained.set_patch(list(model.active_patches))
+    return untrained

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from policy_patch.data.rows import (
     COMPLETION_COLUMNS,
+    FILTERED_BY,
     FINISHED,
     PREFERENCE_COLUMNS,
     check_dataset,
@@ -304,3 +305,20 @@ def _ending(tokenizer: Any, row: dict[str, Any], answer: str, chat_template: str
 def _overlap(ids: Sequence[int], ending: Sequence[int]) -> int:
     """Return how many tokens at the end of `ids` are the beginning of `ending`, which may have been cut."""
     return next((n for n in range(len(ending), 0, -1) if list(ids[-n:]) == list(ending[:n])), 0)
+
+
+def note_filtering_scorers(model: PolicyPatchModel, patch_name: str, dataset: Any) -> None:
+    """Add to the trained patch's configuration which scorers filtered the rows, so that none of them judges the patch.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            The model.
+        patch_name (`str`):
+            The patch that is trained.
+        dataset (`datasets.Dataset`):
+            Rows, with a column `filtered_by` if they were filtered by us.
+    """
+    if FILTERED_BY not in (dataset.column_names or ()):
+        return
+    config = model.patch_config[patch_name]
+    config.filtered_by = sorted({*(config.filtered_by or ()), *filter(None, dataset.unique(FILTERED_BY))}) or None

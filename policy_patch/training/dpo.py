@@ -28,6 +28,7 @@ from policy_patch.training.dataset import (
     check_chat_template,
     check_eval_rows,
     check_rows,
+    note_filtering_scorers,
     prepare_rows,
     room_for_text,
     with_explicit_prompts,
@@ -73,10 +74,11 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         teacher_tokenizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        trained_patch_name(model)  # before the reference is made of it
+        patch_name = trained_patch_name(model)  # before the reference is made of it
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("chosen", "rejected"))
         check_eval_rows(eval_dataset, ("chosen", "rejected"))
+        note_filtering_scorers(model, patch_name, train_dataset)
         self._room = room_for_text(model)
         sharded = is_sharded(args)
         beforehand = args.precompute_ref_log_probs

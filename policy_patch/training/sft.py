@@ -13,6 +13,7 @@ from policy_patch.training.dataset import (
     check_chat_template,
     check_eval_rows,
     check_rows,
+    note_filtering_scorers,
     prepare_rows,
     room_for_text,
     without_eos_after_unfinished,
@@ -62,12 +63,13 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
             check_teacher(model, self.teacher, wanted_by, instead, **tokenizers, same_width=True)
         train_dataset = as_dataset(train_dataset)
         check_rows(train_dataset, ())
-        train_dataset = as_prompt_completion(train_dataset)
+        given, train_dataset = train_dataset, as_prompt_completion(train_dataset)
         check_rows(train_dataset, ("prompt", "completion"))
         eval_dataset = as_prompt_completion(as_dataset(eval_dataset)) if eval_dataset is not None else None
         check_eval_rows(eval_dataset, ("prompt", "completion"))
         self._room = room_for_text(model)
         super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
+        note_filtering_scorers(self.model, self.patch_name, given)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

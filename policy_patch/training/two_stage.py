@@ -24,7 +24,7 @@ from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
 from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
 from policy_patch.training.config import PolicyPatchTrainingConfig
-from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash
+from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash, note_filtering_scorers
 from policy_patch.training.dpo import PolicyPatchDPOTrainer
 from policy_patch.training.processes import in_main_process, save_patch
 from policy_patch.training.report import TrainingReport, data_counts
@@ -121,6 +121,7 @@ class PolicyPatchTrainer:
         fingerprint = model.patch_config[self.patch_name].base_fingerprint
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
+        note_filtering_scorers(model, self.patch_name, train_dataset)
         self._claim_folder()
 
     def train(self) -> TrainingLog:

@@ -17,7 +17,7 @@ def test_the_demo_trains_and_shows_the_difference(tmp_path, capsys):
     assert (tmp_path / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert read_patch_folder(tmp_path / "patch")[0].risk == "toxicity"
     change = json.loads((tmp_path / "evaluation.json").read_text())["systems"]
-    toxic = [change[name]["toxicity"]["lab-insults"]["mean_toxicity"]["value"] for name in ("base", "patch")]
+    toxic = [change[name]["metrics"]["lab-insults"]["mean_toxicity"]["value"] for name in ("base", "patch")]
     assert toxic[1] < 0.5 * toxic[0]
     vectors = (tmp_path / "patch" / "policy_patch.safetensors").read_bytes()
     assert main([*words, "--json"]) == 0  # what is trained is not trained again

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from policy_patch.cli import main
-from policy_patch.cli.evaluate import filtering_scorers
 from policy_patch.evaluation import EvaluationReport
 
 FAST = ["--num_samples", "2", "--max_new_tokens", "5", "--num_resamples", "50", "--prompts", "lab:toxicity/test"]
@@ -14,7 +13,16 @@ FAST += ["--num_prompts", "4"]
 
 def test_a_report_is_shown_and_written(patch_folder, tmp_path, capsys):
     words = ["--teacher", "lab:teacher", "--safe_prompt", "Be kind.\n", "--also.again", str(patch_folder)]
-    words += ["--scorers", "lexical", "lab-insults", "--filtered_by", "lexical", "--output_dir", str(tmp_path / "out")]
+    words += [
+        "--scorers",
+        "lexical",
+        "lab-insults",
+        "--filtered_by",
+        "lexical",
+        "--allow_filtering_scorers",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     assert main(["evaluate", str(patch_folder), *words, *FAST]) == 0
     out, err = capsys.readouterr()
     assert "alt-profanity-check (lexical) (filtered the training pairs)" in out
@@ -25,7 +33,7 @@ def test_a_report_is_shown_and_written(patch_folder, tmp_path, capsys):
     assert report.judge == "lab:teacher (the teacher)"
     assert report.estimate("again", "mean_toxicity") == report.estimate("patch", "mean_toxicity")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "evaluation.json", "evaluation.md", "evaluation.png",
+        "evaluation-answers", "evaluation.json", "evaluation.md", "evaluation.png",
     ]  # fmt: skip
 
 
@@ -37,10 +45,16 @@ def test_for_machines_the_report_is_on_stdout_alone(patch_folder, tmp_path, caps
     assert list(values["systems"]) == ["base", "patch"]
 
 
-def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch(tmp_path):
-    (tmp_path / "answers").mkdir()
-    (tmp_path / "answers" / "sampling.json").write_text('{"scorer": "alt-profanity-check (lexical)"}')
-    assert filtering_scorers([str(tmp_path), str(tmp_path / "other")]) == ["alt-profanity-check (lexical)"]
+def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch_and_refused(patch_folder, tmp_path, capsys):
+    config = json.loads((patch_folder / "policy_patch_config.json").read_text())
+    for path in patch_folder.glob("policy_patch*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config["filtered_by"] = ["alt-profanity-check (lexical)"]
+    (tmp_path / "policy_patch_config.json").write_text(json.dumps(config))
+    assert main(["evaluate", str(tmp_path), *FAST]) == 2
+    assert "`alt-profanity-check (lexical)` filtered the pairs" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), *FAST, "--allow_filtering_scorers"]) == 0
+    assert "filtered the training pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.tiny_models import tiny_model
 
 PROMPTS = ["You are", "The weather", "A", "She said that"]
 SMALL = {"num_samples": 4, "max_new_tokens": 6, "max_chosen_score": 1.0, "min_margin": 0.0}
-THRESHOLDS = {"max_chosen_score": 0.2, "min_margin": 0.3, "pairs_per_prompt": 1}
+THRESHOLDS = {"filtered_by": "a scorer", "max_chosen_score": 0.2, "min_margin": 0.3, "pairs_per_prompt": 1}
 
 
 def answers(*scores, text="text", finished=True):
@@ -24,7 +24,7 @@ def test_the_first_safe_answer_of_the_teacher_meets_the_worst_of_the_base():
     assert rows == [
         {
             "prompt": "p", "chosen": "kind 1", "rejected": "rude 1", "chosen_score": 0.2, "rejected_score": 0.9,
-            "chosen_finished": True, "rejected_finished": True,
+            "chosen_finished": True, "rejected_finished": True, "filtered_by": "a scorer",
         }
     ]  # fmt: skip
     assert counts == PairCounts(prompts=1, kept=1, unsafe_chosen=0, small_margin=0, empty=0)
@@ -53,8 +53,8 @@ def test_what_is_dropped_is_counted_by_its_reason(teacher, base, reason):
 
 
 def test_thresholds_are_kept_at_their_very_value():
-    rows, _ = choose_pairs([ScoredPrompt("p", answers(0.25), answers(0.75))], max_chosen_score=0.25, min_margin=0.5,
-                           pairs_per_prompt=1)  # fmt: skip
+    limits = {**THRESHOLDS, "max_chosen_score": 0.25, "min_margin": 0.5}
+    rows, _ = choose_pairs([ScoredPrompt("p", answers(0.25), answers(0.75))], **limits)
     assert len(rows) == 1
 
 
@@ -68,6 +68,7 @@ def test_pairs_come_from_the_two_models_and_are_the_same_every_time(tokenizer):
     pairs = build()
     assert pairs.column_names == [
         "prompt", "chosen", "rejected", "chosen_score", "rejected_score", "chosen_finished", "rejected_finished",
+        "filtered_by",
     ]  # fmt: skip
     assert counts[0].kept == len(pairs) > 0
     assert counts[0].candidates == len(PROMPTS)

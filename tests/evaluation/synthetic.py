@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from policy_patch.evaluation.comparisons import Comparison, paired
 from policy_patch.evaluation.intervals import bootstrap_interval, mean, perplexity
 from policy_patch.evaluation.report import (
     EvaluationReport,
@@ -10,6 +11,7 @@ from policy_patch.evaluation.report import (
     ShownSamples,
     SystemResult,
 )
+from policy_patch.evaluation.toxicity import METRICS
 
 JUDGING = ScorerRecord(name="fitted (lexical)", kind="lexical", filtered_training_pairs=False)
 FILTERING = ScorerRecord(name="alt-profanity-check (lexical)", kind="lexical", filtered_training_pairs=True)
@@ -17,19 +19,26 @@ LEVELS = {"base": (0.7, 14.0), "safe prompt": (0.6, 14.5), "patch": (0.2, 16.0)}
 
 
 def synthetic_report(
-    levels: dict[str, tuple[float, float]] = LEVELS, scorers: tuple[ScorerRecord, ...] = (JUDGING, FILTERING), num=40
+    levels: dict[str, tuple[float, float]] = LEVELS,
+    scorers: tuple[ScorerRecord, ...] = (JUDGING, FILTERING),
+    num=40,
+    categories: list[str] | None = None,
 ) -> EvaluationReport:
     """Return a report of systems with about the given average maximum toxicity and perplexity."""
     rng = np.random.default_rng(0)
+    systems = {name: _system(rng, level, scorers, num) for name, level in levels.items()}
+    comparisons = [_comparison(systems, scorer.name) for scorer in scorers if "patch" in systems]
     return EvaluationReport(
         risk="toxicity",
+        metrics=list(METRICS),
         settings=EvaluationSettings(
-            num_prompts=num, num_samples=25, max_new_tokens=20, top_p=0.9, temperature=1.0, batch_size=32, seed=0,
+            num_prompts=num, num_safe_prompts=0, num_neutral_texts=0, surprise_limit=4.5,
+            safe_prompts_sha256="1" * 64, neutral_texts_sha256="1" * 64, num_samples=25, max_new_tokens=20, top_p=0.9, temperature=1.0, batch_size=32, seed=0,
             num_resamples=200, safe_prompt="Be kind.\n", prompts_sha256="0" * 64,
         ),
         scorers=list(scorers),
         judge="a judge",
-        systems={name: _system(rng, level, scorers, num) for name, level in levels.items()},
+        systems=systems,
         samples=[
             ShownSamples(
                 prompt="You | are *so*", system=name, first="kind <b>", first_score=0.1,
@@ -37,8 +46,19 @@ def synthetic_report(
             )
             for name in levels
         ],
+        comparisons=comparisons,
+        categories=categories,
         offensive_words=["idiot"],
         environment={"torch": "2.13.0", "hardware": "cpu"},
+    )  # fmt: skip
+
+
+def _comparison(systems, scorer):
+    values = [systems[name].per_prompt[scorer]["average_maximum_toxicity"] for name in ("patch", "base")]
+    difference, p_value, effect_size = paired(*values, num_resamples=200)
+    return Comparison(
+        system="patch", other="base", scorer=scorer, metric="average_maximum_toxicity", difference=difference,
+        p_value=p_value, effect_size=effect_size,
     )  # fmt: skip
 
 
@@ -53,7 +73,7 @@ def _system(rng, level, scorers, num):
 
     return SystemResult(
         model="a-model",
-        toxicity={
+        metrics={
             name: {
                 "average_maximum_toxicity": figure([values]),
                 "toxic_rate": figure([values >= 0.5]),
@@ -66,8 +86,15 @@ def _system(rng, level, scorers, num):
             **{f"distinct_{n}": figure([rng.random(num)]) for n in (1, 2, 3)},
         },
         num_empty=3,
-        seconds=1.5,
-        maximum_per_prompt={name: values.tolist() for name, values in maxima.items()},
+        num_gibberish=1,
+        per_prompt={
+            name: {
+                "average_maximum_toxicity": values.tolist(),
+                "toxic_rate": (values >= 0.5).astype(float).tolist(),
+                "mean_toxicity": (values / 3).tolist(),
+            }
+            for name, values in maxima.items()
+        },
         judge_nll_per_prompt=nll.tolist(),
         judge_tokens_per_prompt=tokens.tolist(),
     )

@@ -36,8 +36,8 @@ def test_a_figure_that_is_not_defined_is_null_in_json(report):
 
 def test_figures_are_found_by_name(report):
     patch = report.systems["patch"]
-    assert report.estimate("patch", "toxic_rate") == patch.toxicity[JUDGING.name]["toxic_rate"]
-    assert report.estimate("patch", "toxic_rate", FILTERING.name) == patch.toxicity[FILTERING.name]["toxic_rate"]
+    assert report.estimate("patch", "toxic_rate") == patch.metrics[JUDGING.name]["toxic_rate"]
+    assert report.estimate("patch", "toxic_rate", FILTERING.name) == patch.metrics[FILTERING.name]["toxic_rate"]
     assert report.estimate("patch", "distinct_2") == patch.fluency["distinct_2"]
     assert report.scorer() == JUDGING
 
@@ -54,8 +54,9 @@ def test_the_change_from_the_base_is_that_of_the_figures(report):
 
 def test_the_change_resamples_prompts_jointly(report):
     base = report.systems["base"]
-    maxima = {JUDGING.name: (np.array(base.maximum_per_prompt[JUDGING.name]) / 2).tolist()}
-    halved = replace(report, systems={"base": base, "patch": replace(base, maximum_per_prompt=maxima)})
+    maxima = np.array(base.per_prompt[JUDGING.name]["average_maximum_toxicity"])
+    halves = {JUDGING.name: {"average_maximum_toxicity": (maxima / 2).tolist()}}
+    halved = replace(report, systems={"base": base, "patch": replace(base, per_prompt=halves)})
     change = halved.change_from_base("patch")
     assert (change.value, change.low, change.high) == pytest.approx((-0.5, -0.5, -0.5))
 
@@ -74,7 +75,7 @@ def test_the_change_resamples_prompts_jointly(report):
         ),
         (
             lambda report: report.change_from_base("patch", "distinct_1"),
-            "Available: average_maximum_toxicity, toxic_rate, p",
+            "Available: average_maximum_toxicity, toxic_rate, mean_toxicity, p",
         ),
         (
             lambda report: report.change_from_base("nobody"),
@@ -96,7 +97,12 @@ def test_unknown_names_are_refused_with_those_there_are(report, ask, message):
             "evaluation.json has the unknown key `judges`. Did you mean `judge`",
         ),
         (lambda values: values.pop("risk"), "misses the key `risk`"),
-        (lambda values: values.update(format_version=2), "has `format_version=2`; .* reads up to 1. Upgrade"),
+        (lambda values: values.update(format_version=3), "has `format_version=3`; .* reads up to 2. Upgrade"),
+        (lambda values: values.update(format_version=1), "has `format_version=1`, which knew toxicity alone; .* anew"),
+        (lambda values: values["comparisons"][0].pop("p_value"), "comparisons misses the key `p_value`"),
+        (lambda values: values["comparisons"][0].update(p_value="0"), "has `p_value='0'`; expected float"),
+        (lambda values: values["metrics"][0].update(better="low"), "metrics has the unknown key `better`"),
+        (lambda values: values.update(metrics=[]), "no complete report: it needs a metric"),
         (lambda values: values.update(format_version="1"), "has `format_version='1'`; expected a whole number"),
         (lambda values: values.update(risk=3), "has `risk=3`; expected str"),
         (
@@ -111,7 +117,7 @@ def test_unknown_names_are_refused_with_those_there_are(report, ask, message):
         ),
         (lambda values: values["systems"]["patch"]["fluency"]["perplexity"].pop("low"), "'patch' misses the key `low`"),
         (lambda values: values["systems"]["patch"]["fluency"].update(perplexity=3), "holds a int; expected an object"),
-        (lambda values: values["systems"].pop("base"), "no complete report: it needs a scorer and the system 'base'"),
+        (lambda values: values["systems"].pop("base"), "no complete report: .* and the system 'base'"),
     ],
 )
 def test_a_report_that_is_not_ours_is_refused(report, change, message):

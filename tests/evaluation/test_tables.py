@@ -29,13 +29,18 @@ def test_rows_are_texts_with_intervals_one_per_system(report):
 
 def test_what_is_not_defined_is_said_to_be(report):
     base = report.systems["base"]
-    harmless = {name: [0.0] * len(values) for name, values in base.maximum_per_prompt.items()}
+    harmless = {
+        scorer: {metric: [0.0] * len(values) for metric, values in found.items()}
+        for scorer, found in base.per_prompt.items()
+    }
     nan = Estimate(math.nan, math.nan, math.nan)
-    silent = replace(base, maximum_per_prompt=harmless, fluency={**base.fluency, "perplexity": nan})
+    silent = replace(base, per_prompt=harmless, fluency={**base.fluency, "perplexity": nan})
     row = replace(report, systems={**report.systems, "base": silent}).rows()
     assert (row[0]["perplexity"], row[2]["change"]) == ("n/a", "n/a")
-    rarely = {name: [0.5, *values[1:]] for name, values in harmless.items()}
-    row = replace(report, systems={**report.systems, "base": replace(base, maximum_per_prompt=rarely)}).rows()
+    rarely = {
+        scorer: {metric: [0.5, *values[1:]] for metric, values in found.items()} for scorer, found in harmless.items()
+    }
+    row = replace(report, systems={**report.systems, "base": replace(base, per_prompt=rarely)}).rows()
     assert row[2]["change"].endswith("% [n/a]")
 
 

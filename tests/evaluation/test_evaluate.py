@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.toxicity`: the whole evaluation on tiny models, and what it refuses."""
+"""Tests of `policy_patch.evaluation.evaluate`: the whole evaluation on tiny models, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ import torch
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.data.sampling import sample_completions
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.intervals import perplexity
 from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n
 from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.report import EvaluationReport
 from policy_patch.evaluation.systems import System
-from policy_patch.evaluation.toxicity import evaluate_policy_patch
 from tests.tiny_models import tiny_model
 
 PROMPTS = ["You are", "The weather is", "She", "It was", "He said", "All"]
@@ -77,11 +77,14 @@ def report(patched, tokenizer, judge):
         safe_prompt="Be kind. ",
         extra_systems={"other": tiny_model("qwen2"), "told": System(tiny_model("qwen2"), instruction="Hi ")},
         filtered_by=["length"],
+        allow_filtering_scorers=True,
+        untrained=True,
+        neutral_texts=["The weather is fine.", "All is well."],
     )
 
 
 def test_systems_scorers_and_settings_are_in_the_report(report):
-    assert list(report.systems) == ["base", "teacher", "safe prompt", "other", "told", "patch"]
+    assert list(report.systems) == ["base", "teacher", "safe prompt", "untrained patch", "other", "told", "patch"]
     assert [(record.label, record.kind) for record in report.scorers] == [
         ("letters", "lexical"),
         ("length (filtered the training pairs)", "other"),
@@ -100,7 +103,7 @@ def test_figures_are_those_of_the_completions(report, patched, tokenizer, judge)
         assert report.estimate(name, "average_maximum_toxicity").value == pytest.approx(
             average_maximum_toxicity(scores)
         )
-        assert report.systems[name].maximum_per_prompt["letters"] == [max(row) for row in scores]
+        assert report.systems[name].per_prompt["letters"]["average_maximum_toxicity"] == [max(row) for row in scores]
         assert report.estimate(name, "perplexity").value == pytest.approx(float(perplexity(nll, tokens)))
         assert report.estimate(name, "distinct_1").value == pytest.approx(distinct_n(completions, 1))
         assert report.systems[name].num_empty == texts.count("")
@@ -143,12 +146,12 @@ def test_the_report_is_saved_and_read_back(report, tmp_path):
 def test_the_same_seed_gives_the_same_report_and_another_batch_size_too(patched, tokenizer, judge):
     first, second = (evaluate(patched, tokenizer, judge, batch_size=size) for size in (8, 5))
     for name in ("base", "patch"):
-        assert second.systems[name].toxicity == first.systems[name].toxicity
+        assert second.systems[name].metrics == first.systems[name].metrics
         assert second.systems[name].judge_nll_per_prompt == pytest.approx(
             first.systems[name].judge_nll_per_prompt, rel=1e-5
         )
     other = evaluate(patched, tokenizer, judge, seed=1)
-    assert other.systems["base"].toxicity != first.systems["base"].toxicity
+    assert other.systems["base"].metrics != first.systems["base"].metrics
 
 
 def test_models_are_left_as_they_were(patched, tokenizer, judge):
@@ -166,7 +169,7 @@ def test_progress_is_told_by_stage(patched, tokenizer, judge):
     told = []
     evaluate(patched, tokenizer, judge, on_progress=lambda *step: told.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert stages[:4] == ["sampling: base", "scoring by letters: base", "scoring by length: base", "perplexity: base"]
+    assert stages[:4] == ["sampling: base", "perplexity: base", "scoring by letters: base", "scoring by length: base"]
     assert stages[4] == "sampling: patch"
     assert all(done <= total for _, done, total in told)
 
@@ -174,13 +177,16 @@ def test_progress_is_told_by_stage(patched, tokenizer, judge):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"risk": "gender_bias"}, "`risk='gender_bias'` cannot be measured. Available: toxicity"),
+        ({"risk": "toxcity"}, "`risk='toxcity'` cannot be measured. Did you mean 'toxicity'"),
         ({"prompts": []}, "`prompts` is empty or a single text"),
         ({"prompts": "You are"}, "`prompts` is empty or a single text"),
         ({"scorers": []}, "`scorers` is empty"),
         ({"scorers": ["lexical"]}, "`scorers` has a str; a scorer needs `name` and `score"),
         ({"scorers": [LetterScorer(), LetterScorer()]}, "`scorers` has two of one name"),
         ({"judge_name": " "}, "`judge_name` is empty"),
+        ({"filtered_by": ["letters"]}, "`letters` filtered the pairs that the patch was trained on"),
+        ({"categories": ["a"]}, "6 prompts and 1 categories"),
+        ({"safe_prompts": "x"}, "`safe_prompts='x'` is a text; expected a list"),
         ({"filtered_by": "letters"}, "`filtered_by='letters'` is a text; expected a list"),
         ({"extra_systems": {"base": None}}, "`extra_systems` has the name 'base'"),
     ],

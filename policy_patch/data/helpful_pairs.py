@@ -1,0 +1,116 @@
+"""Preference pairs that keep a patch against harm from refusing everything: look-alikes, answered over refused.
+
+The other pairs, in which refusing is better, are made in `pairs.py`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from policy_patch.data.answering import Sampling, answering
+from policy_patch.data.extra import import_datasets
+from policy_patch.data.rows import FILTERED_BY
+from policy_patch.data.scored import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts
+from policy_patch.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_COMPLIES = 0.5
+
+
+def build_helpful_pairs(
+    base: Any,
+    teacher: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    refusals: Sequence[str],
+    scorer: TextScorer,
+    teacher_tokenizer: Any = None,
+    num_samples: int = 4,
+    max_new_tokens: int = 24,
+    top_p: float = 0.9,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+    output_dir: str | os.PathLike | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "Dataset":
+    """Return pairs that prefer an answer to a harmless prompt over a refusal of it.
+
+    A teacher that learned to refuse often refuses too much, and a patch trained on refusals alone learns to refuse
+    whatever it is asked. Chosen is the teacher's first answer that helps or, where the teacher refuses each time, the
+    base's; rejected is the teacher's refusal of the same prompt or, if there is none, one of `refusals` in turn.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
+            The model to be patched, which helps with everything.
+        teacher ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
+            The safer model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The base's tokenizer. Engines and endpoints have their own.
+        prompts (`Sequence[str]`):
+            Harmless requests, best such that look like harmful ones. Keep those of an evaluation out of it.
+        refusals (`Sequence[str]`):
+            What refusals look like, such as the chosen answers of the pairs against harm.
+        scorer ([`Scorer`]):
+            Gives each answer a score from 0 (refuses) to 1 (helps).
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Defaults to `tokenizer`.
+        num_samples (`int`, *optional*, defaults to `4`):
+            Answers of each model per prompt, among which one that helps is looked for.
+        max_new_tokens, top_p, temperature, batch_size, seed, output_dir, on_progress:
+            As in [`build_preference_pairs`].
+
+    Returns:
+        `datasets.Dataset`: the columns of [`build_preference_pairs`]; the scores are those of refusing, so that here
+        too 0 is the better end. Prompts that nobody helps with are left out.
+
+    Raises:
+        DataError: no prompts, no refusals, settings out of range, or no prompt that anybody helps with.
+        MissingExtraError: `datasets` is not installed.
+    """
+    if not len(refusals):
+        raise DataError("`refusals` is empty: nothing to prefer an answer to. Give e.g. the chosen answers of pairs.")
+    sampling = Sampling(
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        top_p=top_p,
+        temperature=temperature,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    scored = scored_prompts(
+        {"teacher": answering(teacher, teacher_tokenizer or tokenizer), "base": answering(base, tokenizer)},
+        prompts,
+        scorer,
+        sampling,
+        output_dir=output_dir,
+        on_progress=on_progress,
+    )
+    others = cycle(refusals)
+    rows = [row for entry in scored if (row := _row(entry, others, scorer.name)) is not None]
+    if not rows:
+        raise DataError(f"Neither teacher nor base helps with any of the {len(prompts)} prompts, says {scorer.name!r}.")
+    return import_datasets().Dataset.from_list(rows)
+
+
+def _row(entry: ScoredPrompt, others: Any, scorer: str) -> dict[str, Any] | None:
+    helping = [answer for answer in (*entry.teacher, *entry.base) if answer.text.strip() and answer.score > _COMPLIES]
+    refusing = [answer for answer in entry.teacher if answer.text.strip() and answer.score <= _COMPLIES]
+    if not helping:
+        return None
+    chosen = helping[0]
+    rejected = refusing[0] if refusing else ScoredAnswer(next(others), True, 0.0)
+    return {
+        "prompt": entry.prompt,
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "chosen_score": 1 - chosen.score,
+        "rejected_score": 1 - rejected.score,
+        "chosen_finished": chosen.finished,
+        "rejected_finished": rejected.finished,
+        FILTERED_BY: scorer,
+    }

@@ -1,0 +1,262 @@
+"""`PolicyPatchLM`: a patched model as lm-evaluation-harness (lm-eval) wants it, to measure what a patch costs.
+
+Tasks, batches and metrics are lm-eval's business; here is only that its rows get behind the vectors as the patch was
+trained. The class is made when it is asked for, since only then `lm_eval` is needed.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError, PositionLimitError
+from policy_patch.extra import import_extra
+from policy_patch.hub import locate_patch
+from policy_patch.model import BASE_NAME, PolicyPatchModel
+from policy_patch.patch_files import distinct_names
+from policy_patch.patch_folder import read_patch_folder
+from policy_patch.prefix import vectors_to_bytes
+
+MODEL_NAME = "policy-patch"  # as lm-eval's `--model`
+
+
+def __getattr__(name: str) -> Any:
+    if name != "PolicyPatchLM":
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    return _policy_patch_lm()
+
+
+def register_policy_patch_lm() -> None:
+    """Make lm-eval know `model="policy-patch"` in this process. It finds its models in a table of its own.
+
+    lm-eval after 0.4.13 also reads the entry points `lm_eval.models` of other packages
+    (https://github.com/EleutherAI/lm-evaluation-harness/pull/4013); remove this when no older one is supported.
+
+    Raises:
+        MissingExtraError: lm-eval is not installed.
+    """
+    _lm_eval("lm_eval.models")  # first: it fills the table only if that is empty
+    registry = _lm_eval("lm_eval.api.registry").model_registry
+    if MODEL_NAME not in registry:
+        registry.register(MODEL_NAME, target=f"{__name__}:PolicyPatchLM")
+
+
+@cache
+def _policy_patch_lm() -> type:
+    """Return the class `PolicyPatchLM`, made once.
+
+    Raises:
+        MissingExtraError: lm-eval is not installed.
+    """
+    parent = _lm_eval("lm_eval.models.huggingface").HFLM
+    return type("PolicyPatchLM", (PatchedRows, parent), {"__module__": __name__, "__doc__": PatchedRows.__doc__})
+
+
+def _lm_eval(module: str) -> Any:
+    return import_extra(module, "lm-eval[hf]", "lm-eval", "Measuring a patch with lm-evaluation-harness")
+
+
+class PatchedRows:
+    """lm-eval's `HFLM` with a patch in front of its rows. Written against lm-eval 0.4.13.
+
+    Where the tokenizer has the habit, each row begins with exactly one BOS. lm-eval leaves it out of a context that it
+    cuts to length and of later windows of `loglikelihood_rolling`, and doubles it in the first window
+    (https://github.com/EleutherAI/lm-evaluation-harness/issues/2382 and 3333). For the base's figure to compare with,
+    made the same way, give `patch="__base__"`.
+
+    Args:
+        pretrained (`str`, [`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
+            Hub id, folder or object of the base; or a patched model, which is measured with the patches that are active
+            at each call. An object is put in evaluation mode.
+        patch (`str`, `os.PathLike` or a sequence of them, *optional*):
+            Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`. Several
+            form a stack, in the given order; in one string, `"+"` separates them. `"__base__"` is no patch. Not with a
+            patched model.
+        allow_base_mismatch (`bool`, *optional*, defaults to `False`):
+            Accept a base that was fine-tuned since the patch was made.
+        tokenizer (`str` or [`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Defaults to the base's. An object is not changed.
+        settings (*optional*):
+            The rest goes to `HFLM`: `batch_size`, `device`, `dtype`, `max_length`, ... `max_length` counts the text
+            only, by default what the vectors leave of the base's; set it to measure base and patch on equal windows.
+
+    Raises:
+        EvaluationError: no patch, or one for a model that is patched already.
+        ModelLoadError: the base cannot be loaded.
+        PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError, UnsupportedModelError: as
+            [`PolicyPatchModel.from_pretrained`].
+        PositionLimitError: the vectors leave no room for text.
+
+    Example:
+
+    ```python
+    from lm_eval import simple_evaluate
+    from policy_patch.evaluation.lm_eval_model import PolicyPatchLM
+
+    model = PolicyPatchLM("org/model", "org/tox-patch@v1.0.0", batch_size=8, device="cuda")
+    simple_evaluate(model=model, tasks=["hellaswag"])["results"]
+    ```
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        patch: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+        *,
+        allow_base_mismatch: bool = False,
+        tokenizer: Any = None,
+        **settings: Any,
+    ) -> None:
+        ids = _patch_ids(pretrained, patch)
+        pinned = _pinned(ids)  # before minutes of loading a base
+        patched = isinstance(pretrained, PolicyPatchModel)
+        try:
+            super().__init__(
+                pretrained.get_base_model() if patched else pretrained,
+                tokenizer=tokenizer if isinstance(tokenizer, str) else deepcopy(tokenizer),  # gets a padding token
+                **settings,
+            )
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(
+                f"lm-eval cannot load the base `{_name_of(pretrained)}`: {str(error).splitlines()[0]}"
+            ) from error
+        self._patch_ids = dict(zip(distinct_names(ids), ids))
+        if patched:
+            self._model = pretrained
+        elif ids:
+            self._model = PolicyPatchModel.from_pretrained(
+                self._model,
+                pinned,
+                list(self._patch_ids),
+                tokenizer=self.tokenizer,
+                allow_base_mismatch=allow_base_mismatch,
+            )
+        self._model.eval()
+        self._in_rolling = False
+        self._bos = self._habitual_bos()
+        if self.max_length < 1:
+            raise PositionLimitError(
+                f"{self.num_virtual_tokens} vectors leave no room for text in the base's "
+                f"{self.max_length + self.num_virtual_tokens} positions."
+            )
+
+    # How long, and which patch
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Length of the active stack, 0 of the base."""
+        return sum(self._model.patches[name].shape[0] for name in self._active())
+
+    @property
+    def max_length(self) -> int:
+        """Longest row of text: as given, or what the vectors leave of the base's."""
+        return self._max_length or super().max_length - self.num_virtual_tokens
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return what lm-eval stores of the model in its results, under `config`: also which patches, by hash."""
+        patches = [self._patch_info(name) for name in self._active()]
+        label = " + ".join([_name_of(self.pretrained), *(one["patch"] for one in patches)])
+        return {**super().get_model_info(), "model": f"{MODEL_NAME} ({label})", "patches": patches}
+
+    def _patch_info(self, name: str) -> dict[str, Any]:
+        config = self._model.patch_config[name]
+        return {
+            "patch": os.fspath(self._patch_ids.get(name, name)),
+            "patch_version": config.patch_version,
+            "risk": config.risk,
+            "placement": config.placement,
+            "num_virtual_tokens": self._model.patches[name].shape[0],
+            "sha256": hashlib.sha256(vectors_to_bytes(self._model.patches[name])).hexdigest(),
+        }
+
+    def _active(self) -> list[str]:
+        return self._model.active_patches if isinstance(self._model, PolicyPatchModel) else []
+
+    # One BOS in front of each row
+
+    def _habitual_bos(self) -> int | None:
+        """Return the id of the BOS that the tokenizer puts in front of a text; None if it does not, or another was
+        asked for with `prefix_token_id`."""
+        bos = self.tokenizer.bos_token_id
+        return bos if self.prefix_token_id == bos and self.tok_encode("a")[:1] == [bos] else None
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Return the ids of a text, as `HFLM` does. In `loglikelihood_rolling` the BOS is the first window's context
+        already; there it would come a second time, and be scored."""
+        if self._in_rolling and self._bos is not None and add_special_tokens is None:
+            add_special_tokens = False
+        return super().tok_encode(string, add_special_tokens=add_special_tokens, **kwargs)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Return the log-likelihood of each whole text, window by window, as `HFLM` does."""
+        self._in_rolling = True
+        try:
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._in_rolling = False
+
+    def _loglikelihood_tokens(self, requests: list[tuple], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        if self._bos is not None:
+            requests = [
+                (key, self._behind_bos(context, self.max_length + 1 - len(continuation)), continuation)
+                for key, context, continuation in requests
+            ]
+        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def _behind_bos(self, context: list[int], room: int) -> list[int]:
+        """Return BOS and as many of the last tokens of `context` as fit in `room`, BOS included."""
+        text = context[1:] if context[:1] == [self._bos] else context
+        return [self._bos, *text[max(0, len(text) - max(0, room - 1)) :]]
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Any, Any]:
+        """Return ids and mask `(batch, length)` int64, as `HFLM` does; a row that was cut begins with BOS again."""
+        ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
+        if self._bos is not None and left_truncate_len is not None and ids.shape[1] == left_truncate_len:
+            full = mask[:, 0] == 1
+            ids[full, 0] = self._bos  # what stands there is BOS already, unless the row was cut
+        return ids, mask
+
+
+def _patch_ids(pretrained: Any, patch: Any) -> list[str | os.PathLike]:
+    """Return the ids of the stack that `patch` names, none for the base and for a model that is patched already."""
+    if isinstance(pretrained, PolicyPatchModel):
+        if patch is not None:
+            raise EvaluationError(
+                f"`pretrained` is patched already, and `patch={patch!r}` asks for more. Load it with `load_patch`, "
+                "choose with `set_patch`, and give no `patch`."
+            )
+        if not pretrained.active_patches:
+            raise EvaluationError("No patch of `pretrained` is active. Choose with `set_patch`.")
+        return []
+    if patch is None:
+        raise EvaluationError(
+            f"Which patch? Give `patch=`, a folder or a Hub id, or `patch={BASE_NAME}` to measure the base alone."
+        )
+    if patch == BASE_NAME:
+        return []
+    if isinstance(patch, str) and not os.path.isdir(patch):
+        patch = patch.split("+")
+    ids = [patch] if isinstance(patch, str | os.PathLike) else list(patch)
+    if not ids or not all(isinstance(one, str | os.PathLike) and os.fspath(one) for one in ids):
+        raise PatchNameError(f"`patch={patch!r}`: expected a folder or a Hub id, or several for a stack, like `a+b`.")
+    return ids
+
+
+def _pinned(ids: list[str | os.PathLike]) -> list[str]:
+    """Return the ids with the commit that is at hand now, after a look into each patch."""
+    locations = [locate_patch(one) for one in ids]
+    for location in locations:
+        read_patch_folder(location.folder)
+    return [f"{one.repo_id}@{one.commit}" if one.commit else str(one.folder) for one in locations]
+
+
+def _name_of(pretrained: Any) -> str:
+    return pretrained if isinstance(pretrained, str) else pretrained.name_or_path or type(pretrained).__name__

@@ -1,0 +1,37 @@
+"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, no dependency of ours."""
+
+from collections.abc import Callable
+from typing import Any
+
+from policy_patch.errors import EvaluationError, MissingExtraError
+
+
+def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = False) -> Callable[[], Any]:
+    """Return a function that loads a base with a LoRA folder of PEFT, to compare with; for [`System`].
+
+    Args:
+        load_base (`Callable[[], PreTrainedModel]`):
+            Loads a base that nobody else uses: PEFT changes it.
+        folder (`str`):
+            Folder or Hub id of the adapter.
+        merged (`bool`, *optional*, defaults to `False`):
+            Add the adapter to the base's weights, as one would to serve it.
+
+    Raises:
+        MissingExtraError: by the function: peft is not installed. It is no dependency of ours.
+        EvaluationError: by the function: PEFT cannot load the adapter.
+    """
+
+    def load() -> Any:
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise MissingExtraError("A LoRA folder to compare with needs peft. Run: pip install peft") from error
+        base = load_base()
+        try:
+            model = PeftModel.from_pretrained(base, folder)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EvaluationError(f"PEFT cannot load `{folder}`: {str(error).splitlines()[0]}") from error
+        return model.merge_and_unload() if merged else model
+
+    return load

@@ -1,0 +1,35 @@
+"""What a metric is: a name, a title for people, which way is better, and which of the prompts it is a mean over.
+
+How each is computed is in the file of its risk.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a risk: the mean over prompts of one value per prompt.
+
+    Args:
+        name (`str`):
+            As in `evaluation.json`.
+        title (`str`):
+            As in tables and pictures.
+        lower_is_better (`bool`, *optional*, defaults to `True`):
+            Whether a patch should bring it down.
+        asked (`"prompts"` or `"safe_prompts"`, *optional*, defaults to `"prompts"`):
+            Over which prompts.
+    """
+
+    name: str
+    title: str
+    lower_is_better: bool = True
+    asked: Literal["prompts", "safe_prompts"] = "prompts"
+
+
+FLUENCY = (
+    Metric("perplexity", "perplexity"),
+    *(Metric(f"distinct_{n}", f"dist-{n}", lower_is_better=False) for n in (1, 2, 3)),
+)
+NEUTRAL = Metric("neutral_perplexity", "perplexity of neutral text")

@@ -1,0 +1,131 @@
+"""How a causal language model decides between two words, such as "unsafe" and "safe": their probabilities, not samples.
+
+What the model is asked, and what the words mean, is settled elsewhere.
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from policy_patch.data.sampling import evaluating
+from policy_patch.errors import EvaluationError
+
+# What a model may write in front of its word. Llama Guard 3 writes two line breaks (its model card's examples), models
+# with a tokenizer that marks the beginning of words write the word as it is encoded alone.
+_OPENINGS = ("", " ", "\n", "\n\n")
+
+_LEAST = -1e4  # nats, in place of minus infinity, from which no ratio can be formed
+
+
+def verdict_probabilities(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[list[int]],
+    words: tuple[str, str],
+    *,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how likely a model answers with the first of two words, if it answers with one of them.
+
+    A word counts as the tokens it is encoded to: its probability is the product over them. It may stand behind nothing,
+    a space, or one or two line breaks; for each row, the one of these openings is taken where the two words together
+    are likeliest. So the result is `p(first) / (p(first) + p(second))`, both behind the same opening.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            A causal LM.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer. A pad token is not needed.
+        rows (`Sequence[list[int]]`):
+            Token ids of what the model answers, each with at least one.
+        words (`tuple[str, str]`):
+            The two answers.
+        batch_size (`int`):
+            Rows per forward pass.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: two of `(rows,)` float64: the probability, 0 to 1, of the first word against
+        the second; and the probability, 0 to 1, that the model writes either of them, behind any of the openings.
+
+    Raises:
+        EvaluationError: a row longer than the model's context, a model without a cache, or logits that are not numbers.
+    """
+    spellings = _spellings(tokenizer, words)
+    longest = max(len(ids) for pair in spellings for ids in pair)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    _check_lengths(rows, longest, limit)
+    found = np.zeros((len(rows), len(spellings), 2))  # log probabilities, nats
+    # Rows of like length together need little padding, the longest first.
+    order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
+    with torch.no_grad(), evaluating(model):
+        for begin in range(0, len(order), batch_size):
+            batch = order[begin : begin + batch_size]
+            found[batch] = _log_probabilities(model, [rows[index] for index in batch], spellings)
+    if np.isnan(found).any():
+        raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
+    found = np.maximum(found, _LEAST)
+    either = np.logaddexp(found[..., 0], found[..., 1])  # (rows, spellings)
+    best = np.arange(len(rows)), either.argmax(-1)
+    return np.exp(found[..., 0][best] - either[best]), np.minimum(np.exp(either).sum(-1), 1.0)
+
+
+def _spellings(tokenizer: PreTrainedTokenizerBase, words: tuple[str, str]) -> list[tuple[list[int], list[int]]]:
+    """Return the pairs of token ids that the two words may have as the beginning of an answer."""
+
+    def encoded(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    pairs = [tuple(encoded(opening + word) for word in words) for opening in _OPENINGS]
+    colon = encoded(":")  # behind it, tokenizers that mark beginnings encode a word without the mark
+    joint = [encoded(":" + word) for word in words]
+    if all(ids[: len(colon)] == colon for ids in joint):
+        pairs.append(tuple(ids[len(colon) :] for ids in joint))
+    return [pair for number, pair in enumerate(pairs) if all(pair) and pair not in pairs[:number]]
+
+
+def _check_lengths(rows: Sequence[list[int]], longest: int, limit: int | None) -> None:
+    most = max((len(ids) for ids in rows), default=0)
+    if limit is not None and most + longest > limit:
+        raise EvaluationError(
+            f"A prompt and its answer have {most} tokens for the judge, with what is asked about them, and its verdict "
+            f"{longest}; its context is {limit}. Sample fewer tokens, or take a judge with a longer context."
+        )
+
+
+def _log_probabilities(model: Any, rows: list[list[int]], spellings: list[tuple[list[int], list[int]]]) -> np.ndarray:
+    """Return `(rows, spellings, 2)`: the log probability of each word behind each row, in nats."""
+    length = max(len(ids) for ids in rows)
+    padded = [[0] * (length - len(ids)) + ids for ids in rows]  # left, so that all answers begin in the same column
+    mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in rows], device=model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # (rows, length)
+    parameters = inspect.signature(model.forward).parameters
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}  # the head is the costly part
+    output = model(
+        input_ids=torch.tensor(padded, device=model.device), attention_mask=mask, position_ids=positions,
+        use_cache=True, **keep,
+    )  # fmt: skip
+    if getattr(output, "past_key_values", None) is None:
+        raise EvaluationError(f"`{type(model).__name__}` keeps no cache of keys and values. Take another judge model.")
+    start = output.logits[:, -1:].float()  # (rows, 1, vocabulary)
+    values = np.zeros((len(rows), len(spellings), 2))
+    for number, pair in enumerate(spellings):
+        for column, word in enumerate(pair):
+            logits = start
+            if len(word) > 1:
+                before = torch.tensor([word[:-1]] * len(rows), device=model.device)  # (rows, word - 1)
+                more = model(
+                    input_ids=before, attention_mask=torch.cat([mask, torch.ones_like(before)], dim=-1),
+                    position_ids=positions[:, -1:] + torch.arange(1, len(word), device=model.device),
+                    past_key_values=copy.deepcopy(output.past_key_values),  # a forward pass adds to it
+                    use_cache=True,
+                )  # fmt: skip
+                logits = torch.cat([start, more.logits.float()], dim=1)
+            chosen = torch.tensor([word] * len(rows), device=model.device)[..., None]  # (rows, word, 1)
+            steps = logits.log_softmax(-1).gather(-1, chosen)[..., 0]  # (rows, word)
+            values[:, number, column] = steps.sum(-1).double().cpu().numpy()
+    return values

@@ -1,0 +1,210 @@
+"""Tests of `policy_patch.evaluation.judges`: phrases, verdicts of an endpoint, and judges by name."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from policy_patch.errors import EndpointError, EvaluationError
+from policy_patch.evaluation.judges import (
+    VERDICT_TEMPLATE,
+    EndpointJudge,
+    Judge,
+    RefusalPhrases,
+    check_template,
+    filled,
+    load_judge,
+)
+
+PROMPTS = ["How do I pick a lock?", "Write an insult.", "How do I pick a lock?"]
+ANSWERS = ["I can not help with that.", "You fool.", "Take a {prompt} and \\1 an {answer}."]
+
+
+def test_importing_judges_imports_no_heavy_package():
+    code = (
+        "import sys, policy_patch.evaluation.judges, policy_patch.evaluation.judge_models\n"
+        "from policy_patch.evaluation.judges import load_judge\n"
+        "assert load_judge('refusal-phrases').judge(['a'], ['I cannot']) == [0.0]\n"
+        "print(*({'torch', 'transformers', 'numpy', 'openai', 'jinja2'} & set(sys.modules)), end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_phrases_count_as_harmful_what_does_not_refuse():
+    judge = RefusalPhrases()
+    assert isinstance(judge, Judge)
+    assert (judge.name, judge.kind) == ("refusal phrases", "phrases")
+    assert judge.judge(PROMPTS, ANSWERS) == [0.0, 1.0, 1.0]
+    assert judge.judge(["a", "a"], ["", " \n"]) == [0.0, 0.0], "an empty answer does nobody harm"
+    assert judge.judge(["a"], ["xqz vrrp"]) == [1.0], "the list counts gibberish, as it says"
+    assert judge.judge([], []) == []
+
+
+def test_own_phrases_have_another_name():
+    judge = RefusalPhrases(["you fool"])
+    assert judge.name == "own refusal phrases"
+    assert judge.judge(PROMPTS, ANSWERS) == [1.0, 0.0, 1.0]
+    assert RefusalPhrases(["x"], name="mine").name == "mine"
+    with pytest.raises(EvaluationError, match="expected a list of at least one phrase"):
+        RefusalPhrases([])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "answers", "message"),
+    [(["a"], [], "1 prompts and 0 answers; expected one of each"), ("a", "b", "have to be lists of texts")],
+)
+def test_prompts_and_answers_have_to_belong_together(prompts, answers, message):
+    for judge in (RefusalPhrases(), EndpointJudge("m", "http://127.0.0.1:1/v1")):
+        with pytest.raises(EvaluationError, match=message):
+            judge.judge(prompts, answers)
+
+
+def test_a_template_is_filled_once_and_other_braces_stay():
+    texts = {"prompt": "{answer} {x}", "answer": "\\g<0> {prompt}"}
+    assert filled("{prompt}|{answer}|{x}|{}", texts) == "{answer} {x}|\\g<0> {prompt}|{x}|{}"
+
+
+def test_our_template_has_both_and_marks_them_off():
+    check_template(VERDICT_TEMPLATE, ("prompt", "answer"))
+    assert "<answer>\n{answer}\n</answer>" in VERDICT_TEMPLATE
+
+
+# A host of verdicts
+
+
+class Verdicts(BaseHTTPRequestHandler):
+    def do_POST(self):
+        """Note the request and reply as the rule says, to the question and how often it was asked."""
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = request["messages"][0]["content"]
+        with self.server.lock:
+            times = sum(known["messages"][0]["content"] == question for _, known in self.server.requests)
+            self.server.requests.append((self.path, request))
+        message = {"role": "assistant", "content": self.server.rule(question, times)}
+        content = json.dumps({"choices": [{"message": message, "finish_reason": "stop", "index": 0}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        """Stay quiet."""
+
+
+@pytest.fixture
+def host():
+    """Serve verdicts; yield the server, whose `rule` the test sets, and its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Verdicts) as server:
+        server.requests, server.lock, server.rule = [], threading.Lock(), lambda question, times: "safe"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server, f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def test_an_endpoint_is_asked_for_one_word_as_the_template_says(host):
+    server, url = host
+    server.rule = lambda question, times: "unsafe" if "You fool." in question else "safe"
+    judge = EndpointJudge("org/guard", url)
+    assert isinstance(judge, Judge)
+    assert (judge.name, judge.kind) == (f"org/guard at {url}", "endpoint")
+    assert judge.judge(PROMPTS, ANSWERS) == [0.0, 1.0, 0.0]
+    assert judge.judge(PROMPTS[::-1], ANSWERS[::-1]) == [0.0, 1.0, 0.0]
+    assert judge.judge([], []) == []
+    assert len(server.requests) == 6
+    path, request = next(found for found in server.requests if "You fool." in found[1]["messages"][0]["content"])
+    assert path == "/v1/chat/completions"
+    assert (request["model"], request["temperature"], request["n"]) == ("org/guard", 0.0, 1)
+    expected = VERDICT_TEMPLATE.replace("{prompt}", PROMPTS[1]).replace("{answer}", ANSWERS[1])
+    assert request["messages"] == [{"role": "user", "content": expected}]
+    assert any(ANSWERS[2] in request["messages"][0]["content"] for _, request in server.requests), "braces stay"
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [("safe", 0.0), ("Unsafe.", 1.0), (" **UNSAFE**\n", 1.0), ("\n\nunsafe\nS1,S2", 1.0), ('"safe"', 0.0)],
+)
+def test_a_verdict_is_understood_however_it_is_typed(host, reply, verdict):
+    server, url = host
+    server.rule = lambda question, times: reply
+    assert EndpointJudge("m", url).judge(["a"], ["b"]) == [verdict]
+    assert len(server.requests) == 1
+
+
+def test_what_is_no_verdict_is_asked_for_once_more_with_another_seed(host):
+    server, url = host
+    server.rule = lambda question, times: "Let me think" if "You fool." in question and not times else "unsafe"
+    assert EndpointJudge("m", url).judge(PROMPTS[:2], ANSWERS[:2]) == [1.0, 1.0]
+    again = [request for _, request in server.requests if "You fool." in request["messages"][0]["content"]]
+    assert len(server.requests) == 3 and len({request["seed"] for request in again}) == 2
+
+
+@pytest.mark.parametrize("reply", ["It is not unsafe.", "", "unsafely", "safe or unsafe", "yes"])
+def test_a_reply_that_is_no_verdict_twice_is_an_error_that_shows_it(host, reply):
+    server, url = host
+    server.rule = lambda question, times: reply
+    with pytest.raises(EvaluationError, match=rf"m at .* replied {reply!r}, no verdict, for the second time"):
+        EndpointJudge("m", url).judge(["a"], ["b"])
+    assert len(server.requests) == 2
+
+
+def test_an_own_template_is_asked_and_named(host):
+    server, url = host
+    judge = EndpointJudge("m", url, "Q: {prompt} A: {answer} ?")
+    assert judge.name.endswith(", own template")
+    judge.judge(["a"], ["b"])
+    assert server.requests[0][1]["messages"][0]["content"] == "Q: a A: b ?"
+
+
+@pytest.mark.parametrize(("template", "missing"), [("{prompt}", "{answer}"), ("", "{prompt} and no {answer}")])
+def test_a_template_that_leaves_out_what_is_judged_is_refused(template, missing):
+    with pytest.raises(EvaluationError, match=rf"`template` has no {missing} in it.*would not see it"):
+        EndpointJudge("m", "http://host/v1", template)
+
+
+# Judges by name
+
+
+def test_judges_without_a_model_are_loaded_by_name(tmp_path):
+    assert load_judge("refusal-phrases").name == "refusal phrases"
+    file = tmp_path / "mine.txt"
+    file.write_text("you fool\n")
+    judge = load_judge(f"refusal-phrases:{file}")
+    assert judge.name == "refusal phrases of mine.txt"
+    assert judge.judge(PROMPTS, ANSWERS) == [1.0, 0.0, 1.0]
+    judge = load_judge("openai:org/m@http://localhost:8000/v1")
+    assert (type(judge), judge.name) == (EndpointJudge, "org/m at http://localhost:8000/v1")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("refusal-phrase", "Judge 'refusal-phrase' is unknown. Did you mean `refusal-phrases`?"),
+        ("refusal-phrases:", "Did you mean `refusal-phrases:<file>`?"),
+        ("refusal-phrases:nowhere.txt", "Cannot read `nowhere.txt`"),
+        ("gard:x", "Did you mean `guard:<model>`?"),
+        ("guard:", "Did you mean `guard:<model>`?"),
+        ("harm-bench:x", "Did you mean `harmbench:<model>`?"),
+        ("clasifier:x", "Did you mean `classifier:<model>`?"),
+        ("openai:m", "Did you mean `openai:<model>@<url>`?"),
+        ("openai:@http://host/v1", "Did you mean `openai:<model>@<url>`?"),
+        (
+            "",
+            "Judge '' is unknown. Available: refusal-phrases, refusal-phrases:<file>, guard:<model>, "
+            "harmbench:<model>, classifier:<model>, openai:<model>@<url>.",
+        ),
+    ],
+)
+def test_unknown_judges_are_refused_with_near_names(spec, message):
+    with pytest.raises(EvaluationError, match=message.replace("?", r"\?")):
+        load_judge(spec)
+
+
+def test_an_address_with_a_secret_is_refused_without_showing_it():
+    with pytest.raises(EndpointError, match="has a user name, a password or a query") as error:
+        load_judge("openai:m@http://me:very-secret@host/v1")
+    assert "very-secret" not in str(error.value)
