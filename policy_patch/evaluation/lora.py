@@ -1,4 +1,4 @@
-"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, no dependency of ours."""
+"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, which is optional."""
 
 from collections.abc import Callable
 from typing import Any

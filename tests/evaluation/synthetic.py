@@ -32,9 +32,9 @@ def synthetic_report(
         risk="toxicity",
         metrics=list(METRICS),
         settings=EvaluationSettings(
-            num_prompts=num, num_safe_prompts=0, num_neutral_texts=0, surprise_limit=4.5,
-            safe_prompts_sha256="1" * 64, neutral_texts_sha256="1" * 64, num_samples=25, max_new_tokens=20, top_p=0.9, temperature=1.0, batch_size=32, seed=0,
-            num_resamples=200, safe_prompt="Be kind.\n", prompts_sha256="0" * 64,
+            num_prompts=num, num_safe_prompts=0, num_neutral_texts=0, num_samples=25, max_new_tokens=20, top_p=0.9,
+            temperature=1.0, batch_size=32, seed=0, num_resamples=200, safe_prompt="Be kind.\n", surprise_limit=4.5,
+            prompts_sha256="0" * 64, safe_prompts_sha256="1" * 64, neutral_texts_sha256="1" * 64,
         ),
         scorers=list(scorers),
         judge="a judge",
