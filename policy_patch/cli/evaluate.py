@@ -30,6 +30,7 @@ Examples:
   policy-patch evaluate demo-output/patch --prompts lab:toxicity/test --scorers lab-insults --teacher lab:teacher
   policy-patch evaluate bias-patch --prompts occupations.txt --scorers pronouns nouns
   policy-patch evaluate harm-patch --prompts harmbench.csv --safe_prompts xstest.csv --scorers guard:org/guard
+  policy-patch evaluate --stack tox-patch,bias-patch,harm-patch --orders all --output_dir composition
   policy-patch evaluate tox-patch --base org/model --prompts test.jsonl --scorers hf:org/toxicity --untrained \\
       --judge org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
 SCORERS_HELP = (
@@ -41,14 +42,14 @@ SCORERS_HELP = (
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
-    parser.add_argument("patches", type=str, nargs="+", help=PATCHES_HELP)
+    from typing import Literal
+
+    parser.add_argument("patches", type=str, nargs="*", help=PATCHES_HELP)
     parser.add_argument("--base", type=str | None, help=f"{MODEL_HELP} Default: the one that the patch names.")
     parser.add_argument(
         "--risk", type=str | None, help="toxicity, gender_bias or harmfulness. Default: the patch's, else toxicity."
     )
-    parser.add_argument(
-        "--prompts", type=str, required=True, help=f"{PROMPTS_HELP} A column `category` is shown apart."
-    )
+    parser.add_argument("--prompts", type=str | None, help=f"{PROMPTS_HELP} A column `category` is shown apart.")
     parser.add_argument("--safe_prompts", type=str | None, help="Harmless look-alikes of harmful requests.")
     parser.add_argument("--neutral_texts", type=str | None, help="Texts whose perplexity says what the patch costs.")
     parser.add_argument("--teacher", type=str | None, help=f"The safer model, to compare with. {ANSWERING_HELP}")
@@ -62,6 +63,14 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--scorers", type=str, nargs="+", default=[], help=f"{SCORERS_HELP} Default: the first of the risk."
     )
+    parser.add_argument(
+        "--stack", type=str | None, help="Patches, joined by commas: measure every risk under each and under stacks."
+    )
+    parser.add_argument(
+        "--orders", type=Literal["all", "given"], default="all", help="With --stack: all orders, or the given one."
+    )
+    parser.add_argument("--prompts_of", type=dict[str, str], default={}, help="With --stack: risk -> prompts.")
+    parser.add_argument("--scorers_of", type=dict[str, str], default={}, help="With --stack: risk -> scorers (a,b).")
     parser.add_argument(
         "--filtered_by",
         type=str,
@@ -104,6 +113,14 @@ def run(args: Any) -> int:
     import os
     import sys
 
+    from policy_patch.errors import DataError
+
+    if args.stack:
+        from policy_patch.cli.evaluate_stack import run_stack
+
+        return run_stack(args, WORK_NAME)
+    if not args.patches or not args.prompts:
+        raise DataError("Give a patch and `--prompts` to measure it on, or several patches with `--stack a,b`.")
     folder = Path(args.output_dir or (args.patches[0] if Path(args.patches[0]).is_dir() else "."))
     report = evaluate(args, folder / WORK_NAME)
     if os.environ.get("RANK", "0") != "0":  # of several processes, one writes and speaks
@@ -132,7 +149,7 @@ def evaluate(args: Any, work_dir: Path | None = None) -> Any:
     teacher, teacher_tokenizer = load_answering(args.teacher, **where) if args.teacher else (None, None)
     if teacher_tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = tokenizer
-    judge, judge_tokenizer, judge_name = _judge(args, model, tokenizer, teacher, teacher_tokenizer)
+    judge, judge_tokenizer, judge_name = judge_of(args, model, tokenizer, teacher, teacher_tokenizer)
     also = {
         name: System(PolicyPatchModel.from_pretrained(model.get_base_model(), folder))
         for name, folder in args.also.items()
@@ -160,7 +177,7 @@ def _own_base(name: str, where: dict[str, Any]) -> Any:
     return load_model(name, **where)[0]
 
 
-def _judge(args: Any, model: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> tuple[Any, Any, str]:
+def judge_of(args: Any, model: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> tuple[Any, Any, str]:
     """Return the model whose perplexity is measured, its tokenizer and its name."""
     has_weights = teacher is not None and not is_endpoint(args.teacher)
     if args.judge in (None, args.teacher) and has_weights:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 _MODULE_OF = {
     "Comparison": "policy_patch.evaluation.comparisons",
     "ComplianceScorer": "policy_patch.evaluation.scorers",
+    "CompositionReport": "policy_patch.evaluation.composition",
     "Estimate": "policy_patch.evaluation.intervals",
     "EvaluationReport": "policy_patch.evaluation.report",
     "FittedScorer": "policy_patch.evaluation.scorers",
@@ -16,6 +17,7 @@ _MODULE_OF = {
     "Judge": "policy_patch.evaluation.judges",
     "LexicalScorer": "policy_patch.evaluation.scorers",
     "Metric": "policy_patch.evaluation.metric",
+    "RiskInputs": "policy_patch.evaluation.composition",
     "Scorer": "policy_patch.evaluation.scorers",
     "System": "policy_patch.evaluation.systems",
     "TransformersScorer": "policy_patch.evaluation.scorers",
@@ -33,6 +35,7 @@ _MODULE_OF = {
     "lora_loader": "policy_patch.evaluation.lora",
     "mean_toxicity": "policy_patch.evaluation.metrics",
     "paired": "policy_patch.evaluation.comparisons",
+    "study_composition": "policy_patch.evaluation.composition",
     "toxic_rate": "policy_patch.evaluation.metrics",
     "word_log_probabilities": "policy_patch.evaluation.word_probabilities",
 }
@@ -40,6 +43,7 @@ _MODULE_OF = {
 __all__ = [
     "Comparison",
     "ComplianceScorer",
+    "CompositionReport",
     "Estimate",
     "EvaluationReport",
     "FittedScorer",
@@ -47,6 +51,7 @@ __all__ = [
     "Judge",
     "LexicalScorer",
     "Metric",
+    "RiskInputs",
     "Scorer",
     "System",
     "TransformersScorer",
@@ -64,12 +69,14 @@ __all__ = [
     "lora_loader",
     "mean_toxicity",
     "paired",
+    "study_composition",
     "toxic_rate",
     "word_log_probabilities",
 ]
 
 if TYPE_CHECKING:
     from policy_patch.evaluation.comparisons import Comparison, paired
+    from policy_patch.evaluation.composition import CompositionReport, RiskInputs, study_composition
     from policy_patch.evaluation.evaluate import evaluate_policy_patch
     from policy_patch.evaluation.gender_bias import (
         attribute_distribution_distance,

@@ -99,14 +99,14 @@ def markdown(report: EvaluationReport, *, mask_words: bool = True) -> str:
         left_out = FLUENCY_COLUMNS if position else set()  # shown in the first table
         table = [{key: text for key, text in row.items() if key not in left_out} for row in table]
         table = [{**row, "system": _escaped(row["system"])} for row in table]
-        parts += [f"## Scored by {_escaped(scorer.label)}", _markdown_table(table)]
+        parts += [f"## Scored by {_escaped(scorer.label)}", markdown_table(table)]
     parts += [_notes(report)]
     if report.categories is not None:
-        parts += [f"## By category: {report.headline.title}", _markdown_table(_all_escaped(category_rows(report)))]
+        parts += [f"## By category: {report.headline.title}", markdown_table(_all_escaped(category_rows(report)))]
     if report.comparisons:
         parts += [
             f"## Differences, by {_escaped(report.scorer().label)}",
-            _markdown_table(_all_escaped(comparison_rows(report))),
+            markdown_table(_all_escaped(comparison_rows(report))),
             "Over the same prompts. p: two-sided sign-flip permutation test, not corrected for the number of tests; "
             "effect: Cohen's d of the paired values.",
         ]
@@ -179,12 +179,13 @@ def _samples(report: EvaluationReport, mask_words: bool) -> list[str]:
             for sample in report.samples
             if sample.prompt == prompt
         ]
-        parts += [f"**{_escaped(masked(prompt, words))}**", _markdown_table(table)]
+        parts += [f"**{_escaped(masked(prompt, words))}**", markdown_table(table)]
     note = "Inner letters of offensive words are masked. " if words else ""
     return [*parts, f"{note}Scores are by {_escaped(report.scorer().name)}."]
 
 
-def _markdown_table(table: list[dict[str, str]]) -> str:
+def markdown_table(table: list[dict[str, str]]) -> str:
+    """Return rows of one kind as a table of Markdown; the cells are taken as they are."""
     header = list(table[0])
     lines = [header, ["---"] * len(header), *(list(row.values()) for row in table)]
     return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
