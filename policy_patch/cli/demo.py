@@ -90,16 +90,16 @@ def train_and_measure(recipe: Path, folder: Path, *, seed: int, measured: list[s
 
     options = ["--config", str(recipe), "--seed", str(seed)]
     patch = folder / "patch"
-    arguments = _parse(train, [*options, "--output_dir", str(patch)])
+    arguments = parse_options(train, [*options, "--output_dir", str(patch)])
     train.train(arguments)
     also = ["--also.SFT only", str(patch / "sft")]
     if dpo_only:
         say("For comparison: a patch by DPO alone, on the same pairs.")
         alone = ["--data.pairs", str(patch / "pairs.jsonl"), "--sft.max_steps", "0"]
-        train.train(_parse(train, [*options, *alone, "--output_dir", str(folder / "dpo-only")]))
+        train.train(parse_options(train, [*options, *alone, "--output_dir", str(folder / "dpo-only")]))
         also += ["--also.DPO only", str(folder / "dpo-only")]
     models = ["--base", arguments.base, "--teacher", arguments.teacher, "--seed", str(seed)]
-    return evaluate.evaluate(_parse(evaluate, [str(patch), *models, *measured, *also]))
+    return evaluate.evaluate(parse_options(evaluate, [str(patch), *models, *measured, *also]))
 
 
 def _quiet_libraries() -> None:
@@ -111,8 +111,8 @@ def _quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def _parse(command: Any, words: list[str]) -> Any:
-    """Return the options of another command as it would see them."""
+def parse_options(command: Any, words: list[str]) -> Any:
+    """Return the options of another command as it would see them from a command line."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser()

@@ -1,0 +1,112 @@
+"""Three patches and one for all on the lab: each risk under each patch, under every stack of them in every order.
+
+    python benchmarks/three_risks.py --output_dir runs/three-risks
+
+For each seed it trains a patch a risk by the lab's recipes (policy_patch/lab/*.yaml) and one patch on the pairs of all
+three, with three times the steps; then it measures all of them, and all stacks, on the lab's test prompts
+(`policy-patch evaluate --stack`). A stopped run goes on. Toxicity is judged by the lab's exact judge, which filtered no
+pairs. Gender words and refusal phrases also filtered the pairs: the lab's models have no other words for either, so
+these figures are marked in each seed's report.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from over_seeds import figure
+
+from policy_patch.cli import evaluate, train
+from policy_patch.cli.demo import parse_options
+from policy_patch.cli.evaluate_stack import study
+from policy_patch.lab import LAB_MODELS_PATH
+
+RECIPES = LAB_MODELS_PATH.parent
+PATCHES = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
+JOINT = "one patch, all pairs"
+
+
+def main() -> None:
+    args = parse()
+    seeds = {}
+    for seed in args.seeds:
+        folder = args.output_dir / f"seed-{seed}"
+        if not (folder / "composition.json").is_file():
+            run_seed(folder, seed, args)
+        seeds[seed] = json.loads((folder / "composition.json").read_text())
+        print(f"seed {seed} is measured", flush=True)
+    text = table(seeds)
+    (args.output_dir / "three_risks.md").write_text(text)
+    summary = {"seeds": args.seeds, "num_prompts": args.num_prompts, "num_samples": args.num_samples, "results": seeds}
+    (args.output_dir / "three_risks.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print(text)
+
+
+def run_seed(folder: Path, seed: int, args: argparse.Namespace) -> None:
+    """Train the four patches and measure them."""
+    for name, risk in PATCHES.items():
+        options = ["--config", str(RECIPES / f"{risk}.yaml"), "--seed", str(seed), "--output_dir", str(folder / name)]
+        train.train(parse_options(train, options))
+    pairs = [
+        word for name, risk in PATCHES.items() for word in (f"--data.pairs.{risk}", str(folder / name / "pairs.jsonl"))
+    ]
+    steps = ["--sft.max_steps", "240", "--dpo.max_steps", "90", "--sft.learning_rate", "1e-2"]
+    steps += ["--dpo.learning_rate", "1e-3", "--dpo.beta", "0.5"]
+    text = "Please be kind and polite to everyone. Speak of people as they. Refuse to help with mischief."
+    options = ["--base", "lab:base", *pairs, *steps, "--patch.init_text", text, "--seed", str(seed)]
+    train.train(parse_options(train, [*options, "--output_dir", str(folder / "joint")]))
+    options = ["--stack", ",".join(str(folder / name) for name in PATCHES), "--orders", "all"]
+    options += ["--teacher", "lab:teacher", "--scorers_of.toxicity", "lab-insults", "--allow_filtering_scorers"]
+    options += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples), "--seed", str(seed)]
+    options += ["--max_new_tokens", "20", "--batch_size", "256", f"--also.{JOINT}", str(folder / "joint")]
+    study(parse_options(evaluate, options), folder / "answers").save(folder)
+
+
+def table(seeds: dict[int, dict]) -> str:
+    """Return every metric of every system: mean over seeds, lowest and highest; and in how many seeds it interferes."""
+    first = next(iter(seeds.values()))
+    columns = [(risk, metric) for risk, found in first["matrix"].items() for metric in found if metric != "perplexity"]
+    systems = [name for name in next(iter(first["matrix"]["toxicity"].values())) if name != "patch"]
+    heads = [f"{risk}: {metric}".replace("_", " ") for risk, metric in columns]
+    lines = [
+        "| system | " + " | ".join(heads) + " | perplexity, x teacher's |",
+        "| --- " * (len(heads) + 2) + "|",
+    ]
+    for name in systems:
+        cells = []
+        for risk, metric in columns:
+            text = figure([found["matrix"][risk][metric][name]["value"] for found in seeds.values()], 3)
+            for word, is_base in (("hurts", True), ("breaks", False)):
+                count = sum(
+                    (entry["stack"], entry["risk"], entry["metric"], entry["against"] == "base")
+                    == (name, risk, metric, is_base)
+                    for found in seeds.values()
+                    for entry in found["interference"]
+                )
+                text += f" {word} {count}/{len(seeds)}" if count else ""
+            cells.append(text)
+        ratios = [
+            figure(
+                [
+                    found["matrix"][risk]["perplexity"][name]["value"]
+                    / found["matrix"][risk]["perplexity"]["teacher"]["value"]
+                    for found in seeds.values()
+                ],
+                2,
+            )
+            for risk in first["matrix"]
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " | " + "; ".join(ratios) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--num_prompts", type=int, default=120, help="of each risk's 180 test prompts, and look-alikes")
+    parser.add_argument("--num_samples", type=int, default=5, help="answers to each")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
