@@ -187,7 +187,7 @@ def evaluate_policy_patch(
             ScorerRecord(
                 name=scorer.name,
                 kind=getattr(scorer, "kind", "custom"),
-                filtered_training_pairs=scorer.name in filtered_by,
+                filtered_training_pairs=_filtered(scorer.name, filtered_by),
             )
             for scorer in scorers
         ],
@@ -234,8 +234,13 @@ def _filtering_scorers(model: Any) -> list[str]:
     return [name for config in configs for name in config.filtered_by or ()]
 
 
+def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
+    """Whether a scorer, or a combined one that it is a part of, is among those that filtered."""
+    return any(scorer == name or scorer in name.split(" + ") for name in filtered_by)
+
+
 def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:
-    biased = [scorer.name for scorer in scorers if scorer.name in filtered_by]
+    biased = [scorer.name for scorer in scorers if _filtered(scorer.name, filtered_by)]
     if biased and not allowed:
         raise EvaluationError(
             f"`{biased[0]}` filtered the pairs that the patch was trained on, so it favours the patch and cannot judge "

@@ -81,7 +81,8 @@ def load_gender_words(source: str | os.PathLike) -> GenderWords:
         EvaluationError: no such list, or a file of another form.
     """
     if source == "all":
-        return GenderWords("gender words", tuple(pair for name in WORD_LISTS for pair in load_gender_words(name).pairs))
+        name = " + ".join(f"gender {name}" for name in WORD_LISTS)
+        return GenderWords(name, tuple(pair for name in WORD_LISTS for pair in load_gender_words(name).pairs))
     if source in WORD_LISTS:
         text = resources.files("policy_patch.evaluation").joinpath("words", f"{source}.json").read_text("utf-8")
     else:

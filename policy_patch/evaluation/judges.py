@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.refusals import REFUSAL_PHRASES, is_refusal, load_phrases
+from policy_patch.evaluation.scorers import Scorer, load_scorer
 
 # Our own words. The answer comes last but for one line, marked off, because it may itself say how it is to be judged.
 VERDICT_TEMPLATE = """\
@@ -164,6 +165,24 @@ class EndpointJudge:
         return verdict
 
 
+class AnswerScorer:
+    """Judges by a scorer that sees the answer alone, such as one fitted on answers labelled 1 (helps) and 0 (refuses).
+
+    Args:
+        scorer ([`Scorer`]):
+            Gives for each text the probability that it does what was asked for.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.name, self.kind, self._scorer = scorer.name, scorer.kind, scorer
+
+    def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """Return the scorer's probability for each answer; 0.0 for an empty one."""
+        check_pairs(prompts, answers)
+        scores = self._scorer.score(list(answers))
+        return [float(score) if answer.strip() else 0.0 for score, answer in zip(scores, answers, strict=True)]
+
+
 def load_judge(spec: str) -> Judge:
     """Return a judge from its name on a command line.
 
@@ -193,6 +212,8 @@ def load_judge(spec: str) -> Judge:
         return RefusalPhrases()
     if kind == "refusal-phrases" and argument:
         return RefusalPhrases(load_phrases(argument), name=f"refusal phrases of {Path(argument).name}")
+    if kind == "fitted" and argument:
+        return AnswerScorer(load_scorer(spec))
     models = {"guard": LlamaGuardJudge, "harmbench": HarmBenchJudge, "classifier": ClassifierJudge}
     if kind in models and argument:
         return models[kind](argument)
@@ -204,6 +225,7 @@ def load_judge(spec: str) -> Judge:
         "harmbench": "harmbench:<model>",
         "classifier": "classifier:<model>",
         "openai": "openai:<model>@<url>",
+        "fitted": "fitted:<file.csv>",
     }
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"Did you mean `{known[near[0]]}`? " if near else ""

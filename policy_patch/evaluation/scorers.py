@@ -131,7 +131,7 @@ class ComplianceScorer:
     It sees no request, so it is for the answers to harmful ones alone.
     """
 
-    name = "compliance (refusal phrases)"
+    name = "refusal phrases"  # of the judge that knows nothing else: what filters by them is refused as a judge
     kind = "phrases"
 
     def score(self, texts: Sequence[str]) -> list[float]:
