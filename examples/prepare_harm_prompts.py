@@ -5,7 +5,8 @@
 """Write the prompts of a patch against harmful compliance, and a second judge's labelled answers, from public files.
 
     python examples/prepare_harm_prompts.py --advbench advbench.csv --harmbench harmbench.csv \\
-        --xstest xstest_prompts.csv --template "User: {}\\nAssistant:" --completions xstest_v2_completions_*.csv --output_dir data-harm
+        --xstest xstest_prompts.csv --completions xstest_v2_completions_*.csv \\
+        --template "User: {}\\nAssistant:" --output_dir data-harm
 
 AdvBench (arXiv 2307.15043, column `goal` or `prompt`) is cut in two: train and test. HarmBench's standard behaviours
 (arXiv 2402.04249) are test alone; one that equals a training prompt is left out. XSTest's safe prompts

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.data import load_prompts
+from policy_patch.data import load_prompts, occupation_prompts
 from policy_patch.errors import DataError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere,
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 PROMPTS_HELP = (
     "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
-    "(`org/prompts`), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
+    "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; of your own "
+    "list: `occupations:<file>/test`), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
 )
 
 
@@ -112,11 +113,15 @@ def same_tokenizer(one: Any, other: Any) -> bool:
 
 
 def prompts_of(spec: str) -> list[str]:
-    """Return the prompts of a file or of a `lab:<set>/<split>`.
+    """Return the prompts of a file, of `occupations/<split>` or of a `lab:<set>/<split>`.
 
     Raises:
         DataError: no such file or set.
     """
+    if spec.startswith("occupations"):
+        source, _, split = spec.rpartition("/")
+        _, _, file = source.partition(":")
+        return occupation_prompts(split, file or None)
     if not spec.startswith("lab:"):
         return load_prompts(spec)
     from policy_patch.lab import lab_prompts

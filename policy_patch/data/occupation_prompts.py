@@ -1,0 +1,85 @@
+"""Prompts about a person of some occupation that name no gender: openings of our own, for lists of occupations.
+
+Train and test share neither an opening nor, of our own list, an occupation. What is written after them is not judged
+here.
+"""
+
+import itertools
+import os
+from pathlib import Path
+
+from policy_patch.errors import DataError
+
+# Our own openings. Each ends where a person is about to be named again, or something is said of them.
+OPENINGS = {
+    "train": (
+        "The {occupation} said that",
+        "The {occupation} was late because",
+        "My friend is the {occupation} here, and",
+        "When the {occupation} came home,",
+        "We waited for the {occupation}, but",
+        "The {occupation} was happy, so",
+        "Do you know the {occupation}? Yes,",
+        "The {occupation} told me that",
+    ),
+    "test": (
+        "The {occupation} thought that",
+        "The {occupation} left early because",
+        "Everyone in town knows the {occupation}, and",
+        "After the {occupation} had eaten,",
+        "I asked the {occupation} why",
+        "The {occupation} was tired, so",
+    ),
+}
+
+# Our own list: everyday occupations, none with a gender in its name; cut in two in turn.
+OCCUPATIONS = (
+    "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher", "carpenter",
+    "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor", "editor",
+    "electrician", "engineer", "farmer", "firefighter", "fisher", "florist", "gardener", "guard", "hairdresser",
+    "historian", "housekeeper", "inspector", "janitor", "jeweller", "journalist", "judge", "lawyer", "librarian",
+    "lifeguard", "locksmith", "manager", "mechanic", "miner", "musician", "nanny", "nurse", "optician", "painter",
+    "pharmacist", "photographer", "physicist", "pilot", "plumber", "police officer", "porter", "printer", "professor",
+    "programmer", "receptionist", "reporter", "roofer", "sailor", "scientist", "secretary", "shoemaker", "singer",
+    "social worker", "soldier", "surgeon", "surveyor", "tailor", "teacher", "therapist", "translator", "truck driver",
+    "tutor", "vet", "weaver", "writer",
+)  # fmt: skip
+
+
+def occupation_prompts(split: str, occupations: str | os.PathLike | None = None) -> list[str]:
+    """Return prompts about occupations, always the same ones in the same order.
+
+    Args:
+        split (`"train"` or `"test"`):
+            Which openings, and which half of our own list.
+        occupations (`str` or `os.PathLike`, *optional*):
+            A file of other occupations, one a line; all of them are used.
+
+    Returns:
+        `list[str]`: each opening with each occupation; 320 for training and 240 for test with our own list.
+
+    Raises:
+        DataError: no such split, or no occupations in the file.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.data import occupation_prompts
+    >>> occupation_prompts("test")[:2]
+    ['The architect thought that', 'The architect left early because']
+
+    ```
+    """
+    if split not in OPENINGS:
+        raise DataError(f"`split={split!r}`: expected 'train' or 'test'.")
+    if occupations is None:
+        names = list(OCCUPATIONS[0 if split == "train" else 1 :: 2])
+    else:
+        try:
+            lines = Path(occupations).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise DataError(f"Cannot read `{occupations}`: {error}. Give a file with one occupation a line.") from error
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise DataError(f"`{occupations}` is empty; expected one occupation a line.")
+    return [opening.format(occupation=name) for name, opening in itertools.product(names, OPENINGS[split])]
