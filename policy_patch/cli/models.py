@@ -1,6 +1,7 @@
 """Models and prompts by the names given on a command line; `lab:` names are those that come with the package."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.data import load_prompts, occupation_prompts
@@ -118,10 +119,8 @@ def prompts_of(spec: str) -> list[str]:
     Raises:
         DataError: no such file or set.
     """
-    if spec.startswith("occupations"):
-        source, _, split = spec.rpartition("/")
-        _, _, file = source.partition(":")
-        return occupation_prompts(split, file or None)
+    if occupations := re.fullmatch(r"occupations(?::(.+))?/(train|test)", spec):
+        return occupation_prompts(occupations[2], occupations[1])
     if not spec.startswith("lab:"):
         return load_prompts(spec)
     from policy_patch.lab import lab_prompts

@@ -16,7 +16,7 @@ _MODULE_OF = {
     "load_preference_pairs": "policy_patch.data.files",
     "load_prompts": "policy_patch.data.files",
     "mix_preference_pairs": "policy_patch.data.mixing",
-    "occupation_prompts": "policy_patch.data.occupation_prompts",
+    "occupation_prompts": "policy_patch.data.occupations",
     "sample_answers": "policy_patch.data.sampling",
     "sample_completions": "policy_patch.data.sampling",
     "save_preference_pairs": "policy_patch.data.files",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
     from policy_patch.data.helpful_pairs import build_helpful_pairs
     from policy_patch.data.mixing import mix_preference_pairs
-    from policy_patch.data.occupation_prompts import occupation_prompts
+    from policy_patch.data.occupations import occupation_prompts
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
     from policy_patch.data.sampling import Answer, sample_answers, sample_completions
 

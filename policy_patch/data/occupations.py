@@ -34,8 +34,8 @@ OPENINGS = {
 
 # Our own list: everyday occupations, none with a gender in its name; cut in two in turn.
 OCCUPATIONS = (
-    "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher", "carpenter",
-    "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor", "editor",
+    "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher",
+    "carpenter", "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor", "editor",
     "electrician", "engineer", "farmer", "firefighter", "fisher", "florist", "gardener", "guard", "hairdresser",
     "historian", "housekeeper", "inspector", "janitor", "jeweller", "journalist", "judge", "lawyer", "librarian",
     "lifeguard", "locksmith", "manager", "mechanic", "miner", "musician", "nanny", "nurse", "optician", "painter",
