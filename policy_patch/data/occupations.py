@@ -35,14 +35,14 @@ OPENINGS = {
 # Our own list: everyday occupations, none with a gender in its name; cut in two in turn.
 OCCUPATIONS = (
     "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher",
-    "carpenter", "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor", "editor",
-    "electrician", "engineer", "farmer", "firefighter", "fisher", "florist", "gardener", "guard", "hairdresser",
-    "historian", "housekeeper", "inspector", "janitor", "jeweller", "journalist", "judge", "lawyer", "librarian",
-    "lifeguard", "locksmith", "manager", "mechanic", "miner", "musician", "nanny", "nurse", "optician", "painter",
-    "pharmacist", "photographer", "physicist", "pilot", "plumber", "police officer", "porter", "printer", "professor",
-    "programmer", "receptionist", "reporter", "roofer", "sailor", "scientist", "secretary", "shoemaker", "singer",
-    "social worker", "soldier", "surgeon", "surveyor", "tailor", "teacher", "therapist", "translator", "truck driver",
-    "tutor", "vet", "weaver", "writer",
+    "carpenter", "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor",
+    "editor", "electrician", "engineer", "farmer", "firefighter", "fisher", "florist", "gardener", "guard",
+    "hairdresser", "historian", "housekeeper", "inspector", "janitor", "jeweller", "journalist", "judge", "lawyer",
+    "librarian", "lifeguard", "locksmith", "manager", "mechanic", "miner", "musician", "nanny", "nurse", "optician",
+    "painter", "pharmacist", "photographer", "physicist", "pilot", "plumber", "police officer", "porter", "printer",
+    "professor", "programmer", "receptionist", "reporter", "roofer", "sailor", "scientist", "secretary", "shoemaker",
+    "singer", "social worker", "soldier", "surgeon", "surveyor", "tailor", "teacher", "therapist", "translator",
+    "truck driver", "tutor", "vet", "weaver", "writer",
 )  # fmt: skip
 
 
