@@ -18,6 +18,7 @@ from over_seeds import figure
 from policy_patch.cli import evaluate, train
 from policy_patch.cli.demo import parse_options
 from policy_patch.cli.evaluate_stack import study
+from policy_patch.evaluation import EvaluationReport, Metric
 from policy_patch.lab import LAB_MODELS_PATH
 
 RECIPES = LAB_MODELS_PATH.parent
@@ -34,7 +35,7 @@ def main() -> None:
             run_seed(folder, seed, args)
         seeds[seed] = json.loads((folder / "composition.json").read_text())
         print(f"seed {seed} is measured", flush=True)
-    text = table(seeds)
+    text = table(seeds) + "\n" + details({seed: args.output_dir / f"seed-{seed}" for seed in seeds})
     (args.output_dir / "three_risks.md").write_text(text)
     summary = {"seeds": args.seeds, "num_prompts": args.num_prompts, "num_samples": args.num_samples, "results": seeds}
     (args.output_dir / "three_risks.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -96,6 +97,23 @@ def table(seeds: dict[int, dict]) -> str:
             for risk in first["matrix"]
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " | " + "; ".join(ratios) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def details(folders: dict[int, Path]) -> str:
+    """Return all metrics of each risk for base, teacher, its own patch, the whole stack and the joint patch."""
+    lines = [
+        "| risk | metric | base | teacher | own patch | stack of three | one patch, all pairs |",
+        "| --- " * 7 + "|",
+    ]
+    for own, risk in PATCHES.items():
+        reports = [EvaluationReport.load(folder / risk) for folder in folders.values()]
+        for metric in [*reports[0].metrics, Metric("perplexity", "perplexity")]:
+            cells = [
+                figure([report.estimate(system, metric.name).value for report in reports], 3)
+                for system in ("base", "teacher", own, " + ".join(PATCHES), JOINT)
+            ]
+            lines.append(f"| {risk.replace('_', ' ')} | {metric.title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
