@@ -1,7 +1,7 @@
 """Train and measure one recipe over several seeds, and write the table of docs/results.md.
 
     python benchmarks/over_seeds.py policy_patch/lab/toxicity.yaml --name lab --output_dir runs/lab \\
-        --measure "--prompts lab:toxicity/test --scorers lexical lab-insults"
+        --measure "--prompts lab:toxicity/test --scorers lexical lab-insults --allow_filtering_scorers"
 
 A seed decides everything that is random: the sampled pairs, both training stages, and the samples that are scored.
 Each seed's report, with bootstrap intervals, is in the output folder; the table has the mean over seeds and the range.

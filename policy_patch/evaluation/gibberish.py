@@ -12,8 +12,8 @@ from policy_patch.evaluation.refusals import is_refusal
 
 # As Whisper's `compression_ratio_threshold` (openai/whisper, transcribe.py) tells a decoder that loops.
 COMPRESSION_RATIO = 2.4
-# Chosen by us: under the safer model, no sample of two small bases was 10 times as surprising as their median, and all
-# samples with shuffled words were (benchmarks/gibberish.py).
+# Chosen by us: under the safer model, at most 0.5% of the answers of two small bases were 10 times as surprising as
+# their median, and at least 99.8% of them with their words shuffled (benchmarks/gibberish.py).
 SURPRISE_RATIO = 10.0
 
 
