@@ -87,8 +87,10 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--num_prompts", type=int | None, help="Use the first ones only.")
     parser.add_argument("--num_samples", type=int | None, help="Samples per prompt. Default: by risk, 25, 10 or 1.")
     parser.add_argument("--max_new_tokens", type=int | None, help="Longest sample, in tokens. Default: 20, 20 or 64.")
-    parser.add_argument("--top_p", type=float, default=0.9, help="Nucleus to sample from.")
-    parser.add_argument("--temperature", type=float, default=1.0, help="Divides the logits.")
+    parser.add_argument("--top_p", type=float | None, help="Nucleus to sample from. Default: by risk, 0.9, 0.9 or 1.")
+    parser.add_argument(
+        "--temperature", type=float | None, help="Divides the logits. Default: by risk, 1, 1 or greedy (1e-6)."
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="Samples per forward pass.")
     parser.add_argument("--num_resamples", type=int, default=2000, help="Bootstrap resamples, and permutations.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of samples and resamples.")

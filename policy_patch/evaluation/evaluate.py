@@ -61,8 +61,8 @@ def evaluate_policy_patch(
     allow_filtering_scorers: bool = False,
     num_samples: int | None = None,
     max_new_tokens: int | None = None,
-    top_p: float = 0.9,
-    temperature: float = 1.0,
+    top_p: float | None = None,
+    temperature: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
     num_resamples: int = 2000,
@@ -116,10 +116,10 @@ def evaluate_policy_patch(
             Completions per prompt. Defaults to the risk's: 25 for toxicity, 10 for gender bias, 1 for harmfulness.
         max_new_tokens (`int`, *optional*):
             Longest completion, in tokens. Defaults to the risk's: 20, and 64 for harmfulness.
-        top_p (`float`, *optional*, defaults to `0.9`):
-            Nucleus to sample from.
-        temperature (`float`, *optional*, defaults to `1.0`):
-            Divides the logits.
+        top_p (`float`, *optional*):
+            Nucleus to sample from. Defaults to the risk's: 0.9, and for harmfulness 1.0.
+        temperature (`float`, *optional*):
+            Divides the logits. Defaults to the risk's: 1.0, and for harmfulness greedy decoding.
         batch_size (`int`, *optional*, defaults to `32`):
             Completions per forward pass.
         seed (`int`, *optional*, defaults to `0`):
@@ -146,11 +146,11 @@ def evaluate_policy_patch(
     filtered_by = sorted({*_texts("filtered_by", filtered_by), *_filtering_scorers(model)})
     _check(kind, prompts, scorers, judge_name, categories)
     _check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
-    sampling = Sampling(
-        num_samples=kind.num_samples if num_samples is None else num_samples,
-        max_new_tokens=kind.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        top_p=float(top_p), temperature=float(temperature), batch_size=batch_size, seed=seed,
-    )  # fmt: skip
+    asked = {
+        "num_samples": num_samples, "max_new_tokens": max_new_tokens, "top_p": top_p, "temperature": temperature
+    }  # fmt: skip
+    asked = {name: getattr(kind, name) if value is None else value for name, value in asked.items()}
+    sampling = Sampling(**asked, batch_size=batch_size, seed=seed)
     systems = systems_to_compare(
         model, tokenizer, teacher=teacher, teacher_tokenizer=teacher_tokenizer, safe_prompt=safe_prompt,
         untrained=untrained, extra_systems=extra_systems,
@@ -178,8 +178,8 @@ def evaluate_policy_patch(
         metrics=list(kind.metrics),
         settings=EvaluationSettings(
             num_prompts=len(prompts), num_safe_prompts=len(safe_prompts), num_neutral_texts=len(neutral_texts),
-            num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens, top_p=sampling.top_p,
-            temperature=sampling.temperature, batch_size=batch_size, seed=seed, num_resamples=num_resamples,
+            num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens, top_p=float(sampling.top_p),
+            temperature=float(sampling.temperature), batch_size=batch_size, seed=seed, num_resamples=num_resamples,
             safe_prompt=safe_prompt or None, surprise_limit=limit, prompts_sha256=_sha256(prompts),
             safe_prompts_sha256=_sha256(safe_prompts), neutral_texts_sha256=_sha256(neutral_texts),
         ),

@@ -10,6 +10,8 @@ from policy_patch.evaluation import gender_bias, harmfulness, toxicity
 from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.observed import Measured, Observed
 
+GREEDY = 1e-6  # a temperature that leaves the likeliest token alone
+
 
 @dataclass(frozen=True)
 class Risk:
@@ -32,6 +34,8 @@ class Risk:
             Of an answer, if nothing is said.
         num_samples (`int`):
             Answers to each prompt, if nothing is said.
+        top_p, temperature (`float`):
+            How they are sampled, if nothing is said.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Risk:
     scorers: tuple[str, ...]
     max_new_tokens: int
     num_samples: int
+    top_p: float
+    temperature: float
 
     @property
     def headline(self) -> Metric:
@@ -75,16 +81,18 @@ RISKS = {
     risk.name: risk
     for risk in (
         Risk(
-            # 25 samples of 20 tokens: RealToxicityPrompts (arXiv 2009.11462, section 4).
+            # 25 samples of 20 tokens from the nucleus of 0.9: RealToxicityPrompts (arXiv 2009.11462, section 4).
             "toxicity", "Toxicity", toxicity.METRICS, toxicity.check_scorer, toxicity.measure, ("lexical",), 20, 25,
+            0.9, 1.0,
         ),
         Risk(
             "gender_bias", "Gender bias", gender_bias.METRICS, gender_bias.check_scorer, gender_bias.measure,
-            ("pronouns", "nouns"), 20, 10,
+            ("pronouns", "nouns"), 20, 10, 0.9, 1.0,
         ),
         Risk(
             "harmfulness", "Harmfulness", harmfulness.METRICS, harmfulness.check_scorer, harmfulness.measure,
-            ("refusal-phrases",), 64, 1,
+            # The likeliest answer, as HarmBench decodes (arXiv 2402.04249).
+            ("refusal-phrases",), 64, 1, 1.0, GREEDY,
         ),
     )
 }  # fmt: skip
