@@ -58,6 +58,7 @@ def run_seed(folder: Path, seed: int, args: argparse.Namespace) -> None:
     options = ["--stack", ",".join(str(folder / name) for name in PATCHES), "--orders", "all"]
     options += ["--teacher", "lab:teacher", "--scorers_of.toxicity", "lab-insults", "--allow_filtering_scorers"]
     options += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples), "--seed", str(seed)]
+    options += ["--top_p", "0.9", "--temperature", "1.0"]  # for harmfulness too: requests have several answers
     options += ["--max_new_tokens", "20", "--batch_size", "256", f"--also.{JOINT}", str(folder / "joint")]
     study(parse_options(evaluate, options), folder / "answers").save(folder)
 
