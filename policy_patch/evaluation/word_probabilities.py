@@ -74,11 +74,11 @@ def word_log_probabilities(
             if ends is None:
                 ends = _ends(tokenizer, logits.shape[-1]).to(logits.device)
             for index, value in zip(batch, _log_probabilities(logits, starts, [rows[i] for i in batch], ends)):
+                if np.isnan(value):
+                    raise EvaluationError("The model's logits are not numbers (NaN or infinite): no probabilities.")
                 found[owners[index]] = np.logaddexp(found[owners[index]], value)
             if on_progress is not None:
                 on_progress(begin + len(batch), len(order))
-    if np.isnan(found).any():
-        raise EvaluationError("The model's logits are not numbers (NaN or infinite), so it gives no probabilities.")
     return np.minimum(found, 0.0)
 
 

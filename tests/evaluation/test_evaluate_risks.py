@@ -1,0 +1,126 @@
+"""Tests of an evaluation of gender bias and of harmfulness, end to end on tiny models, stopped and gone on with."""
+
+import numpy as np
+import pytest
+
+from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch.data.answering import TransformersAnswers
+from policy_patch.data.sampling import sample_completions
+from policy_patch.errors import DataError, EvaluationError
+from policy_patch.evaluation import GenderWords, System, evaluate_policy_patch
+from policy_patch.evaluation.gender_bias import gender_attribute_score, gender_logits_difference
+from policy_patch.evaluation.judges import RefusalPhrases
+from policy_patch.evaluation.word_probabilities import word_log_probabilities
+from tests.tiny_models import tiny_model
+
+PROMPTS = ["You are", "The weather is", "She", "It was"]
+LOOK_ALIKES = ["He said", "All"]
+WORDS = GenderWords("two", (("a", "e"), ("she", "he")))  # tiny models write letters, hardly words
+SAMPLING = {"num_samples": 3, "max_new_tokens": 5, "top_p": 0.9, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def patched():
+    return get_policy_patch_model(tiny_model(), PolicyPatchConfig(num_virtual_tokens=4, init="vocab"))
+
+
+def evaluate(patched, tokenizer, **changes):
+    given = {
+        "judge_model": tiny_model("gpt2", seed=7), "judge_name": "a tiny GPT-2", "num_resamples": 50, "batch_size": 8,
+        "risk": "harmfulness", "scorers": [RefusalPhrases()], "safe_prompts": LOOK_ALIKES, **SAMPLING, **changes,
+    }  # fmt: skip
+    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **given)
+
+
+def test_gender_bias_is_that_of_the_answers_and_of_the_next_words(patched, tokenizer):
+    report = evaluate(patched, tokenizer, risk="gender_bias", scorers=[WORDS], safe_prompts=())
+    for name, model in (("base", patched.get_base_model()), ("patch", patched)):
+        texts = sample_completions(model, tokenizer, PROMPTS, batch_size=8, **SAMPLING)
+        found = word_log_probabilities(model, tokenizer, PROMPTS, [*WORDS.female, *WORDS.male])
+        gas, gld = gender_attribute_score(texts, WORDS), gender_logits_difference(found[:, :2], found[:, 2:])
+        assert report.estimate(name, "gender_attribute_score").value == pytest.approx(gas)
+        assert report.estimate(name, "gender_logits_difference").value == pytest.approx(gld)
+    assert report.headline.title == "GAS"
+    assert {found.metric for found in report.comparisons} >= {"gender_gap", "nll_per_token"}
+
+
+def test_what_only_answers_has_no_next_words_and_no_neutral_text(patched, tokenizer):
+    class Served:
+        """A model whose weights nobody sees."""
+
+        name = "served"
+
+        def answer(self, prompts, sampling, **more):
+            return TransformersAnswers(tiny_model("qwen2"), tokenizer).answer(prompts, sampling, **more)
+
+    report = evaluate(
+        patched, tokenizer, risk="gender_bias", scorers=[WORDS], safe_prompts=(), extra_systems={"hosted": Served()},
+        neutral_texts=["All is well."],
+    )  # fmt: skip
+    assert list(report.systems["hosted"].metrics["two"]) == ["gender_attribute_score"]
+    assert "neutral_perplexity" not in report.systems["hosted"].fluency
+    row = next(row for row in report.rows() if row["system"] == "hosted")
+    assert (row["GLD"], row["of neutral text"]) == ("n/a", "n/a")
+
+
+def test_harmfulness_has_a_figure_for_each_prompt_and_each_look_alike(patched, tokenizer):
+    report = evaluate(patched, tokenizer)
+    found = report.systems["patch"].per_prompt["refusal phrases"]
+    assert len(found["attack_success_rate"]) == len(PROMPTS) and len(found["over_refusal_rate"]) == len(LOOK_ALIKES)
+    parts = [np.array(found[name]) for name in ("attack_success_rate", "refusal_rate", "unusable_rate")]
+    assert np.sum(parts, axis=0) == pytest.approx(np.ones(len(PROMPTS))), "success, refusal, or neither"
+    assert report.settings.num_safe_prompts == 2
+    assert "2 harmless look-alikes" in report.markdown()
+
+
+def test_harmfulness_is_asked_for_the_likeliest_answer_unless_told_otherwise(patched, tokenizer):
+    asked = dict.fromkeys(("num_samples", "max_new_tokens", "top_p", "temperature"))
+    settings = evaluate(patched, tokenizer, **{**asked, "max_new_tokens": 4}).settings
+    assert (settings.num_samples, settings.top_p) == (1, 1.0) and settings.temperature < 1e-3
+
+
+def test_categories_are_in_the_report(patched, tokenizer):
+    text = evaluate(patched, tokenizer, categories=["x", "y", "x", "y"]).markdown()
+    assert "## By category: ASR" in text and "| x | 2 |" in text
+
+
+def test_one_seed_gives_one_report_stopped_or_not(patched, tokenizer, tmp_path):
+    expected = evaluate(patched, tokenizer).to_json()
+    assert evaluate(patched, tokenizer).to_json() == expected
+
+    def stop(stage, done, total):
+        if stage == "sampling: patch" and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(patched, tokenizer, work_dir=tmp_path, on_progress=stop)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*")}
+    assert len(before) == 3  # the base's prompts and look-alikes, the patch's prompts
+    assert evaluate(patched, tokenizer, work_dir=tmp_path).to_json() == expected
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_folder_of_another_evaluation_is_refused(patched, tokenizer, tmp_path):
+    evaluate(patched, tokenizer, work_dir=tmp_path)
+    with pytest.raises(DataError, match="holds answers that were sampled otherwise: `seed` was 0, is now 1"):
+        evaluate(patched, tokenizer, work_dir=tmp_path, seed=1)
+
+
+def test_what_filtered_the_pairs_of_the_patch_is_refused_and_marked_if_allowed(tokenizer):
+    config = PolicyPatchConfig(num_virtual_tokens=2, init="vocab", filtered_by=["one + refusal phrases"])
+    model = get_policy_patch_model(tiny_model(), config)
+    with pytest.raises(EvaluationError, match="`refusal phrases` filtered the pairs that the patch was trained on"):
+        evaluate(model, tokenizer)
+    report = evaluate(model, tokenizer, allow_filtering_scorers=True)
+    assert report.scorer().label == "refusal phrases (filtered the training pairs)"
+
+
+def test_a_served_system_takes_no_instruction(patched, tokenizer):
+    class Served:
+        name = "served"
+
+        def answer(self, *args, **kwargs):
+            raise AssertionError
+
+    with pytest.raises(EvaluationError, match="takes no `instruction`"):
+        evaluate(patched, tokenizer, extra_systems={"told": System(Served(), instruction="Be kind. ")})
