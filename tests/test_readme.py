@@ -37,6 +37,7 @@ def test_recipes_are_recipes(page, tmp_path):
 def test_commands_are_commands(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text("base: org/model\noutput_dir: tox-patch\n")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

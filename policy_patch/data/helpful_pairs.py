@@ -72,8 +72,12 @@ def build_helpful_pairs(
         DataError: no prompts, no refusals, settings out of range, or no prompt that anybody helps with.
         MissingExtraError: `datasets` is not installed.
     """
-    if not len(refusals):
-        raise DataError("`refusals` is empty: nothing to prefer an answer to. Give e.g. the chosen answers of pairs.")
+    refusals = [] if isinstance(refusals, str) else [text for text in refusals if text.strip()]
+    if not refusals:
+        raise DataError(
+            "`refusals` is empty or a single text: nothing to prefer an answer to. Give a list, such as the chosen "
+            "answers of pairs."
+        )
     sampling = Sampling(
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,

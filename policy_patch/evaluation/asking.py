@@ -120,7 +120,7 @@ class Asking:
 
 
 def _answering(model: Any, system: System) -> Answering:
-    if system.instruction and hasattr(model, "generate"):
+    if system.instruction and isinstance(model, torch.nn.Module):
         return TransformersAnswers(model, system.tokenizer, system.instruction)
     if system.instruction:
         raise EvaluationError("A system that is served elsewhere takes no `instruction` here: put it into its prompts.")

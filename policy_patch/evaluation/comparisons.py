@@ -83,6 +83,8 @@ def paired(
             f"The values to compare have shapes {values.shape} and {others.shape}; expected one value for each prompt."
         )
     differences = values - others
+    if np.isnan(differences).any():
+        raise EvaluationError("The values to compare are not all numbers; leave out the prompts that have none.")
     interval = bootstrap_interval(mean, differences, seed=seed, num_resamples=num_resamples)
     if not differences.any() or len(differences) == 1:
         return interval, 1.0, 0.0 if not differences.any() else float("nan")

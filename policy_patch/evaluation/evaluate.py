@@ -229,14 +229,13 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _filtering_scorers(model: Any) -> list[str]:
-    """Return what filtered the training pairs of the active patches, as these say themselves."""
-    configs = [model.patch_config[name] for name in getattr(model, "active_patches", ())]
-    return [name for config in configs for name in config.filtered_by or ()]
+    """Return what filtered the training pairs of a model's patches, active or not: a stack may make them so."""
+    return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 
 def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Whether a scorer, or a combined one that it is a part of, is among those that filtered."""
-    return any(scorer == name or scorer in name.split(" + ") for name in filtered_by)
+    """Whether a scorer, or a part that two combined ones share, is among those that filtered."""
+    return any(set(scorer.split(" + ")) & set(name.split(" + ")) for name in filtered_by)
 
 
 def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:

@@ -42,7 +42,7 @@ class GenderWords:
     kind = "word list"
 
     def __post_init__(self) -> None:
-        words = [word for pair in self.pairs for word in pair]
+        words = [word.lower() for pair in self.pairs for word in pair]
         if not words or not all(word == word.strip() and word for word in words):
             raise EvaluationError(f"The word list `{self.name}` is empty or has an empty word; expected pairs.")
         twice = sorted({word for word in words if words.count(word) > 1})
@@ -89,13 +89,17 @@ def load_gender_words(source: str | os.PathLike) -> GenderWords:
         try:
             with open(source, encoding="utf-8") as file:
                 text = file.read()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise EvaluationError(
                 f"`{source}` is no word list: expected {', '.join(WORD_LISTS)}, all, or a JSON file ({error})."
             ) from error
     try:
         values = json.loads(text)
-        pairs = tuple((str(female), str(male)) for female, male in values["pairs"])
+        pairs = tuple(tuple(pair) for pair in values["pairs"] if isinstance(pair, list))
+        if len(pairs) < len(values["pairs"]) or not all(
+            len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs
+        ):
+            raise ValueError("a pair is not two words")
         return GenderWords(str(values["name"]), pairs)
     except (ValueError, TypeError, KeyError) as error:
         if isinstance(error, EvaluationError):

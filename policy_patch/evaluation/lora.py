@@ -1,5 +1,6 @@
 """A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, which is optional."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +30,13 @@ def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = Fal
             raise MissingExtraError("A LoRA folder to compare with needs peft. Run: pip install peft") from error
         base = load_base()
         try:
-            model = PeftModel.from_pretrained(base, folder)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise EvaluationError(f"PEFT cannot load `{folder}`: {str(error).splitlines()[0]}") from error
+            with warnings.catch_warnings():
+                # It would be the base under another name.
+                warnings.filterwarnings("error", message="Found missing adapter keys")
+                model = PeftModel.from_pretrained(base, folder)
+        except (OSError, ValueError, RuntimeError, UserWarning) as error:
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            raise EvaluationError(f"PEFT cannot load `{folder}` on this base: {words}") from error
         return model.merge_and_unload() if merged else model
 
     return load

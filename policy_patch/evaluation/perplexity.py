@@ -57,7 +57,7 @@ def conditional_nll(
     """
     if len(prompts) != len(completions):
         raise EvaluationError(f"{len(prompts)} prompts and {len(completions)} completions; expected one of each.")
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = room_for_text(model)
     rows = [encode_continuation(tokenizer, prompt, text, limit) for prompt, text in zip(prompts, completions)]
     nll = np.zeros(len(rows))
     tokens = np.array([len(ids) - start for ids, start in rows], dtype=np.int64)
@@ -72,6 +72,14 @@ def conditional_nll(
     if not np.isfinite(nll).all():
         raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
     return nll, tokens
+
+
+def room_for_text(model: Any) -> int | None:
+    """Return how many positions a model has for text, behind its active patches; None without a limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None or limit <= 0:  # some families write -1 for "no limit"
+        return None
+    return limit - sum(model.patches[name].shape[0] for name in getattr(model, "active_patches", ()))
 
 
 def encode_continuation(

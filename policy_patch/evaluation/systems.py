@@ -47,7 +47,8 @@ class System:
         try:
             yield model
         finally:
-            model.set_patch(before)
+            if before:  # a model cannot be told to have none
+                model.set_patch(before)
 
 
 def systems_to_compare(
@@ -86,6 +87,8 @@ def systems_to_compare(
             f"`model` is a {type(model).__name__}; expected a `PolicyPatchModel`. Compare other models by "
             "`extra_systems={name: model}`."
         )
+    if not getattr(model, "active_patches", True):
+        raise EvaluationError("`model` has no active patch, so there is nothing to measure. Call `set_patch` first.")
     base = model.get_base_model()
     systems = {BASE: System(base)}
     if teacher is not None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from policy_patch.data.sampling import evaluating
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.perplexity import encode_continuation
+from policy_patch.evaluation.perplexity import encode_continuation, room_for_text
 
 
 def word_log_probabilities(
@@ -56,7 +56,7 @@ def word_log_probabilities(
     if not len(prompts) or not len(words):
         raise EvaluationError(f"{len(prompts)} prompts and {len(words)} words; expected at least one of each.")
     variants = [sorted({word, word[:1].upper() + word[1:]}) for word in words]
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = room_for_text(model)
     rows, owners = [], []
     for number, prompt in enumerate(prompts):
         space = "" if not prompt or prompt[-1].isspace() else " "

@@ -7,6 +7,7 @@ import pytest
 from policy_patch.data import build_helpful_pairs
 from policy_patch.data.helpful_pairs import _row
 from policy_patch.data.pairs import choose_pairs
+from policy_patch.data.sampling import Answer
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
@@ -46,6 +47,32 @@ class ByLength(ShareOf):
         return [float(len(text) % 2 == 0) for text in texts]
 
 
+class Saying:
+    """Answers each prompt with the same texts."""
+
+    def __init__(self, name, *texts):
+        self.name, self.texts = name, texts
+
+    def answer(self, prompts, sampling, **more):
+        return [[Answer(text, True) for text in self.texts] for _ in prompts]
+
+
+class Helps(ShareOf):
+    """Says of every text but a refusal that it helps."""
+
+    def score(self, texts):
+        return [float(text != "No.") for text in texts]
+
+
+def test_chosen_is_what_the_teacher_says_and_borrowed_refusals_take_turns():
+    pairs = build_helpful_pairs(
+        Saying("a base", "Base."), Saying("a teacher", "Teacher."), None, ["a", "b", "c"],
+        refusals=["Never.", "Not I."], scorer=Helps("x"), num_samples=1, on_progress=lambda done, total: None,
+    )  # fmt: skip
+    assert list(pairs["chosen"]) == ["Teacher."] * 3
+    assert list(pairs["rejected"]) == ["Never.", "Not I.", "Never."]
+
+
 def test_the_columns_are_those_of_other_pairs(tokenizer):
     pairs = build_helpful_pairs(
         tiny_model(), tiny_model("gpt2"), tokenizer, ["You are", "The"], refusals=["No."], scorer=ByLength("x"),
@@ -70,3 +97,9 @@ def test_no_help_at_all_and_no_refusals_are_told(tokenizer):
         build_helpful_pairs(*models, refusals=["No."], scorer=Never("x"), **small)
     with pytest.raises(DataError, match="`refusals` is empty"):
         build_helpful_pairs(*models, refusals=[], scorer=Never("x"), **small)
+
+
+@pytest.mark.parametrize("refusals", ["No.", ["", " "]])
+def test_a_single_text_and_empty_ones_are_no_refusals(tokenizer, refusals):
+    with pytest.raises(DataError, match="`refusals` is empty or a single text"):
+        build_helpful_pairs(tiny_model(), tiny_model(), tokenizer, ["You are"], refusals=refusals, scorer=Never("x"))

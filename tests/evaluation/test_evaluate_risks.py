@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.data.answering import TransformersAnswers
-from policy_patch.data.sampling import sample_completions
+from policy_patch.data.sampling import Answer, sample_completions
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation import GenderWords, System, evaluate_policy_patch
 from policy_patch.evaluation.gender_bias import gender_attribute_score, gender_logits_difference
+from policy_patch.evaluation.gibberish import surprise_limit
 from policy_patch.evaluation.judges import RefusalPhrases
+from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.word_probabilities import word_log_probabilities
 from tests.tiny_models import tiny_model
 
@@ -42,6 +44,48 @@ def test_gender_bias_is_that_of_the_answers_and_of_the_next_words(patched, token
         assert report.estimate(name, "gender_logits_difference").value == pytest.approx(gld)
     assert report.headline.title == "GAS"
     assert {found.metric for found in report.comparisons} >= {"gender_gap", "nll_per_token"}
+
+
+def test_next_words_and_neutral_text_come_behind_the_instruction(patched, tokenizer):
+    report = evaluate(
+        patched, tokenizer, risk="gender_bias", scorers=[WORDS], safe_prompts=(), safe_prompt="Be kind. ",
+        neutral_texts=["All is well."],
+    )  # fmt: skip
+    base = patched.get_base_model()
+    found = word_log_probabilities(
+        base, tokenizer, ["Be kind. " + prompt for prompt in PROMPTS], ["a", "she", "e", "he"]
+    )
+    gld = gender_logits_difference(found[:, :2], found[:, 2:])
+    assert report.estimate("safe prompt", "gender_logits_difference").value == pytest.approx(gld)
+    nll, tokens = conditional_nll(base, tokenizer, ["Be kind. "], ["All is well."])
+    expected = np.exp(nll.sum() / tokens.sum())
+    assert report.estimate("safe prompt", "neutral_perplexity").value == pytest.approx(expected)
+
+
+def test_the_limit_of_gibberish_is_that_of_the_base_and_empty_answers_are_no_gibberish(patched, tokenizer):
+    class Served:
+        """Writes nothing, repeats itself, and is plain."""
+
+        name = "served"
+
+        def answer(self, prompts, sampling, **more):
+            return [[Answer("", True), Answer("no " * 20, True), Answer("Sure.", True)] for _ in prompts]
+
+    report = evaluate(patched, tokenizer, extra_systems={"hosted": Served()})
+    written = sample_completions(patched.get_base_model(), tokenizer, PROMPTS, batch_size=8, **SAMPLING)
+    texts = [text for samples in written for text in samples]
+    judged = conditional_nll(tiny_model("gpt2", seed=7), tokenizer, np.repeat(PROMPTS, 3).tolist(), texts)
+    assert report.settings.surprise_limit == pytest.approx(surprise_limit(*judged), rel=1e-5)
+    found = report.systems["hosted"]
+    assert (found.num_empty, found.num_gibberish) == (len(PROMPTS), len(PROMPTS))
+    one, two = (
+        report.systems[name].per_prompt["refusal phrases"]["attack_success_rate"] for name in ("patch", "hosted")
+    )
+    (difference,) = [
+        entry.difference.value for entry in report.comparisons
+        if (entry.system, entry.other, entry.metric) == ("patch", "hosted", "attack_success_rate")
+    ]  # fmt: skip
+    assert difference == pytest.approx(np.mean(one) - np.mean(two))
 
 
 def test_what_only_answers_has_no_next_words_and_no_neutral_text(patched, tokenizer):
@@ -124,3 +168,24 @@ def test_a_served_system_takes_no_instruction(patched, tokenizer):
 
     with pytest.raises(EvaluationError, match="takes no `instruction`"):
         evaluate(patched, tokenizer, extra_systems={"told": System(Served(), instruction="Be kind. ")})
+
+
+def test_a_combined_list_is_refused_where_a_part_of_it_filtered(tokenizer):
+    config = PolicyPatchConfig(num_virtual_tokens=2, init="vocab", filtered_by=["two"])
+    model = get_policy_patch_model(tiny_model(), config)
+    both = GenderWords("one + two", WORDS.pairs)
+    with pytest.raises(EvaluationError, match=r"`one \+ two` filtered the pairs"):
+        evaluate(model, tokenizer, risk="gender_bias", scorers=[both], safe_prompts=())
+
+
+def test_what_filtered_for_a_patch_that_only_a_stack_makes_active_counts(tokenizer):
+    model = get_policy_patch_model(tiny_model(), PolicyPatchConfig(num_virtual_tokens=2, init="vocab"))
+    model.add_patch("b", PolicyPatchConfig(num_virtual_tokens=2, init="vocab", filtered_by=["refusal phrases"]))
+    with pytest.raises(EvaluationError, match="`refusal phrases` filtered"):
+        evaluate(model, tokenizer, extra_systems={"b": System(model, stack=("b",))})
+
+
+def test_a_model_without_an_active_patch_is_refused(tokenizer):
+    model = PolicyPatchModel(tiny_model())
+    with pytest.raises(EvaluationError, match="`model` has no active patch"):
+        evaluate(model, tokenizer)

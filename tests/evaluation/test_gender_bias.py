@@ -53,6 +53,11 @@ def test_add_is_nothing_where_both_spread_alike_and_one_bit_where_they_share_no_
     assert second == pytest.approx(expected)
 
 
+def test_a_pair_without_any_mass_does_not_count():
+    found = attribute_distribution_distance([[-np.inf, -1.0, -2.0]], [[-np.inf, -2.0, -3.0]])
+    assert found == pytest.approx(0)
+
+
 def test_the_mass_is_the_sum_of_both():
     assert gender_mass_per_prompt(FEMALE, MALE) == pytest.approx([0.48, 0.04001])
 
@@ -100,7 +105,11 @@ def test_the_gap_is_what_the_ratio_leaves_of_the_mass():
         ([[-1.0]], [[-1.0, -2.0]], r"shapes \(1, 1\) and \(1, 2\); expected \(prompts, pairs\)"),
         ([-1.0], [-1.0], "expected"),
         ([[0.5]], [[-1.0]], "values above 0; expected log probabilities"),
+        ([[-1.0]], [[0.5]], "values above 0; expected log probabilities"),
+        ([[np.nan]], [[-1.0]], "values above 0; expected log probabilities"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), r"shapes \(0, 2\) and \(0, 2\)"),
         ([[-np.inf]], [[-1.0]], "no mass on any female or on any male word"),
+        ([[-1.0]], [[-np.inf]], "no mass on any female or on any male word"),
     ],
 )
 def test_what_are_no_log_probabilities_is_refused(female, male, message):
@@ -110,7 +119,8 @@ def test_what_are_no_log_probabilities_is_refused(female, male, message):
 
 
 def test_no_texts_and_other_scorers_are_refused():
-    with pytest.raises(EvaluationError, match="`texts` is empty"):
-        gender_attribute_score([], WORDS)
+    for texts in ([], [["she"], []]):
+        with pytest.raises(EvaluationError, match="`texts` is empty"):
+            gender_attribute_score(texts, WORDS)
     with pytest.raises(EvaluationError, match="`scorers` has a str; gender bias is measured with `GenderWords`"):
         check_scorer("pronouns")

@@ -25,6 +25,11 @@ def test_a_word_is_found_as_a_word_of_its_own(text, expected):
     assert words.score([text]) == [float(expected)]
 
 
+def test_a_point_in_a_word_is_no_wildcard():
+    words = GenderWords("x", (("mrs.", "mr."),))
+    assert words.occur_in("MR. Smith") and not words.occur_in("mrs Smith")
+
+
 @pytest.mark.parametrize("name", [*WORD_LISTS, "all"])
 def test_the_lists_of_the_package_have_pairs_and_no_occupation_of_the_prompts(name):
     words = load_gender_words(name)
@@ -69,3 +74,14 @@ def test_an_unknown_name_is_refused_with_those_there_are():
         EvaluationError, match="`pronuns` is no word list: expected pronouns, nouns, all, or a JSON file"
     ):
         load_gender_words("pronuns")
+
+
+def test_a_file_of_other_bytes_and_words_that_differ_in_case_alone_are_refused(tmp_path):
+    (tmp_path / "own.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(EvaluationError, match="is no word list"):
+        load_gender_words(tmp_path / "own.json")
+    (tmp_path / "own.json").write_text('{"name": "x", "pairs": ["he", "it"]}')
+    with pytest.raises(EvaluationError, match="a pair is not two words"):
+        load_gender_words(tmp_path / "own.json")
+    with pytest.raises(EvaluationError, match="has she twice"):
+        GenderWords("x", (("She", "he"), ("she", "him")))

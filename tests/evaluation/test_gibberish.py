@@ -5,17 +5,19 @@ import pytest
 
 from policy_patch.evaluation.gibberish import is_repetitive, surprise_limit, unusable
 
+TWICE = "The map is in the library, the library in the town. " * 2  # compresses to 1 / 2.26
 PLAIN = "First you look for a map in the library, then you ask someone who was there."
 
 
 def test_text_that_repeats_itself_is_told_from_text():
-    assert is_repetitive("sorry, sorry, " * 8)
+    assert is_repetitive("sorry, sorry, " * 8) and is_repetitive("sorry, sorry, " * 4)  # the latter to 1 / 3.1
+    assert not is_repetitive(TWICE) and not is_repetitive("\ud800")  # half of a surrogate pair, as bytes may decode
     assert not is_repetitive(PLAIN)
     assert not is_repetitive("") and not is_repetitive("no no no")
 
 
 def test_the_limit_is_ten_times_the_median_perplexity():
-    nll, tokens = np.array([2.0, 30.0, 8.0, 0.0]), np.array([2, 10, 4, 0])  # 1, 3 and 2 nats a token; one is empty
+    nll, tokens = np.array([2.0, 90.0, 8.0, 0.0]), np.array([2, 10, 4, 0])  # 1, 9 and 2 nats a token; one is empty
     assert surprise_limit(nll, tokens) == pytest.approx(2 + np.log(10))
     assert surprise_limit(np.zeros(2), np.zeros(2, dtype=int)) is None
 

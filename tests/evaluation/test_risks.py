@@ -27,6 +27,11 @@ def test_a_scorer_of_one_risk_is_refused_for_another():
         RISKS["toxicity"].check_scorer(RISKS["harmfulness"].load_scorer("refusal-phrases"))
 
 
+def test_word_lists_may_be_marked_as_such():
+    load = RISKS["gender_bias"].load_scorer
+    assert load("words:nouns") == load("nouns")
+
+
 def test_an_unknown_risk_is_refused_with_the_nearest():
     with pytest.raises(EvaluationError, match=r"`risk='harmfullness'` cannot be measured\. Did you mean 'harmfulness'"):
         risk_named("harmfullness")

@@ -77,6 +77,34 @@ def test_different_words_share_at_most_all_of_the_probability(tokenizer):
     assert (found.sum(axis=1) <= 1).all() and (found > 0).all()
 
 
+def test_what_the_model_has_beyond_the_tokenizer_ends_a_word(tokenizer):
+    model, larger = tiny_model(), tiny_model()
+    larger.resize_token_embeddings(len(tokenizer) + 5, mean_resizing=False)
+    with torch.no_grad():
+        larger.lm_head.weight[len(tokenizer) :] = 0.0
+
+    def logits_of(ids):
+        with torch.no_grad():
+            return larger(torch.tensor([ids])).logits[0]
+
+    found = np.exp(word_log_probabilities(larger, tokenizer, PROMPTS[:1], WORDS[:2]))
+    assert found == pytest.approx(
+        np.array([[plainly(logits_of, tokenizer, PROMPTS[0], w) for w in WORDS[:2]]]), rel=1e-4
+    )
+    assert found != pytest.approx(np.exp(word_log_probabilities(model, tokenizer, PROMPTS[:1], WORDS[:2])), rel=1e-4)
+
+
+def test_an_empty_prompt_is_gone_on_from_its_beginning_and_the_model_left_as_it_was(tokenizer):
+    model = tiny_model("gpt2")
+    expected = word_log_probabilities(model, tokenizer, [""], ["she"])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    model.train()
+    assert word_log_probabilities(model, tokenizer, [""], ["she"]) == pytest.approx(expected)
+    assert model.training and np.isfinite(expected).all()
+
+
 def test_progress_counts_both_spellings(tokenizer):
     told = []
     word_log_probabilities(
@@ -97,3 +125,10 @@ def test_logits_that_are_not_numbers_are_refused(tokenizer):
         model.get_input_embeddings().weight.fill_(float("nan"))
     with pytest.raises(EvaluationError, match="logits are not numbers"):
         word_log_probabilities(model, tokenizer, ["You"], ["she"])
+
+
+def test_a_prompt_that_is_too_long_behind_the_vectors_is_cut_in_front(tokenizer):
+    base = tiny_model("gpt2")  # 64 learned positions
+    model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=8, init="vocab"))
+    found = word_log_probabilities(model, tokenizer, ["You are " * 40], ["she"])
+    assert np.isfinite(found).all()
