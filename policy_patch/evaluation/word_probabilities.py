@@ -65,7 +65,8 @@ def word_log_probabilities(
                 rows.append(encode_continuation(tokenizer, prompt, space + spelling, limit))
                 owners.append((number, column))
     found = np.full((len(prompts), len(words)), -np.inf)
-    order = sorted(range(len(rows)), key=lambda index: (-len(rows[index][0]), index))
+    # Words behind prompts of one length together, so that few positions need logits.
+    order = sorted(range(len(rows)), key=lambda index: (-rows[index][1], -len(rows[index][0]), index))
     with torch.no_grad(), evaluating(model):
         ends = None
         for begin in range(0, len(order), batch_size):
@@ -98,13 +99,15 @@ def _log_probabilities(
     logits: torch.Tensor, first: int, rows: list[tuple[list[int], int]], ends: torch.Tensor
 ) -> list[float]:
     """Return for each row the log probability of `ids[start:]`, and that a word ends there."""
-    log_probabilities = logits.double().log_softmax(-1) if logits.device.type != "mps" else logits.log_softmax(-1)
-    ending = log_probabilities.masked_fill(~ends, -torch.inf).logsumexp(-1)  # (rows, kept)
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64
     values = []
     for row, (ids, start) in enumerate(rows):
-        steps = torch.arange(start - 1 - first, len(ids) - 1 - first, device=logits.device)
-        tokens = torch.tensor(ids[start:], device=logits.device)
-        values.append((log_probabilities[row, steps, tokens].sum() + ending[row, len(ids) - 1 - first]).item())
+        steps = logits[row, start - 1 - first : len(ids) - first].to(exact)  # the last of them is behind the word
+        total = steps.logsumexp(-1)
+        word = steps[:-1].gather(1, torch.tensor(ids[start:], device=logits.device)[:, None])[:, 0] - total[:-1]
+        end = steps[-1][ends].logsumexp(-1) - total[-1]
+        values.append(word.sum() + end)
+    values = torch.stack(values).tolist()
     return values
 
 
