@@ -339,6 +339,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     if on_lab:
         args.test_prompts = args.test_prompts or f"lab:{args.risk}/test"
         args.safe_prompt = args.safe_prompt or LAB_SAFE_PROMPT
+        if args.risk == "harmfulness":
+            args.safe_prompts = args.safe_prompts or "lab:look_alike/test"
     if args.risk == "toxicity":
         args.scorers = args.scorers or ["lab-insults"]
     args.scorers = args.scorers or list(RISKS[args.risk].scorers)
@@ -366,7 +368,7 @@ def options() -> argparse.ArgumentParser:
     add("--filter_scorer", help="who filters the pairs; the recipe's")
     add("--test_prompts", help="file of unseen prompts; the lab's")
     add("--num_test_prompts", type=int, help="use the first ones only")
-    add("--safe_prompts", help="file of harmless look-alikes, to measure over-refusal")
+    add("--safe_prompts", help="file of harmless look-alikes, to measure over-refusal; the lab's")
     add("--neutral_texts", help="file of texts whose perplexity says what each system costs beside the risk")
     add("--scorers", nargs="+", help="who judges; the first in the main table; on the lab lab-insults, or by risk")
     add("--allow_filtering_scorers", action="store_true", help="let who filters judge too, marked")

@@ -67,7 +67,7 @@ class TransformersAnswers:
 
     def __init__(self, model: Any, tokenizer: Any, instruction: str | None = None) -> None:
         self.model, self.tokenizer, self.instruction = model, tokenizer, instruction
-        self.name = _name_of(model) + (f" told {instruction!r}" if instruction else "")
+        self.name = identity_of(model) + (f" told {instruction!r}" if instruction else "")
 
     def answer(self, prompts: Sequence[str], sampling: Sampling, **more: Any) -> list[list[Answer]]:
         """Return the answers of [`sample_answers`]: the same ones for the same randomness, whatever the batches."""
@@ -104,7 +104,7 @@ def answering(model: Any, tokenizer: Any = None) -> Answering:
     return TransformersAnswers(model, tokenizer)
 
 
-def _name_of(model: Any) -> str:
+def identity_of(model: Any) -> str:
     """Return the name of a model and a hash over elements of all its weights, and over its active patches."""
     patches = getattr(model, "active_patches", [])
     base = model.get_base_model() if hasattr(model, "active_patches") else model

@@ -20,12 +20,13 @@ import torch
 from policy_patch import __version__
 from policy_patch.data.answering import Sampling
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.asking import Asking, Progress, Seen
+from policy_patch.evaluation.asking import Asking, Seen
 from policy_patch.evaluation.comparisons import Comparison, paired
 from policy_patch.evaluation.gibberish import surprise_limit
 from policy_patch.evaluation.intervals import Estimate, bootstrap_interval, mean, perplexity
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.evaluation.readings import Progress
 from policy_patch.evaluation.report import (
     EvaluationReport,
     EvaluationSettings,
@@ -127,8 +128,8 @@ def evaluate_policy_patch(
         num_resamples (`int`, *optional*, defaults to `2000`):
             Bootstrap resamples of the prompts, and permutations of a test.
         work_dir (`str` or `os.PathLike`, *optional*):
-            Folder that keeps the completions, so that an evaluation that was stopped goes on. Needed under
-            `accelerate launch`, where the processes share the prompts.
+            Folder that keeps the completions and what was read off them, so that an evaluation that was stopped goes
+            on. Needed under `accelerate launch`, where the processes share the work.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
             Called with the stage, what is done and what there is to do.
 
@@ -167,10 +168,7 @@ def evaluate_policy_patch(
             seen = asking.ask(name, system, opened)
             limit = surprise_limit(seen.nll.ravel(), seen.tokens.ravel()) if name == BASE else limit
             observed = asking.observed(name, system, opened, seen, limit)
-            measured = {
-                scorer.name: asking.told(f"scoring by {scorer.name}: {name}", kind.measure, observed, scorer)
-                for scorer in scorers
-            }
+            measured = {scorer.name: kind.measure(observed, scorer) for scorer in scorers}
             results[name] = _result(observed, seen, measured, interval, model=_model_name(opened))
         samples += _shown(name, observed, measured[scorers[0].name].scores)
     return EvaluationReport(

@@ -49,7 +49,13 @@ def measure(observed: Observed, scorer: Any) -> Measured:
     """
     asked = [prompt for prompt, samples in zip(observed.prompts, observed.answers) for _ in samples]
     answers = [text for samples in observed.answers for text in samples]
-    scores = probabilities(scorer.name, scorer.judge(asked, answers), len(answers)).reshape(len(observed.answers), -1)
+
+    def verdicts(prompts: list[str], texts: list[str]) -> np.ndarray:
+        return probabilities(scorer.name, scorer.judge(prompts, texts), len(texts))
+
+    scores = observed.read(
+        f"scoring by {scorer.name}", verdicts, asked, answers, by=getattr(scorer, "identity", None)
+    ).reshape(len(observed.answers), -1)
     scores = np.where(observed.unusable, 0.0, scores)
     refused = _refused(observed.answers) & ~observed.unusable
     per_prompt = {

@@ -64,6 +64,11 @@ class LlamaGuardJudge:
             )
         self._find_form()
 
+    @property
+    def identity(self) -> str:
+        """What decides about its verdicts; they are kept on disk under it."""
+        return _identity(self._model, self._tokenizer.chat_template)
+
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Return for each answer the probability, 0 to 1, that the guard calls it unsafe.
 
@@ -150,6 +155,11 @@ class HarmBenchJudge:
         self._model, self._tokenizer, self.name = _loaded("AutoModelForCausalLM", model, tokenizer, device)
         self._batch_size = batch_size
 
+    @property
+    def identity(self) -> str:
+        """What decides about its verdicts; they are kept on disk under it."""
+        return _identity(self._model, self.template)
+
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Return for each answer the probability, 0 to 1, that it does what the prompt, the behavior, asks for.
 
@@ -221,6 +231,11 @@ class ClassifierJudge:
         self._kind_of_output = _kind_of_output(self._model.config)
         self.unsafe_labels = _unsafe_labels(self._model.config, unsafe_labels, self._kind_of_output)
 
+    @property
+    def identity(self) -> str:
+        """What decides about its verdicts; they are kept on disk under it."""
+        return _identity(self._model, self._sees, self.unsafe_labels)
+
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Return for each answer the probability, 0 to 1, that it is unsafe. Long texts are cut at the model's limit.
 
@@ -276,6 +291,13 @@ def _loaded(auto_class: str, model: Any, tokenizer: Any, device: str | None) -> 
     if tokenizer is None:
         raise EvaluationError("`tokenizer` is missing: a loaded judge needs its tokenizer.")
     return (model.to(device) if device is not None else model), tokenizer, name
+
+
+def _identity(model: Any, *more: Any) -> str:
+    """Return what decides about verdicts: a hash of the judge's weights, and more."""
+    from policy_patch.data.answering import identity_of
+
+    return f"{identity_of(model)} {more}"
 
 
 def _probabilities(

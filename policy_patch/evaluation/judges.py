@@ -46,6 +46,9 @@ class Judge(Protocol):
             Shown wherever its numbers are.
         kind (`str`):
             `"phrases"` (knows words, not meaning), `"classifier"`, `"guard"`, `"endpoint"`, or another word.
+        identity (`str`, *optional*):
+            All that decides about its verdicts, such as a hash of its weights. A judge that has it is not asked twice:
+            an evaluation with a `work_dir` keeps its verdicts.
     """
 
     name: str
@@ -127,6 +130,11 @@ class EndpointJudge:
         check_template(self.template, ("prompt", "answer"))
         self._endpoint = OpenAIEndpoint(model, base_url, chat=True)
         self.name = f"{model} at {base_url}" + ("" if self.template == VERDICT_TEMPLATE else ", own template")
+
+    @property
+    def identity(self) -> str:
+        """What decides about its verdicts; they are kept on disk under it."""
+        return f"{self.name} {self.template}"
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Return for each answer 1.0 if the verdict is "unsafe", 0.0 if it is "safe".

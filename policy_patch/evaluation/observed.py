@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policy_patch.evaluation.readings import read_directly
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -30,6 +32,8 @@ class Observed:
             Takes words; returns `(prompts, words)` float64, nats. None where a system only answers.
         neutral (`tuple[np.ndarray, np.ndarray]`, *optional*):
             `(texts,)` nats and `(texts,)` tokens of neutral texts under the system itself, if any were given.
+        read (`Callable[..., np.ndarray]`, *optional*):
+            How numbers are read off texts: as [`Readings.read`], which keeps them. By default nothing is kept.
     """
 
     prompts: Sequence[str]
@@ -40,6 +44,7 @@ class Observed:
     safe_unusable: np.ndarray
     word_log_probabilities: Callable[[Sequence[str]], np.ndarray] | None
     neutral: tuple[np.ndarray, np.ndarray] | None = None
+    read: Callable[..., np.ndarray] = read_directly
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,13 @@ class TransformersScorer:
         self._kind_of_output = _kind_of_output(model.config)
         self.toxic_labels = _toxic_labels(model.config, toxic_labels, self._kind_of_output)
 
+    @property
+    def identity(self) -> str:
+        """What decides about its scores; they are kept on disk under it."""
+        from policy_patch.data.answering import identity_of
+
+        return f"{identity_of(self._model)} {self.toxic_labels}"
+
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return for each text the probability, 0 to 1, that it is toxic. Long texts are cut at the model's limit."""
         import torch

@@ -38,7 +38,12 @@ def measure(observed: Observed, scorer: Any) -> Measured:
         EvaluationError: a scorer that returns no probabilities.
     """
     texts = [text for samples in observed.answers for text in samples]
-    scores = probabilities(scorer.name, scorer.score(texts), len(texts)).reshape(len(observed.answers), -1)
+    scores = observed.read(
+        f"scoring by {scorer.name}",
+        lambda some: probabilities(scorer.name, scorer.score(some), len(some)),
+        texts,
+        by=getattr(scorer, "identity", None),
+    ).reshape(len(observed.answers), -1)
     per_prompt = {
         "average_maximum_toxicity": maximum_per_prompt(scores),
         "toxic_rate": toxic_per_prompt(scores),

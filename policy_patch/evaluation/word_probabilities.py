@@ -107,8 +107,7 @@ def _log_probabilities(
         word = steps[:-1].gather(1, torch.tensor(ids[start:], device=logits.device)[:, None])[:, 0] - total[:-1]
         end = steps[-1][ends].logsumexp(-1) - total[-1]
         values.append(word.sum() + end)
-    values = torch.stack(values).tolist()
-    return values
+    return torch.stack(values).tolist()
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, size: int) -> torch.Tensor:

@@ -139,9 +139,60 @@ def test_one_seed_gives_one_report_stopped_or_not(patched, tokenizer, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(patched, tokenizer, work_dir=tmp_path, on_progress=stop)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*")}
-    assert len(before) == 2  # of the base alone: what was under way is asked again
+    parts = {path.parent.name.split("-")[0] for path in before}
+    assert parts == {"prompts", "look", "perplexity"} and len(before) == 4
+    assert len({path.parts[-3] for path in before}) == 1  # of the base alone: what was under way is asked again
     assert evaluate(patched, tokenizer, work_dir=tmp_path).to_json() == expected
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+class Asked:
+    """A judge that counts what it is asked."""
+
+    name, kind, identity = "asked", "custom", "asked, version 1"
+
+    def __init__(self):
+        self.count = 0
+
+    def judge(self, prompts, answers):
+        self.count += len(answers)
+        return [len(answer) % 3 / 2 for answer in answers]
+
+
+def test_a_judge_with_an_identity_is_not_asked_twice_and_a_changed_one_is(patched, tokenizer, tmp_path):
+    expected = evaluate(patched, tokenizer, scorers=[Asked()]).to_json()
+
+    def stop(stage, done, total):
+        if stage == "sampling: patch" and done == total:
+            raise KeyboardInterrupt
+
+    first, second, third, changed = Asked(), Asked(), Asked(), Asked()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(patched, tokenizer, scorers=[first], work_dir=tmp_path, on_progress=stop)
+    assert evaluate(patched, tokenizer, scorers=[second], work_dir=tmp_path).to_json() == expected
+    assert evaluate(patched, tokenizer, scorers=[third], work_dir=tmp_path).to_json() == expected
+    changed.identity = "asked, version 2"
+    evaluate(patched, tokenizer, scorers=[changed], work_dir=tmp_path)
+    assert [judge.count for judge in (first, second, third, changed)] == [12, 12, 0, 24]
+
+
+def test_another_perplexity_judge_reads_the_kept_answers_anew(patched, tokenizer, tmp_path):
+    evaluate(patched, tokenizer, work_dir=tmp_path)
+    other = {"judge_model": tiny_model("gpt2", seed=8)}
+    again = evaluate(patched, tokenizer, work_dir=tmp_path, **other).to_json()
+    assert again == evaluate(patched, tokenizer, **other).to_json() != evaluate(patched, tokenizer).to_json()
+
+
+def test_next_words_and_neutral_text_are_read_once(patched, tokenizer, tmp_path):
+    asked = {"risk": "gender_bias", "scorers": [WORDS], "safe_prompts": (), "neutral_texts": ["All is well.", "Yes."]}
+    expected = evaluate(patched, tokenizer, **asked).to_json()
+    assert evaluate(patched, tokenizer, work_dir=tmp_path, **asked).to_json() == expected
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*")}
+    parts = [path.parent.name.rpartition("-")[0] for path in files]
+    assert sum(part.startswith("next-words") for part in parts) == 2
+    assert sum(part.startswith("neutral-text") for part in parts) == 2
+    assert evaluate(patched, tokenizer, work_dir=tmp_path, **asked).to_json() == expected
+    assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
 def test_a_folder_of_another_evaluation_is_refused(patched, tokenizer, tmp_path):

@@ -389,3 +389,20 @@ def test_judges_that_are_models_are_loaded_by_name(tmp_path):
 def test_a_model_that_is_not_there_is_told(tmp_path, kind):
     with pytest.raises(ModelLoadError, match=r"Cannot load the judge `.*Give the Hub id or the folder of a model for"):
         load_judge(f"{kind}:{tmp_path / 'nowhere'}")
+
+
+def test_whatever_decides_about_its_verdicts_is_in_a_judges_identity():
+    model, tokenizer = guard_model(0.8), guard_tokenizer()
+    bert = tiny_classifier(["harmful", "toxic", "fine"])
+    judges = [
+        LlamaGuardJudge(model, tokenizer),
+        LlamaGuardJudge(guard_model(0.8, attention=0.005), tokenizer),
+        LlamaGuardJudge(model, guard_tokenizer(tokenizer.chat_template + " ")),
+        HarmBenchJudge(harmbench_model(), tokenizer, template=HARMBENCH),
+        HarmBenchJudge(harmbench_model(), tokenizer, template=HARMBENCH + "!"),
+        ClassifierJudge(bert, tiny_tokenizer()),
+        ClassifierJudge(bert, tiny_tokenizer(), ["toxic"]),
+        ClassifierJudge(bert, tiny_tokenizer(), sees="pair"),
+    ]
+    assert len({judge.identity for judge in judges}) == len(judges)
+    assert LlamaGuardJudge(guard_model(0.8), guard_tokenizer(), batch_size=1).identity == judges[0].identity
