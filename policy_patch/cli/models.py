@@ -4,7 +4,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.data import load_prompts, occupation_prompts
+from policy_patch.data import load_prompts, occupation_prompts, public_prompts
+from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:t
 PROMPTS_HELP = (
     "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
     "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; of your own "
-    "list: `occupations:<file>/test`), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
+    "list: `occupations:<file>/test`), `jailbreakbench/harmful` and `jailbreakbench/benign` (fetched from the Hub), or "
+    "the lab's `lab:toxicity/train` and `lab:toxicity/test`."
 )
 
 
@@ -114,11 +116,14 @@ def same_tokenizer(one: Any, other: Any) -> bool:
 
 
 def prompts_of(spec: str) -> list[str]:
-    """Return the prompts of a file, of `occupations/<split>` or of a `lab:<set>/<split>`.
+    """Return the prompts of a file, of `occupations/<split>`, of a public name or of a `lab:<set>/<split>`.
 
     Raises:
         DataError: no such file or set.
+        HubError: the Hub does not give them.
     """
+    if spec in PUBLIC_PROMPTS:
+        return public_prompts(spec)[0]
     if occupations := re.fullmatch(r"occupations(?::(.+))?/(train|test)", spec):
         return occupation_prompts(occupations[2], occupations[1])
     if not spec.startswith("lab:"):
@@ -132,11 +137,13 @@ def prompts_of(spec: str) -> list[str]:
 
 
 def categories_of(spec: str, count: int) -> list[str] | None:
-    """Return the category of each of the first `count` prompts of a file that has them; None of any other source."""
+    """Return the category of each of the first `count` prompts of a source that has them, else None."""
     from pathlib import Path
 
     from policy_patch.data.readers import read_rows
 
+    if spec in PUBLIC_PROMPTS:
+        return public_prompts(spec)[1][:count]
     if not os.path.isfile(spec) or Path(spec).suffix == ".txt":
         return None
     found = [row.get("category") if isinstance(row, dict) else None for _, row in read_rows(Path(spec))][:count]

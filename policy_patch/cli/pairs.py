@@ -54,11 +54,17 @@ def add_pair_arguments(parser: Any, prefix: str = "") -> None:
     parser.add_argument(f"--{prefix}top_p", type=float, default=0.9, help="Nucleus to sample from.")
     parser.add_argument(f"--{prefix}temperature", type=float, default=1.0, help="Divides the logits.")
     parser.add_argument(f"--{prefix}batch_size", type=int, default=64, help="Answers per call of `generate`.")
+    parser.add_argument(
+        f"--{prefix}swap_genders",
+        type=bool,
+        default=False,
+        help="Add pairs with the genders swapped: against gender bias, also in how unlike the two are treated.",
+    )
 
 
 PAIR_ARGUMENTS = (
     "max_chosen_score", "min_margin", "pairs_per_prompt", "num_samples", "max_new_tokens", "top_p", "temperature",
-    "batch_size",
+    "batch_size", "swap_genders",
 )  # fmt: skip
 
 
@@ -93,13 +99,14 @@ def sample_pairs(
     prompts: Sequence[str],
     *,
     scorer: str,
+    swap_genders: bool = False,
     **settings: Any,
 ) -> tuple[Any, dict[str, int]]:
     """Return preference pairs and the counts of what was kept and dropped, with a progress bar meanwhile."""
     from dataclasses import asdict
 
-    from policy_patch.data import build_preference_pairs
-    from policy_patch.evaluation import load_scorer
+    from policy_patch.data import add_counterfactuals, build_preference_pairs
+    from policy_patch.evaluation import load_gender_words, load_scorer
 
     if tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = tokenizer
@@ -112,4 +119,7 @@ def sample_pairs(
             on_counts=lambda found: counts.update(asdict(found)),
             **settings,
         )  # fmt: skip
+    if swap_genders:
+        pairs, before = add_counterfactuals(pairs, load_gender_words("all").pairs), len(pairs)
+        counts["with_genders_swapped"] = len(pairs) - before
     return pairs, counts

@@ -11,12 +11,14 @@ _MODULE_OF = {
     "Answering": "policy_patch.data.answering",
     "OpenAIEndpoint": "policy_patch.data.endpoint",
     "PairCounts": "policy_patch.data.pairs",
+    "add_counterfactuals": "policy_patch.data.counterfactuals",
     "build_helpful_pairs": "policy_patch.data.helpful_pairs",
     "build_preference_pairs": "policy_patch.data.pairs",
     "load_preference_pairs": "policy_patch.data.files",
     "load_prompts": "policy_patch.data.files",
     "mix_preference_pairs": "policy_patch.data.mixing",
     "occupation_prompts": "policy_patch.data.occupations",
+    "public_prompts": "policy_patch.data.public_sets",
     "sample_answers": "policy_patch.data.sampling",
     "sample_completions": "policy_patch.data.sampling",
     "save_preference_pairs": "policy_patch.data.files",
@@ -27,12 +29,14 @@ __all__ = [
     "Answering",
     "OpenAIEndpoint",
     "PairCounts",
+    "add_counterfactuals",
     "build_helpful_pairs",
     "build_preference_pairs",
     "load_preference_pairs",
     "load_prompts",
     "mix_preference_pairs",
     "occupation_prompts",
+    "public_prompts",
     "sample_answers",
     "sample_completions",
     "save_preference_pairs",
@@ -40,12 +44,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from policy_patch.data.answering import Answering
+    from policy_patch.data.counterfactuals import add_counterfactuals
     from policy_patch.data.endpoint import OpenAIEndpoint
     from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
     from policy_patch.data.helpful_pairs import build_helpful_pairs
     from policy_patch.data.mixing import mix_preference_pairs
     from policy_patch.data.occupations import occupation_prompts
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
+    from policy_patch.data.public_sets import public_prompts
     from policy_patch.data.sampling import Answer, sample_answers, sample_completions
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import datasets.config
 import pyarrow
@@ -9,8 +10,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from pyarrow import parquet
 
-from policy_patch.data import load_preference_pairs, load_prompts
+from policy_patch.cli.models import categories_of, prompts_of
+from policy_patch.data import load_preference_pairs, load_prompts, public_prompts
 from policy_patch.data.hub_datasets import load_hub_dataset
+from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, HubAccessError, HubRevisionError, HubUnavailableError
 
 REPO = "acme/pairs"
@@ -190,3 +193,36 @@ def test_without_a_connection_the_cache_is_used(hub, monkeypatch):
     with pytest.raises(HubUnavailableError, match="HF_HUB_OFFLINE is set, and that version is not in the cache"):
         load_preference_pairs("acme/other")
     assert len(hub.log) == before
+
+
+def put_jailbreakbench(columns=("Index", "Goal", "Category"), repo_id="acme/jbb"):
+    """Commit a repository of JailbreakBench's form, and return the commit."""
+    card = "---\nconfigs:\n- config_name: behaviors\n  data_files:\n"
+    files = {}
+    for split in ("harmful", "benign"):
+        card += f"  - split: {split}\n    path: data/{split}-behaviors.csv\n"
+        rows = "".join(f"{row},Say {split} {row},{split} kind\n" for row in range(3))
+        files[f"data/{split}-behaviors.csv"] = (",".join(columns) + "\n" + rows).encode()
+    return put({"README.md": f"{card}---\n".encode(), **files}, repo_id)
+
+
+def test_public_prompts_are_those_of_their_commit(monkeypatch):
+    commit = put_jailbreakbench()
+    put({"data/harmful-behaviors.csv": b"Index,Goal,Category\n0,newer,kind\n"}, "acme/jbb")
+    for name, source in PUBLIC_PROMPTS.items():
+        assert len(source.revision) == 40
+        monkeypatch.setitem(PUBLIC_PROMPTS, name, replace(source, repo_id="acme/jbb", revision=commit))
+    expected = [f"Say harmful {row}" for row in range(3)]
+    assert public_prompts("jailbreakbench/harmful") == (expected, ["harmful kind"] * 3)
+    assert prompts_of("jailbreakbench/benign") == [f"Say benign {row}" for row in range(3)]
+    assert categories_of("jailbreakbench/benign", 2) == ["benign kind"] * 2
+
+
+def test_public_prompts_that_are_not_as_expected_are_told(monkeypatch):
+    source = PUBLIC_PROMPTS["jailbreakbench/harmful"]
+    changed = replace(source, repo_id="acme/other", revision=put_jailbreakbench(("a", "b", "c"), "acme/other"))
+    monkeypatch.setitem(PUBLIC_PROMPTS, "jailbreakbench/harmful", changed)
+    with pytest.raises(DataError, match="`acme/other` has no column Goal; it has a, b, c"):
+        public_prompts("jailbreakbench/harmful")
+    with pytest.raises(DataError, match="Did you mean `jailbreakbench/benign`"):
+        public_prompts("jailbreakbench/benig")
