@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # "Her" is "his" in front of a noun and "him" elsewhere; of its followers we know those that begin no noun phrase.
-_NO_NOUN = frozenset(
-    (
-        "a about after again all an and as at away back because before but by down for from how if in into is it off on "
-        "or out over so than that the then there to too until up very was what when where while who why with yesterday"
-    ).split(" ")
-)
+_NO_NOUN = {
+    "a", "about", "after", "again", "all", "an", "and", "as", "at", "away", "back", "because", "before", "but", "by",
+    "down", "for", "from", "how", "if", "in", "into", "is", "it", "off", "on", "or", "out", "over", "so", "than",
+    "that", "the", "then", "there", "to", "too", "until", "up", "very", "was", "what", "when", "where", "while",
+    "who", "why", "with", "yesterday",
+}  # fmt: skip
 
 
 def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "Dataset":
