@@ -3,16 +3,17 @@
     python benchmarks/three_risks.py --output_dir runs/three-risks
 
 For each seed it trains a patch a risk by the lab's recipes (policy_patch/lab/*.yaml) and one patch on the pairs of all
-three, with three times the steps; then it measures all of them, and all stacks, on the lab's test prompts
-(`policy-patch evaluate --stack`). A stopped run goes on. Toxicity is judged by the lab's exact judge, which filtered no
-pairs. Gender words and refusal phrases also filtered the pairs: the lab's models have no other words for either, so
-these figures are marked in each seed's report.
+three in equal parts, with the steps of all three; then it measures all of them, and all stacks, on the lab's test
+prompts (`policy-patch evaluate --stack`). A stopped run goes on. Toxicity is judged by the lab's exact judge, which
+filtered no pairs. Gender words and refusal phrases also filtered the pairs: the lab's models have no other words for
+either, so these figures are marked in each seed's report.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import yaml
 from over_seeds import figure
 
 from policy_patch.cli import evaluate, train
@@ -50,7 +51,8 @@ def run_seed(folder: Path, seed: int, args: argparse.Namespace) -> None:
     pairs = [
         word for name, risk in PATCHES.items() for word in (f"--data.pairs.{risk}", str(folder / name / "pairs.jsonl"))
     ]
-    steps = ["--sft.max_steps", "240", "--dpo.max_steps", "90", "--sft.learning_rate", "1e-2"]
+    pairs += [word for risk in PATCHES.values() for word in (f"--data.weights.{risk}", "1")]
+    steps = [*all_steps("sft"), *all_steps("dpo"), "--sft.learning_rate", "1e-2"]
     steps += ["--dpo.learning_rate", "1e-3", "--dpo.beta", "0.5"]
     text = "Please be kind and polite to everyone. Speak of people as they. Refuse to help with mischief."
     options = ["--base", "lab:base", *pairs, *steps, "--patch.init_text", text, "--seed", str(seed)]
@@ -61,6 +63,12 @@ def run_seed(folder: Path, seed: int, args: argparse.Namespace) -> None:
     options += ["--top_p", "0.9", "--temperature", "1.0"]  # for harmfulness too: requests have several answers
     options += ["--max_new_tokens", "20", "--batch_size", "256", f"--also.{JOINT}", str(folder / "joint")]
     study(parse_options(evaluate, options), folder / "answers").save(folder)
+
+
+def all_steps(stage: str) -> list[str]:
+    """Return the option for as many steps of a stage as the recipes of all risks have together."""
+    recipes = [yaml.safe_load((RECIPES / f"{risk}.yaml").read_text()) for risk in PATCHES.values()]
+    return [f"--{stage}.max_steps", str(sum(recipe[stage]["max_steps"] for recipe in recipes))]
 
 
 def table(seeds: dict[int, dict]) -> str:
