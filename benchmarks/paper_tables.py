@@ -264,8 +264,8 @@ def note(by_seed: dict[str, Any], settings: dict[str, Any]) -> str:
     spread = "95% bootstrap interval over prompts" if len(by_seed) == 1 else "mean over seeds [lowest, highest]"
     untuned = ", usual ones that were not tuned" if [sft, dpo] == LORA_RATES else ""
     return (
-        f"Seeds {', '.join(by_seed)}: {spread}. {asked['num_prompts']} unseen prompts, {asked['num_samples']} answers "
-        f"each, up to {asked['max_new_tokens']} new tokens. Perplexity under {one['judge']}. Pairs: "
+        f"Seeds {', '.join(by_seed)}: {spread}. {asked['num_prompts']} unseen prompts, answers to each: "
+        f"{asked['num_samples']}, up to {asked['max_new_tokens']} new tokens. Perplexity under {one['judge']}. Pairs: "
         f"{', '.join(str(found['pairs']) for found in by_seed.values())}. LoRA: rates of SFT {sft:g} and DPO {dpo:g}"
         f"{untuned}; alpha twice the rank. *Training* is wall time from pairs to folder, loading the base included. "
         "*Bytes* are what is kept beside the base; of merged LoRA a whole checkpoint. *Time of generation* is against "
