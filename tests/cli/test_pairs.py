@@ -47,3 +47,19 @@ def test_nothing_kept_is_told_and_an_older_file_stays(tmp_path, capsys):
     assert main(["pairs", *words]) == 2
     assert "All 2 candidate pairs from 2 prompts were filtered out" in capsys.readouterr().err
     assert output.read_text() == "older"
+
+
+def test_genders_are_swapped_where_that_is_asked_for(tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("The nurse smiled when\nThe carpenter said that\n")
+    words = [*MODELS, "--prompts", str(tmp_path / "prompts.txt"), "--scorer", "gender-words", "--num_samples", "4"]
+    counts, pairs = {}, {}
+    for swap in ("false", "true"):
+        output = tmp_path / f"{swap}.jsonl"
+        assert main(["pairs", *words, "--output", str(output), "--swap_genders", swap, "--json"]) == 0
+        counts[swap] = json.loads(capsys.readouterr().out)
+        pairs[swap] = load_preference_pairs(output)
+    assert "with_genders_swapped" not in counts["false"]
+    assert counts["true"]["with_genders_swapped"] == 3 * counts["true"]["kept"] == len(pairs["true"]) * 3 / 4 > 0
+    assert pairs["true"][0] == pairs["false"][0]
+    swapped = {(row["rejected"], row["chosen"]) for row in pairs["true"]}
+    assert sum((chosen, rejected) in swapped for rejected, chosen in swapped) == 2 * len(pairs["false"])
