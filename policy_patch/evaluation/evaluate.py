@@ -146,6 +146,12 @@ def evaluate_policy_patch(
     kind = risk_named(risk)
     filtered_by = sorted({*_texts("filtered_by", filtered_by), *_filtering_scorers(model)})
     _check(kind, prompts, scorers, judge_name, categories)
+    safe_prompts = _texts("safe_prompts", safe_prompts)
+    if safe_prompts and all(metric.asked != "safe_prompts" for metric in kind.metrics):
+        raise EvaluationError(
+            f"`safe_prompts` measure over-refusal, and {kind.name} has no such figure. Leave them out, or measure "
+            "`risk='harmfulness'`."
+        )
     _check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
     asked = {
         "num_samples": num_samples, "max_new_tokens": max_new_tokens, "top_p": top_p, "temperature": temperature
@@ -157,7 +163,7 @@ def evaluate_policy_patch(
         untrained=untrained, extra_systems=extra_systems,
     )  # fmt: skip
     asking = Asking(
-        list(prompts), _texts("safe_prompts", safe_prompts), _texts("neutral_texts", neutral_texts), sampling,
+        list(prompts), safe_prompts, _texts("neutral_texts", neutral_texts), sampling,
         judge_model, judge_tokenizer or tokenizer, None if work_dir is None else Path(work_dir),
         on_progress or (lambda stage, done, total: None),
     )  # fmt: skip

@@ -240,3 +240,10 @@ def test_a_model_without_an_active_patch_is_refused(tokenizer):
     model = PolicyPatchModel(tiny_model())
     with pytest.raises(EvaluationError, match="`model` has no active patch"):
         evaluate(model, tokenizer)
+
+
+def test_look_alikes_where_nothing_is_refused_are_an_error(patched, tokenizer):
+    with pytest.raises(
+        EvaluationError, match="`safe_prompts` measure over-refusal, and gender_bias has no such figure"
+    ):
+        evaluate(patched, tokenizer, risk="gender_bias", scorers=[WORDS])
