@@ -208,3 +208,13 @@ def test_an_address_with_a_secret_is_refused_without_showing_it():
     with pytest.raises(EndpointError, match="has a user name, a password or a query") as error:
         load_judge("openai:m@http://me:very-secret@host/v1")
     assert "very-secret" not in str(error.value)
+
+
+def test_model_address_and_question_are_the_identity_of_a_served_judge():
+    url, other = "http://127.0.0.1:1/v1", "Is {answer} to {prompt} safe or unsafe?"
+    judges = [
+        EndpointJudge("m", url), EndpointJudge("n", url), EndpointJudge("m", url.replace("1/", "2/")),
+        EndpointJudge("m", url, other), EndpointJudge("m", url, f"{other} Say it."),
+    ]  # fmt: skip
+    assert len({judge.identity for judge in judges}) == len(judges)
+    assert EndpointJudge("m", url).identity == judges[0].identity

@@ -191,3 +191,15 @@ def test_a_file_of_other_columns_or_labels_is_refused(tmp_path):
     file.write_text("text,label\na,rude\nb,0\n")
     with pytest.raises(EvaluationError, match=r"has the labels \['rude'\]; expected 1"):
         load_scorer(f"fitted:{file}")
+
+
+def test_weights_and_labels_are_a_classifiers_identity_and_what_is_quick_has_none():
+    model = tiny_classifier(["toxic", "insult", "fine"])
+    both, one = TransformersScorer(model, tiny_tokenizer()), TransformersScorer(model, tiny_tokenizer(), ["toxic"])
+    other = tiny_classifier(["toxic", "insult", "fine"])
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.5)
+    assert both.identity == TransformersScorer(model, tiny_tokenizer(), batch_size=1).identity
+    assert len({both.identity, one.identity, TransformersScorer(other, tiny_tokenizer()).identity}) == 3
+    assert not hasattr(LexicalScorer(), "identity")
