@@ -195,7 +195,10 @@ def test_a_file_of_other_columns_or_labels_is_refused(tmp_path):
 
 def test_weights_and_labels_are_a_classifiers_identity_and_what_is_quick_has_none():
     model = tiny_classifier(["toxic", "insult", "fine"])
-    both, one = TransformersScorer(model, tiny_tokenizer()), TransformersScorer(model, tiny_tokenizer(), ["toxic"])
+    both, one = (
+        TransformersScorer(model, tiny_tokenizer()),
+        TransformersScorer(model, tiny_tokenizer(), toxic_labels=["toxic"]),
+    )
     other = tiny_classifier(["toxic", "insult", "fine"])
     with torch.no_grad():
         for parameter in other.parameters():
