@@ -74,6 +74,7 @@ def main() -> None:
     args = parse()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in vars(args).items() if name not in ("seeds", "teacher", "output_dir")}
+    settings["recipe"] = args.recipe.name  # tables are published, and folders are nobody's business
     claim(args.output_dir / "settings.json", settings)
     results: dict[str, dict[str, Any]] = {}
     for teacher in args.teacher:
