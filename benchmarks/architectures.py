@@ -209,7 +209,11 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
         {"model_type": kind, **{name: shortly(row.get(name, "")) for name in names}} for kind, row in there.items()
     ]
     counts = [
-        {"": name, **{who: str(exact(there, f"{prefix}{name}")) for who, prefix in (("patch", ""), ("PEFT", "PEFT "))}}
+        {
+            "": name,
+            "patch": str(exact(there, name)),
+            "PEFT": str(exact(there, f"PEFT {name}")) if name in ASKED[:3] else "not asked",
+        }
         for name in ASKED
     ]
     all_three = sum(all(row.get(name) == "exact" for name in ASKED[:3]) for row in there.values())
