@@ -7,7 +7,8 @@ The definition, in the plainest words: the vectors between the token embeddings,
 padding. Asked are one call, greedy decoding of 8 tokens with the model's cache, a batch of unequal rows padded on the
 left, and the gradient of the vectors; beside it PEFT's PromptTuning with the same vectors, in its own order. There are
 more vectors than a sliding window has places. Each class runs in a process of its own; one that cannot be built is
-counted as that. Exact is a difference of at most 1e-4 of the largest logit, and the same tokens.
+counted as that. Exact is a difference of at most 1e-4 of the largest logit, of at most 1e-3 of the largest gradient,
+and the same tokens.
 """
 
 import argparse
@@ -31,7 +32,8 @@ from policy_patch.evaluation.tables import markdown_table
 
 NUM_VECTORS, NUM_NEW = 12, 8
 ROWS = [[1, 17, 33, 90, 64, 5, 71], [1, 40, 8], [1, 120, 66, 13, 99]]  # BOS is 1, no padding (0), no end (2)
-TOLERANCE = 1e-4
+TOLERANCE = {"gradient": 1e-3}  # a gradient sums more terms than a logit; else OF_LOGITS
+OF_LOGITS = 1e-4
 ASKED = ("forward", "generate", "left-padded", "gradient")
 LARGEST = 50_000_000  # parameters; what is larger was not built tiny
 
@@ -79,7 +81,7 @@ def look_at(model_type: str) -> dict[str, str]:
     torch.set_num_threads(1)
     try:
         base = built(model_type)
-    except Exception as error:
+    except Exception as error:  # of 189 families, anything; it is the answer
         return {"built": f"no: {said(error)}"}
     embeddings = base.get_input_embeddings()
     torch.manual_seed(1)
@@ -122,7 +124,7 @@ def theirs(base: Any, vectors: torch.Tensor) -> dict[str, str]:
         model = get_peft_model(base, config)
         with torch.no_grad():
             model.prompt_encoder["default"].embedding.weight.copy_(vectors)
-    except Exception as error:
+    except Exception as error:  # as above
         return {f"PEFT {name}": f"error: {said(error)}" for name in ASKED[:3]}
     return {
         f"PEFT {name}": answer(ask, model, base, vectors, False)
@@ -133,11 +135,11 @@ def theirs(base: Any, vectors: torch.Tensor) -> dict[str, str]:
 def answer(ask: Callable[..., float | bool], *given: Any) -> str:
     try:
         found = ask(*given)
-    except Exception as error:
+    except Exception as error:  # as above; an error is not counted as exact
         return f"error: {said(error)}"
     if isinstance(found, bool):
         return "exact" if found else "other tokens"
-    return "exact" if found <= TOLERANCE else f"off by {found:.1e}"
+    return "exact" if found <= TOLERANCE.get(ask.__name__, OF_LOGITS) else f"off by {found:.1e}"
 
 
 # What is asked
@@ -179,7 +181,7 @@ def gradient(model: Any, base: Any, vectors: torch.Tensor, after_bos: bool) -> f
     model(input_ids=torch.tensor(ROWS[:1])).logits[0].float().pow(2).mean().backward()
     plain = vectors.clone().requires_grad_()
     by_definition(base, plain, ROWS[0], after_bos).pow(2).mean().backward()
-    return difference(parameter.grad, plain.grad) / 10  # a gradient sums more terms than a logit
+    return difference(parameter.grad, plain.grad)
 
 
 def by_definition(base: Any, vectors: torch.Tensor, row: list[int], after_bos: bool) -> torch.Tensor:
@@ -218,7 +220,7 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
     ]
     all_three = sum(all(row.get(name) == "exact" for name in ASKED[:3]) for row in there.values())
     ways = Counter(row["way"].partition(":")[0] for row in there.values())
-    wrong = sum(any("off" in str(row.get(n)) or "other" in str(row.get(n)) for n in ASKED) for row in there.values())
+    wrong = sum(any(row.get(name, "").startswith(("off by", "other")) for name in ASKED) for row in there.values())
     return "\n\n".join(
         [
             f"{len(found)} families, {len(there)} built; ways: {dict(ways)}; exact in forward, cached generation and a "

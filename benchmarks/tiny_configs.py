@@ -41,8 +41,6 @@ OWN: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 8},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": 32},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
-    "mamba2": {"num_heads": 4, "head_dim": 32},
-    "xlm": {"emb_dim": HIDDEN, "n_words": VOCABULARY, "is_encoder": False, "causal": True},
     "zaya": {"num_experts_per_tok": 1},
 }
 
