@@ -27,8 +27,12 @@ from policy_patch.evaluation.word_probabilities import word_log_probabilities
 
 @dataclass(frozen=True)
 class Seen:
-    """Answers of one system, and what the judge model says to them: `(prompts, samples)` nats and tokens."""
+    """Answers of one system, and what the judge model says to them: `(prompts, samples)` nats and tokens.
 
+    `source` names who answered, with a hash of its weights.
+    """
+
+    source: str
     answers: list[list[str]]
     safe_answers: list[list[str]]
     nll: np.ndarray
@@ -57,11 +61,11 @@ class Asking:
         safe = self._answers(name, "look-alikes", source, self.safe_prompts) if self.safe_prompts else []
         nll, tokens = self._judged(name, "perplexity", self.prompts, answers)
         safe_nll, safe_tokens = self._judged(name, "perplexity, look-alikes", self.safe_prompts, safe)
-        return Seen(answers, safe, nll, tokens, safe_nll, safe_tokens)
+        return Seen(source.name, answers, safe, nll, tokens, safe_nll, safe_tokens)
 
     def observed(self, name: str, system: System, model: Any, seen: Seen, limit: float | None) -> Observed:
         """Return what the risks measure on."""
-        readings, own_name = self._readings(name), _answering(model, system).name
+        readings = self._readings(name)
         readable = isinstance(model, torch.nn.Module)
 
         def no_text(answers: list[list[str]], nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -73,13 +77,13 @@ class Asking:
                 word_log_probabilities, model, system.tokenizer, words=words, batch_size=self.sampling.batch_size
             )
             prompts = [(system.instruction or "") + prompt for prompt in self.prompts]
-            return readings.read("next words", reader, prompts, by=f"{own_name} {_hash(words)}")
+            return readings.read("next words", reader, prompts, by=f"{seen.source} {_hash(words)}")
 
         neutral = None
         if self.neutral_texts and readable:
             reader = self._likelihoods(model, system.tokenizer)
             instructions = [system.instruction or ""] * len(self.neutral_texts)
-            neutral = _split(readings.read("neutral text", reader, instructions, self.neutral_texts, by=own_name))
+            neutral = _split(readings.read("neutral text", reader, instructions, self.neutral_texts, by=seen.source))
         return Observed(
             self.prompts, seen.answers, no_text(seen.answers, seen.nll, seen.tokens),
             self.safe_prompts, seen.safe_answers, no_text(seen.safe_answers, seen.safe_nll, seen.safe_tokens),
