@@ -247,9 +247,11 @@ def test_the_vectors_take_room_from_the_text(lm_eval):
 def test_a_text_of_the_greatest_length_fits_behind_the_vectors(instances):
     lm = harness(patched_model("gpt2"))
     for rows in ([("a" * 100, "b" * 5)], [("", "b" * (64 - LENGTH))]):
-        lm.loglikelihood(instances("loglikelihood", rows))
-    lm.loglikelihood_rolling(instances("loglikelihood_rolling", [("a" * 200,)]))
-    lm.generate_until(instances("generate_until", [("a" * 100, {"until": ["."], "max_gen_toks": 10})]))
+        [(value, _)] = lm.loglikelihood(instances("loglikelihood", rows))
+        assert -1000 < value < 0
+    [rolling] = lm.loglikelihood_rolling(instances("loglikelihood_rolling", [("a" * 200,)]))
+    [text] = lm.generate_until(instances("generate_until", [("a" * 100, {"until": ["."], "max_gen_toks": 10})]))
+    assert -2000 < rolling < 0 and 0 < len(text) <= 10
 
 
 def test_the_given_tokenizer_stays_as_it_is(lm_eval):
