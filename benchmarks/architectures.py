@@ -110,6 +110,7 @@ def built(model_type: str) -> Any:
         raise ValueError(f"{size:,} parameters, not tiny")
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(config).float().eval()
+    base.generation_config.forced_eos_token_id = None  # BART's own rule for the last token is not asked about
     with torch.no_grad():
         base(input_ids=torch.tensor(ROWS[:1]))
     return base

@@ -7,6 +7,11 @@ With N vectors in front of L columns, both ways have N + L columns. Row by row (
     given     [_ _ B x y]
     concat    [_ _ B P P P x y]         the definition: the vectors come after padding and BOS
     cached    [B P P P | _ _ x y]       prefix from the cache; the row's own BOS column is cut or masked
+
+A row with fewer vectors than the longest of its batch gets that many columns of padding in front of all:
+
+    concat    [_ _ _ _ B P x y]
+    cached    [_ _ B P | _ _ x y]
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +50,7 @@ class Layout:
 
     Args:
         num_virtual_tokens (`int`):
-            Length N of the stack.
+            Length N of the stack, of the longest one if rows have different ones.
         first (`torch.Tensor`):
             `(batch,)` int64, the column of each row's first real token.
         has_bos (`torch.Tensor`):
@@ -54,6 +59,8 @@ class Layout:
             How the vectors get there.
         is_step (`bool`, *optional*, defaults to `False`):
             The cache holds the prefix already, so only the new columns come in and go out.
+        missing (`torch.Tensor`, *optional*):
+            `(batch,)` int64, how many vectors each row has less than N. By default all have N.
     """
 
     num_virtual_tokens: int
@@ -64,13 +71,23 @@ class Layout:
     padded: bool = False
     all_bos: bool = False
     uniform_bos: bool = True
+    missing: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, num_virtual_tokens: int, first: torch.Tensor, has_bos: torch.Tensor) -> "Layout":
+    def of(
+        cls, num_virtual_tokens: int, first: torch.Tensor, has_bos: torch.Tensor, missing: torch.Tensor | None = None
+    ) -> "Layout":
         """Return the `concat` layout of a batch; the three questions about all rows are asked of the device once."""
         padded, all_bos, any_bos = torch.stack([(first > 0).any(), has_bos.all(), has_bos.any()]).tolist()
         return cls(
-            num_virtual_tokens, first, has_bos, "concat", padded=padded, all_bos=all_bos, uniform_bos=all_bos == any_bos
+            num_virtual_tokens,
+            first,
+            has_bos,
+            "concat",
+            padded=padded,
+            all_bos=all_bos,
+            uniform_bos=all_bos == any_bos,
+            missing=missing,
         )
 
     def cached(self) -> "Layout":
@@ -86,6 +103,13 @@ class Layout:
         """`(batch,)` int64: the column in front of which `concat` puts the vectors."""
         return self.first + self.has_bos.long()
 
+    @property
+    def num_of_row(self) -> int | torch.Tensor:
+        """Number of vectors in front of each row: one for all, or `(batch, 1)` int64."""
+        if self.missing is None:
+            return self.num_virtual_tokens
+        return self.num_virtual_tokens - self.missing.unsqueeze(1)
+
     # What goes in
 
     def insert(self, values: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -95,7 +119,8 @@ class Layout:
             values (`torch.Tensor`):
                 `(batch, length)` or `(batch, length, hidden)`.
             vectors (`torch.Tensor`):
-                `(num_virtual_tokens, ...)`, the same for all rows, or `(batch, num_virtual_tokens, ...)`.
+                `(num_virtual_tokens, ...)`, the same for all rows, or `(batch, num_virtual_tokens, ...)`. A row with
+                fewer has its own behind as many places that are not used.
 
         Returns:
             `torch.Tensor`: `(batch, num_virtual_tokens + length, ...)`.
@@ -104,22 +129,33 @@ class Layout:
         if vectors.ndim < values.ndim:
             vectors = vectors.unsqueeze(0)
         vectors = vectors.expand(batch, *vectors.shape[1:])
-        if not self.padded and self.uniform_bos:
+        if not self.padded and self.uniform_bos and self.missing is None:
             at = int(self.all_bos)
             return torch.cat([values[:, :at], vectors, values[:, at:]], dim=1)
         columns = torch.arange(self.num_virtual_tokens + length, device=values.device).unsqueeze(0)
         start = self.insert_at.unsqueeze(1)  # (batch, 1)
-        source = torch.where(columns < start, columns, length + columns - start)  # before, then the vectors
+        moved = 0 if self.missing is None else self.missing.unsqueeze(1)
+        before = (columns - moved).clamp(min=0)  # the columns of padding in front show any token
+        source = torch.where(columns < start + moved, before, length + columns - start)  # before, then the vectors
         source = torch.where(columns >= start + self.num_virtual_tokens, columns - self.num_virtual_tokens, source)
         return _take(torch.cat([values, vectors], dim=1), source)
 
-    def mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Return the mask `(batch, N + columns)` that lets every real token see the vectors, or None for no mask."""
-        if attention_mask is None:
+    def mask(self, attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+        """Return the mask `(batch, N + length)` that lets every real token see its vectors, or None for no mask.
+
+        Args:
+            attention_mask (`torch.Tensor`, *optional*):
+                `(batch, length)`, 0 at padding.
+            length (`int`):
+                Number of columns of the text so far.
+        """
+        if attention_mask is None and self.missing is None:
             return None
+        if attention_mask is None:
+            attention_mask = torch.ones(self.first.shape[0], length, dtype=torch.long, device=self.first.device)
         if self.way == "concat":
             ones = attention_mask.new_ones(attention_mask.shape[0], self.num_virtual_tokens)
-            return self.insert(attention_mask, ones)
+            return self._without_missing(self.insert(attention_mask, ones))
         own = attention_mask
         if self.all_bos:
             if self.padded:  # a BOS that is not in the first column would be a second one: hide it
@@ -127,7 +163,14 @@ class Layout:
                 own = own * (columns != self.first.unsqueeze(1)).to(own.dtype)
             own = own[:, 1:]
         ones = own.new_ones(own.shape[0], self.num_virtual_tokens + int(self.all_bos))
-        return torch.cat([ones, own], dim=1)
+        return self._without_missing(torch.cat([ones, own], dim=1))
+
+    def _without_missing(self, mask: torch.Tensor) -> torch.Tensor:
+        """Hide the columns in front of the rows with fewer vectors."""
+        if self.missing is None:
+            return mask
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        return mask * (columns >= self.missing.unsqueeze(1)).to(mask.dtype)
 
     def positions(
         self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, tokens: torch.Tensor
@@ -152,19 +195,34 @@ class Layout:
             position_ids = torch.arange(length, device=tokens.device).unsqueeze(0)
         own = position_ids.expand(batch, length)
         if self.way == "cached":
-            return own[:, int(self.all_bos) :] + self.num_virtual_tokens
+            return own[:, int(self.all_bos) :] + self.num_of_row
         start = own.gather(1, self.first.unsqueeze(1)) + self.has_bos.long().unsqueeze(1)  # (batch, 1)
         virtual = start + torch.arange(self.num_virtual_tokens, device=own.device)
+        if self.missing is not None:
+            virtual = (virtual - self.missing.unsqueeze(1)).clamp(min=0)
         behind = torch.arange(length, device=own.device) >= self.insert_at.unsqueeze(1)
-        return self.insert(own + self.num_virtual_tokens * behind, virtual)
+        return self.insert(own + self.num_of_row * behind, virtual)
 
     def step_positions(
-        self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, length: int
+        self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, length: int, seen: int
     ) -> torch.Tensor | None:
-        """Return the positions `(batch, length)` of new columns, or None to let the backbone count from its cache."""
+        """Return the positions `(batch, length)` of new columns, or None to let the backbone count from its cache.
+
+        Args:
+            position_ids (`torch.Tensor`, *optional*):
+                `(1 or batch, length)`, as the caller counts.
+            attention_mask (`torch.Tensor`, *optional*):
+                `(batch, seen + length)`, 0 at padding.
+            length (`int`):
+                Number of new columns.
+            seen (`int`):
+                Number of columns of text before them.
+        """
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        return None if position_ids is None else position_ids + self.num_virtual_tokens
+        elif position_ids is None and self.missing is not None:
+            position_ids = torch.arange(seen, seen + length, device=self.missing.device).unsqueeze(0)
+        return None if position_ids is None else position_ids + self.num_of_row
 
     # What comes out
 
@@ -175,7 +233,7 @@ class Layout:
             hidden (`torch.Tensor`):
                 `(batch, columns, hidden)` as the backbone returned it.
             last_vector (`torch.Tensor`, *optional*):
-                `(1, 1, hidden)`, the output at the last vector; needed by the `cached` way for rows with BOS.
+                `(1 or batch, 1, hidden)`, the output at the last vector; needed by the `cached` way for rows with BOS.
         """
         if self.is_step:
             return hidden
@@ -202,7 +260,8 @@ class Layout:
         columns = torch.arange(length, device=self.first.device).unsqueeze(0)
         behind = columns >= self.insert_at.unsqueeze(1)
         is_bos = self.has_bos.unsqueeze(1) & (columns == self.first.unsqueeze(1))  # takes the last vector's output
-        return columns + self.num_virtual_tokens * (behind | is_bos)
+        moved = 0 if self.missing is None else self.missing.unsqueeze(1)
+        return torch.where(behind | is_bos, columns + self.num_virtual_tokens, columns + moved)
 
 
 def _take(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

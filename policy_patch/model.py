@@ -16,22 +16,23 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from policy_patch.architecture import backbone_of
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.delegation import BaseDelegation
 from policy_patch.errors import (
     BaseMismatchError,
     ConfigError,
     PatchFileError,
-    PatchInputError,
     PatchNameError,
     UnsupportedModelError,
 )
 from policy_patch.fingerprint import base_fingerprint
+from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
-from policy_patch.injection import Stack
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
 from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, overwrite, vectors_to_bytes, whole
 from policy_patch.self_check import checked_injection
+from policy_patch.stacks import BatchStacks, Stack
 from policy_patch.supported import check_length, check_supported, embedding_size
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        patch_names: Sequence[str | Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> "CausalLMOutputWithPast":
         """Run the base behind the active stack. Takes what the base's `forward` takes; counts no virtual token.
@@ -138,35 +140,42 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
                 `(batch, length)`, 0 at padding, which may be left or right.
             labels (`torch.LongTensor`, *optional*):
                 `(batch, length)`, -100 where no loss is wanted.
+            patch_names (`Sequence[str | Sequence[str]]`, *optional*):
+                What each row is behind, in place of the active stack: a name, a tuple of names (a stack) or
+                `"__base__"`. Mirrors PEFT's `adapter_names`.
 
         Returns:
             The base's output with `logits` `(batch, length, vocabulary)`. `attentions` keep the vectors among the
             keys, so that they still sum to one.
 
         Raises:
-            PatchInputError: an argument that has no meaning in front of a patch.
+            PatchInputError: an argument that has no meaning in front of a patch; not one of `patch_names` for each row.
+            PatchNameError: a name that is not loaded.
             PositionLimitError: patch and text are longer than the positions the base has learned.
         """
         if labels is not None:
             kwargs["labels"] = labels
-        with self._injected():
+        with self._injected(patch_names):
             return self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
         """Generate behind the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
 
+        Args:
+            patch_names (`Sequence[str | Sequence[str]]`, *optional*):
+                What each row is behind, in place of the active stack: a name, a tuple of names (a stack) or
+                `"__base__"`. One entry for each prompt, also where several answers are asked for.
+
         Raises:
-            PatchInputError: `past_key_values` that already holds text, or a cache other than the dynamic one.
+            PatchInputError: a cache that was filled without the patch, behind another one, or of another model.
+            PatchNameError: a name that is not loaded.
             PositionLimitError: patch and text are longer than the positions the base has learned.
         """
-        cache = kwargs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0 and self.active_patches and not self._disabled.get():
-            raise PatchInputError(
-                "`generate` cannot go on from a filled `past_key_values` behind a patch. Give the whole text, or call "
-                "`forward` step by step with the cache it returned."
-            )
-        with self._injected():
-            return self._base_model.generate(*args, **kwargs)
+        with self._injected(patch_names) as stacks:
+            if stacks is not None:
+                kwargs = with_fitting_cache(self._base_model, args, kwargs, stacks.longest)
+            with self._injection.counting_text(kwargs.get("past_key_values")):
+                return self._base_model.generate(*args, **kwargs)
 
     @property
     def base_model(self) -> Any:
@@ -179,17 +188,39 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
 
     def _run_backbone(self, *args: Any, **kwargs: Any) -> Any:
         with self._injected():
-            return self._base_model.base_model(*args, **kwargs)
+            return backbone_of(self._base_model)(*args, **kwargs)
 
-    def _injected(self) -> Any:
-        return self._injection.active(None if self._disabled.get() else self._stack())
+    def _injected(self, patch_names: Sequence[str | Sequence[str]] | None = None) -> Any:
+        """Return the context of one call; it keeps the stacks it begins with, whatever `set_patch` does meanwhile."""
+        stacks = self._batch_stacks(patch_names)
+        return self._injection.active(None if self._disabled.get() else stacks)
 
-    def _stack(self) -> Stack | None:
-        if not self._active:
+    def _batch_stacks(self, patch_names: Sequence[str | Sequence[str]] | None) -> BatchStacks | None:
+        if patch_names is None:
+            active = self._active
+            return BatchStacks((self._stack(active),)) if active else None
+        if isinstance(patch_names, str) or not len(patch_names):
+            raise PatchNameError(
+                f"`patch_names` is {patch_names!r}; expected a list with one entry for each row: a name, a tuple of "
+                f'names (a stack) or "{BASE_NAME}".'
+            )
+        of_rows = [() if entry == BASE_NAME else self._checked_names(entry) for entry in patch_names]
+        different = tuple(dict.fromkeys(of_rows))
+        if different == ((),):
             return None
-        parts = [self.patches[name] for name in self._active]
+        stacks = tuple(self._stack(names) for names in different)
+        if len(different) == 1:
+            # one stack for all: rows are named to see that the batch has as many
+            return BatchStacks(stacks, (0,) * len(of_rows))
+        return BatchStacks(stacks, tuple(different.index(names) for names in of_rows))
+
+    def _stack(self, names: tuple[str, ...]) -> Stack:
+        if not names:
+            nothing = next(iter(self.patches.values()))
+            return Stack((), nothing.detach()[:0], "after_bos")
+        parts = [self.patches[name] for name in names]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return Stack(self._active, vectors, self.patch_config[self._active[0]].placement)
+        return Stack(names, vectors, self.patch_config[names[0]].placement)
 
     # Which patches are active
 
@@ -210,16 +241,19 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             ConfigError: patches of different placement in one stack.
             PositionLimitError: a stack longer than the positions the base has learned.
         """
+        self._active = self._checked_names(patch_name)
+
+    def _checked_names(self, patch_name: str | Sequence[str]) -> tuple[str, ...]:
         names = (patch_name,) if isinstance(patch_name, str) else tuple(patch_name)
         if not names or len(set(names)) != len(names):
-            raise PatchNameError(f"`set_patch` got {list(names)}; expected one name, or several different ones.")
+            raise PatchNameError(f"A stack is {list(names)}; expected one name, or several different ones.")
         for name in names:
             self._check_known(name)
         placements = {name: self.patch_config[name].placement for name in names}
         if len(set(placements.values())) > 1:
             raise ConfigError(f"A stack needs one placement; these patches differ: {placements}.")
         check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
-        self._active = names
+        return names
 
     @contextmanager
     def disable_patch(self) -> Iterator[None]:

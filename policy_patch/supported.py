@@ -3,12 +3,16 @@
 Whether the way of injection is exact on an architecture is held against the definition in `self_check.py`.
 """
 
+from inspect import signature
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from policy_patch.architecture import backbone_of, learned_position_limit
 from policy_patch.errors import PositionLimitError, UnsupportedModelError
-from policy_patch.injection import learned_position_limit
+
+# Arguments for caches that are no `Cache` of transformers: RWKV; XLNet; Reformer.
+_OWN_CACHES = {"state", "mems", "past_buckets_states"}
 
 
 def check_supported(base: Any) -> None:
@@ -23,7 +27,7 @@ def check_supported(base: Any) -> None:
             f"`base` is an encoder-decoder model ({type(base).__name__}). A patch goes in front of the one text of a "
             "decoder-only model; give such a model."
         )
-    if base.get_output_embeddings() is None or base.base_model is base or not base.can_generate():
+    if base.get_output_embeddings() is None or backbone_of(base) is None or not base.can_generate():
         raise UnsupportedModelError(
             f"`base` is a {type(base).__name__} without a language-modelling head over a backbone; expected a causal "
             "language model, as `AutoModelForCausalLM.from_pretrained` returns it."
@@ -33,10 +37,11 @@ def check_supported(base: Any) -> None:
             "The token embeddings of `base` are not in memory (offloaded, or a model without weights); a patch starts "
             "from them. Leave them on a device: a `device_map` may offload the layers behind them."
         )
-    if getattr(base, "_is_stateful", False):
+    own = _OWN_CACHES & set(signature(backbone_of(base).forward).parameters)
+    if own:
         raise UnsupportedModelError(
-            f"`base` is a {type(base).__name__}, which keeps a recurrent state. Putting vectors in front of padded "
-            "rows is not exact there, so it is refused."
+            f"`base` is a {type(base).__name__}, which remembers text in a cache of its own (`{min(own)}`). Whether "
+            "that begins with a patch cannot be seen, so it is refused."
         )
 
 

@@ -19,14 +19,25 @@ EXACT = {
     "experts": ["mixtral", "qwen3_moe"],
     "multi-head latent attention": ["deepseek_v3", "minicpm3"],
     "one key for all heads": ["falcon"],
+    "states beside keys": ["jamba", "falcon_h1", "qwen3_next", "lfm2"],
+    "states alone": ["mamba2"],
+    "text of many kinds of input": ["llama4_text"],
 }
-REFUSED = {"mamba": "recurrent state", "jamba": "recurrent state", "bart": "does not give what"}
+NOT_PADDED = ["mamba", "bart"]
+REFUSED = {"rwkv": "a cache of its own", "roberta": "does not give what", "gemma4_text": "does not give what"}
 
 
 @pytest.mark.parametrize("model_type", [model_type for kind in EXACT.values() for model_type in kind])
 def test_a_patch_is_exact_on_every_kind_of_family(model_type):
     found = look_at(model_type)
     assert {name: found.get(name) for name in ASKED} == dict.fromkeys(ASKED, "exact"), found
+
+
+@pytest.mark.parametrize("model_type", NOT_PADDED)
+def test_what_is_exact_row_by_row_alone_refuses_padding(model_type):
+    found = look_at(model_type)
+    assert found["left-padded"].startswith("error: PatchInputError: Padding on the left"), found
+    assert {found.get(name) for name in ASKED if name != "left-padded"} == {"exact"}, found
 
 
 @pytest.mark.parametrize(("model_type", "reason"), REFUSED.items())

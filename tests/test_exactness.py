@@ -83,8 +83,8 @@ def test_a_patch_longer_than_the_sliding_window_is_exact():
 def test_the_cached_way_is_really_taken_and_really_cached(monkeypatch):
     model, base, _ = patched("llama")
     primes = []
-    run = model._injection._run_prefix
-    monkeypatch.setattr(model._injection, "_run_prefix", lambda *a, **k: primes.append(1) or run(*a, **k))
+    run = model._injection._primer._run
+    monkeypatch.setattr(model._injection._primer, "_run", lambda *a, **k: primes.append(1) or run(*a, **k))
     ids, mask = padded(rows_of(5, 5), "right")
     with torch.no_grad():
         for _ in range(3):

@@ -13,9 +13,12 @@ from transformers import (
     BartConfig,
     BloomConfig,
     DynamicCache,
+    EncoderDecoderCache,
+    Gemma4TextConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
     Lfm2Config,
+    MambaConfig,
     MiniMaxConfig,
     MixtralConfig,
     MptConfig,
@@ -24,12 +27,15 @@ from transformers import (
     PhiConfig,
     PreTrainedModel,
     RobertaConfig,
+    RwkvConfig,
     StaticCache,
 )
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
+from policy_patch.architecture import learned_position_limit
 from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
-from policy_patch.injection import VERIFIED_MODEL_TYPES, Injection, learned_position_limit
+from policy_patch.injection import VERIFIED_MODEL_TYPES
+from policy_patch.priming import MOST_KEPT, Primer
 from policy_patch.self_check import checked_injection
 from tests.definition import generate_by_definition, logits_by_definition, padded
 from tests.tiny_models import BOS, EOS, FAMILIES, PAD, VOCAB_SIZE, tiny_model
@@ -79,11 +85,27 @@ EXACT = {
         **_SHAPE, **_TOKENS, num_key_value_heads=2, layer_types=["conv", "full_attention"]
     ),
 }
-REFUSED = {
+NOT_PADDED = {  # exact row by row; a batch padded on the left, or with patches of different lengths, is refused
     "bart": lambda: BartConfig(  # counts padding as positions
         **_BART, **_TOKENS, max_position_embeddings=128, init_std=0.2, is_decoder=True, is_encoder_decoder=False
     ),
+    "mamba": lambda: MambaConfig(  # its state has read the padding; its cache has another name
+        hidden_size=32, num_hidden_layers=2, state_size=8, initializer_range=0.2, **_TOKENS
+    ),
+}
+REFUSED = {
     "roberta": lambda: RobertaConfig(**_SHAPE, **_TOKENS, is_decoder=True),  # positions begin behind the padding id
+    "gemma4": lambda: Gemma4TextConfig(  # looks up which token an embedding is
+        **_SHAPE,
+        **_TOKENS,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size_per_layer_input=VOCAB_SIZE,
+        hidden_size_per_layer_input=8,
+        num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "rwkv": lambda: RwkvConfig(hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, **_TOKENS),
     "minimax": lambda: MiniMaxConfig(  # its cache does not tell that it is filled
         **_SHAPE,
         **_TOKENS,
@@ -140,24 +162,44 @@ def test_both_ways_are_taken_among_them():
 
 
 def test_where_the_cached_way_is_wrong_the_other_one_is_taken(monkeypatch):
-    run = Injection._run_prefix
+    run = Primer._run
 
     def wrong(self, stack, *, with_bos):
         primed = run(self, stack, with_bos=with_bos)
         primed.keys_values[0][1].mul_(1.1)
         return primed
 
-    monkeypatch.setattr(Injection, "_run_prefix", wrong)
+    monkeypatch.setattr(Primer, "_run", wrong)
     model, vectors = patched(build(EXACT["phi"]()))
     assert model._injection.cacheable is False
     assert error_of(model, vectors) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", NOT_PADDED)
+def test_where_padding_is_not_exact_a_padded_batch_is_refused_and_nothing_else(name):
+    base = build(NOT_PADDED[name]())
+    model, vectors = patched(base)
+    assert error_of(model, vectors, rows=ROWS[:1]) <= TOLERANCE
+    if name != "mamba":  # padding on its right goes through its state too, behind all that counts
+        assert error_of(model, vectors, "right") <= TOLERANCE
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": PAD, "eos_token_id": None}
+    options["forced_eos_token_id"] = None
+    with torch.no_grad():
+        generated = model.generate(input_ids=torch.tensor(ROWS[:1]), **options)[0, -4:].tolist()
+        assert generated == generate_by_definition(base, vectors, ROWS[0], 4)
+    with pytest.raises(PatchInputError, match="Padding on the left, or patches of different lengths in one batch"):
+        error_of(model, vectors, "left")
+    model.add_patch("short", PolicyPatchConfig(num_virtual_tokens=2, init="random"))
+    with pytest.raises(PatchInputError, match="Padding on the left, or patches of different lengths in one batch"):
+        model(torch.tensor([ROWS[0], ROWS[0]]), patch_names=["default", "short"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_architecture_that_is_not_exact_is_refused_and_left_as_it_was(name):
     base = build(REFUSED[name]()).train()
     modes = [module.training for module in base.modules()]
-    with pytest.raises(UnsupportedModelError, match="does not give what the same vectors between its token"):
+    reason = "a cache of its own" if name == "rwkv" else "does not give what the same vectors between its token"
+    with pytest.raises(UnsupportedModelError, match=reason):
         get_policy_patch_model(base, CONFIG)
     assert [module.training for module in base.modules()] == modes
     assert all(parameter.requires_grad for parameter in base.parameters())
@@ -306,12 +348,12 @@ def test_a_prefix_made_in_inference_mode_serves_a_call_with_gradients():
 
 def test_only_a_few_prefixes_are_kept():
     model, _ = patched(tiny_model())
-    for number in range(20):
+    for number in range(MOST_KEPT + 3):
         model.add_patch(f"p{number}", PolicyPatchConfig(num_virtual_tokens=2, init="vocab", init_seed=number))
         model.set_patch(f"p{number}")
         with torch.no_grad():
             model(torch.tensor(ROWS[:1]))
-    assert len(model._injection._primed) <= 8
+    assert len(model._injection._primer._kept) == MOST_KEPT
 
 
 # Half precision
@@ -449,13 +491,27 @@ def test_a_mask_that_counts_the_vectors_is_refused():
         model(torch.tensor(ROWS[:1]), attention_mask=torch.ones(1, 26))
 
 
-def test_a_static_cache_is_refused():
+def test_a_static_cache_without_room_for_the_vectors_is_refused():
     base = tiny_model()
-    model, _ = patched(base)
-    with pytest.raises(PatchInputError, match=r"`past_key_values` is a StaticCache; .* `DynamicCache` only"):
-        model(torch.tensor(ROWS[:1]), past_key_values=StaticCache(config=base.config, max_cache_len=64))
-    with pytest.raises(PatchInputError, match=r"StaticCache|must be 2-D"):
-        model.generate(torch.tensor(ROWS[:1]), cache_implementation="static", max_new_tokens=3, do_sample=False)
+    model, vectors = patched(base)
+    with torch.no_grad():
+        cache = StaticCache(config=base.config, max_cache_len=N + 20)
+        logits = model(torch.tensor(ROWS[:1]), past_key_values=cache).logits[0]
+        assert (logits - logits_by_definition(base, vectors, ROWS[0])).abs().max() <= TOLERANCE
+        with pytest.raises(PatchInputError, match="has room for 26 columns; vectors and text need 27"):
+            model(torch.tensor([[5]]), past_key_values=cache)
+        with pytest.raises(PatchInputError, match="has room for 25 columns; vectors and text need 26"):
+            model(torch.tensor(ROWS[:1]), past_key_values=StaticCache(config=base.config, max_cache_len=N + 19))
+    cache = StaticCache(config=base.config, max_cache_len=64)
+    with pytest.raises(PatchInputError, match=r'must be 2-D.*Give `cache_implementation="static"`'):
+        model.generate(torch.tensor(ROWS[:1]), past_key_values=cache, max_new_tokens=3, do_sample=False)
+
+
+def test_a_cache_of_an_encoder_and_a_decoder_is_refused():
+    base = tiny_model()
+    cache = EncoderDecoderCache(DynamicCache(config=base.config), DynamicCache(config=base.config))
+    with pytest.raises(PatchInputError, match="is a EncoderDecoderCache; a patch can fill a `Cache` of a decoder only"):
+        patched(base)[0](torch.tensor(ROWS[:1]), past_key_values=cache)
 
 
 def test_a_cache_filled_without_the_patch_is_refused():
@@ -466,7 +522,7 @@ def test_a_cache_filled_without_the_patch_is_refused():
         base(torch.tensor(ROWS[:1]), past_key_values=cache)
         with pytest.raises(PatchInputError, match="was filled without the patch"):
             model(torch.tensor([[5]]), past_key_values=cache)
-    with pytest.raises(PatchInputError, match="`generate` cannot go on from a filled `past_key_values`"):
+    with pytest.raises(PatchInputError, match="was filled without the patch"):
         model.generate(torch.tensor([[*ROWS[0], 5]]), past_key_values=cache, max_new_tokens=2)
 
 

@@ -84,15 +84,15 @@ def test_vectors_go_behind_padding_and_bos(batch):
     by_row = torch.tensor([[name - 100 * row for name in names] for row in range(len(ids))])
     got = layout.insert(ids, by_row)
     assert torch.equal(got, torch.where(expected < 0, expected - 100 * torch.arange(len(ids))[:, None], expected))
-    assert torch.equal(layout.mask(mask), (expected != PAD).long())
-    assert layout.mask(None) is None
+    assert torch.equal(layout.mask(mask, mask.shape[1]), (expected != PAD).long())
+    assert layout.mask(None, 5) is None
 
 
 @given(batches())
 def test_real_tokens_and_vectors_are_counted_one_by_one_from_0(batch):
     ids, mask, layout = tensors(batch)
     positions = layout.positions(None, mask, ids)
-    visible = layout.mask(mask) == 1
+    visible = layout.mask(mask, mask.shape[1]) == 1
     assert positions.shape == visible.shape
     for row, seen in zip(positions, visible):
         assert row[seen].tolist() == list(range(int(seen.sum())))
@@ -112,7 +112,7 @@ def test_behind_a_cached_prefix_each_row_shows_its_own_tokens_once(batch):
     cached = layout.cached()
     number, bos = layout.num_virtual_tokens, int(layout.all_bos)
     given_columns = ids[:, bos:]
-    full_mask = cached.mask(mask)
+    full_mask = cached.mask(mask, mask.shape[1])
     assert full_mask[:, : number + bos].eq(1).all()
     own = full_mask[:, number + bos :] == 1
     assert own.shape == given_columns.shape
@@ -120,7 +120,7 @@ def test_behind_a_cached_prefix_each_row_shows_its_own_tokens_once(batch):
     for row, columns, shown, places in zip(batch[1], given_columns, own, positions):
         assert columns[shown].tolist() == row[bos:], "BOS is in the prefix, so its own column is cut or hidden"
         assert places[shown].tolist() == [number + at for at in range(bos, len(row))]
-    assert cached.mask(None) is None
+    assert cached.mask(None, 5) is None
 
 
 @given(batches())
@@ -163,10 +163,14 @@ def test_a_later_step_sees_what_the_first_one_saw_and_one_token_more(batch, way)
     layout = layout.cached() if way == "cached" else layout
     step = layout.step()
     longer = torch.cat([mask, torch.ones(len(rows), 1, dtype=torch.long)], dim=1)
-    assert torch.equal(step.mask(longer), torch.cat([layout.mask(mask), longer[:, -1:]], dim=1))
-    assert step.step_positions(None, longer, 1).squeeze(1).tolist() == [number + len(row) for row in rows]
-    assert step.step_positions(torch.tensor([[5]]), longer, 1).tolist() == [[number + 5]]
-    assert step.step_positions(None, None, 1) is None
+    assert torch.equal(
+        step.mask(longer, longer.shape[1]), torch.cat([layout.mask(mask, mask.shape[1]), longer[:, -1:]], dim=1)
+    )
+    assert step.step_positions(None, longer, 1, mask.shape[1]).squeeze(1).tolist() == [
+        number + len(row) for row in rows
+    ]
+    assert step.step_positions(torch.tensor([[5]]), longer, 1, 0).tolist() == [[number + 5]]
+    assert step.step_positions(None, None, 1, 3) is None
     hidden, weights = torch.randn(len(rows), 1, 2), torch.randn(len(rows), 2, 1, 9)
     assert step.real_hidden(hidden, None) is hidden
     assert step.real_attention(weights) is weights

@@ -547,12 +547,12 @@ def test_tuples_and_the_last_logits_alone_can_be_asked_for(family):
     assert torch.allclose(logits(model, logits_to_keep=2), expected[:, -2:], atol=TOLERANCE)
 
 
-def test_generating_from_a_filled_cache_is_refused_but_not_when_disabled():
+def test_generating_from_a_cache_that_the_base_filled_is_refused_but_not_when_disabled():
     model = get_policy_patch_model(tiny_model(), config()).eval()
     with torch.no_grad(), model.disable_patch():
         cache = model(IDS[:, :-1], use_cache=True).past_key_values
         options = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None, "pad_token_id": PAD}
         plain = model.get_base_model().generate(IDS, **options)
         assert torch.equal(model.generate(IDS, past_key_values=copy.deepcopy(cache), **options), plain)
-    with pytest.raises(PatchInputError, match="cannot go on from a filled `past_key_values` behind a patch"):
+    with pytest.raises(PatchInputError, match="was filled without the patch"):
         model.generate(IDS, past_key_values=cache, **options)

@@ -3,12 +3,10 @@
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
-    MambaConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -32,12 +30,6 @@ def tiny_bart() -> BartForConditionalGeneration:
 def test_an_encoder_decoder_model_is_refused(make):
     with pytest.raises(UnsupportedModelError, match=r"is an encoder-decoder model \(.*ForConditionalGeneration\)"):
         PolicyPatchModel(make())
-
-
-def test_a_state_space_model_is_refused():
-    base = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1))
-    with pytest.raises(UnsupportedModelError, match="is a MambaForCausalLM, which keeps a recurrent state"):
-        PolicyPatchModel(base)
 
 
 def test_a_model_that_writes_no_text_is_refused():

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset
 from transformers.utils import logging
 
+from policy_patch.architecture import learned_position_limit
 from policy_patch.data.rows import (
     COMPLETION_COLUMNS,
     FILTERED_BY,
@@ -23,7 +24,6 @@ from policy_patch.data.rows import (
     shortly,
 )
 from policy_patch.errors import DataError
-from policy_patch.injection import learned_position_limit
 from policy_patch.model import PolicyPatchModel
 
 logger = logging.get_logger(__name__)

@@ -1,0 +1,80 @@
+"""Prepares what `generate` is given, so that the cache it decodes with has room for the vectors.
+
+Decoding itself is transformers' own, with all its modes. Its static caches are made for the text alone, and with them
+masks that `injection.py` could not widen; the one made here has N more columns and leaves masks to the backbone.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, StaticCache
+from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
+
+from policy_patch.errors import PatchInputError
+
+_DEFAULT_NEW_TOKENS = 20  # of transformers
+
+
+class PatchStaticCache(StaticCache):
+    """A [`~transformers.StaticCache`] for which `generate` makes no 4-D masks, in which vectors would be missing.
+
+    That also keeps `generate` from compiling the base by itself; compile its `forward` where you want that.
+    """
+
+    is_compileable = False
+
+
+def with_fitting_cache(
+    base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], num_virtual_tokens: int
+) -> dict[str, Any]:
+    """Return the keyword arguments of `generate`, a static cache that they ask for replaced by one with room.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            The model that generates.
+        args (`tuple`), kwargs (`dict[str, Any]`):
+            What its `generate` was given.
+        num_virtual_tokens (`int`):
+            How many columns more than the text the cache must hold.
+
+    Raises:
+        PatchInputError: a static cache together with assisted decoding, which transformers cannot do.
+    """
+    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
+
+    def told(name: str) -> Any:
+        values = (kwargs.get(name), getattr(given, name, None), getattr(base.generation_config, name, None))
+        return next((value for value in values if value is not None), None)
+
+    wanted = told("cache_implementation")
+    if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or kwargs.get("past_key_values") is not None:
+        return kwargs
+    if kwargs.get("assistant_model") is not None or told("prompt_lookup_num_tokens"):
+        raise PatchInputError(
+            f"`cache_implementation={wanted!r}` does not go with assisted decoding: a static cache cannot be cut. "
+            "Leave it at its default."
+        )
+    length = _text_length(args, kwargs)
+    if told("max_new_tokens") is not None:
+        length += told("max_new_tokens")
+    else:
+        length = max(told("max_length") or 0, length + _DEFAULT_NEW_TOKENS)
+    cache = PatchStaticCache(
+        config=base.config.get_text_config(decoder=True),
+        max_cache_len=max(length, told("max_cache_len") or 0) + num_virtual_tokens,
+        offloading="offloaded" in wanted,
+    )
+    kwargs = {**kwargs, "past_key_values": cache, "cache_implementation": None}
+    if kwargs.get("generation_config") is not None:  # which does not go with other words about generation
+        kwargs["generation_config"] = copy.deepcopy(kwargs["generation_config"])
+        kwargs["generation_config"].cache_implementation = None
+        if base.generation_config.cache_implementation is None:
+            del kwargs["cache_implementation"]
+    return kwargs
+
+
+def _text_length(args: tuple, kwargs: dict[str, Any]) -> int:
+    """Return how many columns of text `generate` was given; it starts from BOS where none is."""
+    given = [*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))]
+    return max((value.shape[1] for value in given if isinstance(value, torch.Tensor)), default=1)
