@@ -8,21 +8,13 @@ import copy
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, StaticCache
+from transformers import PreTrainedModel
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 
 from policy_patch.errors import PatchInputError
+from policy_patch.static_cache import PatchStaticCache
 
 _DEFAULT_NEW_TOKENS = 20  # of transformers
-
-
-class PatchStaticCache(StaticCache):
-    """A [`~transformers.StaticCache`] for which `generate` makes no 4-D masks, in which vectors would be missing.
-
-    That also keeps `generate` from compiling the base by itself; compile its `forward` where you want that.
-    """
-
-    is_compileable = False
 
 
 def with_fitting_cache(

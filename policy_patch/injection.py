@@ -23,6 +23,7 @@ from policy_patch.growing_cache import growing
 from policy_patch.layout import Layout, first_real_columns
 from policy_patch.priming import PrimedBatch, Primer
 from policy_patch.stacks import BatchStacks
+from policy_patch.static_cache import PatchStaticCache
 
 # Architectures on which our tests hold both ways against the definition. Any other is held against it on a few tokens
 # before it is used (`self_check.py`).
@@ -40,6 +41,7 @@ class _Call:
         self.layout: Layout | None = None
         self.last_hidden_state: torch.Tensor | None = None
         self.cache: Cache | None = None
+        self.cache_is_unwanted = False  # the prefix needs one, whoever called does not
 
 
 # Per thread and per asyncio task: only a call through our own model is patched. The base itself, other wrappers on it
@@ -72,7 +74,7 @@ class Injection:
         self._bos_token_id = config.bos_token_id
         self._windowed = has_windows(config)
         self._position_limit = learned_position_limit(base)
-        self._parameters = signature(self._backbone.forward).parameters
+        self._parameters = tuple(signature(self._backbone.forward).parameters)
         self.cache_name = "past_key_values" if "past_key_values" in self._parameters else "cache_params"  # Mamba
         self.verified = config.model_type in VERIFIED_MODEL_TYPES
         self.cacheable = self.verified
@@ -148,6 +150,7 @@ class Injection:
         cache = inputs.get(self.cache_name)
         _refuse_unknown_cache(cache)
         call.layout = None  # what a call that failed left behind
+        call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
         if _is_filled(cache):
             self._continue(call, inputs, cache)
         else:
@@ -166,10 +169,11 @@ class Injection:
             output["hidden_states"] = tuple(layout.real_hidden(state, None) for state in output.hidden_states)
         if getattr(output, "attentions", None):
             output["attentions"] = tuple(layout.real_attention(weights) for weights in output.attentions)
+        if call.cache_is_unwanted:
+            return type(output)(**{name: value for name, value in output.items() if name != self.cache_name})
         cache = call.cache if call.cache is not None else getattr(output, self.cache_name, None)
         if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
             setattr(cache, _ORIGIN_ATTRIBUTE, (self._origin(call.stacks), layout))
-        call.cache = None
         return output
 
     # The first call of a row: the prefix goes in front
@@ -187,7 +191,7 @@ class Injection:
                 f"Padding on the left, or patches of different lengths in one batch, are not exact behind a patch on a "
                 f"{type(self._base).__name__}. Give rows of one length, pad on the right, or give one row at a time."
             )
-        if cache is not None and layout.padded and not (mask != 0).any(-1).all():
+        if cache is not None and mask is not None and not (mask != 0).any(-1).all():
             raise PatchInputError(
                 "A row begins with a whole chunk of padding, so where its text begins cannot be seen. Use a "
                 "`prefill_chunk_size` above the padding of the shortest row."
@@ -204,7 +208,7 @@ class Injection:
             self._start_concat(call, inputs, layout, rows)
         if "position_ids" in self._parameters:
             inputs["position_ids"] = layout.positions(inputs.get("position_ids"), mask, tokens)
-        inputs["attention_mask"] = layout.mask(mask, length)
+        inputs["attention_mask"] = layout.mask(_mask_for(cache, mask, tokens, length), length)
         call.layout = layout
 
     def _start_cached(self, call: _Call, inputs: dict[str, Any], layout: Layout, rows: torch.Tensor | None) -> None:
@@ -243,13 +247,14 @@ class Injection:
                 "without a cache, or use a cache that this model returned with the same patches active."
             )
         call.layout = layout.step()  # from here on the cache counts the vectors (`counting_text`)
-        mask, new = inputs.get("attention_mask"), _tokens(inputs).shape[1]
+        mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
+        new = tokens.shape[1]
         seen = max(0, _columns(cache) - layout.num_virtual_tokens)
         self._check_position_limit(layout, mask, seen + new)
         _check_room(cache, layout.num_virtual_tokens + seen + new)
         if "position_ids" in self._parameters:
             inputs["position_ids"] = layout.step_positions(inputs.get("position_ids"), mask, new, seen)
-        inputs["attention_mask"] = layout.mask(mask, seen + new)
+        inputs["attention_mask"] = layout.mask(_mask_for(cache, mask, tokens, seen + new), seen + new)
 
     def _origin(self, stacks: BatchStacks) -> tuple:
         """Whose patches a cache begins with."""
@@ -310,6 +315,13 @@ def _tokens(inputs: dict[str, Any]) -> torch.Tensor:
     if tokens is None:
         raise PatchInputError("Neither `input_ids` nor `inputs_embeds` was given.")
     return tokens
+
+
+def _mask_for(cache: Cache | None, mask: torch.Tensor | None, tokens: torch.Tensor, length: int) -> torch.Tensor | None:
+    """Return the mask `(batch, length)`, also where all is text if empty columns of a static cache would be seen."""
+    if mask is not None or not isinstance(cache, PatchStaticCache):
+        return mask
+    return torch.ones(tokens.shape[0], length, dtype=torch.long, device=tokens.device)
 
 
 def _refuse_unknown_inputs(inputs: dict[str, Any]) -> None:

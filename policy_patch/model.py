@@ -23,6 +23,7 @@ from policy_patch.errors import (
     BaseMismatchError,
     ConfigError,
     PatchFileError,
+    PatchInputError,
     PatchNameError,
     UnsupportedModelError,
 )
@@ -155,7 +156,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         """
         if labels is not None:
             kwargs["labels"] = labels
-        with self._injected(patch_names):
+        with self._injected(patch_names, input_ids, kwargs.get("inputs_embeds")):
             return self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
@@ -171,7 +172,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             PatchNameError: a name that is not loaded.
             PositionLimitError: patch and text are longer than the positions the base has learned.
         """
-        with self._injected(patch_names) as stacks:
+        given = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+        with self._injected(patch_names, *given) as stacks:
             if stacks is not None:
                 kwargs = with_fitting_cache(self._base_model, args, kwargs, stacks.longest)
             with self._injection.counting_text(kwargs.get("past_key_values")):
@@ -190,9 +192,22 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         with self._injected():
             return backbone_of(self._base_model)(*args, **kwargs)
 
-    def _injected(self, patch_names: Sequence[str | Sequence[str]] | None = None) -> Any:
-        """Return the context of one call; it keeps the stacks it begins with, whatever `set_patch` does meanwhile."""
+    def _injected(self, patch_names: Sequence[str | Sequence[str]] | None = None, *given: torch.Tensor | None) -> Any:
+        """Return the context of one call; it keeps the stacks it begins with, whatever `set_patch` does meanwhile.
+
+        Args:
+            patch_names (`Sequence[str | Sequence[str]]`, *optional*):
+                As in `forward`.
+            given (`torch.Tensor`):
+                Ids or embeddings that come with them, to see that each row has its entry.
+        """
         stacks = self._batch_stacks(patch_names)
+        rows = next((len(tokens) for tokens in given if tokens is not None), None)
+        if patch_names is not None and rows not in (None, len(patch_names)):
+            raise PatchInputError(
+                f"`patch_names` has {len(patch_names)} entries; the batch has {rows} rows. Give one for each row, "
+                f'"{BASE_NAME}" for none.'
+            )
         return self._injection.active(None if self._disabled.get() else stacks)
 
     def _batch_stacks(self, patch_names: Sequence[str | Sequence[str]] | None) -> BatchStacks | None:
@@ -210,8 +225,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             return None
         stacks = tuple(self._stack(names) for names in different)
         if len(different) == 1:
-            # one stack for all: rows are named to see that the batch has as many
-            return BatchStacks(stacks, (0,) * len(of_rows))
+            return BatchStacks(stacks)
         return BatchStacks(stacks, tuple(different.index(names) for names in of_rows))
 
     def _stack(self, names: tuple[str, ...]) -> Stack:

@@ -50,7 +50,7 @@ class BatchStacks:
     def names(self) -> tuple:
         """Whose patches the rows are behind; equal for equal batches. Rows that decoding repeated count once."""
         names = tuple(stack.names for stack in self.stacks)
-        return names if len(names) == 1 else tuple(names[row] for row in self.rows)
+        return names if self.rows is None else tuple(names[row] for row in self.rows)
 
     @property
     def longest(self) -> int:
@@ -63,16 +63,12 @@ class BatchStacks:
         Decoding with beams or several answers repeats each row, one copy after the other.
 
         Raises:
-            PatchInputError: the batch has no row, or no equal number of rows, for each name.
+            PatchInputError: decoding changed the number of rows in another way.
         """
         if self.rows is None:
             return None
         if batch == 0 or batch % len(self.rows):
-            raise PatchInputError(
-                f"`patch_names` names {len(self.rows)} rows; the batch has {batch}. Give one entry for each row."
-            )
-        if len(self.stacks) == 1:
-            return None
+            raise PatchInputError(f"Which of {batch} rows is behind which of {len(self.rows)} patches cannot be seen.")
         return torch.tensor(self.rows, device=device).repeat_interleave(batch // len(self.rows))
 
     def missing(self, rows: torch.Tensor | None) -> torch.Tensor | None:

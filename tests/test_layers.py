@@ -22,6 +22,7 @@ HEIGHTS = {
     "extra": 1,
     "layout": 1,
     "growing_cache": 1,
+    "static_cache": 1,
     "architecture": 1,
     "stacks": 1,
     "delegation": 1,

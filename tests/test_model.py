@@ -528,6 +528,14 @@ def test_the_backbone_as_the_patch_sees_it_gives_the_hidden_states_behind_the_lo
         assert (head - logits(model)).abs().max() <= TOLERANCE
 
 
+def test_no_cache_comes_back_where_none_is_wanted(family):
+    model = get_policy_patch_model(tiny_model(family), config()).eval()
+    with torch.no_grad():
+        assert model(IDS, use_cache=False).past_key_values is None
+        assert "past_key_values" not in model(IDS, use_cache=False)
+        assert model(IDS, use_cache=True).past_key_values.get_seq_length() > 0
+
+
 def test_loss_is_that_of_the_real_tokens(family):
     model = get_policy_patch_model(tiny_model(family), config()).eval()
     labels = IDS.masked_fill(torch.arange(len(ROW)) < 3, -100)
