@@ -31,7 +31,7 @@ def with_fitting_cache(
             How many columns more than the text the cache must hold.
 
     Raises:
-        PatchInputError: a static cache together with assisted decoding, which transformers cannot do.
+        PatchInputError: a static cache together with assisted decoding, which transformers cannot do; a paged cache.
     """
     given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
 
@@ -40,6 +40,11 @@ def with_fitting_cache(
         return next((value for value in values if value is not None), None)
 
     wanted = told("cache_implementation")
+    if wanted == "paged":
+        raise PatchInputError(
+            '`cache_implementation="paged"` is continuous batching, which takes tokens only and would run the base '
+            "without the patch. Bake the patch into a checkpoint for it (docs/performance.md)."
+        )
     if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or kwargs.get("past_key_values") is not None:
         return kwargs
     if kwargs.get("assistant_model") is not None or told("prompt_lookup_num_tokens"):

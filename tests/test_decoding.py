@@ -296,6 +296,42 @@ def test_a_static_cache_does_not_go_with_assisted_decoding():
         model.generate(torch.tensor([ROW]), cache_implementation="static", prompt_lookup_num_tokens=2, **OPTIONS)
 
 
+def test_a_paged_cache_would_run_the_base_and_is_refused():
+    model, _, _ = patched()
+    with pytest.raises(PatchInputError, match="continuous batching, which takes tokens only"):
+        model.generate(torch.tensor([ROW]), cache_implementation="paged", **OPTIONS)
+    assert not hasattr(model, "generate_batch")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("cacheable", [True, False])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        {"backend": "fp8"},
+        {"backend": "quanto", "nbits": 4, "q_group_size": 8, "residual_length": 8},
+    ],
+    ids=lambda backend: backend["backend"],
+)
+def test_a_quantised_cache_gives_what_it_gives_for_tokens(family, backend, cacheable):
+    pytest.importorskip({"quanto": "optimum.quanto", "fp8": "torch"}[backend["backend"]])
+    model, _, _ = patched(family)
+    base, ids = with_vectors_as_tokens(model)
+    model._injection.cacheable = cacheable
+    options = {**OPTIONS, "cache_implementation": "quantized", "cache_config": backend}
+    expected = base.generate(prompt(ROW, ids), **options)[0, len(ROW) + N :]
+    assert torch.equal(model.generate(torch.tensor([ROW]), **options)[0, len(ROW) :], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}])
+def test_a_compiled_base_gives_the_same(options):
+    model, base, vectors = patched()
+    base.forward = torch.compile(base.forward, backend="eager")
+    found = model.generate(torch.tensor([ROW]), **OPTIONS, **options)[0, len(ROW) :].tolist()
+    assert found == generate_by_definition(tiny_model(), vectors, ROW, NEW)
+    torch._dynamo.reset()
+
+
 def test_a_static_cache_can_be_asked_for_in_a_configuration():
     model, base, vectors = patched()
     config = GenerationConfig(cache_implementation="static", **{**OPTIONS, "min_new_tokens": None})
