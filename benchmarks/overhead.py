@@ -250,7 +250,8 @@ def markdown(done: dict[str, Any]) -> str:
     told = done["settings"]
     parts = [
         f"{told['preset']}, {told['dtype']}, {told['device']}, {told['threads']} threads, "
-        f"{told['new_tokens']} new tokens, {told['rounds']} rounds; time / the base's of the same round: median [quartiles]. "
+        f"{told['new_tokens']} new tokens, {told['rounds']} rounds; "
+        f"time / the base's of the same round: median [quartiles]. "
         f"torch {told['torch']}, transformers {told['transformers']}."
     ]
     for point in done["points"]:
