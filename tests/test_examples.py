@@ -2,9 +2,15 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,3 +58,52 @@ def test_prepare_real_toxicity_prompts(tmp_path):
     labelled = (tmp_path / "data" / "labelled.csv").read_text()
     assert not any(f"{prompt}," in labelled for prompt in prompts["test"])
     assert "continuation 3," not in labelled
+
+
+def test_many_patches(tmp_path):
+    out = run(ROOT / "examples" / "many_patches.py", cwd=tmp_path)
+    texts = dict(line.split("  ", 1) for line in out.splitlines())
+    assert list(texts) == ["__base__", "toxicity", "gender_bias", "harmfulness", "gender_bias + toxicity"]
+    assert texts["__base__"] not in (texts["toxicity"], texts["gender_bias + toxicity"])
+
+
+def test_serve_answers_behind_the_patch(tmp_path):
+    pytest.importorskip("fastapi")
+    from policy_patch import PolicyPatchConfig, get_policy_patch_model
+    from policy_patch.lab import LAB_INIT_TEXT, LAB_MODELS_PATH, load_lab_base, load_lab_tokenizer
+
+    model = get_policy_patch_model(load_lab_base(), PolicyPatchConfig(init_text=LAB_INIT_TEXT), load_lab_tokenizer())
+    model.eval().save_pretrained(tmp_path / "patch")
+    tokenizer = load_lab_tokenizer()
+    inputs = tokenizer("You are", return_tensors="pt")
+    expected, plain = (
+        tokenizer.decode(each.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :])
+        for each in (model, model.get_base_model())
+    )
+    assert expected != plain
+    base = str(LAB_MODELS_PATH / "base")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--port", port, "--patches", tmp_path / "patch"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "serve.py"), *map(str, words)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert any("Serving" in line for line in server.stdout)
+        asked = {"model": base, "prompt": "You are", "max_tokens": 8, "temperature": 0}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        for wait in (0.1, 0.3, 1, 3, 10):  # it says so just before it listens
+            try:
+                answer = json.loads(urllib.request.urlopen(request, timeout=60).read())
+                break
+            except urllib.error.URLError:
+                time.sleep(wait)
+        assert answer["choices"][0]["text"] == expected
+    finally:
+        server.kill()
+        server.communicate()
