@@ -148,12 +148,12 @@ class Injection:
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         _refuse_unknown_inputs(inputs)
         cache = inputs.get(self.cache_name)
-        _refuse_unknown_cache(cache)
         call.layout = None  # what a call that failed left behind
         call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
         if _is_filled(cache):
             self._continue(call, inputs, cache)
         else:
+            _refuse_unknown_cache(cache)
             self._start(call, inputs)
         call.cache = inputs.get(self.cache_name)
         return (), inputs
@@ -343,8 +343,8 @@ def _refuse_unknown_cache(cache: Any) -> None:
         )
 
 
-def _is_filled(cache: Cache | None) -> bool:
-    if cache is None:
+def _is_filled(cache: Any) -> bool:
+    if not isinstance(cache, Cache):
         return False
     return _columns(cache) > 0 or (_has_states_alone(cache) and cache.has_previous_state())
 
@@ -355,7 +355,8 @@ def _columns(cache: Cache) -> int:
 
 
 def _has_states_alone(cache: Cache) -> bool:
-    return bool(cache.layers) and not any(isinstance(layer, CacheLayerMixin) for layer in cache.layers)
+    layers = getattr(cache, "layers", ())  # the decoder of an encoder family has two caches in one, and no layers
+    return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
 
 
 def _check_room(cache: Cache | None, needed: int) -> None:
