@@ -70,7 +70,11 @@ def main() -> None:
     for batch, prompt, patch in points(args):
         at = {"batch": batch, "prompt": prompt, "patch": patch}
         if not any(point.get("at") == at for point in done["points"]):
-            keep({"at": at, "times": measured(args, systems(args, base, patch), batch, prompt)})
+            chosen = {name: run for name, run in systems(args, base, patch).items() if name in (args.systems or [name])}
+            keep({"at": at, "times": measured(args, chosen, batch, prompt)})
+    if args.systems:
+        print(markdown(done))
+        return
     if not any("mixed" in point for point in done["points"]):
         runs = mixed_systems(args, base, args.patch_lengths[0])
         keep({"mixed": MIXED_ROWS, "times": measured(args, runs, MIXED_ROWS, args.prompt_lengths[0])})
@@ -316,6 +320,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="168m", help="shape of the base; %(default)s")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="%(default)s")
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help="these, the base among them, and no more; all")
     parser.add_argument("--rounds", type=int, default=11, help="%(default)s")
     parser.add_argument("--new_tokens", type=int, default=64, help="%(default)s")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4], help="%(default)s")

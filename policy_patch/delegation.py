@@ -39,6 +39,7 @@ class BaseDelegation:
     get_input_embeddings = _OfBase()
     get_output_embeddings = _OfBase()
     can_generate = _OfBase()
+    _supports_logits_to_keep = _OfBase()  # asked of the assistant in assisted decoding
 
     is_activation_checkpointing = _OfBase()
     is_gradient_checkpointing = _OfBase("is_activation_checkpointing")  # the old name, which TRL 1.16 asks for, warns

@@ -43,7 +43,7 @@ def with_fitting_cache(
     if wanted == "paged":
         raise PatchInputError(
             '`cache_implementation="paged"` is continuous batching, which takes tokens only and would run the base '
-            "without the patch. Bake the patch into a checkpoint for it (docs/performance.md)."
+            "without the patch. Bake the patch into a checkpoint for it (docs/serving.md)."
         )
     if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or kwargs.get("past_key_values") is not None:
         return kwargs

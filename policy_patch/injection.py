@@ -9,6 +9,7 @@ stack is the business of `model.py`; where the columns of a batch go, of `layout
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -111,33 +112,19 @@ class Injection:
         finally:
             _CURRENT_CALL.reset(token)
 
-    @contextmanager
-    def counting_text(self, cache: Cache | None) -> Iterator[None]:
-        """Within the context a filled cache tells its length without the vectors, except to the backbone.
-
-        `generate` cuts off the tokens that a cache holds already, and asks the cache how many those are.
-        """
-        layout = self.layout_of(cache)
-        if layout is None:
-            yield
-            return
-        count = cache.get_seq_length
-
-        def without_vectors(layer_idx: int = 0) -> Any:
-            call = _CURRENT_CALL.get()
-            in_backbone = call is not None and call.layout is not None
-            return count(layer_idx) - (0 if in_backbone else layout.num_virtual_tokens)
-
-        cache.get_seq_length = without_vectors
-        try:
-            yield
-        finally:
-            del cache.get_seq_length
-
     @staticmethod
-    def layout_of(cache: Cache | None) -> Layout | None:
-        """Return how the text in `cache` lies behind vectors; None if the cache was not filled behind a patch."""
-        return getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))[1]
+    def count_text(*caches: Any) -> None:
+        """Let caches tell their length without the vectors from now on, except to the backbone.
+
+        Who takes a cache on counts tokens: `generate` cuts off the text that it holds, assisted decoding cuts it back.
+
+        Args:
+            caches (`Any`):
+                What may be a cache that begins with vectors; all else is left alone.
+        """
+        for cache in caches:
+            if getattr(cache, _ORIGIN_ATTRIBUTE, None) is not None:
+                cache.get_seq_length = partial(_text_length, cache)  # is copied with the cache, and then of the copy
 
     # The two hooks
 
@@ -246,10 +233,16 @@ class Injection:
                 f"`past_key_values` was filled {how}, and its text would stay so. Start from the whole text "
                 "without a cache, or use a cache that this model returned with the same patches active."
             )
-        call.layout = layout.step()  # from here on the cache counts the vectors (`counting_text`)
+        call.layout = layout.step()
         mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
         new = tokens.shape[1]
-        seen = max(0, _columns(cache) - layout.num_virtual_tokens)
+        columns = _columns(cache)
+        if 0 < columns < layout.prefix_end:
+            raise PatchInputError(
+                f"`past_key_values` was cut back to {columns} columns, into the vectors in front of its text. Cut off "
+                "less, or start from the whole text without a cache."
+            )
+        seen = max(0, columns - layout.num_virtual_tokens)
         self._check_position_limit(layout, mask, seen + new)
         _check_room(cache, layout.num_virtual_tokens + seen + new)
         if "position_ids" in self._parameters:
@@ -349,9 +342,17 @@ def _is_filled(cache: Any) -> bool:
     return _columns(cache) > 0 or (_has_states_alone(cache) and cache.has_previous_state())
 
 
+def _text_length(cache: Cache, layer_idx: int = 0) -> int:
+    """Return how many columns `cache` holds, without vectors unless it is the backbone that asks."""
+    columns = type(cache).get_seq_length(cache, layer_idx)
+    call, (_, layout) = _CURRENT_CALL.get(), getattr(cache, _ORIGIN_ATTRIBUTE)
+    in_backbone = call is not None and call.layout is not None
+    return columns if in_backbone else max(0, columns - layout.num_virtual_tokens)
+
+
 def _columns(cache: Cache) -> int:
-    """Return how many columns `cache` holds; 0 if it holds states alone, which have none."""
-    return 0 if _has_states_alone(cache) else int(cache.get_seq_length())
+    """Return how many columns `cache` holds, vectors and all; states alone have none."""
+    return 0 if _has_states_alone(cache) else int(type(cache).get_seq_length(cache))
 
 
 def _has_states_alone(cache: Cache) -> bool:

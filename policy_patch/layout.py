@@ -61,6 +61,8 @@ class Layout:
             The cache holds the prefix already, so only the new columns come in and go out.
         missing (`torch.Tensor`, *optional*):
             `(batch,)` int64, how many vectors each row has less than N. By default all have N.
+        padding (`int`, *optional*, defaults to 0):
+            Columns of padding in front of the shortest row.
     """
 
     num_virtual_tokens: int
@@ -68,7 +70,7 @@ class Layout:
     has_bos: torch.Tensor
     way: Literal["cached", "concat"]
     is_step: bool = False
-    padded: bool = False
+    padding: int = 0
     all_bos: bool = False
     uniform_bos: bool = True
     missing: torch.Tensor | None = None
@@ -78,14 +80,14 @@ class Layout:
         cls, num_virtual_tokens: int, first: torch.Tensor, has_bos: torch.Tensor, missing: torch.Tensor | None = None
     ) -> "Layout":
         """Return the `concat` layout of a batch; the three questions about all rows are asked of the device once."""
-        padded, all_bos, any_bos = torch.stack([(first > 0).any(), has_bos.all(), has_bos.any()]).tolist()
+        padding, all_bos, any_bos = torch.stack([first.max(), has_bos.all(), has_bos.any()]).tolist()
         return cls(
             num_virtual_tokens,
             first,
             has_bos,
             "concat",
-            padded=padded,
-            all_bos=all_bos,
+            padding=padding,
+            all_bos=bool(all_bos),
             uniform_bos=all_bos == any_bos,
             missing=missing,
         )
@@ -97,6 +99,17 @@ class Layout:
     def step(self) -> "Layout":
         """Return the layout of a later call on the same rows, from the cache that the first one filled."""
         return replace(self, is_step=True)
+
+    @property
+    def padded(self) -> bool:
+        """Whether a row has padding in front."""
+        return self.padding > 0
+
+    @property
+    def prefix_end(self) -> int:
+        """Number of columns from the first one to the last vector of all rows."""
+        bos = int(self.all_bos or not self.uniform_bos)
+        return self.num_virtual_tokens + bos + (self.padding if self.way == "concat" else 0)
 
     @property
     def insert_at(self) -> torch.Tensor:

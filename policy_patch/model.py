@@ -157,7 +157,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         if labels is not None:
             kwargs["labels"] = labels
         with self._injected(patch_names, input_ids, kwargs.get("inputs_embeds")):
-            return self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            output = self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        return self._counting_text(output, kwargs)
 
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
         """Generate behind the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
@@ -176,8 +177,13 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         with self._injected(patch_names, *given) as stacks:
             if stacks is not None:
                 kwargs = with_fitting_cache(self._base_model, args, kwargs, stacks.longest)
-            with self._injection.counting_text(kwargs.get("past_key_values")):
-                return self._base_model.generate(*args, **kwargs)
+            output = self._base_model.generate(*args, **kwargs)
+        return self._counting_text(output, kwargs)
+
+    def _counting_text(self, output: Any, given: dict[str, Any]) -> Any:
+        name = self._injection.cache_name
+        self._injection.count_text(given.get(name), getattr(output, name, None))
+        return output
 
     @property
     def base_model(self) -> Any:

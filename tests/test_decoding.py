@@ -100,7 +100,7 @@ def test_a_way_of_decoding_equals_vectors_that_are_tokens_of_the_prompt(family, 
 def test_an_assistant_patched_or_not_changes_speed_and_no_token(family):
     model, base, vectors = patched(family)
     expected = generate_by_definition(base, vectors, ROW, NEW)
-    assistants = [tiny_model(family, seed=1), tiny_model(family)]
+    assistants = [tiny_model(family, seed=1), tiny_model(family), patched(family)[0]]
     for assistant in assistants:
         found = model.generate(torch.tensor([ROW]), assistant_model=assistant, **{**OPTIONS, "min_new_tokens": None})
         kept = found[0, len(ROW) :].tolist()
@@ -260,8 +260,7 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first(family, whole):
             **options,
         )
         assert second[0].tolist() == [*text[len(said) - 1 :], *expected]
-    assert held == N + len(said) - 1 and cache.get_seq_length() == N + len(text) + NEW - 1
-    assert "get_seq_length" not in vars(cache)
+    assert held == len(said) - 1 and cache.get_seq_length() == len(text) + NEW - 1
 
 
 def test_turns_of_a_mixed_batch_keep_their_patches():
@@ -274,6 +273,38 @@ def test_turns_of_a_mixed_batch_keep_their_patches():
     with torch.no_grad():
         fresh = model.generate(text, **options)
     assert torch.equal(model.generate(text, past_key_values=first.past_key_values, **options), fresh)
+
+
+def test_a_cache_cut_back_to_its_vectors_begins_anew_behind_them():
+    model, base, vectors = patched()
+    options = {**OPTIONS, "min_new_tokens": None, "eos_token_id": None}
+    cache = model.generate(torch.tensor([ROW]), return_dict_in_generate=True, **options).past_key_values
+    cache.crop(-(len(ROW) + NEW - 3))  # what is left is BOS, the vectors and one token
+    assert cache.get_seq_length() == 2
+    found = model.generate(torch.tensor([[*ROW[:2], 60, 61]]), past_key_values=cache, **options)[0].tolist()
+    assert found[4:] == generate_by_definition(base, vectors, [*ROW[:2], 60, 61], NEW)
+
+
+def test_a_cache_counts_text_however_it_was_filled_and_so_does_its_copy():
+    model, base, _ = patched()
+    with torch.no_grad():
+        given, row = DynamicCache(config=base.config), torch.tensor([ROW])
+        model.generate(row, past_key_values=given, max_new_tokens=2, min_new_tokens=2)
+        returned = model(row, use_cache=True).past_key_values
+        copied = copy.deepcopy(returned)
+        model(torch.tensor([[60]]), past_key_values=returned)
+    assert given.get_seq_length() == returned.get_seq_length() == len(ROW) + 1
+    assert copied.get_seq_length() == len(ROW) and copied.layers[0].get_seq_length() == N + len(ROW)
+    copied.reset()
+    assert copied.get_seq_length() == 0
+
+
+def test_a_cache_cut_back_into_its_vectors_is_refused():
+    model, _, _ = patched()
+    cache = model.generate(torch.tensor([ROW]), return_dict_in_generate=True, **OPTIONS).past_key_values
+    cache.crop(-(len(ROW) + NEW))  # N - 1 columns are left
+    with pytest.raises(PatchInputError, match="cut back to"):
+        model(torch.tensor([[60]]), past_key_values=cache)
 
 
 def test_a_prefix_shared_by_many_questions_is_read_once():

@@ -32,7 +32,7 @@ def drawn(seed: int):
 
     def new(layer, columns):
         generator = generators.setdefault(id(layer), torch.Generator().manual_seed(seed))
-        batch = layer.keys.shape[0] if layer.is_initialized and layer.keys.numel() else BATCH
+        batch = layer.keys.shape[0] if layer.is_initialized and layer.keys.ndim == 4 else BATCH
         shape = (2, batch, HEADS, columns, WIDTH)
         return torch.randn(shape, generator=generator).unbind()
 

@@ -148,7 +148,9 @@ def test_bos_of_the_chat_template_is_not_doubled_and_the_vectors_go_behind_it(tm
     seen = []
     original = Layout.of
     monkeypatch.setattr(
-        Layout, "of", lambda count, first, has_bos, *more: seen.append(has_bos) or original(count, first, has_bos, *more)
+        Layout,
+        "of",
+        lambda count, first, has_bos, *more: seen.append(has_bos) or original(count, first, has_bos, *more),
     )
     for make in (sft, dpo):
         trainer = make(tmp_path, FORMATS["messages"], max_steps=1)
