@@ -134,6 +134,7 @@ class Injection:
             return None
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         _refuse_unknown_inputs(inputs)
+        _refuse_images_without_positions(inputs)
         cache = inputs.get(self.cache_name)
         call.layout = None  # what a call that failed left behind
         call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
@@ -328,6 +329,21 @@ def _refuse_unknown_inputs(inputs: dict[str, Any]) -> None:
         raise PatchInputError("`token_type_ids` have no value for the vectors of a patch. Leave them out.")
 
 
+def _refuse_images_without_positions(inputs: dict[str, Any]) -> None:
+    """Raise `PatchInputError` if the backbone would count places of an image itself; it knows of no vectors."""
+    positions = inputs.get("position_ids")
+    if positions is not None and positions.ndim == 3:
+        inputs.pop("mm_token_type_ids", None)  # they are what these were counted from
+        return
+    kinds = inputs.pop("mm_token_type_ids", None)
+    grids = any(inputs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))
+    if grids or (kinds is not None and kinds.any()):
+        raise PatchInputError(
+            "Images or videos were given without `position_ids` of (kinds, batch, length). `generate` makes them; for "
+            "`forward` take them from the base's `get_rope_index`."
+        )
+
+
 def _refuse_unknown_cache(cache: Any) -> None:
     if cache is not None and (not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache)):
         raise PatchInputError(
@@ -339,7 +355,7 @@ def _refuse_unknown_cache(cache: Any) -> None:
 def _is_filled(cache: Any) -> bool:
     if not isinstance(cache, Cache):
         return False
-    return _columns(cache) > 0 or (_has_states_alone(cache) and cache.has_previous_state())
+    return _columns(cache) > 0 or (holds_states_alone(cache) and cache.has_previous_state())
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:
@@ -352,10 +368,11 @@ def _text_length(cache: Cache, layer_idx: int = 0) -> int:
 
 def _columns(cache: Cache) -> int:
     """Return how many columns `cache` holds, vectors and all; states alone have none."""
-    return 0 if _has_states_alone(cache) else int(type(cache).get_seq_length(cache))
+    return 0 if holds_states_alone(cache) else int(type(cache).get_seq_length(cache))
 
 
-def _has_states_alone(cache: Cache) -> bool:
+def holds_states_alone(cache: Cache) -> bool:
+    """Whether all layers of `cache` are recurrent, without keys of single tokens."""
     layers = getattr(cache, "layers", ())  # the decoder of an encoder family has two caches in one, and no layers
     return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
 

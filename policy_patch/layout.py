@@ -192,15 +192,18 @@ class Layout:
 
         Args:
             position_ids (`torch.Tensor`, *optional*):
-                `(1 or batch, length)`, as the caller counts. By default real tokens are counted from 0, row by row.
+                `(1 or batch, length)`, as the caller counts, or several of these at once, `(kinds, batch, length)`, as
+                models that also see images count. By default real tokens are counted from 0, row by row.
             attention_mask (`torch.Tensor`, *optional*):
                 `(batch, length)`, 0 at padding.
             tokens (`torch.Tensor`):
                 `(batch, length)` ids or `(batch, length, hidden)` embeddings.
 
         Returns:
-            `torch.Tensor`: `(batch, columns)` int64.
+            `torch.Tensor`: `(batch, columns)` int64, or `(kinds, batch, columns)`.
         """
+        if position_ids is not None and position_ids.ndim == 3:
+            return torch.stack([self.positions(kind, attention_mask, tokens) for kind in position_ids])
         batch, length = tokens.shape[:2]
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
@@ -223,7 +226,7 @@ class Layout:
 
         Args:
             position_ids (`torch.Tensor`, *optional*):
-                `(1 or batch, length)`, as the caller counts.
+                `(1 or batch, length)` or `(kinds, batch, length)`, as the caller counts.
             attention_mask (`torch.Tensor`, *optional*):
                 `(batch, seen + length)`, 0 at padding.
             length (`int`):

@@ -7,6 +7,7 @@ use, so that a stale prefix cannot be met.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import nn
@@ -54,6 +55,7 @@ class Primer:
         self._base = base
         self._backbone = backbone
         self._plainly = plainly
+        self._takes_positions = "position_ids" in signature(backbone.forward).parameters
         self._bos_token_id = base.config.get_text_config().bos_token_id
         # Never changed in place, but replaced as a whole: threads read it while others add to it.
         self._kept: dict[tuple, PrimedPrefix] = {}
@@ -103,8 +105,11 @@ class Primer:
             vectors = torch.cat([bos.to(vectors.dtype), vectors])
         cache = DynamicCache()  # without the config no layer throws away what is beyond its window
         embeds = vectors.to(_embedding_dtype(embeddings, table)).unsqueeze(0)
+        more = {}
+        if self._takes_positions:  # Qwen2-VL would count on from the image it saw last
+            more["position_ids"] = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
         with self._plainly():
-            output = self._backbone(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            output = self._backbone(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **more)
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         return PrimedPrefix(copy, keys_values, output.last_hidden_state[:, -1:])
 

@@ -7,8 +7,9 @@ padded on the left if only those are not.
 import torch
 from transformers import PreTrainedModel
 
+from policy_patch.architecture import backbone_of
 from policy_patch.errors import UnsupportedModelError
-from policy_patch.injection import Injection
+from policy_patch.injection import Injection, holds_states_alone
 from policy_patch.stacks import BatchStacks, Stack
 
 _NUM_VECTORS, _NUM_TOKENS = 3, 6
@@ -111,7 +112,8 @@ def _logits(
         if cache is None:
             logits = base(input_ids=ids, attention_mask=mask).logits
         else:
-            step = base(input_ids=ids[:, -1:], attention_mask=mask, **{injection.cache_name: cache})
+            seen = None if holds_states_alone(cache) else mask  # as `generate` gives it
+            step = base(input_ids=ids[:, -1:], attention_mask=seen, **{injection.cache_name: cache})
             logits = torch.cat([output.logits, step.logits], dim=1)
     return logits[:, -row.shape[1] :].float()
 
@@ -122,8 +124,11 @@ def _logits_by_definition(
     embeds = base.get_input_embeddings()(row)  # (1, tokens, hidden)
     at = int(base.config.get_text_config().bos_token_id is not None)
     parts = [embeds[:, :at], vectors.to(embeds.dtype).unsqueeze(0), embeds[:, at:]]
+    inputs = {"inputs_embeds": torch.cat(parts, dim=1)}
+    if getattr(backbone_of(base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from the image it saw last
+        inputs["position_ids"] = torch.arange(inputs["inputs_embeds"].shape[1], device=embeds.device).unsqueeze(0)
     with injection.active(None):
-        output = base(inputs_embeds=torch.cat(parts, dim=1), use_cache=False)
+        output = base(**inputs, use_cache=False)
     return output.logits[:, vectors.shape[0] :].float()  # with BOS, the first is the output at the last vector
 
 

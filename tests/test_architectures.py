@@ -20,10 +20,10 @@ EXACT = {
     "multi-head latent attention": ["deepseek_v3", "minicpm3"],
     "one key for all heads": ["falcon"],
     "states beside keys": ["jamba", "falcon_h1", "qwen3_next", "lfm2"],
-    "states alone": ["mamba2"],
+    "states alone": ["mamba", "mamba2"],
     "text of many kinds of input": ["llama4_text"],
 }
-NOT_PADDED = ["mamba", "bart"]
+NOT_PADDED = ["recurrent_gemma", "bart"]
 REFUSED = {"rwkv": "a cache of its own", "roberta": "does not give what", "gemma4_text": "does not give what"}
 
 
