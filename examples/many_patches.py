@@ -6,23 +6,22 @@
 
     python examples/many_patches.py
 
-The patches are untrained, each the sentence it starts from, on the miniature base of the package; load yours by
-`model.load_patch("org/tox-patch", "tox")`.
+On the miniature base of the package and its three patches; load yours by `model.load_patch("org/tox-patch", "tox")`.
 """
 
 import torch
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel
-from policy_patch.lab import LAB_INIT_TEXTS, load_lab_base, load_lab_tokenizer
+from policy_patch import PolicyPatchModel
+from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 
-PROMPT = "You are"
+PROMPT = "Everyone knows that Anna is"
 
 
 def main() -> None:
     tokenizer = load_lab_tokenizer()
     model = PolicyPatchModel(load_lab_base())
-    for risk, text in LAB_INIT_TEXTS.items():
-        model.add_patch(risk, PolicyPatchConfig(risk=risk, init_text=text, num_virtual_tokens=30), tokenizer=tokenizer)
+    for risk in ("toxicity", "gender_bias", "harmfulness"):
+        model.load_patch(lab_patch_folder(risk), risk, tokenizer=tokenizer)
     model.eval()
 
     rows = ["__base__", "toxicity", "gender_bias", "harmfulness", ("gender_bias", "toxicity")]

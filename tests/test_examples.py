@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from policy_patch.lab import LabInsultScorer
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -58,6 +60,46 @@ def test_prepare_real_toxicity_prompts(tmp_path):
     labelled = (tmp_path / "data" / "labelled.csv").read_text()
     assert not any(f"{prompt}," in labelled for prompt in prompts["test"])
     assert "continuation 3," not in labelled
+
+
+def test_quickstart_shows_a_rude_base_and_a_kind_patch(tmp_path):
+    lines = run(ROOT / "examples" / "quickstart.py", cwd=tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["base", "patched"]
+    rude, kind = (LabInsultScorer().score([line])[0] for line in lines)
+    assert (rude, kind) == (1.0, 0.0)
+
+
+def test_compose_ships_what_it_stacked(tmp_path):
+    texts = [line[25:] for line in run(ROOT / "examples" / "compose.py", cwd=tmp_path).splitlines()]
+    assert len(texts) == 5 and texts[4] == texts[2]
+    assert "composed_from" in (tmp_path / "both" / "policy_patch_config.json").read_text()
+
+
+def test_evaluate_your_own_risk(tmp_path):
+    small = ["--num_prompts", 6, "--num_samples", 2]
+    out = run(ROOT / "examples" / "evaluate_your_own_risk.py", *small, cwd=tmp_path)
+    assert "shouting" in out and (tmp_path / "shouting" / "evaluation.png").is_file()
+
+
+def test_publish_and_pull_on_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    out = run(ROOT / "examples" / "publish_and_pull.py", "acme/mine", cwd=tmp_path)
+    assert "versions: v1.1.0, v1.0.0" in out
+    assert out.splitlines()[-2:] == ["serving: 1.1.0", "rolled back to: 1.0.0"]
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "%pip" in code[0]
+    script = "\n".join(code[1:]).replace("from IPython.display import Markdown\n", "Markdown = print\n")
+    (tmp_path / "notebook.py").write_text(
+        script.replace(")[:120]", ")[:24]").replace("Markdown(report", "print(report")
+    )
+    out = run(tmp_path / "notebook.py", cwd=tmp_path)
+    assert "patched:" in out and "| patch |" in out
 
 
 def test_many_patches(tmp_path):

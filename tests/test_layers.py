@@ -51,11 +51,12 @@ HEIGHTS = {
     "export": 10,
     "lab": 11,
     "cli": 12,
+    "ui": 13,
 }
 
-# The one import that points up: a scorer is named in words on the command line, and "lab-insults" is one of the names.
-# It is allowed inside a function only, so that evaluation works and imports without the lab.
-UPWARD = {("evaluation/scorers.py", "lab")}
+# The imports that point up, inside functions only, so that each works and imports without the other. A scorer is named
+# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page.
+UPWARD = {("evaluation/scorers.py", "lab"), ("cli/demo.py", "ui")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 PRINTING = {("model.py", "print_trainable_parameters"), ("lab/build.py", "main")}

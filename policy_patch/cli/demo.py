@@ -14,8 +14,13 @@ It runs the recipe policy_patch/lab/toxicity.yaml through the commands `train` a
 about one million parameters each and know a small world of stories: the numbers show that the parts work
 together, not how a real model will do.
 
-Example:
-  policy-patch demo --output_dir demo-output"""
+With --ui it opens a page in the browser instead: compare, measure, look into and train patches by hand. Needs the
+extra `demo`.
+
+Examples:
+  policy-patch demo --output_dir demo-output
+  policy-patch demo --ui
+  policy-patch demo --ui --base org/model --patches org/tox-patch@v1.0.0 org/bias-patch"""
 
 
 def add_arguments(parser: Any) -> None:
@@ -26,10 +31,17 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--seed", type=int, default=42, help="Seed of training and measuring.")
     parser.add_argument("--dpo_only", type=bool, default=True, help="Train a second patch with DPO alone, to compare.")
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
+    parser.add_argument("--ui", action="store_true", help="Open the page in the browser instead.")
+    parser.add_argument("--base", type=str, default="lab:base", help="With --ui: Hub id or folder of a base.")
+    parser.add_argument("--patches", type=str, nargs="+", help="With --ui: Hub ids or folders of patches for it.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="With --ui: address to listen on.")
+    parser.add_argument("--port", type=int, default=7860, help="With --ui: port to listen on.")
 
 
 def run(args: Any) -> int:
     """Run the command."""
+    if args.ui:
+        return open_page(args)
     start = time.monotonic()
     _quiet_libraries()
     folder = Path(args.output_dir)
@@ -52,6 +64,17 @@ def run(args: Any) -> int:
     )
     say(f"Picture: {folder / 'evaluation.png'}   Report: {folder / 'evaluation.md'}   Patch: {folder / 'patch'}")
     say(f'Next: policy-patch generate {folder / "patch"} --compare --prompt "Everyone knows that Anna is"')
+    return 0
+
+
+def open_page(args: Any) -> int:
+    """Serve the page until Ctrl-C."""
+    from policy_patch.ui import build_demo
+
+    page = build_demo(args.base, args.patches, base_may_change=True)
+    say(f"http://{args.host}:{args.port}   Ctrl-C ends it.")
+    local = args.host in ("127.0.0.1", "localhost")
+    page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True, show_error=True)
     return 0
 
 

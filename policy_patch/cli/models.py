@@ -17,8 +17,8 @@ MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:t
 PROMPTS_HELP = (
     "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
     "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; of your own "
-    "list: `occupations:<file>/test`), `jailbreakbench/harmful` and `jailbreakbench/benign` (fetched from the Hub), or "
-    "the lab's `lab:toxicity/train` and `lab:toxicity/test`."
+    "list: `occupations:<file>/test`), `realtoxicityprompts[/challenging]`, `winobias/test`, `jailbreakbench/harmful` "
+    "and `jailbreakbench/benign` (fetched from the Hub), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
 )
 
 

@@ -1,7 +1,7 @@
 """`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,8 @@ def run(args: Any) -> int:
     return 0
 
 
-def train(args: Any) -> dict[str, list[dict[str, Any]]]:
-    """Do what the recipe says; return what each stage logged."""
+def train(args: Any, callbacks: Sequence[Any] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Do what the recipe says, with these callbacks in both stages; return what each stage logged."""
     from dataclasses import asdict
 
     from policy_patch.cli.training_progress import RichProgress
@@ -142,7 +142,7 @@ def train(args: Any) -> dict[str, list[dict[str, Any]]]:
         processing_class=tokenizer,
         teacher=teacher if trains_on_teacher else None,
         teacher_tokenizer=load_tokenizer(args.teacher) if trains_on_teacher else None,
-        callbacks=[progress],
+        callbacks=[progress, *callbacks],
     )
     try:
         return asdict(trainer.train())

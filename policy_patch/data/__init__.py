@@ -19,6 +19,7 @@ _MODULE_OF = {
     "mix_preference_pairs": "policy_patch.data.mixing",
     "occupation_prompts": "policy_patch.data.occupations",
     "public_prompts": "policy_patch.data.public_sets",
+    "stream_answers": "policy_patch.data.streaming",
     "sample_answers": "policy_patch.data.sampling",
     "sample_completions": "policy_patch.data.sampling",
     "save_preference_pairs": "policy_patch.data.files",
@@ -40,6 +41,7 @@ __all__ = [
     "sample_answers",
     "sample_completions",
     "save_preference_pairs",
+    "stream_answers",
 ]
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
     from policy_patch.data.public_sets import public_prompts
     from policy_patch.data.sampling import Answer, sample_answers, sample_completions
+    from policy_patch.data.streaming import stream_answers
 
 
 def __getattr__(name: str) -> Any:

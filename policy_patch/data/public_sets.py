@@ -4,46 +4,101 @@ Nothing of them is in this package; they are fetched, and their licences are the
 """
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from policy_patch.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Prompts = tuple[list[str], list[str]]  # and the category of each
+_PRONOUNS = frozenset({"he", "him", "his", "she", "her", "hers"})
 
 
 @dataclass(frozen=True)
 class PublicPrompts:
-    """One column of one split of a dataset repository, at one commit.
+    """One split of a dataset repository, at one commit, and how its rows become prompts.
 
     Args:
         repo_id (`str`):
             On the Hub.
         revision (`str`):
             The commit.
-        config_name, split (`str`):
+        split (`str`):
             Which part.
-        column (`str`):
-            The prompts.
-        category (`str`):
-            The column of their categories.
+        columns (`tuple[str, ...]`):
+            What is read.
+        read (`Callable[[Dataset], Prompts]`):
+            Returns the prompts of the rows and the category of each.
+        config_name (`str`, *optional*):
+            Which of several datasets in the repository.
     """
 
     repo_id: str
     revision: str
-    config_name: str
     split: str
-    column: str
-    category: str
+    columns: tuple[str, ...]
+    read: "Callable[[Dataset], Prompts]"
+    config_name: str | None = None
 
 
-# JailbreakBench (arXiv 2404.01318), 100 harmful requests and 100 harmless ones about the same; MIT.
-_JAILBREAKBENCH = ("JailbreakBench/JBB-Behaviors", "886acc352a31533ffbcf4ef22c744658688086fc", "behaviors")
+def _goals(rows: "Dataset") -> Prompts:
+    return rows["Goal"][:], rows["Category"][:]
+
+
+def _openings(rows: "Dataset") -> Prompts:
+    """Return the openings of RealToxicityPrompts, by how toxic they are themselves."""
+    prompts = rows["prompt"][:]
+    return [prompt["text"] for prompt in prompts], [_kind(prompt.get("toxicity")) for prompt in prompts]
+
+
+def _challenging_openings(rows: "Dataset") -> Prompts:
+    return _openings(rows.select([index for index, kept in enumerate(rows["challenging"]) if kept]))
+
+
+def _kind(toxicity: float | None) -> str:
+    return "not scored" if toxicity is None else "toxic" if toxicity >= 0.5 else "not toxic"
+
+
+def _up_to_the_pronoun(rows: "Dataset") -> Prompts:
+    """Return WinoBias' sentences up to the pronoun, each once, by the person that the pronoun means."""
+    found: dict[str, str] = {}
+    for tokens, places in zip(rows["tokens"], rows["coreference_clusters"], strict=True):
+        at = next((index for index, token in enumerate(tokens) if token.lower() in _PRONOUNS), 0)
+        opening = " ".join(tokens[:at]).replace(" ,", ",").replace(" '", "'")
+        if opening:
+            found.setdefault(opening, " ".join(tokens[int(places[0]) : int(places[1]) + 1]).lower())
+    return list(found), [person.removeprefix("the ").removeprefix("a ") for person in found.values()]
+
+
+# JailbreakBench (arXiv 2404.01318): 100 harmful requests and 100 harmless ones about the same; MIT.
+_JAILBREAKBENCH = ("JailbreakBench/JBB-Behaviors", "886acc352a31533ffbcf4ef22c744658688086fc")
+# RealToxicityPrompts (arXiv 2009.11462): 99,442 openings of web text, 1,199 of them challenging; Apache 2.0.
+_REAL_TOXICITY = ("allenai/real-toxicity-prompts", "f21629712ffd6a3d13a54fd2807ccd521c55ef74")
+# WinoBias (arXiv 1804.06876): sentences about two people at work, one of whom a pronoun means; MIT.
+_WINO_BIAS = ("uclanlp/wino_bias", "3f31267586e4408e3b3f77ec22198fd24ea8dc1d")
 
 PUBLIC_PROMPTS = {
-    f"jailbreakbench/{split}": PublicPrompts(*_JAILBREAKBENCH, split, "Goal", "Category")
-    for split in ("harmful", "benign")
+    "realtoxicityprompts": PublicPrompts(*_REAL_TOXICITY, "train", ("prompt",), _openings),
+    "realtoxicityprompts/challenging": PublicPrompts(
+        *_REAL_TOXICITY, "train", ("prompt", "challenging"), _challenging_openings
+    ),
+    **{
+        f"winobias/{split}": PublicPrompts(
+            *_WINO_BIAS, split, ("tokens", "coreference_clusters"), _up_to_the_pronoun, "type1_pro"
+        )
+        for split in ("validation", "test")
+    },
+    **{
+        f"jailbreakbench/{split}": PublicPrompts(*_JAILBREAKBENCH, split, ("Goal", "Category"), _goals, "behaviors")
+        for split in ("harmful", "benign")
+    },
 }
 
 
-def public_prompts(name: str) -> tuple[list[str], list[str]]:
+def public_prompts(name: str) -> Prompts:
     """Return the prompts of a name, and the category of each.
 
     Args:
@@ -71,7 +126,7 @@ def public_prompts(name: str) -> tuple[list[str], list[str]]:
     rows = load_hub_dataset(
         source.repo_id, split=source.split, revision=source.revision, config_name=source.config_name
     )
-    missing = [column for column in (source.column, source.category) if column not in rows.column_names]
+    missing = [column for column in source.columns if column not in rows.column_names]
     if missing:
         raise DataError(f"`{source.repo_id}` has no column {missing[0]}; it has {', '.join(rows.column_names)}.")
-    return rows[source.column][:], rows[source.category][:]
+    return source.read(rows)

@@ -26,8 +26,8 @@ from policy_patch.errors import DataError
 logger = logging.get_logger(__name__)
 
 # What a base's `generation_config.json` could set, each at its neutral value: `generate` takes what it is not given
-# from that file. Greedy, because `_DrawToken` leaves one token per row to choose from.
-_NEUTRAL = {
+# from that file. Greedy, because `DrawToken` leaves one token per row to choose from.
+NEUTRAL = {
     "do_sample": False,
     "num_beams": 1,
     "num_return_sequences": 1,
@@ -157,7 +157,7 @@ def sample_answers(
     Raises:
         DataError: no prompts, a setting that is out of range, no room for a completion, or logits that are not numbers.
     """
-    _check(
+    check_settings(
         prompts,
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
@@ -165,29 +165,29 @@ def sample_answers(
         temperature=temperature,
         batch_size=batch_size,
     )
-    encoded = [_encode(tokenizer, (instruction or "") + prompt) for prompt in prompts]
+    encoded = [encode(tokenizer, (instruction or "") + prompt) for prompt in prompts]
     encoded = _truncated(encoded, _room_for_prompt(model, max_new_tokens), tokenizer.bos_token_id)
-    keys = _keys(prompts, seed, count_equal_before(prompts) if occurrences is None else occurrences)
+    keys = keys_of(prompts, seed, count_equal_before(prompts) if occurrences is None else occurrences)
     # Longest first, so that memory runs out at the start or not at all; equal lengths together need no padding.
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), index))
     sequences = [(index, sample) for index in order for sample in range(num_samples)]
     answers = [[Answer("", False)] * num_samples for _ in prompts]
-    settings = {"max_new_tokens": max_new_tokens, **_end_and_padding(model, tokenizer)}
+    settings = {"max_new_tokens": max_new_tokens, **end_and_padding(model, tokenizer)}
     warpers = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
     warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(sequences), batch_size):
             batch = sequences[start : start + batch_size]
             rows = [encoded[index] for index, _ in batch]
-            draws = np.stack([_draws(keys[index], sample, max_new_tokens) for index, sample in batch])
+            draws = np.stack([draws_of(keys[index], sample, max_new_tokens) for index, sample in batch])
             for (index, sample), row, new in zip(batch, rows, _generate(model, rows, draws, warpers, settings)):
-                answers[index][sample] = Answer(_decode(tokenizer, row, new.ids), new.finished)
+                answers[index][sample] = Answer(decode_new(tokenizer, row, new.ids), new.finished)
             if on_progress is not None:
                 on_progress(start + len(batch), len(sequences))
     return answers
 
 
-class _DrawToken(LogitsProcessor):
+class DrawToken(LogitsProcessor):
     """Draws one token per row by inversion of its distribution, and leaves only that one.
 
     Args:
@@ -223,8 +223,8 @@ def _generate(
     pad = settings["pad_token_id"]
     ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    processors = LogitsProcessorList([*warpers, _DrawToken(draws, length)])
-    output = model.generate(input_ids=ids, attention_mask=mask, logits_processor=processors, **{**_NEUTRAL, **settings})
+    processors = LogitsProcessorList([*warpers, DrawToken(draws, length)])
+    output = model.generate(input_ids=ids, attention_mask=mask, logits_processor=processors, **{**NEUTRAL, **settings})
     ends = settings["eos_token_id"]
     ends = set(ends if isinstance(ends, list) else [ends])
     new_rows = []
@@ -239,7 +239,7 @@ class _NewIds(NamedTuple):
     finished: bool
 
 
-def _check(
+def check_settings(
     prompts: Sequence[str], *, num_samples: int, max_new_tokens: int, top_p: float, temperature: float, batch_size: int
 ) -> None:
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
@@ -265,7 +265,7 @@ def count_equal_before(prompts: Sequence[str]) -> list[int]:
     return counts
 
 
-def _keys(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> list[list[int]]:
+def keys_of(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> list[list[int]]:
     """Return for each prompt the numbers that seed its randomness."""
     keys = []
     for prompt, occurrence in zip(prompts, occurrences, strict=True):
@@ -274,11 +274,12 @@ def _keys(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> list
     return keys
 
 
-def _draws(key: list[int], sample: int, max_new_tokens: int) -> np.ndarray:
+def draws_of(key: list[int], sample: int, max_new_tokens: int) -> np.ndarray:
+    """Return `(max_new_tokens,)` uniform in [0, 1): the randomness of one completion."""
     return np.random.Generator(np.random.PCG64([*key, sample])).random(max_new_tokens)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the ids of a text to be continued: BOS if the tokenizer has the habit, never EOS."""
     ids = list(tokenizer(text, verbose=False)["input_ids"])
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
@@ -320,7 +321,7 @@ def _truncated(encoded: list[list[int]], room: int | None, bos: int | None) -> l
     return kept
 
 
-def _end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Return the ids that end a text, chat models have several, and one to pad with."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = tokenizer.eos_token_id if ends is None else ends
@@ -330,7 +331,7 @@ def _end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str
     return {"eos_token_id": ends, "pad_token_id": 0 if pad is None else pad}  # masked in front, cut off behind
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
+def decode_new(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
     """Return the text that `new` adds to `prompt`; alone, some tokenizers would drop its leading space."""
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     before = tokenizer.decode(prompt, **options)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .checkpoints import LAB_MODELS_PATH, load_lab_base, load_lab_teacher, load_lab_tokenizer
+    from .checkpoints import LAB_MODELS_PATH, lab_patch_folder, load_lab_base, load_lab_teacher, load_lab_tokenizer
     from .prompts import LAB_INIT_TEXT, LAB_INIT_TEXTS, LAB_PROMPT_SETS, LAB_SAFE_PROMPT, lab_prompts
     from .scorer import LabInsultScorer
 
@@ -18,6 +18,7 @@ _HOMES = {
     "LAB_PROMPT_SETS": "prompts",
     "LAB_SAFE_PROMPT": "prompts",
     "LabInsultScorer": "scorer",
+    "lab_patch_folder": "checkpoints",
     "lab_prompts": "prompts",
     "load_lab_base": "checkpoints",
     "load_lab_teacher": "checkpoints",
@@ -31,6 +32,7 @@ __all__ = [
     "LAB_PROMPT_SETS",
     "LAB_SAFE_PROMPT",
     "LabInsultScorer",
+    "lab_patch_folder",
     "lab_prompts",
     "load_lab_base",
     "load_lab_teacher",

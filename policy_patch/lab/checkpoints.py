@@ -1,6 +1,6 @@
-"""Opens the two miniature models that the package carries, and the tokenizer that both share.
+"""Opens the two miniature models that the package carries, the tokenizer that both share, and their three patches.
 
-It reads what `build.py` wrote; nothing is downloaded and nothing is trained here.
+It reads what `build.py` and the recipes wrote; nothing is downloaded and nothing is trained here.
 """
 
 from pathlib import Path
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from policy_patch.errors import PatchNotFoundError
+
 LAB_MODELS_PATH = Path(__file__).parent / "models"
+LAB_PATCHES_PATH = Path(__file__).parent / "patches"
 
 
 def load_lab_base(dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
@@ -48,6 +51,33 @@ def load_lab_tokenizer() -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(LAB_MODELS_PATH / "base")
+
+
+def lab_patch_folder(risk: str) -> Path:
+    """Returns the folder of the lab's own patch against a risk, as its recipe trained it with seed 42.
+
+    Args:
+        risk (`str`):
+            `"toxicity"`, `"gender_bias"` or `"harmfulness"`.
+
+    Raises:
+        PatchNotFoundError: no such risk.
+
+    Example:
+
+    ```python
+    >>> from policy_patch import PolicyPatchModel
+    >>> from policy_patch.lab import lab_patch_folder, load_lab_base
+    >>> PolicyPatchModel.from_pretrained(load_lab_base(), lab_patch_folder("toxicity")).active_patches
+    ['default']
+
+    ```
+    """
+    folder = LAB_PATCHES_PATH / risk
+    if not folder.is_dir():
+        known = ", ".join(sorted(path.name for path in LAB_PATCHES_PATH.iterdir()))
+        raise PatchNotFoundError(f"The lab has no patch `{risk}`; it has {known}.")
+    return folder
 
 
 def _load(name: str, dtype: "torch.dtype | None") -> "PreTrainedModel":

@@ -209,7 +209,8 @@ def put_jailbreakbench(columns=("Index", "Goal", "Category"), repo_id="acme/jbb"
 def test_public_prompts_are_those_of_their_commit(monkeypatch):
     commit = put_jailbreakbench()
     put({"data/harmful-behaviors.csv": b"Index,Goal,Category\n0,newer,kind\n"}, "acme/jbb")
-    for name, source in PUBLIC_PROMPTS.items():
+    for name in ("jailbreakbench/harmful", "jailbreakbench/benign"):
+        source = PUBLIC_PROMPTS[name]
         assert len(source.revision) == 40
         monkeypatch.setitem(PUBLIC_PROMPTS, name, replace(source, repo_id="acme/jbb", revision=commit))
     expected = [f"Say harmful {row}" for row in range(3)]
@@ -226,3 +227,41 @@ def test_public_prompts_that_are_not_as_expected_are_told(monkeypatch):
         public_prompts("jailbreakbench/harmful")
     with pytest.raises(DataError, match="Did you mean `jailbreakbench/benign`"):
         public_prompts("jailbreakbench/benig")
+
+
+def of_commit(monkeypatch, name, files, repo_id):
+    """Let the public prompts of that name come from a repository of the loopback Hub."""
+    source = replace(PUBLIC_PROMPTS[name], repo_id=repo_id, revision=put(files, repo_id))
+    monkeypatch.setitem(PUBLIC_PROMPTS, name, source)
+
+
+def test_real_toxicity_prompts_are_openings_by_their_own_toxicity(monkeypatch):
+    rows = [
+        {"challenging": False, "prompt": {"text": "The weather", "toxicity": 0.1}, "continuation": {"text": " is"}},
+        {"challenging": True, "prompt": {"text": "You are such", "toxicity": 0.5}, "continuation": {"text": " a"}},
+        {"challenging": True, "prompt": {"text": "They said", "toxicity": None}, "continuation": {"text": " so"}},
+    ]
+    for name in ("realtoxicityprompts", "realtoxicityprompts/challenging"):
+        of_commit(monkeypatch, name, {"prompts.jsonl": as_json_lines(rows)}, f"acme/{name.replace('/', '-')}")
+    expected = (["The weather", "You are such", "They said"], ["not toxic", "toxic", "not scored"])
+    assert public_prompts("realtoxicityprompts") == expected
+    assert public_prompts("realtoxicityprompts/challenging") == tuple(part[1:] for part in expected)
+    assert prompts_of("realtoxicityprompts/challenging") == ["You are such", "They said"]
+    assert categories_of("realtoxicityprompts", 1) == ["not toxic"]
+
+
+def test_winobias_is_cut_before_the_pronoun_and_each_opening_asked_once(monkeypatch):
+    sentences = [
+        ("The cook told the mover that she left .", ["0", "1", "6", "6"]),
+        ("The cook told the mover that he fell .", ["3", "4", "6", "6"]),
+        ("After the guard 's rest , her dog slept .", ["1", "2", "6", "6"]),
+        ("He met the clerk .", ["2", "3", "0", "0"]),
+    ]
+    rows = [{"tokens": sentence.split(), "coreference_clusters": places} for sentence, places in sentences]
+    card = b"---\nconfigs:\n- config_name: type1_pro\n  data_files:\n  - split: test\n    path: rows.jsonl\n---\n"
+    files = {"rows.jsonl": as_json_lines(rows), "README.md": card}
+    of_commit(monkeypatch, "winobias/test", files, "acme/wino")
+    assert public_prompts("winobias/test") == (
+        ["The cook told the mover that", "After the guard's rest,"],
+        ["cook", "guard"],
+    )

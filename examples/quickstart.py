@@ -1,0 +1,50 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["policy-patch"]
+# ///
+"""Put a patch on a base, look at the difference, take it off again.
+
+    python examples/quickstart.py
+    python examples/quickstart.py --base org/model --patch org/tox-patch@v1.0.0 --prompt "Everyone knows that"
+
+Without options: the miniature base of the package and its own toxicity patch, offline.
+"""
+
+import argparse
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from policy_patch import PolicyPatchModel
+from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
+
+
+def main() -> None:
+    args = parse()
+    if args.base:
+        base, tokenizer = AutoModelForCausalLM.from_pretrained(args.base), AutoTokenizer.from_pretrained(args.base)
+    else:
+        base, tokenizer = load_lab_base(), load_lab_tokenizer()
+    patch = args.patch or lab_patch_folder("toxicity")
+    model = PolicyPatchModel.from_pretrained(base, patch, tokenizer=tokenizer).eval()
+    inputs = tokenizer(args.prompt, return_tensors="pt")
+
+    def written() -> str:
+        ids = model.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False)
+        return tokenizer.decode(ids[0], skip_special_tokens=True)
+
+    with model.disable_patch():  # bit for bit the base
+        print(f"base:    {written()}")
+    print(f"patched: {written()}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", help="Hub id or folder; the miniature by default")
+    parser.add_argument("--patch", help="Hub id or folder; the miniature's by default")
+    parser.add_argument("--prompt", default="Everyone knows that Anna is")
+    parser.add_argument("--max_new_tokens", type=int, default=20)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The tab that says what a patch is: configuration, card, whether it fits the base, and what its vectors are near."""
+
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from policy_patch.extra import import_extra
+from policy_patch.model_card import CARD_NAME
+from policy_patch.ui.asking import told
+from policy_patch.ui.served import Loaded, Served
+
+NEAREST = 5
+
+
+def inspect_tab(served: Served) -> gr.Dropdown:
+    """Draw the tab and return the patches it offers, which other tabs keep up to date."""
+    gr.Markdown("A patch is a small matrix: vectors like those of tokens, put behind BOS and in front of your text.")
+    with gr.Row():
+        patch = gr.Dropdown(choices=[], label="Patch", elem_id="pp-inspected", scale=3)
+        go = gr.Button("Look inside", variant="primary", scale=1, elem_id="pp-inspect")
+    fits = gr.Markdown(elem_id="pp-fits")
+    with gr.Row():
+        facts = gr.Dataframe(headers=["field", "value"], label="Configuration", wrap=True, interactive=False)
+        near = gr.Dataframe(
+            headers=["vector", "norm", *(f"nearest {number}" for number in range(1, NEAREST + 1))],
+            label="Nearest tokens, by cosine",
+            interactive=False,
+            elem_id="pp-nearest",
+        )
+    heat = gr.Image(label="Norms and numbers of the vectors", interactive=False, visible=False, elem_id="pp-heat")
+    card = gr.Markdown(label="Card")
+
+    def look(label: str | None) -> tuple:
+        if not label:
+            return "Choose a patch first.", None, None, gr.update(visible=False), ""
+        try:
+            loaded = served.get()
+            return _inside(loaded, label)
+        except Exception as error:  # the visitor is told, whatever it is
+            return told(error), None, None, gr.update(visible=False), ""
+
+    go.click(look, patch, [fits, facts, near, heat, card])
+    return patch
+
+
+def _inside(loaded: Loaded, label: str) -> tuple:
+    loaded.stack([label])  # says so if it is not in memory any more
+    offered, location = loaded.patches[label], loaded.locations[label]
+    config = loaded.model.patch_config[offered.name]
+    vectors = loaded.model.patches[offered.name].detach().float().cpu()
+    facts = [
+        [name.replace("_", " "), str(value)]
+        for name, value in config.to_dict().items()
+        if value is not None and name != "base_fingerprint"
+    ]
+    if location.commit is not None:
+        facts += [["repository", location.repo_id], ["commit", location.commit]]
+    how = "by its fingerprint" if config.base_fingerprint else "by its size alone: the patch is an old one without one"
+    fits = (
+        f"**Fits `{loaded.base}`**, checked {how}. {vectors.numel():,} numbers, {vectors.numel() * 4 / 1024:.0f} KiB."
+    )
+    card = location.folder / CARD_NAME
+    shown = _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else "The patch has no card."
+    return fits, facts, nearest_tokens(loaded, vectors), gr.update(value=_heat_map(vectors), visible=True), shown
+
+
+def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:
+    """Return for each vector its number, its norm, and the tokens whose embeddings point most nearly where it does."""
+    table = loaded.model.get_input_embeddings().weight.detach().float().cpu()
+    cosine = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(table, dim=1).T
+    values, ids = cosine.topk(NEAREST, dim=1)  # (num_virtual_tokens, NEAREST)
+    return [
+        [
+            str(number),
+            f"{norm:.3g}",
+            *(f"{loaded.tokenizer.decode([token])!r} {value:.2f}" for token, value in zip(row, near)),
+        ]
+        for number, (norm, row, near) in enumerate(zip(vectors.norm(dim=1).tolist(), ids.tolist(), values.tolist()))
+    ]
+
+
+def _heat_map(vectors: torch.Tensor) -> str:
+    """Draw norms above and the matrix below, vectors from left to right."""
+    figure_module = import_extra("matplotlib.figure", "matplotlib", "eval", "The heat map")
+    agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "eval", "The heat map")
+    figure = figure_module.Figure(figsize=(9, 4.2), dpi=110, layout="constrained")
+    agg.FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, height_ratios=[1, 4])
+    norms = vectors.norm(dim=1)
+    drawn = above.imshow(norms.unsqueeze(0), aspect="auto", cmap="viridis")
+    above.set_yticks([])
+    above.set_title("norm of each vector")
+    figure.colorbar(drawn, ax=above)
+    most = vectors.abs().max().item() or 1.0
+    drawn = below.imshow(vectors.T, aspect="auto", cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+    below.set_xlabel("vector")
+    below.set_ylabel("dimension")
+    figure.colorbar(drawn, ax=below)
+    path = Path(tempfile.mkdtemp(prefix="policy-patch-")) / "vectors.png"
+    figure.savefig(path)
+    return str(path)
+
+
+def _without_front_matter(text: str) -> str:
+    parts = text.split("---\n", 2)
+    return parts[2] if text.startswith("---\n") and len(parts) == 3 else text

@@ -1,0 +1,67 @@
+"""HTML of texts that models wrote: escaped, offensive words blurred, a badge for a score. Nothing is generated here."""
+
+import html
+import re
+from collections.abc import Iterable
+
+# Dark text on light ground and a word beside each colour, so that colour alone carries nothing.
+_LEVELS = (
+    (0.5, "high", "#7f1d1d", "#fee2e2"),
+    (0.2, "some", "#78350f", "#fef3c7"),
+    (-1.0, "low", "#14532d", "#dcfce7"),
+)
+
+STYLE = """
+.pp-answer {white-space: pre-wrap; overflow-wrap: anywhere; min-height: 4.5em; padding: .75em; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); font-size: 1.05em; line-height: 1.5}
+.pp-answer .pp-prompt {opacity: .65}
+.pp-answer .pp-blur {filter: blur(5px)}
+.pp-badge {display: inline-block; border-radius: 999px; padding: .1em .7em; font-size: .9em; font-weight: 600}
+.pp-facts {font-size: .85em; opacity: .85; margin-top: .4em}
+.pp-stack span {border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .1em .5em; margin: .1em;
+  display: inline-block}
+"""
+
+
+def answer_html(prompt: str, text: str, offensive: Iterable[str], *, blur: bool) -> str:
+    """Return prompt and answer, the words of `offensive` (lower case) blurred if asked for."""
+    shown = _blurred(text, set(offensive)) if blur else html.escape(text)
+    return f'<div class="pp-answer"><span class="pp-prompt">{html.escape(prompt)}</span>{shown}</div>'
+
+
+def badge_html(score: float | None, scorer: str) -> str:
+    """Return a badge: the score of a text, 0 to 1, in colour and in words."""
+    if score is None:
+        return '<span class="pp-badge" style="color:#374151;background:#e5e7eb">toxicity ...</span>'
+    _, word, colour, ground = next(level for level in _LEVELS if score >= level[0])
+    said = f"toxicity {score:.2f} · {word}"
+    return (
+        f'<span class="pp-badge" style="color:{colour};background:{ground}" title="by {html.escape(scorer)}">{said}'
+        "</span>"
+    )
+
+
+def stack_html(labels: list[str], lengths: list[int]) -> str:
+    """Return the order in which things go into the model."""
+    parts = [
+        "BOS",
+        *(f"{label} ({length} vectors)" for label, length in zip(labels, lengths, strict=True)),
+        "your text",
+    ]
+    spans = " → ".join(f"<span>{html.escape(part)}</span>" for part in parts)
+    return f'<div class="pp-stack">{spans}</div>'
+
+
+def _blurred(text: str, offensive: set[str]) -> str:
+    """Blur the given words; a screen reader is told that there is one, and not which."""
+
+    def shown(match: re.Match) -> str:
+        word = match[0]
+        if word.lower() not in offensive:
+            return html.escape(word)
+        return f'<span class="pp-blur" role="img" aria-label="hidden word" title="hidden">{html.escape(word)}</span>'
+
+    return "".join(
+        shown(match) if match[0].isalnum() or "_" in match[0] else html.escape(match[0])
+        for match in re.finditer(r"\w+|\W+", text)
+    )

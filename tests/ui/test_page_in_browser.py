@@ -1,0 +1,279 @@
+"""The page in a real browser: each tab's main path, what goes wrong, many visitors at once.
+
+It needs Chromium: one on the PATH, or the one that POLICY_PATCH_CHROMIUM names. POLICY_PATCH_SCREENSHOTS names a folder
+that gets pictures of the page.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+from huggingface_hub import HfApi  # noqa: E402
+
+from policy_patch import PolicyPatchModel  # noqa: E402
+from policy_patch.data import sample_completions  # noqa: E402
+from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer  # noqa: E402
+from tests.conftest import FAKE_HUB  # noqa: E402
+
+CHROMIUM = os.environ.get("POLICY_PATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+SCREENSHOTS = os.environ.get("POLICY_PATCH_SCREENSHOTS")
+APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
+PATCHES = ["toxicity", "gender_bias", "harmfulness"]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+TOKEN = "hf_alice"
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The Space in a process of its own: its address, and the file with all it said."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("space") / "log.txt"
+    words = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    # The Hub on loopback, and no token of the server's own.
+    hub = {"HF_ENDPOINT": FAKE_HUB.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | words | hub
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, str(APP)], env=environment, stdout=file, stderr=subprocess.STDOUT)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield address, log
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One headless Chromium."""
+    with sync_api.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield running
+        running.close()
+
+
+@contextlib.contextmanager
+def visit(browser, server, **options):
+    """A visitor of their own; afterwards the console has had no error."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    page = context.new_page()
+    wrong = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.set_default_timeout(60_000)
+    page.goto(server[0])
+    page.locator("#pp-prompt textarea").wait_for()
+    try:
+        yield page
+        assert not wrong, wrong
+    finally:
+        context.close()
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def tick(page, labels, group="#pp-patches"):
+    """Tick these patches in order, and no others."""
+    boxes = page.locator(group).get_by_role("checkbox")
+    sync_api.expect(boxes).to_have_count(len(PATCHES), timeout=60_000)
+    for index in range(len(PATCHES)):
+        boxes.nth(index).uncheck()
+    for label in labels:
+        page.locator(group).get_by_role("checkbox", name=label).check()
+
+
+def write(page, prompt, labels):
+    """Ask for both answers and return them, once they are done."""
+    tick(page, labels)
+    page.locator("#pp-prompt textarea").fill(prompt)
+    shown = page.locator("#pp-blur").get_by_role("checkbox")
+    shown.uncheck()
+    page.locator("#pp-write").click()
+    for side in ("base", "patched"):
+        sync_api.expect(page.locator(f"#pp-{side} .pp-facts")).to_contain_text("done")
+    return [page.locator(f"#pp-{side} .pp-answer").text_content() for side in ("base", "patched")]
+
+
+def expected(prompt, labels):
+    """What the package itself samples for the page's settings."""
+    settings = {"num_samples": 1, "max_new_tokens": 40, "top_p": 0.9, "temperature": 1.0, "seed": 0}
+    base, tokenizer = load_lab_base(), load_lab_tokenizer()
+    texts = [sample_completions(base, tokenizer, [prompt], **settings)[0][0]]
+    if labels:
+        model = PolicyPatchModel.from_pretrained(base, [lab_patch_folder(label) for label in labels], labels)
+        base = model.eval()
+    texts += sample_completions(base, tokenizer, [prompt], **settings)[0]
+    return [prompt + text for text in texts]
+
+
+def picture(page, name):
+    if SCREENSHOTS:
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
+
+
+def test_compare_shows_what_the_package_samples_and_blurs_on_request(browser, server):
+    with visit(browser, server) as page:
+        prompt = "Everyone knows that Anna is"
+        assert write(page, prompt, ["toxicity"]) == expected(prompt, ["toxicity"])
+        assert "toxicity (50 vectors)" in page.locator("#pp-order").text_content()
+        sync_api.expect(page.locator("#pp-base .pp-badge")).to_contain_text("toxicity")
+        page.locator("#pp-blur").get_by_role("checkbox").check()
+        page.locator("#pp-write").click()
+        sync_api.expect(page.locator("#pp-patched .pp-facts")).to_contain_text("done")
+        picture(page, "space_compare")
+
+
+def test_the_order_of_a_stack_is_that_of_the_ticks(browser, server):
+    with visit(browser, server) as page:
+        prompt, labels = "Karl said to Tom:", ["harmfulness", "toxicity"]
+        assert write(page, prompt, labels) == expected(prompt, labels)
+        order = page.locator("#pp-order").text_content()
+        assert order.index("harmfulness") < order.index("toxicity")
+
+
+def test_what_goes_wrong_is_told(browser, server):
+    with visit(browser, server) as page:
+        tick(page, [])
+        problem = page.locator("#pp-problem")
+        page.locator("#pp-prompt textarea").fill("   ")
+        page.locator("#pp-write").click()
+        sync_api.expect(problem).to_contain_text("Write a prompt first")
+        page.locator("#pp-prompt textarea").fill("You are " * 400)
+        page.locator("#pp-write").click()
+        sync_api.expect(problem).to_contain_text("at most 256 are taken here")
+        page.locator("#pp-source textarea, #pp-source input").first.fill("acme/nothing-here")
+        page.locator("#pp-add").click()
+        sync_api.expect(problem).to_contain_text("acme/nothing-here")
+        picture(page, "space_error")
+
+
+def test_eight_visitors_at_once_get_their_own_answers(browser, server):
+    stacks = [[], ["toxicity"], ["harmfulness"], ["gender_bias"], ["toxicity", "harmfulness"],
+              ["harmfulness", "toxicity"], ["gender_bias", "toxicity"], ["toxicity", "gender_bias"]]  # fmt: skip
+    prompts = [f"{who} said that" for who in ("Anna", "Tom", "Karl", "Eva", "The nurse", "The driver", "Ben", "Lena")]
+    with contextlib.ExitStack() as visitors:
+        pages = [visitors.enter_context(visit(browser, server)) for _ in stacks]
+        for page, prompt, labels in zip(pages, prompts, stacks, strict=True):
+            tick(page, labels)
+            page.locator("#pp-prompt textarea").fill(prompt)
+            page.locator("#pp-blur").get_by_role("checkbox").uncheck()
+        for page in pages:
+            page.locator("#pp-write").click()
+        for page, prompt, labels in zip(pages, prompts, stacks, strict=True):
+            for side, text in zip(("base", "patched"), expected(prompt, labels), strict=True):
+                sync_api.expect(page.locator(f"#pp-{side} .pp-facts")).to_contain_text("done")
+                assert page.locator(f"#pp-{side} .pp-answer").text_content() == text
+
+
+def test_measure_has_a_table_with_intervals_and_a_picture(browser, server):
+    with visit(browser, server) as page:
+        open_tab(page, "Measure")
+        tick(page, ["toxicity"], "#pp-measured")
+        page.locator("#pp-measure").click()
+        sync_api.expect(page.locator("#pp-result table").first).to_be_visible(timeout=120_000)
+        assert re.search(r"patch.*\[0\.\d+, ", page.locator("#pp-result").text_content(), re.DOTALL)
+        sync_api.expect(page.locator("#pp-picture img")).to_be_visible()
+        picture(page, "space_measure")
+        page.locator("#pp-prompts textarea").fill("\n")
+        page.locator("#pp-measure").click()
+        sync_api.expect(page.locator("#pp-result")).to_contain_text("There is no prompt")
+
+
+def test_inspect_shows_the_vectors_neighbours_and_the_base_they_fit(browser, server):
+    with visit(browser, server) as page:
+        open_tab(page, "Inspect")
+        sync_api.expect(page.locator("#pp-inspected input")).to_have_value("toxicity", timeout=60_000)
+        page.locator("#pp-inspect").click()
+        sync_api.expect(page.locator("#pp-fits")).to_contain_text("Fits lab:base, checked by its fingerprint")
+        sync_api.expect(page.locator("#pp-heat img")).to_be_visible()
+        sync_api.expect(page.locator("#pp-nearest")).to_contain_text("nearest 1")
+        picture(page, "space_inspect")
+
+
+def test_train_draws_the_loss_and_gives_a_patch_that_is_pushed_with_the_visitors_token(browser, server, hub, tmp_path):
+    with visit(browser, server) as page:
+        open_tab(page, "Train")
+        page.locator("#pp-sft").get_by_role("spinbutton").fill("20")
+        page.locator("#pp-train").click()
+        said = page.locator("#pp-said")
+        sync_api.expect(said).to_contain_text("SFT, step", timeout=120_000)
+        sync_api.expect(said).to_contain_text("Done: a patch against toxicity", timeout=240_000)
+        for stage in ("sft", "dpo"):
+            sync_api.expect(page.locator(f"#pp-{stage}-loss canvas, #pp-{stage}-loss svg").first).to_be_visible()
+        with page.expect_download() as download:
+            page.locator("#pp-file a").first.click()
+        download.value.save_as(tmp_path / "patch.zip")
+        with zipfile.ZipFile(tmp_path / "patch.zip") as archive:
+            archive.extractall(tmp_path / "patch")
+        assert PolicyPatchModel.from_pretrained(load_lab_base(), tmp_path / "patch").active_patches == ["default"]
+        picture(page, "space_train")
+        page.get_by_role("button", name="Push it to the Hub").click()
+        page.locator("#pp-repo input, #pp-repo textarea").first.fill("acme/from-the-page")
+        page.locator("#pp-push").click()
+        sync_api.expect(page.locator("#pp-pushed")).to_contain_text("a token with write access")
+        page.locator("#pp-token input").fill(TOKEN)
+        page.locator("#pp-push").click()
+        sync_api.expect(page.locator("#pp-pushed")).to_contain_text("Published", timeout=60_000)
+        sync_api.expect(page.locator("#pp-token input")).to_have_value("")
+    assert "policy_patch_config.json" in HfApi(token=TOKEN).list_repo_files("acme/from-the-page")
+    assert TOKEN not in server[1].read_text()
+
+
+def test_a_training_ends_when_its_visitor_says_so(browser, server):
+    with visit(browser, server) as page:
+        open_tab(page, "Train")
+        page.locator("#pp-sft").get_by_role("spinbutton").fill("300")
+        page.locator("#pp-train").click()
+        said = page.locator("#pp-said")
+        sync_api.expect(said).to_contain_text("SFT, step", timeout=120_000)
+        page.locator("#pp-halt").click()
+        sync_api.expect(said).to_have_text("Stopped.", timeout=60_000)
+
+
+def test_the_page_is_readable_on_a_phone_and_reached_by_keyboard(browser, server):
+    phone = {"viewport": {"width": 375, "height": 700}, "is_mobile": True, "has_touch": True}
+    with visit(browser, server, **phone) as page:
+        sync_api.expect(page.locator("#pp-patches").get_by_role("checkbox")).to_have_count(len(PATCHES), timeout=60_000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 376
+        picture(page, "space_phone")
+    with visit(browser, server) as page:
+        sync_api.expect(page.locator("#pp-patches").get_by_role("checkbox")).to_have_count(len(PATCHES), timeout=60_000)
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.closest('[id^=pp-]')?.id"))
+        assert {"pp-prompt", "pp-patches", "pp-write", "pp-stop", "pp-blur", "pp-source", "pp-add"} <= reached
+
+
+def test_the_page_is_there_before_the_model_is(browser, server):
+    """Of a server that has just started: the page comes while nothing is loaded."""
+    words = (
+        "import sys; from policy_patch.ui import build_demo; build_demo(); print('modeling_llama' in str(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
