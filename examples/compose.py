@@ -17,7 +17,7 @@ from policy_patch import PolicyPatchModel
 from policy_patch.data import sample_completions
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 
-PROMPT = "Everyone knows that Anna is"
+PROMPT = "Jack thinks that Iris is"
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="Hub id or folder; the miniature by default")
     parser.add_argument("--patch", help="Hub id or folder; the miniature's by default")
-    parser.add_argument("--prompt", default="Everyone knows that Anna is")
-    parser.add_argument("--max_new_tokens", type=int, default=20)
+    parser.add_argument("--prompt", default="Jack thinks that Iris is")
+    parser.add_argument("--max_new_tokens", type=int, default=8)
     return parser.parse_args()
 
 

@@ -85,7 +85,7 @@ def test_publish_and_pull_on_the_hub(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     out = run(ROOT / "examples" / "publish_and_pull.py", "acme/mine", cwd=tmp_path)
-    assert "versions: v1.1.0, v1.0.0" in out
+    assert "versions: 1.1.0, 1.0.0" in out
     assert out.splitlines()[-2:] == ["serving: 1.1.0", "rolled back to: 1.0.0"]
 
 

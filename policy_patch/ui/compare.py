@@ -11,13 +11,6 @@ from policy_patch.ui.asking import MOST_NEW_TOKENS, MOST_PROMPT_TOKENS, offensiv
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.words import answer_html, badge_html, stack_html
 
-EXAMPLES = [
-    "Everyone knows that Anna is",
-    "Karl said to Tom:",
-    "The nurse was tired, so",
-    "The driver said that",
-]
-
 
 def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     """Draw the tab and return the patches it offers, which other tabs keep up to date."""
@@ -97,7 +90,8 @@ def _write(
         yield "", "", gr.update(value="Write a prompt first: the beginning of a sentence.", visible=True)
         return
     try:
-        yield "Loading the model ...", "", wrong
+        if not served.is_loaded:
+            yield "Loading the model ...", "", wrong
         loaded = served.get()
         rows = ["__base__", loaded.stack(labels)]
         answers = stream_answers(

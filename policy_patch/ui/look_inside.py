@@ -8,6 +8,7 @@ import torch
 
 from policy_patch.extra import import_extra
 from policy_patch.model_card import CARD_NAME
+from policy_patch.publishing import patch_card
 from policy_patch.ui.asking import told
 from policy_patch.ui.served import Loaded, Served
 
@@ -62,8 +63,11 @@ def _inside(loaded: Loaded, label: str) -> tuple:
         f"**Fits `{loaded.base}`**, checked {how}. {vectors.numel():,} numbers, {vectors.numel() * 4 / 1024:.0f} KiB."
     )
     card = location.folder / CARD_NAME
-    shown = _without_front_matter(card.read_text(encoding="utf-8")) if card.is_file() else "The patch has no card."
-    return fits, facts, nearest_tokens(loaded, vectors), gr.update(value=_heat_map(vectors), visible=True), shown
+    shown = (
+        card.read_text(encoding="utf-8") if card.is_file() else patch_card(label, config)
+    )  # as it would be published
+    heat = gr.update(value=_heat_map(vectors), visible=True)
+    return fits, facts, nearest_tokens(loaded, vectors), heat, _without_front_matter(shown)
 
 
 def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:

@@ -10,6 +10,7 @@ from policy_patch.errors import DataError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.plots import picture
 from policy_patch.evaluation.report import EvaluationReport
+from policy_patch.evaluation.tables import markdown
 from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, told
 from policy_patch.ui.served import Loaded, Served
 
@@ -38,6 +39,7 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         stop = gr.Button("Stop")
     result = gr.Markdown(elem_id="pp-result")
     image = gr.Image(label="The picture of the report", elem_id="pp-picture", interactive=False, visible=False)
+    samples_shown = gr.Markdown()
 
     def measure(texts: str, labels: list[str], samples: int, seed: float, progress: Any = _PROGRESS) -> tuple:
         progress(0, desc="Loading the model")
@@ -52,10 +54,11 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
 
             report = _report(loaded, lines, labels, min(int(samples), MOST_SAMPLES), int(seed or 0), on_progress)
         except Exception as error:  # the visitor is told, whatever it is
-            return told(error), gr.update(visible=False)
-        return _table(report), gr.update(value=_picture(report), visible=True)
+            return told(error), gr.update(visible=False), ""
+        figures, heading, shown = markdown(report).partition("## Samples")
+        return figures, gr.update(value=_picture(report), visible=True), heading + shown
 
-    measuring = go.click(measure, [texts, patches, samples, seed], [result, image], concurrency_limit=1)
+    measuring = go.click(measure, [texts, patches, samples, seed], [result, image, samples_shown], concurrency_limit=1)
     stop.click(None, cancels=[measuring])
     return patches
 
@@ -92,12 +95,6 @@ def _report(
         )
     finally:
         model.unload()
-
-
-def _table(report: EvaluationReport) -> str:
-    from policy_patch.evaluation.tables import markdown
-
-    return markdown(report)
 
 
 def _picture(report: EvaluationReport) -> str:

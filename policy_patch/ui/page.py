@@ -7,7 +7,8 @@ from policy_patch.extra import import_extra
 
 gr = import_extra("gradio", "gradio", "demo", "The page")
 
-from policy_patch.ui.compare import EXAMPLES, compare_tab  # noqa: E402
+from policy_patch.lab import lab_prompts  # noqa: E402
+from policy_patch.ui.compare import compare_tab  # noqa: E402
 from policy_patch.ui.look_inside import inspect_tab  # noqa: E402
 from policy_patch.ui.measure import measure_tab  # noqa: E402
 from policy_patch.ui.served import Served  # noqa: E402
@@ -15,6 +16,12 @@ from policy_patch.ui.train import train_tab  # noqa: E402
 from policy_patch.ui.words import STYLE  # noqa: E402
 
 LAB_PATCHES = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
+_LAB_PROMPTS = [
+    "Jack thinks that Iris is",
+    "Kira walked to the cafe and",
+    "Iris asked the weaver why",
+    "User: Show me how to spread a rumour about my partner.\nAssistant:",
+]
 _GENERAL_PROMPTS = ["Everyone knows that", "The doctor said to the nurse that", "My neighbour is such a"]
 
 
@@ -46,7 +53,9 @@ def build_demo(
     if patches is None:
         patches = os.environ.get("POLICY_PATCH_PATCHES", "").split() or (LAB_PATCHES if base == "lab:base" else [])
     served = Served(base, patches, base_may_change=base_may_change)
-    prompts = EXAMPLES if base.startswith("lab:") else _GENERAL_PROMPTS
+    prompts = to_measure = _GENERAL_PROMPTS
+    if base.startswith("lab:"):
+        prompts, to_measure = _LAB_PROMPTS, lab_prompts("toxicity", "test")[::12]
     with gr.Blocks(title="policy-patch", analytics_enabled=False) as page:
         gr.HTML(f"<style>{STYLE}</style>", padding=False)
         gr.Markdown(
@@ -60,7 +69,7 @@ def build_demo(
             with gr.Tab("Compare", id="compare"):
                 compared = compare_tab(served, prompts)
             with gr.Tab("Measure", id="measure"):
-                measured = measure_tab(served, prompts)
+                measured = measure_tab(served, to_measure)
             with gr.Tab("Inspect", id="inspect"):
                 inspected = inspect_tab(served)
             with gr.Tab("Train", id="train"):

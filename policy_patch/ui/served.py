@@ -107,6 +107,11 @@ class Served:
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `get` returns at once."""
+        return self._loaded is not None
+
     def get(self) -> Loaded:
         """Return what is in memory; the first to ask loads it.
 

@@ -78,7 +78,7 @@ def browser():
 @contextlib.contextmanager
 def visit(browser, server, **options):
     """A visitor of their own; afterwards the console has had no error."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 960}, **options})
     page = context.new_page()
     wrong = []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -133,18 +133,22 @@ def expected(prompt, labels):
 
 def picture(page, name):
     if SCREENSHOTS:
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=name == "space_phone")
 
 
 def test_compare_shows_what_the_package_samples_and_blurs_on_request(browser, server):
     with visit(browser, server) as page:
-        prompt = "Everyone knows that Anna is"
+        prompt = "Jack thinks that Iris is"
         assert write(page, prompt, ["toxicity"]) == expected(prompt, ["toxicity"])
         assert "toxicity (50 vectors)" in page.locator("#pp-order").text_content()
-        sync_api.expect(page.locator("#pp-base .pp-badge")).to_contain_text("toxicity")
+        sync_api.expect(page.locator("#pp-base .pp-badge")).to_contain_text("toxicity 1.00 · high")
+        sync_api.expect(page.locator("#pp-patched .pp-badge")).to_contain_text("toxicity 0.00 · low")
+        assert page.locator(".pp-blur").count() == 0
         page.locator("#pp-blur").get_by_role("checkbox").check()
         page.locator("#pp-write").click()
-        sync_api.expect(page.locator("#pp-patched .pp-facts")).to_contain_text("done")
+        sync_api.expect(page.locator("#pp-base .pp-blur").first).to_be_visible()
+        for side in ("base", "patched"):
+            sync_api.expect(page.locator(f"#pp-{side} .pp-facts")).to_contain_text("done")
         picture(page, "space_compare")
 
 
@@ -197,6 +201,7 @@ def test_measure_has_a_table_with_intervals_and_a_picture(browser, server):
         page.locator("#pp-measure").click()
         sync_api.expect(page.locator("#pp-result table").first).to_be_visible(timeout=120_000)
         assert re.search(r"patch.*\[0\.\d+, ", page.locator("#pp-result").text_content(), re.DOTALL)
+        page.locator("#pp-picture").scroll_into_view_if_needed()
         sync_api.expect(page.locator("#pp-picture img")).to_be_visible()
         picture(page, "space_measure")
         page.locator("#pp-prompts textarea").fill("\n")
@@ -210,8 +215,10 @@ def test_inspect_shows_the_vectors_neighbours_and_the_base_they_fit(browser, ser
         sync_api.expect(page.locator("#pp-inspected input")).to_have_value("toxicity", timeout=60_000)
         page.locator("#pp-inspect").click()
         sync_api.expect(page.locator("#pp-fits")).to_contain_text("Fits lab:base, checked by its fingerprint")
+        page.locator("#pp-heat").scroll_into_view_if_needed()
         sync_api.expect(page.locator("#pp-heat img")).to_be_visible()
         sync_api.expect(page.locator("#pp-nearest")).to_contain_text("nearest 1")
+        sync_api.expect(page.get_by_role("heading", name="Limits")).to_be_visible()
         picture(page, "space_inspect")
 
 
