@@ -16,7 +16,7 @@ demo: .venv-demo/ready
 	.venv-demo/bin/policy-patch demo --output_dir demo-output
 
 test: .venv-test/ready
-	OMP_NUM_THREADS=1 .venv-test/bin/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 .venv-test/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv-docs/ready
 	.venv-docs/bin/ruff check .

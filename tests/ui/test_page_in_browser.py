@@ -28,6 +28,7 @@ from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from tests.conftest import FAKE_HUB  # noqa: E402
 
 CHROMIUM = os.environ.get("POLICY_PATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("POLICY_PATCH_BROWSER") == "required"  # in CI its absence is an error
 SCREENSHOTS = os.environ.get("POLICY_PATCH_SCREENSHOTS")
 APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
 PATCHES = ["toxicity", "gender_bias", "harmfulness"]
@@ -35,8 +36,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 TOKEN = "hf_alice"
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH"),
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH"),
+    pytest.mark.xdist_group("browser"),  # one worker, one server
 ]
 
 
