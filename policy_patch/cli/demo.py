@@ -69,12 +69,18 @@ def run(args: Any) -> int:
 
 def open_page(args: Any) -> int:
     """Serve the page until Ctrl-C."""
+    from policy_patch.errors import ConfigError
     from policy_patch.ui import build_demo
 
     page = build_demo(args.base, args.patches, base_may_change=True)
-    say(f"http://{args.host}:{args.port}   Ctrl-C ends it.")
+    say(f"Opening http://{args.host}:{args.port}   Ctrl-C ends it.")
     local = args.host in ("127.0.0.1", "localhost")
-    page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True, show_error=True)
+    try:
+        page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True, show_error=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Nothing can listen on {args.host}:{args.port}; another program may do so already. Give another `--port`."
+        ) from error
     return 0
 
 

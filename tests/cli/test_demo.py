@@ -1,6 +1,11 @@
 """Test of `policy-patch demo`, at a small size: patch, comparison, samples, picture, and going on where it stopped."""
 
 import json
+import socket
+import subprocess
+import sys
+
+import pytest
 
 from policy_patch.cli import main
 from policy_patch.patch_folder import read_patch_folder
@@ -23,3 +28,14 @@ def test_the_demo_trains_and_shows_the_difference(tmp_path, capsys):
     assert main([*words, "--json"]) == 0  # what is trained is not trained again
     assert list(json.loads(capsys.readouterr().out)["systems"]) == list(change)
     assert (tmp_path / "patch" / "policy_patch.safetensors").read_bytes() == vectors
+
+
+def test_a_port_that_is_taken_is_told():
+    pytest.importorskip("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = [sys.executable, "-m", "policy_patch.cli", "demo", "--ui", "--port", port]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"Nothing can listen on 127.0.0.1:{port}" in done.stderr
