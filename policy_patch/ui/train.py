@@ -76,7 +76,7 @@ def train_tab() -> None:
         _train, [risk, sft, dpo, seed, stop], [said, *plots, file, folder], concurrency_limit=1, show_progress="hidden"
     )
     halt.click(_halt, stop, None, queue=False)
-    push.click(_push, [folder, repo, token, private], [pushed, token])
+    push.click(_push, [folder, repo, token, private], [pushed, token], api_visibility="private")
 
 
 def _train(risk: str, sft: int, dpo: int, seed: float, stop: threading.Event) -> Iterator[tuple]:

@@ -35,6 +35,21 @@ PATCHES = ["toxicity", "gender_bias", "harmfulness"]
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 TOKEN = "hf_alice"
 
+# What a page of this address left in the browser: local and session storage, and every record of every database.
+KEPT_IN_BROWSER = """async () => {
+  const kept = [JSON.stringify({...localStorage}), JSON.stringify({...sessionStorage})];
+  for (const {name} of await indexedDB.databases()) {
+    const db = await new Promise((done, fail) => {
+      const asked = indexedDB.open(name); asked.onsuccess = () => done(asked.result); asked.onerror = fail; });
+    for (const store of db.objectStoreNames) {
+      kept.push(JSON.stringify(await new Promise((done, fail) => {
+        const asked = db.transaction(store).objectStore(store).getAll();
+        asked.onsuccess = () => done(asked.result); asked.onerror = fail; })));
+    }
+  }
+  return kept.join("\\n");
+}"""
+
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH"),
     pytest.mark.xdist_group("browser"),  # one worker, one server
@@ -248,6 +263,8 @@ def test_train_draws_the_loss_and_gives_a_patch_that_is_pushed_with_the_visitors
         page.locator("#pp-push").click()
         sync_api.expect(page.locator("#pp-pushed")).to_contain_text("Published", timeout=60_000)
         sync_api.expect(page.locator("#pp-token input")).to_have_value("")
+        kept = page.evaluate(KEPT_IN_BROWSER)
+        assert TOKEN not in kept and "from-the-page" not in kept
     assert "policy_patch_config.json" in HfApi(token=TOKEN).list_repo_files("acme/from-the-page")
     assert TOKEN not in server[1].read_text()
 
