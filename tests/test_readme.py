@@ -1,5 +1,6 @@
 """Tests that what README and documentation say can be run: snippets, recipes, commands and links."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -65,3 +66,24 @@ def test_files_that_are_named_exist():
         r"`((?:examples|benchmarks|docs|policy_patch)/[\w./]+\.\w+)`", (ROOT / "README.md").read_text()
     ):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("package", ["", ".data", ".evaluation", ".training", ".lab", ".ui"])
+def test_every_public_name_is_on_the_api_page(package):
+    module = importlib.import_module(f"policy_patch{package}")
+    page = (ROOT / "docs" / "api.md").read_text()
+    whole = set(re.findall(r"^::: (\S+)\n(?!    options)", page + "\n", re.MULTILINE))
+    parts = {
+        f"{place}.{name.strip()}"
+        for place, names in re.findall(
+            r"^::: (\S+)\n    options:\n      members: \[(.*?)\]", page, re.MULTILINE | re.DOTALL
+        )
+        for name in names.split(",")
+    }
+    missing = []
+    for name in module.__all__:
+        value = getattr(module, name)
+        home = getattr(value, "__module__", None)
+        if callable(value) and home not in whole and f"{home}.{name}" not in whole | parts:
+            missing.append(f"{home}.{name}")
+    assert not missing
