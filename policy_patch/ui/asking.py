@@ -5,21 +5,27 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from transformers.utils import logging
+
 from policy_patch.errors import PolicyPatchError
+
+logger = logging.get_logger(__name__)
 
 MOST_PROMPT_TOKENS = 256
 MOST_NEW_TOKENS = 100
 MOST_PROMPTS, MOST_SAMPLES, MOST_CHARACTERS = 60, 10, 500  # of a measurement; characters of each prompt
 
 
-def told(error: Exception) -> str:
+def told(error: Exception, *, is_secret: bool = False) -> str:
     """Return an error as a visitor reads it: ours in their own words, another one by its kind alone.
 
-    What others raise may hold paths of the server or what a visitor typed, a token among it.
+    What others raise may hold paths of the server, so it goes to the log; where it may hold a visitor's token, nowhere.
     """
     if isinstance(error, PolicyPatchError):
         return f"**That did not work.** {html.escape(str(error), quote=False)}"
-    return f"**That did not work**, and not for a reason we expected ({type(error).__name__}). The log says more."
+    if not is_secret:
+        logger.error("A request to the page failed.", exc_info=error)
+    return f"**That did not work**, and not for a reason we expected ({type(error).__name__})."
 
 
 def told_to_page(make: Callable[[], str]) -> str:

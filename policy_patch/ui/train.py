@@ -167,7 +167,7 @@ def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str
         commit = push_patch(repo.strip(), config, files, options=options)
         return f"Published: {commit.commit_url}", ""
     except Exception as error:  # the visitor is told, whatever it is
-        return told(error), ""
+        return told(error, is_secret=True), ""
 
 
 def _forget(folder: str | None) -> None:
