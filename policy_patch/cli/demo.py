@@ -43,7 +43,7 @@ def run(args: Any) -> int:
     if args.ui:
         return open_page(args)
     start = time.monotonic()
-    _quiet_libraries()
+    _prepare_libraries()
     folder = Path(args.output_dir)
     report = run_demo(folder, args)
     for place in (folder, folder / "patch"):  # `policy-patch info` shows the one beside the patch
@@ -131,11 +131,17 @@ def train_and_measure(recipe: Path, folder: Path, *, seed: int, measured: list[s
     return evaluate.evaluate(parse_options(evaluate, [str(patch), *models, *measured, *also]))
 
 
-def _quiet_libraries() -> None:
-    """Switch off the bars of transformers and datasets: on miniatures they flash by and hide what there is to see."""
+def _prepare_libraries() -> None:
+    """Switch off the bars of transformers and datasets, which hide what there is to see, and take one thread.
+
+    More threads gain little on a miniature, and wait for each other where another process has the other core: there one
+    thread took 62 s and two were not done after 500 s.
+    """
     import datasets
+    import torch
     from transformers.utils import logging
 
+    torch.set_num_threads(1)
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
 

@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.evaluation.scorers import load_scorer
 from policy_patch.hub import PatchLocation, locate_patch
@@ -159,6 +161,8 @@ class Served:
 
 
 def _load(base: str, patches: list[str]) -> Loaded:
+    if base.startswith("lab:"):
+        torch.set_num_threads(1)  # of each visitor: on a miniature more would only wait for each other
     model, tokenizer = _base_of(base)
     loaded = Loaded(base, PolicyPatchModel(model).eval(), tokenizer, _scorer_of(base))
     for source in patches:
