@@ -234,7 +234,7 @@ class Injection:
                 f"`past_key_values` was filled {how}, and its text would stay so. Start from the whole text "
                 "without a cache, or use a cache that this model returned with the same patches active."
             )
-        call.layout = layout.step()
+        call.layout = layout if layout.is_step else layout.step()
         mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
         new = tokens.shape[1]
         columns = _columns(cache)
