@@ -39,7 +39,7 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         stop = gr.Button("Stop", elem_id="pp-stop")
         blur = gr.Checkbox(value=True, label="Blur offensive words", elem_id="pp-blur")
     with gr.Row(equal_height=True):
-        columns = [(gr.HTML(elem_id=f"pp-{name}"), name) for name in ("base", "patched")]
+        base, patched = gr.HTML(elem_id="pp-base"), gr.HTML(elem_id="pp-patched")
     problem = gr.Markdown(elem_id="pp-problem", visible=False)
 
     def stack_of(labels: list[str]) -> str:
@@ -63,13 +63,14 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     patches.change(stack_of, patches, order, show_progress="hidden", queue=False)
     gr.on([add.click, source.submit], more, [source, patches], [patches, source, problem])
     inputs = [prompt, patches, seed, temperature, top_p, new_tokens, blur]
-    outputs = [columns[0][0], columns[1][0], problem]
+    outputs = [base, patched, problem]
     writing = gr.on([go.click, prompt.submit], write, inputs, outputs, concurrency_limit=8, show_progress="hidden")
     stop.click(None, cancels=[writing])
     return patches
 
 
 def _stack_html(loaded: Loaded, labels: list[str]) -> str:
+    loaded.stack(labels)  # says so if one is not in memory any more
     lengths = [loaded.model.patch_config[loaded.patches[label].name].num_virtual_tokens for label in labels]
     return stack_html(labels, lengths)
 

@@ -14,7 +14,7 @@ import torch
 
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.evaluation.scorers import load_scorer
-from policy_patch.hub import PatchLocation, locate_patch
+from policy_patch.hub import HubOptions, PatchLocation, locate_patch
 from policy_patch.model import PolicyPatchModel
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ class Served:
         loaded = self.get()
         with self._lock:
             if source not in loaded.patches:
-                _add(loaded, source, ours=False)
+                # Not with the server's own token: visitors of a public page would see its private repositories.
+                _add(loaded, source, ours=False, token=None if self.base_may_change else False)
                 for old in [label for label, one in loaded.patches.items() if not one.ours][:-MOST_PATCHES]:
                     loaded.model.delete_patch(loaded.patches.pop(old).name)
                     del loaded.locations[old]
@@ -186,11 +187,12 @@ def _scorer_of(base: str) -> Any:
     return load_scorer("lexical")
 
 
-def _add(loaded: Loaded, source: str, *, ours: bool) -> None:
+def _add(loaded: Loaded, source: str, *, ours: bool, token: bool | None = None) -> None:
     from policy_patch.lab import lab_patch_folder
 
     is_lab = source.startswith("lab:")
-    location = locate_patch(lab_patch_folder(source.removeprefix("lab:")) if is_lab else source)
+    place = lab_patch_folder(source.removeprefix("lab:")) if is_lab else source
+    location = locate_patch(place, HubOptions(token=token))
     label = source.removeprefix("lab:")
     name = re.sub(r"\W", "-", label).strip("-") or "patch"
     taken = {one.name for one in loaded.patches.values()}

@@ -40,6 +40,14 @@ def test_a_patch_of_the_hub_is_added_once_and_seen_by_all(hub):
     assert loaded.locations["acme/tox-patch"].commit is not None
 
 
+def test_a_public_page_does_not_lend_its_token_to_visitors(hub):
+    folder = lab_patch_folder("toxicity")
+    put({path.name: path.read_bytes() for path in folder.iterdir()}, "acme/secret-patch", private=True)
+    with pytest.raises(HubAccessError):
+        Served("lab:base", LAB).add("acme/secret-patch")
+    assert Served("lab:base", LAB, base_may_change=True).add("acme/secret-patch") == "acme/secret-patch"
+
+
 def test_what_cannot_be_added_is_told_and_leaves_the_rest(hub):
     served = Served("lab:base", LAB)
     with pytest.raises(PatchNameError, match="No patch was named"):
