@@ -252,7 +252,7 @@ class Injection:
 
     def _origin(self, stacks: BatchStacks) -> tuple:
         """Whose patches a cache begins with."""
-        return id(self), stacks.names
+        return id(self), stacks.origin
 
     # Which way
 

@@ -4,6 +4,7 @@ It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the busin
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
 BASE_NAME = "__base__"  # stands for "no patch" where patches are named; no patch may be called so
+_LOADS = itertools.count()  # of all models: a cache of an earlier patch is told from one of a later one of its name
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -117,6 +119,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         base.requires_grad_(False)
         self.patches = nn.ParameterDict()  # name -> (num_virtual_tokens, hidden_size), fp32
         self.patch_config: dict[str, PolicyPatchConfig] = {}
+        self._loads: dict[str, int] = {}
         self._active: tuple[str, ...] = ()
         # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
         self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
@@ -240,7 +243,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             return Stack((), nothing.detach()[:0], "after_bos")
         parts = [self.patches[name] for name in names]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return Stack(names, vectors, self.patch_config[names[0]].placement)
+        loads = tuple(self._loads[name] for name in names)
+        return Stack(names, vectors, self.patch_config[names[0]].placement, loads)
 
     # Which patches are active
 
@@ -368,7 +372,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         """
         self._check_known(patch_name)
         self._active = tuple(name for name in self._active if name != patch_name)
-        del self.patches[patch_name], self.patch_config[patch_name]
+        del self.patches[patch_name], self.patch_config[patch_name], self._loads[patch_name]
 
     def unload(self) -> PreTrainedModel:
         """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were."""
@@ -397,6 +401,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             raise PatchNameError(f"`patch_name={name!r}` is a word that torch uses. Choose another name.")
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
+        self._loads[name] = next(_LOADS)
 
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:

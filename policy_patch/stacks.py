@@ -22,11 +22,14 @@ class Stack:
             `(num_virtual_tokens, hidden_size)`, the vectors of the patches in that order, with gradient if they train.
         placement (`str`):
             `"after_bos"` or `"before_bos"`.
+        loads (`tuple[int, ...]`, *optional*):
+            A number for each patch that no other patch has had, also none of its name.
     """
 
     names: tuple[str, ...]
     vectors: torch.Tensor
     placement: str
+    loads: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.vectors.shape[0]
@@ -47,10 +50,10 @@ class BatchStacks:
     rows: tuple[int, ...] | None = None
 
     @property
-    def names(self) -> tuple:
-        """Whose patches the rows are behind; equal for equal batches. Rows that decoding repeated count once."""
-        names = tuple(stack.names for stack in self.stacks)
-        return names if self.rows is None else tuple(names[row] for row in self.rows)
+    def origin(self) -> tuple:
+        """Which patches the rows are behind; equal for equal batches. Rows that decoding repeated count once."""
+        loads = tuple(stack.loads for stack in self.stacks)
+        return loads if self.rows is None else tuple(loads[row] for row in self.rows)
 
     @property
     def longest(self) -> int:

@@ -263,6 +263,17 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first(family, whole):
     assert held == len(said) - 1 and cache.get_seq_length() == len(text) + NEW - 1
 
 
+def test_a_conversation_does_not_go_on_behind_another_patch_of_the_same_name():
+    model, _, _ = patched()
+    cache = model.generate(torch.tensor([ROW]), return_dict_in_generate=True, **OPTIONS).past_key_values
+    config = model.patch_config["default"]
+    model.delete_patch("default")
+    model.add_patch("default", PolicyPatchConfig(num_virtual_tokens=config.num_virtual_tokens, init="random"))
+    model.set_patch("default")
+    with pytest.raises(PatchInputError, match="filled behind other patches"):
+        model(torch.tensor([[60]]), past_key_values=cache)
+
+
 def test_turns_of_a_mixed_batch_keep_their_patches():
     model, _base, _vectors = patched()
     model.add_patch("short", PolicyPatchConfig(num_virtual_tokens=2, init="random", init_seed=7))

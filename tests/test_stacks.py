@@ -6,8 +6,8 @@ import torch
 from policy_patch.errors import PatchInputError
 from policy_patch.stacks import BatchStacks, Stack, pad_front
 
-LONG = Stack(("a", "b"), torch.full((3, 2), 1.0), "after_bos")
-SHORT = Stack(("c",), torch.full((1, 2), 2.0), "after_bos")
+LONG = Stack(("a", "b"), torch.full((3, 2), 1.0), "after_bos", loads=(0, 1))
+SHORT = Stack(("c",), torch.full((1, 2), 2.0), "after_bos", loads=(2,))
 NONE = Stack((), torch.zeros(0, 2), "after_bos")
 CPU = torch.device("cpu")
 
@@ -15,13 +15,13 @@ CPU = torch.device("cpu")
 def test_one_stack_is_in_front_of_all_rows():
     one = BatchStacks((LONG,))
     assert one.of_rows(5, CPU) is None and one.missing(None) is None
-    assert one.names == (("a", "b"),) and one.longest == 3
+    assert one.origin == ((0, 1),) and one.longest == 3
     assert torch.equal(one.padded_vectors(None, torch.zeros(1)), LONG.vectors)
 
 
 def test_each_row_has_its_own_stack_and_copies_of_a_row_stand_together():
     mixed = BatchStacks((LONG, SHORT, NONE), (1, 0, 2))
-    assert mixed.names == (("c",), ("a", "b"), ())
+    assert mixed.origin == ((2,), (0, 1), ())
     assert mixed.of_rows(3, CPU).tolist() == [1, 0, 2]
     rows = mixed.of_rows(6, CPU)
     assert rows.tolist() == [1, 1, 0, 0, 2, 2]
