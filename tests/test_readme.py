@@ -3,12 +3,21 @@
 import importlib
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from policy_patch import cli
+from policy_patch import PolicyPatchModel, cli
+from policy_patch.lab import (
+    LAB_MODELS_PATH,
+    lab_patch_folder,
+    lab_prompts,
+    load_lab_base,
+    load_lab_teacher,
+    load_lab_tokenizer,
+)
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +42,42 @@ def test_the_python_of_a_page_that_stands_by_itself_runs(page, tmp_path, monkeyp
     for block in blocks(page, "python"):
         if "load_lab_base()" in block:
             exec(compile(block, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/hub.md"])
+def test_the_python_of_the_hub_runs_against_one(page, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base, tokenizer = load_lab_base(), load_lab_tokenizer()
+    for repo, risk, versions in (
+        ("acme/tox-patch", "toxicity", ["1.0.0", "1.1.0"]),
+        ("acme/bias-patch", "gender_bias", ["1.0.0"]),
+    ):
+        model = PolicyPatchModel.from_pretrained(base, lab_patch_folder(risk))
+        for version in versions:
+            config = replace(model.patch_config["default"], patch_version=version)
+            model.patch_config["default"] = replace(config, base_model_name_or_path=str(LAB_MODELS_PATH / "base"))
+            model.push_to_hub(repo)
+            model.patches["default"].data.mul_(1.01)
+    ran = [block.replace('"org/', '"acme/') for block in blocks(ROOT / page, "python") if '"org/tox-patch' in block]
+    assert ran
+    for block in ran:
+        exec(compile(block, page, "exec"), {"base": load_lab_base(), "tokenizer": tokenizer})
+
+
+def test_the_python_of_an_evaluation_runs_with_another_judge(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in blocks(ROOT / "docs" / "evaluation.md", "python") if "load_judge" in block]
+    block = block.replace("guard:org/guard", "refusal-phrases").replace("    untrained", "    num_samples=1, untrained")
+    model = PolicyPatchModel.from_pretrained(load_lab_base(), lab_patch_folder("harmfulness"))
+    model.patch_config["default"] = replace(model.patch_config["default"], filtered_by=None)  # not by this judge
+    teacher = load_lab_teacher()
+    names = {"model": model.eval(), "tokenizer": load_lab_tokenizer(), "teacher": teacher, "judge": teacher}
+    names |= {
+        "harmful_prompts": lab_prompts("harmfulness", "test")[:6],
+        "look_alikes": lab_prompts("look_alike", "test")[:6],
+    }
+    exec(compile(block, "evaluation.md", "exec"), names)
+    assert (tmp_path / "tox-patch" / "evaluation.json").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
