@@ -1,13 +1,15 @@
 """Tests of `policy_patch.evaluation.lm_eval_model`: lm-eval's figures are those of plain concatenation, row by row.
 
-lm-eval is no dependency of the tests; without it these are skipped, but for those that say what is missing then.
+Without lm-eval these are skipped, but for those that say what is missing then.
 """
 
 import json
 import math
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -359,6 +361,24 @@ def test_a_task_runs_from_end_to_end_and_the_results_name_the_patch(lm_eval, tas
     assert config["model"] == f"policy-patch ({LAB_BASE} + {tasks / 'patch'})"
     assert config["patches"][0]["num_virtual_tokens"] == LENGTH
     assert len(config["patches"][0]["sha256"]) == 64
+
+
+def test_the_python_of_the_documentation_runs(lm_eval, tasks, capsys):
+    from lm_eval.tasks import TaskManager
+
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    (code,) = re.findall(r"```python\n(from lm_eval.*?)```", page, re.DOTALL)
+    manager = "task_manager=manager, bootstrap_iters=0"
+    for old, new in (
+        ('"org/model"', repr(LAB_BASE)),
+        ('"org/tox-patch@v1.0.0"', repr(str(tasks / "patch"))),
+        ('"cuda"', '"cpu"'),
+        ('["hellaswag"]', f'["tiny_choice"], {manager}'),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    exec(code, {"manager": TaskManager(include_path=str(tasks), include_defaults=False)})
+    assert "acc,none" in capsys.readouterr().out
 
 
 def test_the_command_line_is_lm_evals_own(lm_eval, tasks):
