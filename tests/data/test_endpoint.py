@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,28 @@ def test_pairs_of_a_served_teacher_are_sampled_stopped_and_gone_on_with(served, 
     identity = json.loads((tmp_path / "sampling.json").read_text())
     assert identity["teacher"] == f"{served[0]} at {served[1]}"
     assert "key" not in (tmp_path / "sampling.json").read_text()
+
+
+def test_the_python_of_the_documentation_runs(served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?OpenAIEndpoint.*?)```", page, re.DOTALL)
+    for old, new in (
+        ('"org/model-v2"', repr(served[0])),
+        ('"http://localhost:8000/v1"', repr(served[1])),
+        ("scorer=scorer", "scorer=scorer, num_samples=4, max_new_tokens=12"),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    names = {
+        "base": load_lab_base(),
+        "tokenizer": load_lab_tokenizer(),
+        "prompts": PROMPTS,
+        "scorer": LabInsultScorer(),
+    }
+    exec(code, names)
+    assert {"prompt", "chosen", "rejected"} <= set(names["pairs"].column_names)
+    assert (tmp_path / "answers" / "sampling.json").is_file()
 
 
 # A server that says what it is told to
