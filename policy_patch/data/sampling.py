@@ -173,8 +173,7 @@ def sample_answers(
     sequences = [(index, sample) for index in order for sample in range(num_samples)]
     answers = [[Answer("", False)] * num_samples for _ in prompts]
     settings = {"max_new_tokens": max_new_tokens, **end_and_padding(model, tokenizer)}
-    warpers = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
-    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    warpers = warpers_of(temperature, top_p)
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(sequences), batch_size):
             batch = sequences[start : start + batch_size]
@@ -237,6 +236,12 @@ def _generate(
 class _NewIds(NamedTuple):
     ids: list[int]
     finished: bool
+
+
+def warpers_of(temperature: float, top_p: float) -> list[LogitsProcessor]:
+    """Return what changes the logits before a token is drawn: the temperature first, then the nucleus."""
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
+    return warpers + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
 
 
 def check_settings(

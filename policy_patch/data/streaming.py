@@ -17,8 +17,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
 )
 from transformers.generation.streamers import BaseStreamer
 
@@ -32,6 +30,7 @@ from policy_patch.data.sampling import (
     end_and_padding,
     evaluating,
     keys_of,
+    warpers_of,
 )
 from policy_patch.errors import DataError
 
@@ -112,8 +111,7 @@ def stream_answers(
     ends = told["eos_token_id"]
     rows = [_Row(tokenizer, row, set(ends if isinstance(ends, list) else [ends])) for _ in stacks]
     draws = np.stack([draws_of(keys_of([prompt], seed, [0])[0], 0, max_new_tokens)] * len(stacks))
-    warpers = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
-    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    warpers = warpers_of(temperature, top_p)
     ids = torch.tensor([row] * len(stacks), device=model.device)
 
     def generate(**more: Any) -> None:
