@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEIGHTS = {
     "errors": 0,
     "atomic": 0,
+    "launch": 0,
     "versions": 0,
     "config": 1,
     "extra": 1,
