@@ -36,7 +36,8 @@ def main() -> None:
 
 
 def written(model: PolicyPatchModel, tokenizer) -> str:
-    return sample_completions(model, tokenizer, [PROMPT], num_samples=1, seed=3)[0][0]
+    text = sample_completions(model, tokenizer, [PROMPT], num_samples=1, seed=3)[0][0]
+    return " ".join(text.split())  # on one line
 
 
 def parse() -> argparse.Namespace:
