@@ -24,7 +24,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.data import load_preference_pairs
 from policy_patch.lab import LAB_INIT_TEXT, load_lab_base, load_lab_teacher, load_lab_tokenizer
-from policy_patch.launch import leave_launch
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
 
 
@@ -62,7 +61,6 @@ def main() -> None:
             losses = [entry["loss"] for entry in entries if "loss" in entry]
             print(f"{stage}: loss {losses[0]:.4f} -> {losses[-1]:.4f}")
         print(f"The patch is in {args.output_dir}.")
-    leave_launch()  # or torch may abort a process that has done its work
 
 
 def load(name: str, dtype: str) -> torch.nn.Module:

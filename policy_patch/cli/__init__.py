@@ -10,7 +10,6 @@ from importlib import import_module
 
 from policy_patch import __version__
 from policy_patch.errors import MissingExtraError, PolicyPatchError
-from policy_patch.launch import leave_launch
 
 COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull")
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
@@ -41,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `policy-patch ... | head`
         sys.stderr.close()
         return 0
-    finally:
-        leave_launch()
 
 
 def _with_config(words: list[str]) -> list[str]:

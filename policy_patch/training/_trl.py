@@ -17,6 +17,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from policy_patch.errors import CheckpointSaveError, MissingExtraError, TrainingError
+from policy_patch.launch import end_after_collectives
 from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, whole
@@ -69,6 +70,7 @@ class PatchTrainerMixin:
 
     def __init__(self, model: PolicyPatchModel, *args: Any, callbacks: list[TrainerCallback] | None = None, **kw: Any):
         self.patch_name = trained_patch_name(model)
+        end_after_collectives()
         self._stop_on_signal = StopOnSignal()
         drop_fused_head(model)
         if getattr(kw.get("processing_class"), "pad_token", "") is None:

@@ -15,7 +15,6 @@ import torch
 from transformers import TrainerCallback
 
 from policy_patch.errors import PolicyPatchError
-from policy_patch.launch import leave_launch
 from policy_patch.prefix import whole
 from policy_patch.training import PolicyPatchDPOTrainer, PolicyPatchSFTTrainer
 from tests.tiny_models import tiny_model
@@ -143,7 +142,6 @@ def main() -> None:
         shard_on_the_cpu()
     results = {name: SCENARIOS[name](Path(folder, name), int(batch)) for name in names}
     Path(folder, f"results-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(results))
-    leave_launch()
 
 
 if __name__ == "__main__":
