@@ -100,6 +100,16 @@ def test_commands_are_commands(page, tmp_path, monkeypatch):
                 assert cli._parser().parse_args(cli._with_config(words[1:])).command == words[1]
 
 
+@pytest.mark.parametrize("risk", ["toxicity", "gender_bias", "harmfulness"])
+def test_the_evaluation_of_a_tutorial_runs(risk, tmp_path):
+    page = ROOT / "docs" / f"tutorial_{risk}.md"
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    (words,) = [shlex.split(line) for line in lines if line.startswith("policy-patch evaluate")]
+    small = ["--num_prompts", "6", "--num_samples", "1", "--output_dir", str(tmp_path)]
+    assert cli.main(["evaluate", str(lab_patch_folder(risk)), *words[3:], *small]) == 0
+    assert (tmp_path / "evaluation.json").is_file()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
