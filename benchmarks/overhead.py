@@ -5,6 +5,9 @@
 
 All systems have the same random weights and get the same prompts. They take turns, in random order; a ratio is of a
 system's time and the base's of the same round, and the tables have the median over rounds with quartiles in brackets.
+With `--turns token` they take turns at each token of their generations, in one thread. What else the machine does, and
+its clock, then meets all of them alike, and small differences show.
+
 Prefill is a generation of one token, decoding what the others take. Beside the base as transformers ships it stands
 the base with the cache of patched models, which is allocated ahead (policy_patch/growing_cache.py): the rest of the
 difference is the patch's. `stack` is four patches. One more table has a batch in which every row has a patch of its
@@ -21,11 +24,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from greenlet import greenlet
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
+from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
@@ -49,7 +55,7 @@ PATCH, CONCAT, STACK = "patch", "patch, concatenated", "stack of 4"
 MIXED = "a patch for each row"
 MIXED_ROWS = 8
 PARTS = ("prefill", "decoding", "whole")
-Run = Callable[[torch.Tensor, int], Any]
+Run = Callable[..., Any]  # of ids `(batch, prompt)`, a number of new tokens and keywords of `generate`
 
 
 def main() -> None:
@@ -119,15 +125,17 @@ def systems(args: argparse.Namespace, base: Any, patch_length: int) -> dict[str,
     safe_prompt = torch.randint(3, base.config.vocab_size, (1, patch_length), device=args.device)
     plain = twin(base)
     found: dict[str, Run] = {
-        BASE: lambda ids, new: generate(plain, ids, new),
-        SAME_CACHE: lambda ids, new: generate(
-            plain, ids, new, past_key_values=growing(DynamicCache(config=plain.config))
+        BASE: lambda ids, new, **more: generate(plain, ids, new, **more),
+        SAME_CACHE: lambda ids, new, **more: generate(
+            plain, ids, new, past_key_values=growing(DynamicCache(config=plain.config)), **more
         ),
-        PATCH: lambda ids, new: generate(patched, ids, new, patch_names=["p0"] * len(ids)),
-        STACK: lambda ids, new: generate(patched, ids, new, patch_names=[("p0", "p1", "p2", "p3")] * len(ids)),
-        CONCAT: lambda ids, new: generate(concatenated, ids, new),
-        "safe prompt": lambda ids, new: generate(
-            plain, torch.cat([ids[:, :1], safe_prompt.expand(len(ids), -1), ids[:, 1:]], dim=1), new
+        PATCH: lambda ids, new, **more: generate(patched, ids, new, patch_names=["p0"] * len(ids), **more),
+        STACK: lambda ids, new, **more: generate(
+            patched, ids, new, patch_names=[("p0", "p1", "p2", "p3")] * len(ids), **more
+        ),
+        CONCAT: lambda ids, new, **more: generate(concatenated, ids, new, **more),
+        "safe prompt": lambda ids, new, **more: generate(
+            plain, torch.cat([ids[:, :1], safe_prompt.expand(len(ids), -1), ids[:, 1:]], dim=1), new, **more
         ),
     }
     return found | peft_systems(base, patch_length)
@@ -155,9 +163,9 @@ def peft_systems(base: Any, patch_length: int) -> dict[str, Run]:
     lora = get_peft_model(twin(base), config).eval()
     merged = get_peft_model(copy.deepcopy(base), config).merge_and_unload().eval()
     return {
-        "PEFT prompt": lambda ids, new: generate(prompt, ids, new, input_ids=ids),
-        "LoRA r=16": lambda ids, new: generate(lora, ids, new),
-        "LoRA r=16, merged": lambda ids, new: generate(merged, ids, new),
+        "PEFT prompt": lambda ids, new, **more: generate(prompt, ids, new, input_ids=ids, **more),
+        "LoRA r=16": lambda ids, new, **more: generate(lora, ids, new, **more),
+        "LoRA r=16, merged": lambda ids, new, **more: generate(merged, ids, new, **more),
     }
 
 
@@ -169,10 +177,10 @@ def mixed_systems(args: argparse.Namespace, base: Any, patch_length: int) -> dic
         length = max(1, patch_length * (number + 1) // (MIXED_ROWS + 2))
         uneven.add_patch(f"p{number}", PolicyPatchConfig(num_virtual_tokens=length, init="vocab", init_seed=number))
     return {
-        BASE: lambda ids, new: generate(plain, ids, new),
-        PATCH: lambda ids, new: generate(model, ids, new),
-        MIXED: lambda ids, new: generate(model, ids, new, patch_names=each),
-        f"{MIXED}, of different lengths": lambda ids, new: generate(uneven, ids, new, patch_names=each),
+        BASE: lambda ids, new, **more: generate(plain, ids, new, **more),
+        PATCH: lambda ids, new, **more: generate(model, ids, new, **more),
+        MIXED: lambda ids, new, **more: generate(model, ids, new, patch_names=each, **more),
+        f"{MIXED}, of different lengths": lambda ids, new, **more: generate(uneven, ids, new, patch_names=each, **more),
     }
 
 
@@ -193,18 +201,70 @@ def measured(
     torch.manual_seed(1)
     ids = torch.randint(3, VOCABULARY, (batch, prompt), device=args.device)
     ids[:, 0] = 1
-    names, order = list(runs), random.Random(0)
-    times = {name: {part: [] for part in PARTS} for name in names}
+    order = random.Random(0)
+    one_round = by_token if args.turns == "token" else by_generation
+    times = {name: {part: [] for part in PARTS} for name in runs}
     for number in range(args.rounds + 1):
-        order.shuffle(names)
-        for name in names:
-            prefill = seconds(args, lambda run=runs[name]: run(ids, 1))
-            whole = seconds(args, lambda run=runs[name]: run(ids, args.new_tokens))
+        for name, (prefill, whole) in one_round(args, runs, ids, order).items():
             if number:  # the first round warms up
                 for part, value in zip(PARTS, (prefill, whole - prefill, whole), strict=True):
                     times[name][part].append(value)
         print(f"batch {batch}, prompt {prompt}: round {number} of {args.rounds}", flush=True)
     return times
+
+
+def by_generation(
+    args: argparse.Namespace, runs: dict[str, Run], ids: torch.Tensor, order: random.Random
+) -> dict[str, tuple[float, float]]:
+    """Let each system generate one token and then all; return the seconds of both."""
+    found = {}
+    for name in order.sample(list(runs), len(runs)):
+        run = runs[name]
+        found[name] = (
+            seconds(args, lambda run=run: run(ids, 1)),
+            seconds(args, lambda run=run: run(ids, args.new_tokens)),
+        )
+    return found
+
+
+def by_token(
+    args: argparse.Namespace, runs: dict[str, Run], ids: torch.Tensor, order: random.Random
+) -> dict[str, tuple[float, float]]:
+    """Let all systems generate at once, a token each in turn; return the seconds of the first token and of all."""
+    turns = {name: Turns(run, ids, args.new_tokens) for name, run in runs.items()}
+    with torch.no_grad():  # around all of them: each puts back what it found
+        while unfinished := [each for each in turns.values() if not each.dead]:
+            for each in order.sample(unfinished, len(unfinished)):
+                each.switch()
+    return {name: (sum(each.pieces[:2]), sum(each.pieces)) for name, each in turns.items()}
+
+
+class Turns(greenlet, BaseStreamer):
+    """A generation that stops when it is given the prompt and at each token, until it is switched to again.
+
+    Attributes:
+        pieces (`list[float]`):
+            Seconds before the prompt, from there to the first token, and so on; the last one is the way out.
+    """
+
+    def __init__(self, run: Run, ids: torch.Tensor, new_tokens: int) -> None:
+        super().__init__()
+        self._run_it = partial(run, ids, new_tokens, streamer=self)
+        self.pieces: list[float] = []
+
+    def run(self) -> None:
+        self._since = time.perf_counter()
+        self._run_it()
+        self.pieces.append(time.perf_counter() - self._since)
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take what was generated; on a GPU it has left the device, so nothing of it is under way."""
+        self.pieces.append(time.perf_counter() - self._since)
+        self.parent.switch()
+        self._since = time.perf_counter()
+
+    def end(self) -> None:
+        """Nothing is left to be shown."""
 
 
 def seconds(args: argparse.Namespace, run: Callable[[], Any]) -> float:
@@ -254,7 +314,7 @@ def markdown(done: dict[str, Any]) -> str:
     told = done["settings"]
     parts = [
         f"{told['preset']}, {told['dtype']}, {told['device']}, {told['threads']} threads, "
-        f"{told['new_tokens']} new tokens, {told['rounds']} rounds; "
+        f"{told['new_tokens']} new tokens, {told['rounds']} rounds, turns by {told.get('turns', 'generation')}; "
         f"time / the base's of the same round: median [quartiles]. "
         f"torch {told['torch']}, transformers {told['transformers']}."
     ]
@@ -310,7 +370,7 @@ def picture(done: dict[str, Any], path: Path) -> None:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     import transformers
 
-    names = ("preset", "device", "threads", "new_tokens", "rounds")
+    names = ("preset", "device", "threads", "new_tokens", "rounds", "turns")
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return {name: getattr(args, name) for name in names} | {"dtype": PRESETS[args.preset][1]} | versions
 
@@ -321,6 +381,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda; %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="%(default)s")
     parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help="these, the base among them, and no more; all")
+    parser.add_argument("--turns", choices=["generation", "token"], default="generation", help="%(default)s")
     parser.add_argument("--rounds", type=int, default=11, help="%(default)s")
     parser.add_argument("--new_tokens", type=int, default=64, help="%(default)s")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4], help="%(default)s")

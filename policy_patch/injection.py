@@ -39,6 +39,7 @@ class _Call:
     def __init__(self, injection: "Injection", stacks: BatchStacks) -> None:
         self.injection = injection
         self.stacks = stacks
+        self.origin = id(injection), stacks.origin  # whose patches a cache begins with that this call fills
         self.layout: Layout | None = None
         self.last_hidden_state: torch.Tensor | None = None
         self.cache: Cache | None = None
@@ -138,8 +139,9 @@ class Injection:
         cache = inputs.get(self.cache_name)
         call.layout = None  # what a call that failed left behind
         call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
-        if _is_filled(cache):
-            self._continue(call, inputs, cache)
+        columns = _columns(cache)
+        if columns or _holds_a_state(cache):
+            self._continue(call, inputs, cache, columns)
         else:
             _refuse_unknown_cache(cache)
             self._start(call, inputs)
@@ -161,7 +163,7 @@ class Injection:
             return type(output)(**{name: value for name, value in output.items() if name != self.cache_name})
         cache = call.cache if call.cache is not None else getattr(output, self.cache_name, None)
         if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
-            setattr(cache, _ORIGIN_ATTRIBUTE, (self._origin(call.stacks), layout))
+            setattr(cache, _ORIGIN_ATTRIBUTE, (call.origin, layout))
         return output
 
     # The first call of a row: the prefix goes in front
@@ -225,10 +227,10 @@ class Injection:
 
     # Every later call of the row: the cache holds the prefix already
 
-    def _continue(self, call: _Call, inputs: dict[str, Any], cache: Cache) -> None:
-        """Rewrite `inputs` for a cache that begins with a prefix."""
+    def _continue(self, call: _Call, inputs: dict[str, Any], cache: Cache, columns: int) -> None:
+        """Rewrite `inputs` for a cache of so many columns that begins with a prefix."""
         origin, layout = getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))
-        if origin != self._origin(call.stacks):
+        if origin != call.origin:
             how = "without the patch" if origin is None else "behind other patches"
             raise PatchInputError(
                 f"`past_key_values` was filled {how}, and its text would stay so. Start from the whole text "
@@ -237,7 +239,6 @@ class Injection:
         call.layout = layout if layout.is_step else layout.step()
         mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
         new = tokens.shape[1]
-        columns = _columns(cache)
         if 0 < columns < layout.prefix_end:
             raise PatchInputError(
                 f"`past_key_values` was cut back to {columns} columns, into the vectors in front of its text. Cut off "
@@ -249,10 +250,6 @@ class Injection:
         if "position_ids" in self._parameters:
             inputs["position_ids"] = layout.step_positions(inputs.get("position_ids"), mask, new, seen)
         inputs["attention_mask"] = layout.mask(_mask_for(cache, mask, tokens, seen + new), seen + new)
-
-    def _origin(self, stacks: BatchStacks) -> tuple:
-        """Whose patches a cache begins with."""
-        return id(self), stacks.origin
 
     # Which way
 
@@ -352,10 +349,9 @@ def _refuse_unknown_cache(cache: Any) -> None:
         )
 
 
-def _is_filled(cache: Any) -> bool:
-    if not isinstance(cache, Cache):
-        return False
-    return _columns(cache) > 0 or (holds_states_alone(cache) and cache.has_previous_state())
+def _holds_a_state(cache: Any) -> bool:
+    """Whether what is left in a cache without columns is the state of recurrent layers."""
+    return isinstance(cache, Cache) and holds_states_alone(cache) and cache.has_previous_state()
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:
@@ -366,9 +362,11 @@ def _text_length(cache: Cache, layer_idx: int = 0) -> int:
     return columns if in_backbone else max(0, columns - layout.num_virtual_tokens)
 
 
-def _columns(cache: Cache) -> int:
-    """Return how many columns `cache` holds, vectors and all; states alone have none."""
-    return 0 if holds_states_alone(cache) else int(type(cache).get_seq_length(cache))
+def _columns(cache: Any) -> int:
+    """Return how many columns `cache` holds, vectors and all; states alone have none, nor has what is no cache."""
+    if not isinstance(cache, Cache) or holds_states_alone(cache):
+        return 0
+    return int(type(cache).get_seq_length(cache))
 
 
 def holds_states_alone(cache: Cache) -> bool:

@@ -66,10 +66,11 @@ class Primer:
 
     def prime(self, stacks: tuple[Stack, ...], *, with_bos: bool) -> list[PrimedPrefix]:
         """Return what each prefix leaves behind, from memory where it is still true."""
+        parameters = list(self._base.parameters())
         # Dropout draws anew at every call.
-        if self._backbone.training or self._base_is_sharded() or self._base_trains():
+        if self._backbone.training or _are_sharded(parameters) or _train(parameters):
             return [self._run(stack, with_bos=with_bos) for stack in stacks]
-        weights = self._weights_key()
+        weights = _identity(parameters)
         return [self._remembered(stack, with_bos=with_bos, weights=weights) for stack in stacks]
 
     def _remembered(self, stack: Stack, *, with_bos: bool, weights: tuple) -> PrimedPrefix:
@@ -112,19 +113,6 @@ class Primer:
             output = self._backbone(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **more)
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         return PrimedPrefix(copy, keys_values, output.last_hidden_state[:, -1:])
-
-    def _weights_key(self) -> tuple:
-        """Identity of the weights the prefix was run with: in-place changes, other tensors, dtype or device."""
-        return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in self._base.parameters())
-
-    def _base_is_sharded(self) -> bool:
-        """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
-        others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
-        return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in self._base.parameters())
-
-    def _base_trains(self) -> bool:
-        """Whether somebody made weights of the base trainable again; then they may change under our feet."""
-        return any(p.requires_grad for p in self._base.parameters())
 
 
 @dataclass(frozen=True)
@@ -174,6 +162,22 @@ def _part(prefix: PrimedPrefix, index: int, part: int, like: tuple[torch.Tensor,
 def _gathered(parts: list[torch.Tensor], length: int, rows: torch.Tensor) -> torch.Tensor:
     whole = torch.cat([pad_front(part, length, dim=2) for part in parts])  # (stacks, heads, length, head_dim)
     return whole.index_select(0, rows.to(whole.device))
+
+
+def _identity(parameters: list[nn.Parameter]) -> tuple:
+    """Identity of the weights a prefix was run with: in-place changes, other tensors, dtype or device."""
+    return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
+
+
+def _are_sharded(parameters: list[nn.Parameter]) -> bool:
+    """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
+    others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
+    return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in parameters)
+
+
+def _train(parameters: list[nn.Parameter]) -> bool:
+    """Whether somebody made weights of the base trainable again; then they may change under our feet."""
+    return any(p.requires_grad for p in parameters)
 
 
 def _wants_gradient(stack: Stack) -> bool:
