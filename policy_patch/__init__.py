@@ -14,8 +14,8 @@ _MODULE_OF = {
     "PolicyPatchModel": "policy_patch.model",
     "PolicyPatchError": "policy_patch.errors",
     "get_policy_patch_model": "policy_patch.model",
-    "get_policy_patch_state_dict": "policy_patch.model",
-    "set_policy_patch_state_dict": "policy_patch.model",
+    "get_policy_patch_state_dict": "policy_patch.state_dict",
+    "set_policy_patch_state_dict": "policy_patch.state_dict",
 }
 
 __all__ = [
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from policy_patch.auto import AutoPolicyPatchModel
     from policy_patch.config import PolicyPatchConfig
     from policy_patch.errors import PolicyPatchError
-    from policy_patch.model import (
-        PolicyPatchModel,
-        get_policy_patch_model,
-        get_policy_patch_state_dict,
-        set_policy_patch_state_dict,
-    )
+    from policy_patch.model import PolicyPatchModel, get_policy_patch_model
+    from policy_patch.state_dict import get_policy_patch_state_dict, set_policy_patch_state_dict
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the business of `injection.py`.
 """
 
-import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from policy_patch.architecture import backbone_of
+from policy_patch.composing import composed
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.delegation import BaseDelegation
 from policy_patch.errors import (
     BaseMismatchError,
     ConfigError,
-    PatchFileError,
     PatchInputError,
     PatchNameError,
     UnsupportedModelError,
@@ -32,7 +31,7 @@ from policy_patch.fingerprint import base_fingerprint
 from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
-from policy_patch.prefix import TENSOR_KEY, check_finite, initial_vectors, overwrite, vectors_to_bytes, whole
+from policy_patch.prefix import initial_vectors, whole
 from policy_patch.self_check import checked_injection
 from policy_patch.stacks import BatchStacks, Stack
 from policy_patch.supported import check_length, check_supported, embedding_size
@@ -336,32 +335,9 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             raise PatchNameError(f"`compose_patch` needs two or more patches; got {patch_names!r}.")
         for name in patch_names:
             self._check_known(name)
-        configs = [self.patch_config[name] for name in patch_names]
-        if len({config.placement for config in configs}) > 1:
-            raise ConfigError(f"Patches to compose need one placement; got {[c.placement for c in configs]}.")
-        vectors = torch.cat([self.patches[name].detach() for name in patch_names])
+        patches = [(name, self.patch_config[name], self.patches[name].detach()) for name in patch_names]
+        config, vectors = composed(patches)
         check_length(self._base_model, vectors.shape[0])
-        parts = [
-            {
-                "name": name,
-                "risk": config.risk,
-                "patch_version": config.patch_version,
-                "num_virtual_tokens": self.patches[name].shape[0],
-                "sha256": hashlib.sha256(vectors_to_bytes(self.patches[name])).hexdigest(),
-            }
-            for name, config in zip(patch_names, configs, strict=True)
-        ]
-        risks = dict.fromkeys(config.risk for config in configs if config.risk)
-        config = replace(
-            configs[0],
-            num_virtual_tokens=vectors.shape[0],
-            risk="+".join(risks) or None,
-            patch_version="0.1.0",
-            base_fingerprint=next((config.base_fingerprint for config in configs if config.base_fingerprint), None),
-            composed_from=parts,
-            filtered_by=sorted({name for config in configs for name in config.filtered_by or ()}) or None,
-            sha256=None,
-        )
         self._insert(patch_name, config, vectors, is_trainable=False)
 
     def delete_patch(self, patch_name: str) -> None:
@@ -445,43 +421,3 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         trainable, total = self.get_nb_trainable_parameters()
         share = 100 * trainable / total
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201
-
-
-def get_policy_patch_state_dict(
-    model: PolicyPatchModel, patch_name: str = DEFAULT_PATCH_NAME
-) -> dict[str, torch.Tensor]:
-    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached; nothing of the base.
-
-    Raises:
-        PatchNameError: a name that is not loaded.
-    """
-    model._check_known(patch_name)
-    return {TENSOR_KEY: model.patches[patch_name].detach().clone()}
-
-
-def set_policy_patch_state_dict(
-    model: PolicyPatchModel, state_dict: dict[str, torch.Tensor], patch_name: str = DEFAULT_PATCH_NAME
-) -> None:
-    """Overwrite the vectors of one patch in place.
-
-    Args:
-        model ([`PolicyPatchModel`]):
-            Holds the patch.
-        state_dict (`dict[str, torch.Tensor]`):
-            `{"patch": vectors}`, vectors `(num_virtual_tokens, hidden_size)`.
-        patch_name (`str`, *optional*, defaults to `"default"`):
-            Which patch.
-
-    Raises:
-        PatchNameError: a name that is not loaded.
-        PatchFileError: another key or shape than the patch's, NaN or infinity.
-    """
-    model._check_known(patch_name)
-    parameter = model.patches[patch_name]
-    shape = getattr(parameter, "ds_shape", parameter.shape)  # DeepSpeed leaves an empty tensor in its place
-    vectors = state_dict.get(TENSOR_KEY)
-    if set(state_dict) != {TENSOR_KEY} or vectors.shape != shape:
-        found = {key: tuple(value.shape) for key, value in state_dict.items()}
-        raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(shape)}}}.")
-    check_finite(vectors, "the given vectors")
-    overwrite(parameter, vectors)

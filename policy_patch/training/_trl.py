@@ -18,9 +18,10 @@ from packaging.specifiers import SpecifierSet
 
 from policy_patch.errors import CheckpointSaveError, MissingExtraError, TrainingError
 from policy_patch.launch import end_after_collectives
-from policy_patch.model import PolicyPatchModel, set_policy_patch_state_dict
+from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, whole
+from policy_patch.state_dict import set_policy_patch_state_dict
 
 SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
 
