@@ -98,6 +98,7 @@ def look_at(model_type: str) -> dict[str, str]:
     with torch.no_grad():
         model.patches["default"].copy_(vectors)
     for name, ask in zip(ASKED, (forward, generate, left_padded, gradient), strict=True):
+        model.patches["default"].requires_grad_(ask is gradient)  # what serves is frozen
         answers[name] = answer(ask, model, base, vectors, True)
     return answers
 

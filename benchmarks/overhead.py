@@ -147,7 +147,7 @@ def patched_model(base: Any, count: int, patch_length: int) -> PolicyPatchModel:
         config = PolicyPatchConfig(num_virtual_tokens=patch_length, init="vocab", init_seed=number)
         model.add_patch(f"p{number}", config)
     model.set_patch("p0")
-    return model.eval()
+    return model.eval().requires_grad_(False)  # as a patch is that was loaded
 
 
 def peft_systems(base: Any, patch_length: int) -> dict[str, Run]:
@@ -260,7 +260,8 @@ class Turns(greenlet, BaseStreamer):
     def put(self, value: torch.Tensor) -> None:
         """Take what was generated; on a GPU it has left the device, so nothing of it is under way."""
         self.pieces.append(time.perf_counter() - self._since)
-        self.parent.switch()
+        with torch.inference_mode(False), torch.no_grad():  # the mode is the thread's: others would go on in it
+            self.parent.switch()
         self._since = time.perf_counter()
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ masks that `injection.py` could not widen; the one made here has N more columns 
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,12 +34,7 @@ def with_fitting_cache(
     Raises:
         PatchInputError: a static cache together with assisted decoding, which transformers cannot do; a paged cache.
     """
-    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
-
-    def told(name: str) -> Any:
-        values = (kwargs.get(name), getattr(given, name, None), getattr(base.generation_config, name, None))
-        return next((value for value in values if value is not None), None)
-
+    told = partial(setting, base, args, kwargs)
     wanted = told("cache_implementation")
     if wanted == "paged":
         raise PatchInputError(
@@ -69,6 +65,13 @@ def with_fitting_cache(
         if base.generation_config.cache_implementation is None:
             del kwargs["cache_implementation"]
     return kwargs
+
+
+def setting(base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], name: str) -> Any:
+    """Return what a call of `generate` goes by: a keyword, its configuration or the base's own, or None."""
+    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
+    values = (kwargs.get(name), getattr(given, name, None), getattr(base.generation_config, name, None))
+    return next((value for value in values if value is not None), None)
 
 
 def _text_length(args: tuple, kwargs: dict[str, Any]) -> int:

@@ -6,7 +6,7 @@ It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the busin
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from os import PathLike
@@ -30,6 +30,7 @@ from policy_patch.errors import (
 from policy_patch.fingerprint import base_fingerprint
 from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
+from policy_patch.inference import as_usual, leaves_only_tokens
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
 from policy_patch.prefix import initial_vectors, whole
 from policy_patch.self_check import checked_injection
@@ -165,6 +166,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
         """Generate behind the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
 
+        Behind patches that do not train it runs in torch's inference mode where ids are all that it returns.
+
         Args:
             patch_names (`Sequence[str | Sequence[str]]`, *optional*):
                 What each row is behind, in place of the active stack: a name, a tuple of names (a stack) or
@@ -179,8 +182,10 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         with self._injected(patch_names, *given) as stacks:
             if stacks is not None:
                 kwargs = with_fitting_cache(self._base_model, args, kwargs, stacks.longest)
-            output = self._base_model.generate(*args, **kwargs)
-        return self._counting_text(output, kwargs)
+            inference = leaves_only_tokens(self._base_model, self.patches.values(), args, kwargs)
+            with torch.inference_mode() if inference else nullcontext():
+                output = self._base_model.generate(*args, **kwargs)
+        return self._counting_text(as_usual(output), kwargs)
 
     def _counting_text(self, output: Any, given: dict[str, Any]) -> Any:
         name = self._injection.cache_name

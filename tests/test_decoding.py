@@ -36,6 +36,7 @@ def patched(family: str = "llama"):
     model = get_policy_patch_model(tiny_model(family), PolicyPatchConfig(num_virtual_tokens=N, init="random"))
     with torch.no_grad():
         model.patches["default"].mul_(3)
+    model.requires_grad_(False)  # as a patch is that serves
     return model.eval(), model.get_base_model(), model.patches["default"].detach()
 
 

@@ -40,6 +40,7 @@ HEIGHTS = {
     "self_check": 4,
     "supported": 4,
     "generation": 4,
+    "inference": 5,
     "hub": 4,
     "hub_push": 5,
     "publishing": 6,

@@ -30,7 +30,7 @@ def patched(family: str = "llama", placements: dict[str, str] | None = None):
         model.add_patch(name, config)
         with torch.no_grad():
             model.patches[name].mul_(3)  # far enough from the embeddings that a missing patch is seen
-    return model.eval()
+    return model.eval().requires_grad_(False)  # as patches are that serve
 
 
 def vectors_of(model, entry) -> torch.Tensor:
@@ -127,6 +127,7 @@ def test_steps_from_a_returned_cache_keep_each_row_behind_its_patches():
 
 def test_gradients_reach_each_patch_from_its_rows_alone():
     model, rows = patched(), rows_of(3, equal=True)
+    model.patches.requires_grad_(True)
     weights = torch.randn(model(torch.tensor(rows)).logits.shape, generator=torch.Generator().manual_seed(0))
     (model(torch.tensor(rows), patch_names=["a", "__base__", "long"]).logits * weights).sum().backward()
     together = {name: model.patches[name].grad.clone() for name in ("a", "long")}

@@ -23,7 +23,7 @@ def patched(base=None):
         model.add_patch(f"p{seed}", config)
         with torch.no_grad():
             model.patches[f"p{seed}"].mul_(3)
-    return model.eval()
+    return model.eval().requires_grad_(False)  # as patches are that serve
 
 
 def run_in_threads(work, count: int = THREADS) -> None:
