@@ -9,8 +9,9 @@ With `--turns token` they take turns at each token of their generations, in one 
 its clock, then meets all of them alike, and small differences show.
 
 Prefill is a generation of one token, decoding what the others take. Beside the base as transformers ships it stands
-the base with the cache of patched models, which is allocated ahead (policy_patch/growing_cache.py): the rest of the
-difference is the patch's. `stack` is four patches. One more table has a batch in which every row has a patch of its
+the base with what patched models have besides their vectors: a cache that is allocated ahead
+(policy_patch/growing_cache.py), and inference mode (policy_patch/inference.py). The rest of the difference is the
+patch's. `stack` is four patches. One more table has a batch in which every row has a patch of its
 own, beside the same batch behind one patch; and one what it takes to swap patches.
 
 Batch sizes, prompt lengths and patch lengths are varied one at a time, each around the first value given. Every result
@@ -50,7 +51,7 @@ PRESETS = {
     ),
 }
 VOCABULARY = 32000  # of all presets
-BASE, SAME_CACHE = "base", "base, same cache"
+BASE, ALIKE = "base", "base, same cache and mode"
 PATCH, CONCAT, STACK = "patch", "patch, concatenated", "stack of 4"
 MIXED = "a patch for each row"
 MIXED_ROWS = 8
@@ -126,8 +127,10 @@ def systems(args: argparse.Namespace, base: Any, patch_length: int) -> dict[str,
     plain = twin(base)
     found: dict[str, Run] = {
         BASE: lambda ids, new, **more: generate(plain, ids, new, **more),
-        SAME_CACHE: lambda ids, new, **more: generate(
-            plain, ids, new, past_key_values=growing(DynamicCache(config=plain.config)), **more
+        ALIKE: torch.inference_mode()(
+            lambda ids, new, **more: generate(
+                plain, ids, new, past_key_values=growing(DynamicCache(config=plain.config)), **more
+            )
         ),
         PATCH: lambda ids, new, **more: generate(patched, ids, new, patch_names=["p0"] * len(ids), **more),
         STACK: lambda ids, new, **more: generate(
@@ -337,7 +340,7 @@ def markdown(done: dict[str, Any]) -> str:
 
 def row_of(times: dict[str, dict[str, list[float]]], name: str) -> dict[str, str]:
     row = {"system": name} | {part: spread(ratios(times, name, part)) for part in PARTS}
-    other = SAME_CACHE if SAME_CACHE in times else PATCH
+    other = ALIKE if ALIKE in times else PATCH
     row[f"whole / {other}"] = spread(ratios(times, name, "whole", other))
     row["whole, s"] = f"{statistics.median(times[name]['whole']):.2f}"
     return row

@@ -22,9 +22,11 @@ def test_turns_by_token_change_no_token(monkeypatch):
     patched = PolicyPatchModel(tiny_model())
     patched.add_patch("a", PolicyPatchConfig(num_virtual_tokens=3, init="vocab"))
     patched.set_patch("a")
+    patched.requires_grad_(False)  # so that it generates in inference mode
     models = [patched, tiny_model("gpt2"), patched.get_base_model()]
     alone = [generate(model, IDS, 6) for model in models]
-    found = {}
+    found, modes = {}, set()
+    models[1].lm_head.register_forward_hook(lambda *_: modes.add(torch.is_inference_mode_enabled()))
 
     def run(number, ids, new, **more):
         found[number] = generate(models[number], ids, new, **more)
@@ -35,6 +37,7 @@ def test_turns_by_token_change_no_token(monkeypatch):
             for each in turns:
                 each.switch()
         assert not torch.is_grad_enabled()
+    assert modes == {False}, "the mode of one generation reached another"
     assert all(torch.equal(found[number], alone[number]) for number in range(3))
     assert not torch.equal(found[0], found[2])
     assert all(len(each.pieces) == 1 + 6 + 1 for each in turns)  # before the prompt, to each token, and the way out
