@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from policy_patch.generation import setting
+from policy_patch.priming import are_sharded
 
 # Code or memory of the caller, which may keep more than ids: scores to train on, keys and values to go on from.
 _OF_THE_CALLER = (
@@ -55,7 +56,6 @@ def _keeps_state(base: PreTrainedModel) -> bool:
     """Whether the base makes something in its calls that later ones use: quantised layers their state, offloaded and
     sharded weights themselves."""
     weight = next(base.get_input_embeddings().parameters())
-    sharded = hasattr(weight, "full_tensor") or hasattr(weight, "ds_id")
     places = set((getattr(base, "hf_device_map", None) or {}).values())
     offloaded = "disk" in places or ("cpu" in places and len(places) > 1)
-    return sharded or offloaded or getattr(base, "hf_quantizer", None) is not None
+    return are_sharded([weight]) or offloaded or getattr(base, "hf_quantizer", None) is not None

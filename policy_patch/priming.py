@@ -68,7 +68,7 @@ class Primer:
         """Return what each prefix leaves behind, from memory where it is still true."""
         parameters = list(self._base.parameters())
         # Dropout draws anew at every call.
-        if self._backbone.training or _are_sharded(parameters) or _train(parameters):
+        if self._backbone.training or are_sharded(parameters) or _train(parameters):
             return [self._run(stack, with_bos=with_bos) for stack in stacks]
         weights = _identity(parameters)
         return [self._remembered(stack, with_bos=with_bos, weights=weights) for stack in stacks]
@@ -169,7 +169,7 @@ def _identity(parameters: list[nn.Parameter]) -> tuple:
     return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
 
 
-def _are_sharded(parameters: list[nn.Parameter]) -> bool:
+def are_sharded(parameters: list[nn.Parameter]) -> bool:
     """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
     others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
     return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in parameters)
