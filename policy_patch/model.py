@@ -28,6 +28,7 @@ from policy_patch.errors import (
     UnsupportedModelError,
 )
 from policy_patch.fingerprint import base_fingerprint
+from policy_patch.freezing import Freezing
 from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
 from policy_patch.inference import as_usual, leaves_only_tokens
@@ -115,8 +116,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         check_supported(base)
         self._injection = checked_injection(base)
         self._base_model = base
-        self._was_trainable = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
-        base.requires_grad_(False)
+        self._freezing = Freezing(base)
         self.patches = nn.ParameterDict()  # name -> (num_virtual_tokens, hidden_size), fp32
         self.patch_config: dict[str, PolicyPatchConfig] = {}
         self._loads: dict[str, int] = {}
@@ -356,10 +356,12 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         del self.patches[patch_name], self.patch_config[patch_name], self._loads[patch_name]
 
     def unload(self) -> PreTrainedModel:
-        """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were."""
+        """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were.
+
+        Other wrappers on the same base keep it frozen; the last one that is unloaded restores the parameters.
+        """
         self._injection.remove()
-        for name, parameter in self._base_model.named_parameters():
-            parameter.requires_grad_(name in self._was_trainable)
+        self._freezing.end()
         self._active = ()
         return self._base_model
 
@@ -406,6 +408,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         It costs the memory of the vectors alone: the base is shared. DPO's reference policy is one.
         """
         copy = PolicyPatchModel(self._base_model)
+        copy._freezing.leave()  # its life is up to a trainer: it does not keep a base frozen that is given back
         for name in self._active:
             vectors = whole(self.patches[name]).detach().clone()
             copy._insert(name, self.patch_config[name], vectors, is_trainable=False)

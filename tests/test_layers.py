@@ -18,6 +18,7 @@ HEIGHTS = {
     "errors": 0,
     "atomic": 0,
     "launch": 0,
+    "freezing": 0,
     "versions": 0,
     "config": 1,
     "extra": 1,
