@@ -42,7 +42,7 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
         `datasets.Dataset`: of the same columns, in the order of `pairs`, each followed by its counterfactuals.
 
     Raises:
-        DataError: pairs that are no texts, no words, or no rejected answer with such a word.
+        DataError: no pairs, pairs that are no texts, no words, or no rejected answer with such a word.
 
     Example:
 
@@ -52,6 +52,8 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
     pairs = add_counterfactuals(pairs, load_gender_words("all").pairs)
     ```
     """
+    if not len(pairs):
+        raise DataError("`pairs` is empty: there is nothing to swap genders in.")
     rows = []
     for row in pairs:
         if not all(isinstance(row.get(name), str) for name in ("prompt", "chosen", "rejected")):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from policy_patch.data.answering import Sampling
 from policy_patch.data.sampling import Answer
 from policy_patch.data.seeds import request_seed
+from policy_patch.data.values import with_whole_characters
 from policy_patch.errors import EndpointError
 from policy_patch.extra import import_extra
 
@@ -162,7 +163,7 @@ class OpenAIEndpoint:
             ) from error
         except openai.APIStatusError as error:
             raise EndpointError(f"{self.name} answers {error.status_code}: {_reason(error)}.") from error
-        except (openai.OpenAIError, TypeError, AttributeError, ValueError) as error:
+        except (openai.OpenAIError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise EndpointError(f"{self.name} does not answer as the OpenAI protocol says: {error}.") from error
 
 
@@ -203,11 +204,13 @@ def _check_address(url: str) -> None:
 
 
 def _text_of(choice: Any) -> str:
-    if hasattr(choice, "message"):
-        return choice.message.content or ""  # none where a chat model was cut short
-    if not isinstance(choice.text, str):
-        raise TypeError("a choice without a text")
-    return choice.text
+    """Return the text of a choice; U+FFFD for half a character at which a host has cut it, as a tokenizer writes it."""
+    text = choice.message.content if hasattr(choice, "message") else choice.text
+    if text is None and hasattr(choice, "message"):  # a chat model was cut short, maybe within its thoughts
+        return ""
+    if not isinstance(text, str):
+        raise TypeError(f"a choice with a {type(text).__name__} in place of a text")
+    return with_whole_characters(text)
 
 
 def _reason(error: Any) -> str:

@@ -3,10 +3,11 @@
 No sampling and no filtering here. How files are read is in `readers.py`, what a row must hold in `rows.py`.
 """
 
+import bisect
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected")
 PAIR_KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PROMPT_KINDS = (".txt", *PAIR_KINDS)
 
+# What pyarrow and `datasets` raise for rows that do not make a table; pyarrow's errors are of the first three.
+_NO_TABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)
 _HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
@@ -42,7 +45,8 @@ def load_prompts(
             `config_name` and `token`, as in [`load_preference_pairs`].
 
     Raises:
-        DataError: no such file, another kind of file, no prompts in it, or a row without one.
+        DataError: no such file, another kind of file, no prompts in it, a row without one, or a value in any column
+            that [`load_preference_pairs`] refuses, too.
         HubError: the Hub does not give the dataset.
     """
     hub = _on_hub(source, revision, PROMPT_KINDS)
@@ -70,7 +74,8 @@ def load_preference_pairs(
     """Return the rows of a file, or of a dataset on the Hub, to train on; each of them is checked.
 
     Rows are preference pairs (`chosen` and `rejected`, with or without a `prompt`) or, for the SFT stage alone, have
-    `prompt` and `completion`; as text or as lists of messages. Other columns are kept.
+    `prompt` and `completion`; as text or as lists of messages. Other columns are kept, so they must fit into the table,
+    too: one type in each, integers within 64 bits, whole characters, brackets not nested too deeply.
 
     Args:
         source (`str` or `os.PathLike`):
@@ -85,8 +90,8 @@ def load_preference_pairs(
             `config_name` (`str`), which subset of the repository, and `token` (`str` or `bool`), the access token.
 
     Raises:
-        DataError: no such file, another kind of file, no rows, or a row without one of the columns or with another
-            type.
+        DataError: no such file, another kind of file, no rows, a row without one of the columns or with another type,
+            a value in any column that does not fit into a table, or a column or key that is there twice.
         HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give the dataset.
         MissingExtraError: `datasets` is not installed.
     """
@@ -109,14 +114,23 @@ def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
     """Write preference pairs as JSON lines; the file is complete or not there.
 
     Raises:
-        DataError: full disk, read-only folder and the like.
+        DataError: no pairs, a value that JSON does not know, full disk, read-only folder and the like.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
+    if not len(pairs):
+        raise DataError(f"There are no pairs to write to `{path}`. Check the filter that made them.")
+    text = "".join(_json_line(row, number) + "\n" for number, row in enumerate(pairs))
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except OSError as error:
         raise DataError(f"Cannot write the pairs to `{path}`: {error}. What was there before is intact.") from error
+
+
+def _json_line(row: Mapping[str, Any], number: int) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False)
+    except (TypeError, ValueError) as error:  # a date, a decimal, bytes
+        raise DataError(f"Row {number} of the pairs cannot be JSON: {error}. Leave that column out.") from error
 
 
 def _on_hub(source: str | os.PathLike, revision: str | None, kinds: tuple[str, ...]) -> tuple[str, str | None] | None:
@@ -146,7 +160,8 @@ def _from_table(path: Path) -> "Dataset":
     table = read_table(path)
     try:
         return import_datasets().Dataset(table)
-    except (ValueError, TypeError, NotImplementedError) as error:  # a type of Arrow that `datasets` does not know
+    # A type of Arrow that `datasets` does not know, or one that is nested too deeply.
+    except (ValueError, TypeError, NotImplementedError, RecursionError) as error:
         raise DataError(f"`{path}` cannot be read as rows to train on: {error}") from error
 
 
@@ -162,15 +177,40 @@ def _from_rows(path: Path) -> "Dataset":
     for place, row in rows:
         check_row(row, columns, f"`{path}`, {place}", note)
         kinds.check(row, f"`{path}`, {place}")
+    return _as_dataset(path, rows, columns)
+
+
+def _as_dataset(path: Path, rows: list[tuple[str, Any]], columns: Sequence[str]) -> "Dataset":
     datasets = import_datasets()
     names = list(dict.fromkeys(name for _, row in rows for name in row))  # `from_list` takes those of the first row
     try:
         return datasets.Dataset.from_list([{name: row.get(name) for name in names} for _, row in rows])
-    except (ValueError, TypeError) as error:  # pyarrow's are of these
+    except _NO_TABLE as error:
+        found = _misfit(rows, names)
+        what = f"{found[0]} has `{found[1]}={shortly(found[2])}`, unlike the rows before it" if found else "a column"
         raise DataError(
-            f"`{path}` cannot become one table: {str(error).splitlines()[0]}. Each column must hold one type; leave "
-            f"out those beside {', '.join(columns)} that do not."
+            f"`{path}` cannot become one table: {what} ({str(error).splitlines()[0]}). Each column must hold one type; "
+            f"leave out those beside {', '.join(columns)} that do not."
         ) from error
+
+
+def _misfit(rows: list[tuple[str, Any]], names: Sequence[str]) -> tuple[str, str, Any] | None:
+    """Return place, column and value of the first row that cannot stand in a column with those before it."""
+    import pyarrow
+
+    def fits(name: str, count: int) -> bool:
+        try:
+            pyarrow.array([row.get(name) for _, row in rows[:count]])
+        except _NO_TABLE:
+            return False
+        return True
+
+    for name in names:
+        if not fits(name, len(rows)):
+            count = bisect.bisect_left(range(len(rows) + 1), True, key=lambda count: not fits(name, count))
+            place, row = rows[count - 1]
+            return place, name, row.get(name)
+    return None
 
 
 def _prompt_of(row: Any, where: str) -> str:

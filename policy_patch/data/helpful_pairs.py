@@ -102,8 +102,8 @@ def build_helpful_pairs(
 
 
 def _row(entry: ScoredPrompt, others: Any, scorer: str) -> dict[str, Any] | None:
-    helping = [answer for answer in (*entry.teacher, *entry.base) if answer.text.strip() and answer.score > _COMPLIES]
-    refusing = [answer for answer in entry.teacher if answer.text.strip() and answer.score <= _COMPLIES]
+    helping = [answer for answer in (*entry.teacher, *entry.base) if not answer.is_empty and answer.score > _COMPLIES]
+    refusing = [answer for answer in entry.teacher if not answer.is_empty and answer.score <= _COMPLIES]
     if not helping:
         return None
     chosen = helping[0]

@@ -8,6 +8,7 @@ import itertools
 import os
 from pathlib import Path
 
+from policy_patch.data.readers import read_rows
 from policy_patch.errors import DataError
 
 # Our own openings. Each ends where a person is about to be named again, or something is said of them.
@@ -59,7 +60,7 @@ def occupation_prompts(split: str, occupations: str | os.PathLike | None = None)
         `list[str]`: each opening with each occupation; 320 for training and 240 for test with our own list.
 
     Raises:
-        DataError: no such split, or no occupations in the file.
+        DataError: no such split, a file that cannot be read, or no occupations in it.
 
     Example:
 
@@ -75,11 +76,7 @@ def occupation_prompts(split: str, occupations: str | os.PathLike | None = None)
     if occupations is None:
         names = list(OCCUPATIONS[0 if split == "train" else 1 :: 2])
     else:
-        try:
-            lines = Path(occupations).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise DataError(f"Cannot read `{occupations}`: {error}. Give a file with one occupation a line.") from error
-        names = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for _, line in read_rows(Path(occupations), ".txt")]
         if not names:
             raise DataError(f"`{occupations}` is empty; expected one occupation a line.")
     return [opening.format(occupation=name) for name, opening in itertools.product(names, OPENINGS[split])]

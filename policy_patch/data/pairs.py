@@ -36,7 +36,8 @@ class PairCounts:
         small_margin (`int`):
             Dropped: the base's answer does not score `min_margin` above the teacher's.
         empty (`int`):
-            Dropped: teacher or base has no (further) answer with text in it.
+            Dropped: teacher or base has no (further) answer with text in it; thoughts that were cut at
+            `max_new_tokens` are no answer.
     """
 
     prompts: int
@@ -79,6 +80,9 @@ def build_preference_pairs(
     y- is worse by a margin; it prints no thresholds. Ours were chosen by trial on small models. Per prompt the
     teacher's answers come in the order drawn, so that they stay the teacher's typical ones, and the base's from the
     worst on, so that few prompts go without a pair.
+
+    Of a model that thinks before it answers, the answer alone is scored; the text in the pair has its thoughts, because
+    that is what it would write. Cut them off with [`final_answer`] if the patch is to teach answers without thoughts.
 
     Args:
         base ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
@@ -178,9 +182,9 @@ def choose_pairs(
     num_prompts = 0
     for entry in scored:
         num_prompts += 1
-        answered = [answer for answer in entry.teacher if answer.text.strip()]
+        answered = [answer for answer in entry.teacher if not answer.is_empty]
         chosen = [answer for answer in answered if answer.score <= max_chosen_score]
-        rejected = sorted((answer for answer in entry.base if answer.text.strip()), key=lambda answer: -answer.score)
+        rejected = sorted((answer for answer in entry.base if not answer.is_empty), key=lambda answer: -answer.score)
         for rank in range(pairs_per_prompt):
             if rank >= len(answered) or rank >= len(rejected):
                 dropped["empty"] += 1

@@ -1,16 +1,17 @@
 """Rows out of files, each with its place as a person finds it: the line in an editor, the row of a table.
 
-What a row must hold is checked elsewhere.
+Values that no table holds are refused here, with place and column; what a row must hold is checked elsewhere.
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from policy_patch.data.extra import import_datasets
-from policy_patch.data.rows import FINISHED, shortly
+from policy_patch.data.rows import FINISHED, FROM_ZERO, shortly
+from policy_patch.data.values import MOST_NESTED, Fault, check_value, is_whole, parse_json
 from policy_patch.errors import DataError
 
 Rows = Iterator[tuple[str, Any]]  # place and row
@@ -19,6 +20,8 @@ Rows = Iterator[tuple[str, Any]]  # place and row
 def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
     """Return the rows of a file, each behind its place in words ("line 3").
 
+    Every column is looked at, also those that nothing reads: the rows of pairs become one table with all of them.
+
     Args:
         path (`Path`):
             The file.
@@ -26,18 +29,21 @@ def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
             One of `KINDS`, or `.parquet`, as which it is read. Defaults to the end of its name.
 
     Raises:
-        DataError: it cannot be read, or not as this kind of file.
+        DataError: it cannot be read, or not as this kind of file; a column or a key that is there twice; an integer
+            beyond 64 bits; half a character; brackets nested too deeply; a cell of CSV that is too long.
         MissingExtraError: a parquet file, and `datasets` (which brings pyarrow) is not installed.
     """
     kind = kind or path.suffix
     if kind == ".parquet":
-        return [(f"row {number}", row) for number, row in enumerate(read_table(path).to_pylist())]
+        return _table_rows(path)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte-order mark
+        # -sig: spreadsheets write a byte-order mark. Bytes that are not UTF-8 become lone surrogates, which are found
+        # where they stand.
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             return list(KINDS[kind](file))
     except OSError as error:
         raise DataError(f"Cannot read `{path}`: {error}.") from error
-    except (ValueError, csv.Error) as error:  # ValueError: also an encoding that is not UTF-8
+    except (ValueError, RecursionError) as error:
         raise DataError(f"`{path}` cannot be read as {kind}: {error}.") from error
 
 
@@ -45,7 +51,7 @@ def read_table(path: Path) -> Any:
     """Return a parquet file as a `pyarrow.Table`.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, has two columns of one name, or a text that is not UTF-8.
         MissingExtraError: `datasets`, which brings pyarrow, is not installed.
     """
     import_datasets()
@@ -54,26 +60,68 @@ def read_table(path: Path) -> Any:
 
     try:
         with parquet.ParquetFile(path) as file:
-            return file.read()
+            table = file.read()
+        _check_columns(table.column_names, "it")
+        for name, column in zip(table.column_names, table.columns):
+            _check_column(name, column)
+        return table
     except pyarrow.ArrowException as error:
         raise DataError(f"`{path}` cannot be read as .parquet: {str(error).splitlines()[0]}") from error
+    except ValueError as error:  # of our checks
+        raise DataError(f"`{path}` cannot be read as .parquet: {error}") from error
     except OSError as error:
         raise DataError(f"Cannot read `{path}`: {error}.") from error
+
+
+def _table_rows(path: Path) -> list[tuple[str, Any]]:
+    table = read_table(path)
+    try:
+        return [(f"row {number}", row) for number, row in enumerate(table.to_pylist())]
+    except (ValueError, OverflowError, RecursionError) as error:  # such as a date that Python does not know
+        raise DataError(f"`{path}` has a value that is none of Python's: {error}. Leave its column out.") from error
+
+
+def _check_columns(names: Iterable[str], where: str) -> None:
+    """Raise `ValueError` if a column is there twice; of two, readers would take the last one and say nothing."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{where} has the column {shortly(name)} twice; expected each name once")
+        seen.add(name)
+
+
+def _check_column(name: str, column: Any) -> None:
+    """Raise `ValueError` if a `pyarrow.ChunkedArray` holds what is no value of its type, such as half a character."""
+    import pyarrow
+
+    try:
+        column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        for number in range(len(column)):
+            try:
+                column.slice(number, 1).combine_chunks().validate(full=True)
+            except pyarrow.ArrowInvalid:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"row {number} has in `{name}` a damaged value: {reason}.{FROM_ZERO}") from error
+        raise
 
 
 def _text_lines(file: TextIO) -> Rows:
     for number, line in enumerate(file, 1):
         if line.strip():
-            yield f"line {number}", line.rstrip("\r\n")
+            yield f"line {number}", _checked(f"line {number}", line.rstrip("\r\n"))
 
 
 def _json_lines(file: TextIO) -> Rows:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line.rstrip())
+                yield f"line {number}", parse_json(line.rstrip())
+            except Fault as fault:
+                raise ValueError(fault.at(f"line {number}")) from fault
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from error
+                reason = error.msg if is_whole(line) else f"a byte that is not UTF-8, and {error.msg}"
+                raise ValueError(f"line {number}: {reason} at column {error.colno}") from error
 
 
 def _json(file: TextIO) -> Rows:
@@ -85,20 +133,78 @@ def _json(file: TextIO) -> Rows:
     if start != "[":
         yield from _json_lines(file)
         return
-    entries = json.load(file)
+    try:
+        entries = parse_json(file.read(), most_nested=MOST_NESTED + 1)
+    except Fault as fault:
+        number, *path = fault.path or ("",)
+        raise ValueError(fault.at(_entry(number), path)) from fault
     for number, entry in enumerate(entries):
-        yield f"entry {number} (counted from 0)", entry
+        yield _entry(number), entry
+
+
+def _entry(number: int | str) -> str:
+    return f"entry {number} (counted from 0)"
 
 
 def _csv_rows(file: TextIO) -> Rows:
-    reader = csv.DictReader(file)
-    for row in reader:
-        more = row.pop(None, [])  # beyond the header
-        breaks = sum((cell or "").count("\n") for cell in [*row.values(), *more])  # a cell may go over several lines
-        place = f"line {reader.line_num - breaks}"
-        if more:
-            raise ValueError(f"{place} has more cells than the header: {shortly(more)}")
-        yield place, {name: _cell(value, name, place) for name, value in row.items()}
+    records = _csv_records(file)
+    place, header = next(records, ("line 1", []))
+    _check_columns(header, place)
+    for place, cells in records:
+        if len(cells) > len(header):
+            raise ValueError(f"{place} has more cells than the header: {shortly(cells[len(header) :])}")
+        cells += [None] * (len(header) - len(cells))
+        yield place, {name: _cell(value, name, place) for name, value in zip(header, cells)}
+
+
+def _csv_records(file: TextIO) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the cells of the header and of each row that has some, each behind the line on which it begins."""
+    lines: list[str] = []  # of the record that is being read
+    header: list[str] = []
+    reader = csv.reader(_kept(file, lines), strict=True)
+    while True:
+        place = f"line {reader.line_num + 1}"
+        lines.clear()
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{place}{_in_long_cell(''.join(lines), header)}: {error}") from error
+        if cells is None:
+            return
+        if cells:
+            header = header or cells
+            names = [*header, *range(len(header), len(cells))]
+            _checked(place, dict(zip(names, cells)) if cells is not header else cells)
+            yield place, cells
+
+
+def _kept(file: TextIO, lines: list[str]) -> Iterator[str]:
+    for line in file:
+        lines.append(line)
+        yield line
+
+
+def _in_long_cell(record: str, header: list[str]) -> str:
+    """Return which column of a record has a cell above `csv.field_size_limit`, in words; nothing if none has."""
+    column, length, quoted = 0, 0, False
+    for char in record:
+        if char == "," and not quoted:
+            column, length = column + 1, 0
+            continue
+        quoted ^= char == '"'
+        length += 1
+        if length > csv.field_size_limit():
+            name = f"`{header[column]}`" if column < len(header) else f"cell {column + 1}"
+            return f" has a text in {name} that is too long for CSV, use JSON lines or parquet"
+    return ""
+
+
+def _checked(place: str, value: Any) -> Any:
+    try:
+        check_value(value)
+    except Fault as fault:
+        raise ValueError(fault.at(place)) from fault
+    return value
 
 
 def _cell(value: str | None, name: str, place: str) -> Any:

@@ -120,9 +120,14 @@ def check_dataset(dataset: "Dataset", columns: Sequence[str], where: str = "Row 
             Ends each message.
     """
     kinds = SameKind(columns, note)
-    for number, row in enumerate(rows_of(dataset, columns)):
-        check_row(row, columns, where.format(number), note)
-        kinds.check(row, where.format(number))
+    number = -1
+    try:
+        for number, row in enumerate(rows_of(dataset, columns)):
+            check_row(row, columns, where.format(number), note)
+            kinds.check(row, where.format(number))
+    except UnicodeDecodeError as error:  # bytes that some other program has written into a column of texts
+        place, column = _undecodable(dataset, columns, number + 1)
+        raise DataError(f"{where.format(place)} has a text in `{column}` that is not UTF-8: {error}.{note}") from error
 
 
 def rows_of(dataset: "Dataset", columns: Sequence[str]) -> Iterable[dict[str, Any]]:
@@ -136,6 +141,18 @@ def shortly(value: Any) -> str:
     """Return `repr(value)`, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _undecodable(dataset: "Dataset", columns: Sequence[str], start: int) -> tuple[int, str]:
+    """Return number and column of the first text from a row on that cannot be decoded."""
+    plain = dataset.with_format(None)
+    for number in range(start, len(dataset)):
+        for column in columns:
+            try:
+                plain.select_columns([column])[number]
+            except UnicodeDecodeError:
+                return number, column
+    raise AssertionError("a batch could not be decoded and each of its rows could")
 
 
 def _check_value(value: Any, column: str, where: str, note: str) -> None:

@@ -21,6 +21,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from policy_patch.data.thoughts import marks_among
+from policy_patch.data.values import check_texts
 from policy_patch.errors import DataError
 
 logger = logging.get_logger(__name__)
@@ -71,13 +73,19 @@ class Answer(NamedTuple):
 
     Args:
         text (`str`):
-            The new text alone, without special tokens.
+            The new text alone, without special tokens but for those that mark thoughts; see [`final_answer`].
         finished (`bool`):
             Whether the model ended the text itself; False where it was cut at the token limit.
     """
 
     text: str
     finished: bool
+
+
+def check_answer(text: Any, finished: Any) -> None:
+    """Raise `TypeError` unless what was read back from a file is an [`Answer`]."""
+    if not isinstance(text, str) or not isinstance(finished, bool):
+        raise TypeError(f"an answer with {type(text).__name__} and {type(finished).__name__}; expected text and bool")
 
 
 def sample_completions(
@@ -247,8 +255,7 @@ def warpers_of(temperature: float, top_p: float) -> list[LogitsProcessor]:
 def check_settings(
     prompts: Sequence[str], *, num_samples: int, max_new_tokens: int, top_p: float, temperature: float, batch_size: int
 ) -> None:
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise DataError("`prompts` has to be a list of texts.")
+    check_texts(prompts)
     if not len(prompts):
         raise DataError("`prompts` is empty: there is nothing to complete.")
     for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
@@ -337,11 +344,26 @@ def end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 
 def decode_new(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
-    """Return the text that `new` adds to `prompt`; alone, some tokenizers would drop its leading space."""
+    """Return the text that `new` adds to `prompt`; alone, some tokenizers would drop its leading space.
+
+    Special tokens are left out, but for those that mark thoughts: without them nothing tells thoughts from the answer.
+    """
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    special = _special_ids(tokenizer)
+    marks = marks_among(special)
+    if any(special[mark] in new for mark in marks):
+        left_out = {token for text, token in special.items() if text not in marks}
+        prompt, new = ([token for token in ids if token not in left_out] for ids in (prompt, new))
+        options["skip_special_tokens"] = False
     before = tokenizer.decode(prompt, **options)
     text = tokenizer.decode(prompt + new, **options)
     return text[len(before) :] if text.startswith(before) else tokenizer.decode(new, **options)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return what `skip_special_tokens` leaves out: text to id."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Sampled and scored answers of teacher and base, from which preference pairs are chosen.
 
-How they get on disk, and how a stopped run goes on, is in `shards.py`; nothing is filtered here.
+A text is kept as its model wrote it, with its thoughts; its answer alone is scored. How they get on disk, and how a
+stopped run goes on, is in `shards.py`; nothing is filtered here.
 """
 
 import os
@@ -11,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from policy_patch.data.answering import Answering, Sampling
+from policy_patch.data.sampling import check_answer
 from policy_patch.data.shards import SHARD_SIZE, Progress, Shard, run_in_shards
+from policy_patch.data.thoughts import final_answer
 from policy_patch.errors import DataError
 
 
@@ -32,6 +35,11 @@ class ScoredAnswer:
     text: str
     finished: bool
     score: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is answered: no text, or thoughts alone."""
+        return not final_answer(self.text).strip()
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class _ScoredAnswers:
                 occurrences=shard.occurrences,
                 on_progress=lambda done, total, before=before: on_more(before + done),
             )
-            scores = iter(_scores(self.scorer, [answer.text for row in rows for answer in row]))
+            scores = iter(_scores(self.scorer, [final_answer(answer.text) for row in rows for answer in row]))
             answers[name] = [[ScoredAnswer(a.text, a.finished, next(scores)) for a in row] for row in rows]
         return [
             ScoredPrompt(prompt, *both) for prompt, *both in zip(shard.prompts, answers["teacher"], answers["base"])
@@ -119,8 +127,16 @@ class _ScoredAnswers:
 
     def decode(self, values: dict[str, Any]) -> ScoredPrompt:
         """Return the entry of a line."""
-        both = ([ScoredAnswer(**answer) for answer in values[name]] for name in ("teacher", "base"))
+        both = ([_read_back(answer) for answer in values[name]] for name in ("teacher", "base"))
         return ScoredPrompt(values["prompt"], *both)
+
+
+def _read_back(values: dict[str, Any]) -> ScoredAnswer:
+    answer = ScoredAnswer(**values)
+    check_answer(answer.text, answer.finished)
+    if not isinstance(answer.score, int | float) or not 0 <= answer.score <= 1:
+        raise ValueError(f"the score {answer.score!r}")
+    return answer
 
 
 def _scores(scorer: TextScorer, texts: list[str]) -> list[float]:

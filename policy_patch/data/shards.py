@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
 from policy_patch.data.sampling import count_equal_before
+from policy_patch.data.values import check_texts, parse_json
 from policy_patch.data.workers import Workers
 from policy_patch.errors import DataError
 
@@ -95,10 +96,10 @@ def run_in_shards(
             progress bar.
 
     Raises:
-        DataError: no prompts, a folder of other answers, one that cannot be written, or several processes without one.
+        DataError: no prompts, one that is no text, a folder of other answers, one that cannot be written, or several
+            processes without one.
     """
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise DataError("`prompts` has to be a list of texts.")
+    check_texts(prompts)
     if not len(prompts):
         raise DataError("`prompts` is empty: there is nothing to answer.")
     if shard_size < 1:
@@ -167,7 +168,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         _write(path, json.dumps(identity, indent=1) + "\n")
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"`{path}` cannot be read ({error}), so nothing says how the answers in that folder were sampled. Give "
@@ -189,11 +190,14 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _read_shard(work: Work[Entry], folder: Path | None, shard: Shard) -> list[Entry] | None:
-    """Return the entries of a shard, or None if it is not there or does not belong to its prompts."""
+    """Return the entries of a shard; None if it is not there, is damaged or does not belong to its prompts.
+
+    What is damaged is answered anew.
+    """
     if folder is None:
         return None
     try:
-        lines = [json.loads(line) for line in shard.path(folder).read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in shard.path(folder).read_text(encoding="utf-8").splitlines()]
         entries = [work.decode(values) for values in lines]
         return entries if [values["prompt"] for values in lines] == shard.prompts else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from policy_patch.data.answering import Answering, Sampling
-from policy_patch.data.sampling import Answer
+from policy_patch.data.sampling import Answer, check_answer
 from policy_patch.data.shards import SHARD_SIZE, Progress, Shard, run_in_shards
 
 
@@ -80,4 +80,7 @@ class _Answers:
 
     def decode(self, values: dict[str, Any]) -> _Entry:
         """Return the entry of a line."""
-        return _Entry(values["prompt"], [Answer(**answer) for answer in values["answers"]])
+        answers = [Answer(**answer) for answer in values["answers"]]
+        for answer in answers:
+            check_answer(*answer)
+        return _Entry(values["prompt"], answers)

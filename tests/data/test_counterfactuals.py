@@ -76,6 +76,8 @@ def test_both_genders_are_chosen_and_rejected_alike():
 
 
 def test_what_cannot_be_swapped_is_refused():
+    with pytest.raises(DataError, match="`pairs` is empty"):
+        add_counterfactuals(pairs(" nobody knew").select([]), WORDS)
     with pytest.raises(DataError, match="No rejected answer has a gender word"):
         add_counterfactuals(pairs(" nobody knew"), WORDS)
     messages = [[{"role": "assistant", "content": "She"}]]

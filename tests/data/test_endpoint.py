@@ -129,13 +129,13 @@ def test_the_python_of_the_documentation_runs(served, tmp_path, monkeypatch):
 
 
 class Misbehaving(BaseHTTPRequestHandler):
-    status, body, requests = 200, {}, []
+    status, body, raw, requests = 200, {}, None, []
 
     def do_POST(self):
         """Note the request and answer as told."""
         length = int(self.headers["Content-Length"])
         type(self).requests.append((self.path, self.headers["Authorization"], json.loads(self.rfile.read(length))))
-        content = json.dumps(self.body).encode()
+        content = json.dumps(self.body).encode() if self.raw is None else self.raw
         self.send_response(self.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -191,12 +191,36 @@ def test_a_model_that_the_host_does_not_have_is_told(served):
         OpenAIEndpoint("/no/such", served[1]).answer(["You"], SAMPLING, occurrences=[0])
 
 
-@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, ["no"]])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{}]},
+        ["no"],
+        {"choices": [{"text": ["x"], "finish_reason": "stop", "index": 0}]},
+        {"choices": [{"message": {"content": [{"text": "x"}]}, "finish_reason": "stop", "index": 0}]},
+    ],
+)
 def test_answers_that_are_none_are_told(server, body):
     handler, url = server
     handler.body = body
     with pytest.raises(EndpointError, match=r"gave no answer|does not answer as the OpenAI protocol says"):
         ask(url)
+
+
+def test_a_reply_of_deep_brackets_is_told(server):
+    handler, url = server
+    handler.raw = b'{"choices": ' + b"[" * 100_000
+    with pytest.raises(EndpointError, match="does not answer as the OpenAI protocol says"):
+        ask(url)
+
+
+def test_half_a_character_at_the_end_of_an_answer_is_a_replacement_character(server):
+    handler, url = server
+    handler.body = {"choices": [{"text": " so \ud83d", "finish_reason": "length", "index": 0}] * 2}
+    assert ask(url) == [[Answer(" so \ufffd", False)] * 2]
 
 
 def test_a_dead_host_is_told():

@@ -1,5 +1,6 @@
 """Tests of `policy_patch.data.files`: prompts and pairs from each kind of file, there and back, clear refusals."""
 
+import datetime
 import json
 import sys
 
@@ -76,7 +77,21 @@ def test_pairs_read_back_as_they_were_written(tmp_path_factory, rows):
         ('{"prompt": "a", "completion": "c"}\n{"prompt": "a"}', "line 2 has `completion=None`"),
         ('{"chosen": "c", "rejected": "b"}\n{"chosen": [], "rejected": []}', r"line 2 has `chosen=\[\]`; expected at"),
         ('{"chosen": "c", "rejected": "b"}\n3', "line 2 holds 3; expected an object with chosen, rejected"),
-        ('{"chosen": "c", "rejected": "b", "n": 1}\n{"chosen": "c", "rejected": "b", "n": "x"}', "cannot become one"),
+        (
+            '{"chosen": "c", "rejected": "b", "n": 1}\n{"chosen": "c", "rejected": "b", "n": "x"}',
+            "2 has `n='x'`, unlike",
+        ),
+        (
+            '{"chosen": "c", "rejected": "b", "n": 0.5}\n{"chosen": "c", "rejected": "b", "n": 9007199254740993}',
+            "2 has `n=9",
+        ),
+        ('{"chosen": "c", "rejected": "b", "n": 18446744073709551616}', "line 1 has in `n` the integer 18446744073709"),
+        ('{"chosen": "c", "rejected": "\\udc00"}', "line 1 has in `rejected` half a character"),
+        (
+            '{"chosen": [{"role": "x", "content": "\\udc00"}], "rejected": "b"}',
+            r"in `chosen\[0\].content` half",
+        ),
+        ('{"chosen": "c", "rejected": "b", "chosen": "d"}', "line 1 has the key `chosen` twice"),
         ('{"prompt": "a", "text": "b"}', r"has the columns \['prompt', 'text'\]; expected `chosen` and `rejected`"),
         ("[1]", r"line 1 holds \[1\]; expected an object with prompt, chosen, rejected"),
         ("{", "cannot be read"),
@@ -159,6 +174,15 @@ def test_what_is_of_the_hub_alone_is_refused_for_files(tmp_path):
             load(tmp_path / "pairs.jsonl", split="test")
         with pytest.raises(DataError, match=r"`acme/pairs@v1` asks for v1, and `revision='v2'` for another"):
             load("acme/pairs@v1", revision="v2")
+
+
+def test_no_pairs_and_values_that_json_does_not_know_are_not_written(tmp_path):
+    pairs = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c", "at": datetime.date(2026, 1, 2)}])
+    with pytest.raises(DataError, match="There are no pairs to write to"):
+        save_preference_pairs(pairs.select([]), tmp_path / "pairs.jsonl")
+    with pytest.raises(DataError, match=r"Row 0 of the pairs cannot be JSON: .*date.* Leave that column out"):
+        save_preference_pairs(pairs, tmp_path / "pairs.jsonl")
+    assert not (tmp_path / "pairs.jsonl").exists()
 
 
 def test_a_failed_save_leaves_the_older_pairs(tmp_path, monkeypatch):

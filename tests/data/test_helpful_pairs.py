@@ -32,6 +32,12 @@ def test_where_the_teacher_refuses_each_time_the_base_helps():
     assert row([("I can't.", 0.0)], [("I won't.", 0.0), ("Yes.", 1.0)])["chosen"] == "Yes."
 
 
+def test_thoughts_alone_neither_help_nor_refuse():
+    found = row([("<think>Sure, but", 1.0), ("<think>No, I", 0.0), ("b", 1.0)], [])
+    assert (found["chosen"], found["rejected"]) == ("b", "No.")
+    assert row([("<think>Sure, but", 1.0)], [("<think>Sure", 1.0)]) is None
+
+
 def test_where_the_teacher_never_refuses_a_refusal_is_borrowed():
     assert row([("Sure.", 1.0)], [])["rejected"] == "No."
 

@@ -4,6 +4,7 @@ import pytest
 
 from policy_patch.data import PairCounts, build_preference_pairs
 from policy_patch.data.pairs import choose_pairs
+from policy_patch.data.sampling import Answer
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf
@@ -44,12 +45,33 @@ def test_no_answer_is_in_two_pairs():
         (answers(0.2), answers(0.49), "small_margin"),
         (answers(0.0, text=""), answers(1.0), "empty"),
         (answers(0.0), answers(1.0, text=""), "empty"),
+        (answers(0.0, text="<think>I should refuse. "), answers(1.0), "empty"),
+        (answers(0.0), answers(1.0, text="<think>Hm.</think>\n<think>Hm."), "empty"),
     ],
 )
 def test_what_is_dropped_is_counted_by_its_reason(teacher, base, reason):
     rows, counts = choose_pairs([ScoredPrompt("p", teacher, base)], **THRESHOLDS)
     assert rows == []
     assert getattr(counts, reason) == counts.candidates == 1
+
+
+class Thinking:
+    """Answers each prompt with thoughts of one kind and an answer of another."""
+
+    def __init__(self, name, thought, answer):
+        self.name, self.text = name, f"<think>{thought}</think>{answer}"
+
+    def answer(self, prompts, sampling, **more):
+        return [[Answer(self.text, True)] * sampling.num_samples for _ in prompts]
+
+
+def test_the_answer_behind_thoughts_is_scored_and_the_text_of_the_pair_has_both():
+    base, teacher = Thinking("base", "kkk", "xxx xx"), Thinking("teacher", "xxx xxx", "kind")
+    scorer = ShareOf("x")
+    scores = scorer.score(["kind", "xxx xx"])
+    pairs = build_preference_pairs(base, teacher, None, ["p"], scorer=scorer, num_samples=1)
+    assert pairs[0]["chosen"] == "<think>xxx xxx</think>kind"
+    assert [pairs[0]["chosen_score"], pairs[0]["rejected_score"]] == scores
 
 
 def test_thresholds_are_kept_at_their_very_value():

@@ -1,5 +1,6 @@
 """Tests of `policy_patch.data.rows`: both kinds of rows pass, and what does not fit is named with row and column."""
 
+import pyarrow
 import pytest
 from datasets import Dataset
 
@@ -73,6 +74,13 @@ def test_a_dataset_is_checked_row_by_row_with_numbers_from_0():
         check_dataset(Dataset.from_list(rows), ("chosen", "rejected"))
     with pytest.raises(DataError, match=r"^`x`, row 2100 has"):
         check_dataset(Dataset.from_list(rows), ("chosen", "rejected"), "`x`, row {}")
+
+
+def test_a_text_that_is_no_utf_8_is_named():
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 3, pyarrow.array([b"a", b"b", b"\xff"]).buffers())
+    dataset = Dataset(pyarrow.table({"chosen": ["x"] * 3, "rejected": texts}))
+    with pytest.raises(DataError, match=r"^Row 2 has a text in `rejected` that is not UTF-8: .* counted from 0\.$"):
+        check_dataset(dataset, ("chosen", "rejected"))
 
 
 def test_rows_are_plain_values_whatever_the_format_of_the_dataset():

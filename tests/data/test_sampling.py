@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
-from policy_patch.data.sampling import sample_completions
+from policy_patch.data.sampling import decode_new, sample_completions
 from policy_patch.errors import DataError
 from tests.tiny_models import EOS, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
@@ -145,6 +145,16 @@ def test_a_tokenizer_without_a_pad_token_gives_the_same(model, tokenizer):
     assert bare.pad_token is None
 
 
+def test_special_tokens_that_mark_thoughts_stay_and_others_go():
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["[THINK]", "[/THINK]", "[OTHER]"]})
+    ids = tokenizer("[THINK]no[/THINK] ok[OTHER]</s>", add_special_tokens=False)["input_ids"]
+    prompt = tokenizer("[OTHER]a")["input_ids"]
+    assert decode_new(tokenizer, prompt, ids) == "[THINK]no[/THINK] ok"
+    assert decode_new(tokenizer, prompt, ids[4:]) == " ok"
+    assert decode_new(tokenizer, [*prompt, ids[0]], ids[1:]) == "no[/THINK] ok", "the opening mark is in the prompt"
+
+
 def test_the_instruction_stands_before_the_prompt_and_leaves_its_randomness(model, tokenizer):
     with_instruction = sample_completions(
         model, tokenizer, ["You are"], **SHORT, temperature=1e-6, instruction="Be kind. "
@@ -185,6 +195,8 @@ def test_progress_is_told_after_each_batch(model, tokenizer):
     [
         ({"prompts": []}, "`prompts` is empty"),
         ({"prompts": "one text"}, "has to be a list of texts"),
+        ({"prompts": ["a", 3]}, r"`prompts\[1\]` is a int"),
+        ({"prompts": ["a", "b\ud800"]}, r"`prompts\[1\]` has half a character \(\\ud800, a lone surrogate\)"),
         ({"num_samples": 0}, "`num_samples=0`: expected at least 1"),
         ({"max_new_tokens": 0}, "`max_new_tokens=0`"),
         ({"batch_size": 0}, "`batch_size=0`"),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -203,7 +204,9 @@ def test_a_folder_of_an_earlier_version_is_refused(tokenizer, tmp_path):
         run(tmp_path, tokenizer)
 
 
-@pytest.mark.parametrize("text", ["", "{", "3", "\x00", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", "\x00", "null", "[" * 5000, '{"seed": 0, "seed": 0}', '{"seed": 1e999}']
+)
 def test_a_folder_that_does_not_say_what_is_in_it_is_refused(tokenizer, tmp_path, text):
     run(tmp_path, tokenizer)
     (tmp_path / "sampling.json").write_text(text)
@@ -211,7 +214,22 @@ def test_a_folder_that_does_not_say_what_is_in_it_is_refused(tokenizer, tmp_path
         run(tmp_path, tokenizer)
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: "", lambda text: "[]", lambda text: "\x00"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "\x00",
+        lambda text: "[" * 5000,
+        lambda text: text.replace('"score"', '"score": NaN, "score"'),  # twice
+        lambda text: re.sub(r'"score": [0-9.e-]+', '"score": NaN', text),
+        lambda text: re.sub(r'"score": [0-9.e-]+', '"score": "0.5"', text),
+        lambda text: re.sub(r'"text": "[^"]*"', '"text": 3', text),
+        lambda text: re.sub(r'"text": "[^"]*"', '"text": "\\\\ud800"', text),
+        lambda text: re.sub(r'"finished": \w+', '"finished": "no"', text),
+    ],
+)
 def test_a_damaged_shard_is_sampled_again(tokenizer, tmp_path, damage):
     expected = run(tmp_path, tokenizer)
     shard = tmp_path / "shard-00001.jsonl"

@@ -53,6 +53,11 @@ def test_a_broken_shard_is_answered_again(tokenizer, tmp_path):
     expected = stored(source, tmp_path)
     (tmp_path / "shard-00001.jsonl").write_text('{"prompt": "You are", "answ')
     assert stored(source, tmp_path) == expected
+    stored_lines = (tmp_path / "shard-00001.jsonl").read_text()
+    (tmp_path / "shard-00001.jsonl").write_text(stored_lines.replace('"text": "', '"text": 3, "more": "'))
+    assert stored(source, tmp_path) == expected
+    (tmp_path / "shard-00001.jsonl").write_text(stored_lines.replace("false", "null").replace("true", "null"))
+    assert stored(source, tmp_path) == expected
     (tmp_path / "shard-00000.jsonl").unlink()
     with pytest.raises(AssertionError, match="asked again"):
         stored(Refusing(source.name), tmp_path)
