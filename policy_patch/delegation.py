@@ -3,6 +3,7 @@
 There is no blanket `__getattr__` on purpose: it would hand out the base's `generate`, which runs unpatched, silently.
 """
 
+import inspect
 from typing import Any
 
 
@@ -35,7 +36,6 @@ class BaseDelegation:
     main_input_name = _OfBase()
     num_parameters = _OfBase()
     floating_point_ops = _OfBase()
-    loss_type = _OfBase()
     get_input_embeddings = _OfBase()
     get_output_embeddings = _OfBase()
     can_generate = _OfBase()
@@ -60,6 +60,24 @@ class BaseDelegation:
 
     # transformers refuses to train a quantised model unless it carries an adapter; a patch is one.
     _hf_peft_config_loaded = True
+
+    @property
+    def loss_type(self) -> str:
+        """Name of the base's loss; trainers ask whether it shifts the labels, to count them rightly.
+
+        Where the name of a class says nothing of it, as GPT-2's, the base's loss is that of causal models.
+        """
+        from transformers.loss.loss_utils import LOSS_MAPPING
+
+        name = getattr(self.get_base_model(), "loss_type", None)
+        return name if name in LOSS_MAPPING else "ForCausalLM"
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the base's loss takes `num_items_in_batch`; this model's `forward` hands on what it is given."""
+        base = self.get_base_model()
+        kinds = [parameter.kind for parameter in inspect.signature(base.forward).parameters.values()]
+        return getattr(base, "accepts_loss_kwargs", inspect.Parameter.VAR_KEYWORD in kinds)
 
     def add_model_tags(self, tags: list[str] | str) -> None:
         """Note tags for the patch's card. The base keeps its own."""

@@ -28,7 +28,7 @@ from policy_patch.errors import (
     UnsupportedModelError,
 )
 from policy_patch.fingerprint import base_fingerprint
-from policy_patch.freezing import Freezing
+from policy_patch.freezing import Freezing, looking_on
 from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
 from policy_patch.inference import as_usual, leaves_only_tokens
@@ -37,6 +37,7 @@ from policy_patch.prefix import initial_vectors, whole
 from policy_patch.self_check import checked_injection
 from policy_patch.stacks import BatchStacks, Stack
 from policy_patch.supported import check_length, check_supported, embedding_size
+from policy_patch.trainer_hook import watch_trainers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -407,8 +408,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
 
         It costs the memory of the vectors alone: the base is shared. DPO's reference policy is one.
         """
-        copy = PolicyPatchModel(self._base_model)
-        copy._freezing.leave()  # its life is up to a trainer: it does not keep a base frozen that is given back
+        with looking_on():
+            copy = PolicyPatchModel(self._base_model)
         for name in self._active:
             vectors = whole(self.patches[name]).detach().clone()
             copy._insert(name, self.patch_config[name], vectors, is_trainable=False)
@@ -429,3 +430,6 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         trainable, total = self.get_nb_trainable_parameters()
         share = 100 * trainable / total
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201
+
+
+watch_trainers(lambda model: isinstance(model, PolicyPatchModel))

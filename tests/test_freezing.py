@@ -7,7 +7,7 @@ import pickle
 import pytest
 from torch import nn
 
-from policy_patch.freezing import Freezing
+from policy_patch.freezing import Freezing, looking_on
 from tests.tiny_models import tiny_model
 from tests.training.synthetic import patched
 
@@ -95,14 +95,24 @@ def test_a_forgotten_wrapper_neither_thaws_the_base_nor_keeps_the_next_one_from_
     assert gc.isenabled()
 
 
-def test_a_wrapper_that_leaves_restores_nothing_and_keeps_nothing_frozen():
+def test_a_wrapper_that_looks_on_freezes_nothing_and_keeps_nothing_frozen():
     base = tiny_model()
-    first, view = Freezing(base), Freezing(base)
-    view.leave()
+    with looking_on():
+        view = Freezing(base)
+    assert trainable(base)
+    first = Freezing(base)
     view.end()
     assert not trainable(base)
     first.end()
     assert trainable(base)
+
+
+def test_a_reference_policy_freezes_nothing_that_others_thawed():
+    model = patched()
+    base = model.get_base_model()
+    base.lm_head.requires_grad_(True)
+    model.frozen_copy().unload()
+    assert trainable(base) == ["lm_head.weight"]
 
 
 def test_parameters_that_came_later_or_were_renamed_are_told_apart():

@@ -19,6 +19,7 @@ HEIGHTS = {
     "atomic": 0,
     "launch": 0,
     "freezing": 0,
+    "trainer_hook": 0,
     "versions": 0,
     "config": 1,
     "extra": 1,
@@ -60,8 +61,9 @@ HEIGHTS = {
 }
 
 # The imports that point up, inside functions only, so that each works and imports without the other. A scorer is named
-# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page.
-UPWARD = {("evaluation/scorers.py", "lab"), ("cli/demo.py", "ui")}
+# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page. transformers' trainers of a
+# patched model are of the room of training, which costs seconds to import.
+UPWARD = {("evaluation/scorers.py", "lab"), ("cli/demo.py", "ui"), ("trainer_hook.py", "training")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 PRINTING = {("model.py", "print_trainable_parameters"), ("lab/build.py", "main")}

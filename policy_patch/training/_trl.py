@@ -1,11 +1,11 @@
-"""Every touch of what TRL and transformers' `Trainer` do not promise: the versions, the saving, the resuming.
+"""Every touch of what TRL does not promise: its versions, its fused head, its logs, its changes of the model.
 
-`PatchTrainerMixin` makes a TRL trainer train the one trainable patch of a `PolicyPatchModel` and save only that. Held
+`PatchTrainerMixin` makes a TRL trainer train the one trainable patch of a `PolicyPatchModel`. What it saves is in
+`checkpoints.py`, what it keeps from training in `patch_alone.py`. Held
 to TRL 1.16 by `tests/training/test_trl_contract.py`; widen the range when those tests pass on a newer one.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,12 +16,10 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from policy_patch.errors import CheckpointSaveError, MissingExtraError, TrainingError
+from policy_patch.errors import MissingExtraError
 from policy_patch.launch import end_after_collectives
 from policy_patch.model import PolicyPatchModel
-from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import TENSOR_KEY, whole
-from policy_patch.state_dict import set_policy_patch_state_dict
+from policy_patch.prefix import whole
 
 SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
 
@@ -49,14 +47,15 @@ from torch import nn  # noqa: E402  (after the version check, so that its messag
 from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
 from transformers.trainer import SCHEDULER_NAME  # noqa: E402
 from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
+from policy_patch.training.checkpoints import PatchCheckpoints, last_checkpoint  # noqa: E402
 from policy_patch.training.health import HealthWarnings, StopAtNaN  # noqa: E402
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
 from policy_patch.training.norm_limit import NormLimit, mean_embedding_norm  # noqa: E402
+from policy_patch.training.patch_alone import TrainsPatchAlone, trained_patch_name  # noqa: E402
 from policy_patch.training.patch_norms import patch_norms  # noqa: E402
-from policy_patch.training.processes import in_main_process, save_patch  # noqa: E402
+from policy_patch.training.processes import in_main_process  # noqa: E402
 from policy_patch.training.progress import TrainingProgress  # noqa: E402
 from policy_patch.training.stage_memory import StageMemory  # noqa: E402
 from policy_patch.training.trackers import keep_base_private  # noqa: E402
@@ -64,7 +63,7 @@ from policy_patch.training.trackers import keep_base_private  # noqa: E402
 IGNORED = -100  # the label of a position that is not scored, in transformers and TRL
 
 
-class PatchTrainerMixin:
+class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
     """What a TRL trainer must do differently for a patch. Goes before the TRL class in the bases."""
 
     model: PolicyPatchModel
@@ -113,7 +112,7 @@ class PatchTrainerMixin:
         if isinstance(resume_from_checkpoint, str):
             self._total_train_tokens = self._stage.load(resume_from_checkpoint)  # TRL counts from 0 again
         self._stage.begin()
-        with settings_restored(self.model), self._stop_on_signal.listening():
+        with settings_restored(self.model), self.only_the_patch(), self._stop_on_signal.listening():
             if getattr(self.args, "disable_dropout", False):  # done in the constructor too, but restored after it
                 disable_dropout_in_model(self.model)
             result = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -123,10 +122,6 @@ class PatchTrainerMixin:
                 f"`{self.args.output_dir}`; the same command goes on from there."
             )
         return result
-
-    def vectors(self) -> nn.Parameter:
-        """Return what trains, `(num_virtual_tokens, hidden_size)`. Sharding makes a new parameter of it."""
-        return self.accelerator.unwrap_model(self.model).patches[self.patch_name]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does, and the norm of the vectors and their distance from the start of the stage."""
@@ -141,16 +136,11 @@ class PatchTrainerMixin:
         for name, value in figures.items():
             self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
 
-    # Saving and resuming. Upstream writes the whole base, dies on tied weights, and refuses folders without its names.
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the patch. Upstream first gathers the whole base where that is sharded."""
-        model = self.accelerator.unwrap_model(self.model)
-        save_patch(model, self.patch_name, output_dir or self.args.output_dir)
+        """Save the patch, and in a checkpoint what the stage must know of its own past."""
+        super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir:  # a checkpoint
             in_main_process(lambda: self._stage.save(output_dir, self._total_train_tokens))
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:
@@ -160,50 +150,6 @@ class PatchTrainerMixin:
         plugin = self.accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         self.accelerator.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-            folder = os.path.join(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)  # half a checkpoint helps nobody, and takes room
-            intact = last_checkpoint(self.args.output_dir)
-            raise CheckpointSaveError(
-                f"Cannot save the checkpoint `{folder}`: {str(error).splitlines()[0]} "
-                + (f"The last good one, `{intact}`, is intact. " if intact else "There is no earlier one. ")
-                + "Free some space or mend the folder, and run the same command again: it goes on from there."
-            ) from error
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        _, vectors = read_patch_folder(resume_from_checkpoint)
-        model = self.accelerator.unwrap_model(model or self.model)
-        set_policy_patch_state_dict(model, {TENSOR_KEY: vectors}, self.patch_name)
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: TRL's card describes a fine-tuned model and its snippet cannot load a patch."""
-
-
-def trained_patch_name(model: Any) -> str:
-    """Return the name of the one patch of `model` that is active and trainable.
-
-    Raises:
-        TrainingError: no `PolicyPatchModel`, or no such patch, or several.
-    """
-    if not isinstance(model, PolicyPatchModel):
-        raise TrainingError(
-            f"`model` is a {type(model).__name__}; expected a PolicyPatchModel. Make one with `get_policy_patch_model`."
-        )
-    names = [name for name in model.active_patches if model.patches[name].requires_grad]
-    if len(names) != 1:
-        raise TrainingError(
-            f"Exactly one active patch must be trainable; active: {model.active_patches}, trainable among them: "
-            f"{names}. Load a patch to train it further with `is_trainable=True`."
-        )
-    return names[0]
 
 
 def score_labels_only(model: nn.Module) -> None:
@@ -271,25 +217,3 @@ def settings_restored(model: PolicyPatchModel | PreTrainedModel) -> Iterator[Non
             module.training = mode
         if base.is_activation_checkpointing and not checkpointing:
             base.activation_checkpointing_disable()
-
-
-def last_checkpoint(folder: str | os.PathLike) -> str | None:
-    """Return the newest complete checkpoint in `folder`, or None.
-
-    The trainer's state is the last file of a checkpoint, so one that was cut short is passed over.
-    """
-    from transformers.trainer_callback import TrainerState
-
-    found = []
-    if os.path.isdir(folder):
-        for name in os.listdir(folder):
-            step = name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-            state_file = os.path.join(folder, name, "trainer_state.json")
-            if step.isdigit() and os.path.isfile(state_file):
-                try:
-                    TrainerState.load_from_json(state_file)
-                    read_patch_folder(os.path.join(folder, name))
-                except (ValueError, TypeError, OSError):
-                    continue
-                found.append((int(step), os.path.join(folder, name)))
-    return max(found)[1] if found else None

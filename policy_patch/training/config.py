@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from trl import DPOConfig, SFTConfig  # noqa: E402
 
 from policy_patch.errors import ConfigError  # noqa: E402
+from policy_patch.training.settings import check_settings  # noqa: E402
 
 Reference = Literal["sft", "base", "teacher"]
 REFERENCES = ("sft", "base", "teacher")
@@ -40,14 +41,7 @@ def _after_checks(config: Any) -> None:
             f"`max_vector_norm={config.max_vector_norm}`: expected a number above 0, in multiples of the mean norm of "
             "the base's token embeddings, or None for no limit."
         )
-    for name in ("packing", "padding_free"):
-        if getattr(config, name, False):
-            raise ConfigError(f"`{name}=True` joins texts to one row; each text needs the patch in front of it.")
-    if config.push_to_hub and config.hub_strategy != "end":
-        raise ConfigError(
-            f"`hub_strategy={config.hub_strategy!r}` would push checkpoints without the patch. Use 'end', or push the "
-            "model yourself."
-        )
+    check_settings(config)
 
 
 @dataclass

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from policy_patch.errors import TrainingError
+from policy_patch.freezing import looking_on
 from policy_patch.model import PolicyPatchModel
 from policy_patch.training._trl import (
     PatchTrainerMixin,
     drop_fused_head,
     score_labels_only,
     settings_restored,
-    trained_patch_name,
 )
 from policy_patch.training.config import PolicyPatchDPOConfig
 from policy_patch.training.dataset import (
@@ -34,10 +34,12 @@ from policy_patch.training.dataset import (
     with_explicit_prompts,
     without_eos_after_unfinished,
 )
+from policy_patch.training.patch_alone import trained_patch_name
 from policy_patch.training.processes import is_sharded
+from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
-from trl import DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
+from trl import DPOConfig, DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
 
 class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
@@ -50,7 +52,8 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         model ([`~policy_patch.PolicyPatchModel`]):
             Its one active, trainable patch is trained.
         args ([`PolicyPatchDPOConfig`]):
-            Settings; `args.reference` chooses the reference policy.
+            Settings; `args.reference` chooses the reference policy. Or TRL's `DPOConfig`, with TRL's defaults and
+            `"sft"` as reference.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `reference="teacher"` only; it is not kept after the constructor.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
@@ -58,6 +61,7 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
 
     Raises:
         TrainingError: no patch is active and trainable, or `reference="teacher"` without a fitting teacher.
+        ConfigError: settings of another trainer, or that a patch cannot be trained with.
         DataError: no rows, or a column is missing.
     """
 
@@ -74,6 +78,13 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         teacher_tokenizer: Any = None,
         **kwargs: Any,
     ) -> None:
+        check_args(type(self).__name__, args, DPOConfig, kwargs.get("peft_config"))
+        check_smoothing(args, instead="Leave it at 0, and set DPO's own `label_smoothing`.")
+        if kwargs.pop("ref_model", None) is not None:
+            raise TrainingError(
+                "`ref_model` is given; PolicyPatchDPOTrainer makes its own. Choose it by `args.reference`; "
+                'another model is `teacher=` with `reference="teacher"`.'
+            )
         patch_name = trained_patch_name(model)  # before the reference is made of it
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("chosen", "rejected"))
@@ -84,9 +95,10 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         beforehand = args.precompute_ref_log_probs
         if beforehand is None:
             beforehand = sees_every_row(args, len(train_dataset))
+        args = copy(args)
+        args.reference = getattr(args, "reference", "sft")  # TRL's own settings have none
         if sharded and args.reference != "teacher":
             beforehand = False  # the base is not sharded yet
-        args = copy(args)
         args.precompute_ref_log_probs = False  # TRL would hash all weights, which those of 8 bits or on disk defy
         with settings_restored(model):
             tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
@@ -210,4 +222,7 @@ def reference_model(
         teacher = loaded(teacher)
         check_teacher(model, teacher, **tokenizers)
         return teacher
-    return model.frozen_copy() if args.reference == "sft" else PolicyPatchModel(model.get_base_model())
+    if args.reference == "sft":
+        return model.frozen_copy()
+    with looking_on():
+        return PolicyPatchModel(model.get_base_model())

@@ -224,7 +224,7 @@ class StopAtNaN(TrainerCallback):
         """
         if torch.isfinite(torch.linalg.vector_norm(whole(self._vectors()).float())):
             return
-        from policy_patch.training._trl import last_checkpoint
+        from policy_patch.training.checkpoints import last_checkpoint
 
         good = last_checkpoint(args.output_dir)
         raise TrainingError(

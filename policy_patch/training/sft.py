@@ -19,9 +19,10 @@ from policy_patch.training.dataset import (
     without_eos_after_unfinished,
 )
 from policy_patch.training.distillation import distillation_loss
+from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
-from trl import SFTTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
+from trl import SFTConfig, SFTTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
 
 
 class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
@@ -32,6 +33,8 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
     end-of-text token.
 
     Args:
+        args ([`PolicyPatchSFTConfig`], *optional*):
+            Settings; or TRL's `SFTConfig`, with TRL's defaults.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `args.kl_weight` above 0 only; it then runs at each step, without gradient.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
@@ -39,6 +42,7 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
 
     Raises:
         TrainingError: no patch of the model is active and trainable, or `kl_weight` without a fitting teacher.
+        ConfigError: settings of another trainer, or that a patch cannot be trained with.
         DataError: no rows, or a column is missing.
     """
 
@@ -55,8 +59,10 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
         teacher_tokenizer: Any = None,
         **kwargs: Any,
     ):
+        check_args(type(self).__name__, args, SFTConfig, kwargs.get("peft_config"))
         self.teacher = None
         if getattr(args, "kl_weight", 0):
+            check_smoothing(args, instead="Leave it at 0, or set `kl_weight=0`.")
             self.teacher = loaded(teacher)
             tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
             wanted_by, instead = f"`kl_weight={args.kl_weight}`", "`kl_weight=0`"

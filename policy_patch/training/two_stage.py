@@ -17,16 +17,18 @@ from torch import nn
 from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
-from policy_patch.errors import CheckpointSaveError, PatchNotFoundError, TrainingError
+from policy_patch.errors import CheckpointSaveError, ConfigError, PatchNotFoundError, TrainingError
 from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
 from policy_patch.state_dict import set_policy_patch_state_dict
-from policy_patch.training._trl import drop_fused_head, last_checkpoint, trained_patch_name
+from policy_patch.training._trl import drop_fused_head
+from policy_patch.training.checkpoints import last_checkpoint
 from policy_patch.training.config import PolicyPatchTrainingConfig
 from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash, note_filtering_scorers
 from policy_patch.training.dpo import PolicyPatchDPOTrainer
+from policy_patch.training.patch_alone import trained_patch_name
 from policy_patch.training.processes import in_main_process, save_patch
 from policy_patch.training.report import TrainingReport, data_counts
 from policy_patch.training.sft import PolicyPatchSFTTrainer
@@ -76,6 +78,7 @@ class PolicyPatchTrainer:
 
     Raises:
         TrainingError: no patch is active and trainable; or the folder holds another run.
+        ConfigError: `args` are settings of something else.
         DataError: no rows, or a column is missing.
 
     Example:
@@ -99,6 +102,12 @@ class PolicyPatchTrainer:
         teacher_tokenizer: "PreTrainedTokenizerBase | None" = None,
         callbacks: "Sequence[TrainerCallback]" = (),
     ) -> None:
+        if not isinstance(args, PolicyPatchTrainingConfig):
+            raise ConfigError(
+                f"`args` is a {type(args).__name__}; expected a `PolicyPatchTrainingConfig`, whose `sft` and `dpo` "
+                "take the settings of the two stages as dicts. One stage alone is for `PolicyPatchSFTTrainer` or "
+                "`PolicyPatchDPOTrainer`."
+            )
         self.patch_name = trained_patch_name(model)
         check_pairs(train_dataset, eval_dataset, dpo=args.runs("dpo"))
         check_chat_template(train_dataset, processing_class)

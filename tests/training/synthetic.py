@@ -13,7 +13,8 @@ from tests.tiny_models import tiny_model, tiny_tokenizer
 
 NUM_VIRTUAL_TOKENS = 4
 HIDDEN_SIZE = 32
-OF_TRAINERS = ("callbacks", "eval_dataset", "teacher", "teacher_tokenizer")  # other keywords are settings
+OF_UPSTREAM = ("callbacks", "eval_dataset", "optimizers", "ref_model")
+OF_TRAINERS = ("callbacks", "eval_dataset", "optimizers", "teacher", "teacher_tokenizer")  # other keywords are settings
 CHOSEN = [" is kind.", " helps", " waited, then smiled", " says thanks"]
 REJECTED = [" is a fool", " yells!", " lies", " broke it all"]
 
@@ -74,6 +75,28 @@ def dpo_trainer(model: PolicyPatchModel, folder: Path | str, pairs: Dataset | No
 
 
 TRAINERS = {"sft": sft_trainer, "dpo": dpo_trainer}
+UPSTREAM = ("Trainer", "SFTTrainer", "DPOTrainer")
+
+
+def upstream_trainer(kind: str, model: nn.Module, folder: Path | str, **changes: Any) -> Any:
+    """Return transformers' or TRL's own trainer of that name, with `quick` settings of its own kind."""
+    import transformers
+    import trl
+
+    more = {name: changes.pop(name) for name in OF_UPSTREAM if name in changes}
+    settings = {**quick(folder), "report_to": "none", "use_cpu": True, "bf16": False, "disable_tqdm": False, **changes}
+    pairs, tokenizer = preference_pairs(), tiny_tokenizer()
+    rows = pairs.rename_column("chosen", "completion").remove_columns("rejected")
+    if kind == "Trainer":
+        texts = [dict(tokenizer(row["prompt"] + row["completion"])) for row in rows]
+        return transformers.Trainer(
+            model, transformers.TrainingArguments(**settings), train_dataset=Dataset.from_list(texts),
+            data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False), **more,
+        )  # fmt: skip
+    settings.setdefault("gradient_checkpointing", False)
+    args = {"SFTTrainer": trl.SFTConfig, "DPOTrainer": trl.DPOConfig}[kind](**settings)
+    data = {"train_dataset": pairs if kind == "DPOTrainer" else rows, "processing_class": tokenizer}
+    return getattr(trl, kind)(model, args=args, **data, **more)
 
 
 def two_stage_trainer(model: PolicyPatchModel, folder: Path | str, pairs: Dataset | None = None, **more: Any) -> Any:

@@ -48,7 +48,7 @@ def test_joined_rows_are_refused(stage, name, tmp_path):
 
 @stages
 def test_pushing_checkpoints_without_the_patch_is_refused(config_class, tmp_path):
-    with pytest.raises(ConfigError, match=r"`hub_strategy=.*EVERY_SAVE.*` would push checkpoints without the patch"):
+    with pytest.raises(ConfigError, match=r"`hub_strategy='every_save'` would push checkpoints without the patch"):
         config_class(output_dir=str(tmp_path), push_to_hub=True)
     assert config_class(output_dir=str(tmp_path), push_to_hub=True, hub_strategy="end").push_to_hub
 

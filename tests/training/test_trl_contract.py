@@ -19,7 +19,8 @@ from transformers import TrainerCallback
 
 from policy_patch.errors import MissingExtraError
 from policy_patch.training import _trl
-from policy_patch.training._trl import check_trl_version, drop_fused_head, last_checkpoint
+from policy_patch.training._trl import check_trl_version, drop_fused_head
+from policy_patch.training.checkpoints import last_checkpoint
 from tests.definition import logits_by_definition, padded
 from tests.tiny_models import BOS, PAD
 from tests.training.synthetic import (

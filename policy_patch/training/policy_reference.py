@@ -1,0 +1,27 @@
+"""TRL's `DPOTrainer` whose reference is the policy as it was given, without a second copy of the base.
+
+It stands in for TRL's own where the model is a `PolicyPatchModel` (`adopted.py`). `PolicyPatchDPOTrainer` chooses among
+several references, and needs none of this.
+"""
+
+import weakref
+from typing import Any
+
+from policy_patch.training._trl import check_trl_version
+
+check_trl_version()
+
+from trl import DPOTrainer  # noqa: E402  (after the version check, which explains itself better)
+
+
+class ReferenceFromPolicy(DPOTrainer):
+    """`DPOTrainer`, other than TRL's where no `ref_model` is given: TRL would load the bare base from its folder.
+
+    A reference that is asked beforehand (`precompute_ref_log_probs`) is the model itself, which has not trained then.
+    """
+
+    def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *more: Any, **kwargs: Any) -> None:
+        if ref_model is None and not getattr(args, "precompute_ref_log_probs", False):
+            ref_model = model.frozen_copy()
+            weakref.finalize(self, ref_model.unload)  # takes its hooks off the base
+        super().__init__(model, ref_model, args, *more, **kwargs)
