@@ -1,7 +1,7 @@
 """One patch made of several: their vectors one after the other, and a configuration that names them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,11 +24,10 @@ def composed(
         `tuple[PolicyPatchConfig, torch.Tensor]`: the vectors are `(sum of num_virtual_tokens, hidden_size)`.
 
     Raises:
-        ConfigError: patches of different placement.
+        ConfigError: patches that go to different places.
     """
     configs = [config for _, config, _ in patches]
-    if len({config.placement for config in configs}) > 1:
-        raise ConfigError(f"Patches to compose need one placement; got {[c.placement for c in configs]}.")
+    check_same_place({name: config for name, config, _ in patches})
     vectors = torch.cat([own for *_, own in patches])
     parts = [
         {
@@ -52,3 +51,11 @@ def composed(
         sha256=None,
     )
     return config, vectors
+
+
+def check_same_place(configs: Mapping[str, PolicyPatchConfig]) -> None:
+    """Raise `ConfigError` if patches, by name, go to different places in a row, and so form no stack."""
+    for field in ("placement", "bos_token_id"):
+        values = {name: getattr(config, field) for name, config in configs.items()}
+        if len(set(values.values())) > 1:
+            raise ConfigError(f"A stack needs one `{field}`; these patches differ: {values}.")

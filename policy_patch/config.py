@@ -71,6 +71,10 @@ class PolicyPatchConfig:
         placement (`"after_bos"` or `"before_bos"`, *optional*, defaults to `"after_bos"`):
             Where the vectors go in a row that begins with the BOS token: `[BOS][P][text]`, which every serving engine
             can reproduce, or `[P][BOS][text]`, PEFT's order. Equal for rows without BOS.
+        bos_token_id (`int`, `"auto"` or `None`, *optional*, defaults to `"auto"`):
+            The token that `placement` speaks of. `None`: text of this base begins with no such token. `"auto"`: filled
+            in when the patch is made, from the tokenizer, or without one from the base's configuration. From then on
+            it is the patch's own: what trainers write into the base's configuration later changes nothing.
         init (`"text"`, `"vocab"` or `"random"`, *optional*, defaults to `"text"`):
             How the vectors start: the embeddings of `init_text`, repeated or cut to length; the embeddings of tokens
             drawn at random; or normal noise with the mean and standard deviation of the embeddings.
@@ -116,6 +120,7 @@ class PolicyPatchConfig:
 
     num_virtual_tokens: int = 50
     placement: Literal["after_bos", "before_bos"] = "after_bos"
+    bos_token_id: int | Literal["auto"] | None = "auto"
     init: Literal["text", "vocab", "random"] = "text"
     init_text: str | None = None
     init_seed: int = 0
@@ -147,6 +152,11 @@ class PolicyPatchConfig:
         """A vector has at least one component."""
         if self.hidden_size is not None and self.hidden_size < 1:
             raise ConfigError(f"`hidden_size={self.hidden_size}` must be at least 1.")
+
+    def validate_bos_token_id(self) -> None:
+        """Token ids count from 0."""
+        if isinstance(self.bos_token_id, bool) or (isinstance(self.bos_token_id, int) and self.bos_token_id < 0):
+            raise ConfigError(f'`bos_token_id={self.bos_token_id}` must be a token id from 0, None or "auto".')
 
     def validate_init_text(self) -> None:
         """An instruction has words."""

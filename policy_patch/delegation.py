@@ -1,14 +1,17 @@
 """The names of the base that a patched model answers for it, each written out.
 
 There is no blanket `__getattr__` on purpose: it would hand out the base's `generate`, which runs unpatched, silently.
+Values that are assigned to these names reach the base; its methods cannot be replaced from here.
 """
 
 import inspect
 from typing import Any
 
+from policy_patch.errors import DelegationError
+
 
 class _OfBase:
-    """A name that is looked up on the base, there possibly by another one. Absent there, it is absent here."""
+    """Forwards an attribute to the base, optionally under another name. Where the base has none, there is none."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -20,6 +23,23 @@ class _OfBase:
         if model is None:
             return self
         return getattr(model.get_base_model(), self.name)
+
+    def __set__(self, model: Any, value: Any) -> None:
+        base = model.get_base_model()
+        if callable(getattr(type(base), self.name, None)):
+            raise DelegationError(
+                f"`{self.name}` is a method of the base, {type(base).__name__}, which a patched model only passes on. "
+                f"Replace it on the base: `model.get_base_model().{self.name} = ...`."
+            )
+        try:
+            setattr(base, self.name, value)
+        except AttributeError as error:
+            raise DelegationError(
+                f"`{self.name}` belongs to the base, {type(base).__name__}, where it cannot be assigned ({error})."
+            ) from error
+
+    def __delete__(self, model: Any) -> None:
+        raise DelegationError(f"`{self.name}` belongs to the base and cannot be deleted through a patched model.")
 
 
 class BaseDelegation:

@@ -44,8 +44,16 @@ class PatchInputError(PolicyPatchError, ValueError):
     """Raised when the arguments of one forward or generate call cannot be combined with a patch."""
 
 
+class PatchNotAppliedError(PolicyPatchError, RuntimeError):
+    """Raised when a call cannot prove that the vectors of its patches took part in it. Nothing of it is returned."""
+
+
 class PositionLimitError(PolicyPatchError, ValueError):
     """Raised when patch and text together are longer than the positions the base has learned."""
+
+
+class DelegationError(PolicyPatchError, AttributeError):
+    """Raised when an attribute of the base is assigned through a patched model, and the base cannot take it."""
 
 
 class TokenizerRequiredError(PolicyPatchError, ValueError):

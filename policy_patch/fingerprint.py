@@ -154,6 +154,38 @@ def check_base(
     logger.warning(f"{message}. It is used on this relative of its base because `allow_base_mismatch=True`.")
 
 
+def renewed_fingerprint(
+    base: "PreTrainedModel",
+    fingerprint: dict[str, Any] | None,
+    tokenizer: "PreTrainedTokenizerBase | None",
+) -> dict[str, Any] | None:
+    """Return `fingerprint`, or a new one if the vocabulary of `base` is no longer the one that it was made of.
+
+    Tokens may be added after a patch was made, as chat templates need them. With the fingerprint of before, the patch
+    would be refused on the very base that it was trained on.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            The base as it is now. Not changed.
+        fingerprint (`dict`, *optional*):
+            The one that was made when the patch was made or loaded.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The tokenizer of that moment, which tokens may have been added to.
+    """
+    if fingerprint is None:
+        return None
+    now, before = _architecture(base), fingerprint["architecture"]
+    rows = now.get("embedding_rows"), before.get("embedding_rows")
+    known = fingerprint["tokenizer"] if tokenizer is not None else None
+    if rows[0] == rows[1] and (known is None or known == tokenizer_hash(tokenizer)):
+        return fingerprint
+    logger.warning(
+        f"The vocabulary of the base has changed since the patch was made or loaded (its embeddings had {rows[1]} rows "
+        f"and have {rows[0]}). The patch is saved for the base as it is now, and loads on no other."
+    )
+    return base_fingerprint(base, tokenizer)
+
+
 # Architecture and tokenizer
 
 

@@ -19,15 +19,18 @@ _DEFAULT_NEW_TOKENS = 20  # of transformers
 
 
 def with_fitting_cache(
-    base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], num_virtual_tokens: int
-) -> dict[str, Any]:
-    """Return the keyword arguments of `generate`, a static cache that they ask for replaced by one with room.
+    base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], cache: Any, num_virtual_tokens: int
+) -> tuple[Any, dict[str, Any]]:
+    """Return the cache and the other keyword arguments of `generate`: in place of a static cache that is asked for, one
+    with room.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The model that generates.
         args (`tuple`), kwargs (`dict[str, Any]`):
-            What its `generate` was given.
+            What its `generate` was given, without a cache.
+        cache (`transformers.Cache`, *optional*):
+            The cache that it was given.
         num_virtual_tokens (`int`):
             How many columns more than the text the cache must hold.
 
@@ -41,8 +44,8 @@ def with_fitting_cache(
             '`cache_implementation="paged"` is continuous batching, which takes tokens only and would run the base '
             "without the patch. Bake the patch into a checkpoint for it (docs/serving.md)."
         )
-    if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or kwargs.get("past_key_values") is not None:
-        return kwargs
+    if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or cache is not None:
+        return cache, kwargs
     if kwargs.get("assistant_model") is not None or told("prompt_lookup_num_tokens"):
         raise PatchInputError(
             f"`cache_implementation={wanted!r}` does not go with assisted decoding: a static cache cannot be cut. "
@@ -58,13 +61,13 @@ def with_fitting_cache(
         max_cache_len=max(length, told("max_cache_len") or 0) + num_virtual_tokens,
         offloading="offloaded" in wanted,
     )
-    kwargs = {**kwargs, "past_key_values": cache, "cache_implementation": None}
+    kwargs = {**kwargs, "cache_implementation": None}
     if kwargs.get("generation_config") is not None:  # which does not go with other words about generation
         kwargs["generation_config"] = copy.deepcopy(kwargs["generation_config"])
         kwargs["generation_config"].cache_implementation = None
         if base.generation_config.cache_implementation is None:
             del kwargs["cache_implementation"]
-    return kwargs
+    return cache, kwargs
 
 
 def setting(base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], name: str) -> Any:

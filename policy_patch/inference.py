@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from policy_patch.generation import setting
 from policy_patch.priming import are_sharded
 
-# Code or memory of the caller, which may keep more than ids: scores to train on, keys and values to go on from.
+# Code of the caller, which may keep more than ids: scores to train on.
 _OF_THE_CALLER = (
-    "past_key_values", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model",
+    "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model",
     "custom_generate",
 )  # fmt: skip
 _POSITIONAL = 2  # `inputs` and `generation_config` of `generate`; what follows them is code of the caller
@@ -36,7 +36,7 @@ def leaves_only_tokens(
         vectors (`Iterable[torch.nn.Parameter]`):
             Those of its patches.
         args (`tuple`), kwargs (`dict[str, Any]`):
-            What its `generate` is given.
+            What its `generate` is given, beside a cache: whoever gives one keeps it.
     """
     if len(args) > _POSITIONAL or any(kwargs.get(name) is not None for name in _OF_THE_CALLER):
         return False

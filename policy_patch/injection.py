@@ -7,30 +7,65 @@ stack is the business of `model.py`; where the columns of a batch go, of `layout
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
+from transformers import Cache, DynamicCache, PreTrainedModel
 
-from policy_patch.architecture import backbone_of, has_windows, learned_position_limit
-from policy_patch.errors import PatchInputError, PositionLimitError
+from policy_patch._compat import cache_argument, cache_of, forward_parameters, take_cache, without_cache
+from policy_patch.architecture import backbone_of, embedded, has_windows, learned_position_limit
+from policy_patch.caches import check_room, columns_in, holds_a_state, refuse_unknown_cache
+from policy_patch.call_inputs import (
+    mask_for,
+    refuse_images_without_positions,
+    refuse_several_texts,
+    refuse_unknown_inputs,
+    tokens_of,
+)
+from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
 from policy_patch.growing_cache import growing
 from policy_patch.layout import Layout, first_real_columns
-from policy_patch.priming import PrimedBatch, Primer
-from policy_patch.stacks import BatchStacks
-from policy_patch.static_cache import PatchStaticCache
-
-# Architectures on which our tests hold both ways against the definition. Any other is held against it on a few tokens
-# before it is used (`self_check.py`).
-VERIFIED_MODEL_TYPES = frozenset({"llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral"})
+from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
+from policy_patch.proof import Expected, not_run
+from policy_patch.stacks import BatchStacks, Stack
 
 _ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the self-check found out about a base. Nothing is taken for granted: the defaults are what is safe.
+
+    Args:
+        cacheable (`bool`, *optional*, defaults to `False`):
+            The `cached` way is exact and may be taken.
+        unequal (`bool`, *optional*, defaults to `False`):
+            The `cached` way is exact for rows with patches of different lengths.
+        gaps (`bool`, *optional*, defaults to `False`):
+            The `cached` way is exact for rows padded on the left, whose padding lies between vectors and text.
+        paddable (`bool`, *optional*, defaults to `True`):
+            The `concat` way is exact for rows padded on the left. Where it is not, such a batch is refused.
+        stateful (`bool`, *optional*, defaults to `False`):
+            The cache of the base holds states of recurrent layers alone.
+        length_switch (`int`, *optional*):
+            Number of positions beyond which the base turns all positions differently (`longrope`, `dynamic` rotary
+            embeddings). None for a base whose positions do not depend on the length of the text.
+        grows_beyond (`bool`, *optional*, defaults to `False`):
+            Beyond the switch each longer text turns positions differently again (`dynamic`).
+    """
+
+    cacheable: bool = False
+    unequal: bool = False
+    gaps: bool = False
+    paddable: bool = True
+    stateful: bool = False
+    length_switch: int | None = None
+    grows_beyond: bool = False
 
 
 class _Call:
@@ -39,11 +74,13 @@ class _Call:
     def __init__(self, injection: "Injection", stacks: BatchStacks) -> None:
         self.injection = injection
         self.stacks = stacks
-        self.origin = id(injection), stacks.origin  # whose patches a cache begins with that this call fills
+        self.origin = id(injection), stacks.origin  # identifies the patches at the start of any cache this call fills
         self.layout: Layout | None = None
         self.last_hidden_state: torch.Tensor | None = None
-        self.cache: Cache | None = None
+        self.expected: Expected | None = None
         self.cache_is_unwanted = False  # the prefix needs one, whoever called does not
+        self.proofs = 0  # runs of the backbone that proved the vectors
+        self.proved_before = 0  # the same when a run of the base began
 
 
 # Per thread and per asyncio task: only a call through our own model is patched. The base itself, other wrappers on it
@@ -51,48 +88,98 @@ class _Call:
 _CURRENT_CALL: ContextVar[_Call | None] = ContextVar("policy_patch_call", default=None)
 
 
+class Hook:
+    """One of the hooks of an [`Injection`]. A copy of the base, or its pickle, gets one that does nothing."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __reduce__(self) -> tuple:
+        # The `__exit__` of a `nullcontext` takes anything and returns None. It is of Python's own library: whoever
+        # reads the pickle need not have this package.
+        return getattr, (nullcontext(), "__exit__")
+
+
+def _forget_copies_of_hooks(module: nn.Module) -> None:
+    """Take off what was left of hooks when the module was copied together with them."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key, hook in list(hooks.items()):
+            if isinstance(getattr(hook, "__self__", None), nullcontext):
+                del hooks[key]
+
+
 class Injection:
-    """Puts stacks in front of one backbone, through two hooks that do nothing outside a call of `active`.
+    """Puts stacks in front of one backbone, through hooks that do nothing outside a call of `active`.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
-            The causal language model. Its backbone gets a forward pre-hook and a forward hook; `remove` takes them off.
+            The causal language model. It and its backbone get a forward pre-hook and a forward hook each; `remove`
+            takes them off.
+        findings ([`Findings`], *optional*):
+            What is known about the base. `self_check.py` finds it out.
 
-    Attributes:
-        verified (`bool`):
-            Our tests hold this architecture against the definition.
-        cacheable (`bool`):
-            The `cached` way is known to be exact and may be taken.
-        paddable (`bool`):
-            Rows padded on the left are known to be exact. Where they are not, such a batch is refused.
+    Raises:
+        UnsupportedModelError: what the backbone's `forward` takes cannot be seen.
     """
 
-    def __init__(self, base: PreTrainedModel) -> None:
+    def __init__(self, base: PreTrainedModel, findings: Findings | None = None) -> None:
         self._base = base
         # OPT and the decoders of encoder families call the inner module past the outer one, and with it past its hooks.
         backbone = backbone_of(base)
         self._backbone: nn.Module = getattr(backbone, "decoder", backbone)
-        config = base.config.get_text_config()
-        self._bos_token_id = config.bos_token_id
-        self._windowed = has_windows(config)
+        self._windowed = has_windows(base.config.get_text_config())
         self._position_limit = learned_position_limit(base)
-        self._parameters = tuple(signature(self._backbone.forward).parameters)
-        self.cache_name = "past_key_values" if "past_key_values" in self._parameters else "cache_params"  # Mamba
-        self.verified = config.model_type in VERIFIED_MODEL_TYPES
-        self.cacheable = self.verified
-        self.paddable = True
-        self._primer = Primer(base, self._backbone, lambda: self.active(None))
+        self._parameters = tuple(forward_parameters(self._backbone))
+        if not self._parameters:
+            raise UnsupportedModelError(
+                f"What the backbone of `base` takes cannot be seen: the `forward` of its "
+                f"{type(self._backbone).__name__} has no `input_ids`. Take the wrapper off it (functools.wraps keeps "
+                "the signature of a function)."
+            )
+        self.cache_name = cache_argument(self._parameters)
+        self.takes_positions = "position_ids" in self._parameters
+        self.findings = findings or Findings()
+        self._primer = Primer(base, self._backbone, lambda: self.active(None), lambda hook: isinstance(hook, Hook))
+        for module in (base, self._backbone):
+            _forget_copies_of_hooks(module)
         self._hooks = [
-            self._backbone.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._backbone.register_forward_hook(self._after, with_kwargs=True),
+            base.register_forward_pre_hook(Hook(self._before_base)),
+            self._backbone.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+            self._backbone.register_forward_hook(Hook(self._after), with_kwargs=True),
+            base.register_forward_hook(Hook(self._after_base)),
         ]
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the hooks are on the base."""
+        return bool(self._hooks)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the `cached` way may be taken; tests and benchmarks switch it off."""
+        return self.findings.cacheable
+
+    @cacheable.setter
+    def cacheable(self, value: bool) -> None:
+        self.findings = replace(self.findings, cacheable=value)
+
     def remove(self) -> None:
-        """Take the hooks off the backbone and forget what was cached."""
+        """Take the hooks off the base and forget what was kept."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self.forget_prefixes()
+
+    def forget_prefixes(self) -> None:
+        """Run every prefix again when it is next needed."""
         self._primer.forget()
+
+    def primed(self, stacks: tuple[Stack, ...], *, with_bos: bool) -> list[PrimedPrefix]:
+        """Return what the prefix `[BOS?][vectors]` of each stack leaves behind."""
+        return self._primer.prime(stacks, with_bos=with_bos)
 
     @contextmanager
     def active(self, stacks: BatchStacks | None) -> Iterator[BatchStacks | None]:
@@ -102,81 +189,103 @@ class Injection:
 
         Raises:
             PatchInputError: the hooks were removed, so that the call would run unpatched.
+            PatchNotAppliedError: the context ends, and no run of the backbone proved the vectors.
         """
         if stacks is not None and not self._hooks:
             raise PatchInputError(
                 "This model was unloaded: its base runs without a patch again. Make a new one around the base."
             )
-        token = _CURRENT_CALL.set(_Call(self, stacks) if stacks is not None else None)
+        call = None if stacks is None else _Call(self, stacks)
+        token = _CURRENT_CALL.set(call)
         try:
             yield stacks
         finally:
             _CURRENT_CALL.reset(token)
+        if call is not None and not call.proofs:
+            raise not_run(f"the backbone of this {type(self._base).__name__} was not seen to run")
 
     @staticmethod
     def count_text(*caches: Any) -> None:
         """Let caches tell their length without the vectors from now on, except to the backbone.
 
-        Who takes a cache on counts tokens: `generate` cuts off the text that it holds, assisted decoding cuts it back.
+        Callers that reuse a cache count real tokens only: `generate` cuts off the text that the cache holds, assisted
+        decoding cuts it back.
 
         Args:
             caches (`Any`):
-                What may be a cache that begins with vectors; all else is left alone.
+                Possible caches; those that do not begin with vectors are left alone.
         """
         for cache in caches:
             if getattr(cache, _ORIGIN_ATTRIBUTE, None) is not None:
                 cache.get_seq_length = partial(_text_length, cache)  # is copied with the cache, and then of the copy
 
-    # The two hooks
+    # The hooks
+
+    def _before_base(self, module: nn.Module, args: tuple) -> None:
+        call = _CURRENT_CALL.get()
+        if call is not None and call.injection is self:
+            call.layout = call.expected = None
+            call.proved_before = call.proofs
+
+    def _after_base(self, module: nn.Module, args: tuple, output: Any) -> None:
+        call = _CURRENT_CALL.get()
+        if call is not None and call.injection is self and call.proofs == call.proved_before:
+            raise not_run(f"a run of {type(module).__name__} went past the hooks on its backbone")
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         call = _CURRENT_CALL.get()
         if call is None or call.injection is not self:
             return None
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        _refuse_unknown_inputs(inputs)
-        _refuse_images_without_positions(inputs)
-        cache = inputs.get(self.cache_name)
-        call.layout = None  # what a call that failed left behind
+        cache = take_cache(inputs)
+        refuse_unknown_inputs(inputs)
+        refuse_images_without_positions(inputs)
+        call.layout = call.expected = None  # of a call that failed
         call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
-        columns = _columns(cache)
-        if columns or _holds_a_state(cache):
+        columns = columns_in(cache)
+        if columns or holds_a_state(cache):
             self._continue(call, inputs, cache, columns)
         else:
-            _refuse_unknown_cache(cache)
-            self._start(call, inputs)
-        call.cache = inputs.get(self.cache_name)
+            refuse_unknown_cache(cache)
+            cache = self._start(call, inputs, cache)
+        if cache is not None:
+            inputs[self.cache_name or "past_key_values"] = cache
+        call.expected = Expected.of(tokens_of(inputs).shape[1], cache, may_drop_cache=self._checkpoints())
         return (), inputs
 
     def _after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         call = _CURRENT_CALL.get()
         if call is None or call.injection is not self or call.layout is None:
             return None
-        layout, last = call.layout, call.last_hidden_state
-        call.layout = call.last_hidden_state = None
+        layout, last, expected = call.layout, call.last_hidden_state, call.expected
+        call.layout = call.last_hidden_state = call.expected = None
+        returned = cache_of(output)
+        expected.prove(output, returned)
+        call.proofs += 1
         output.last_hidden_state = layout.real_hidden(output.last_hidden_state, last)
         if getattr(output, "hidden_states", None):
             output["hidden_states"] = tuple(layout.real_hidden(state, None) for state in output.hidden_states)
         if getattr(output, "attentions", None):
             output["attentions"] = tuple(layout.real_attention(weights) for weights in output.attentions)
         if call.cache_is_unwanted:
-            return type(output)(**{name: value for name, value in output.items() if name != self.cache_name})
-        cache = call.cache if call.cache is not None else getattr(output, self.cache_name, None)
+            return without_cache(output)
+        cache = expected.cache if expected.cache is not None else returned
         if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
             setattr(cache, _ORIGIN_ATTRIBUTE, (call.origin, layout))
         return output
 
     # The first call of a row: the prefix goes in front
 
-    def _start(self, call: _Call, inputs: dict[str, Any]) -> None:
-        """Rewrite `inputs` so that the backbone runs the rows behind the stacks of `call`."""
-        mask, tokens, cache = inputs.get("attention_mask"), _tokens(inputs), inputs.get(self.cache_name)
+    def _start(self, call: _Call, inputs: dict[str, Any], cache: Cache | None) -> Cache | None:
+        """Rewrite `inputs` so that the backbone runs the rows behind the stacks of `call`; return the cache for it."""
+        mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
         batch, length = tokens.shape[:2]
+        refuse_several_texts(inputs)
         rows = call.stacks.of_rows(batch, tokens.device)
         first = first_real_columns(mask, tokens)
         has_bos = self._rows_with_bos(call.stacks, rows, inputs, first)
         layout = Layout.of(call.stacks.longest, first, has_bos, call.stacks.missing(rows))
-        if not self.paddable and (layout.padded or layout.missing is not None):
+        if not self.findings.paddable and (layout.padded or layout.missing is not None):
             raise PatchInputError(
                 f"Padding on the left, or patches of different lengths in one batch, are not exact behind a patch on a "
                 f"{type(self._base).__name__}. Give rows of one length, pad on the right, or give one row at a time."
@@ -187,28 +296,32 @@ class Injection:
                 "`prefill_chunk_size` above the padding of the shortest row."
             )
         self._check_position_limit(layout, mask, length)
-        _check_room(cache, layout.num_virtual_tokens + length)
-        if self.cacheable and self._fits_cache(layout, inputs, length):
+        check_room(cache, layout.num_virtual_tokens + length)
+        beyond = self._is_beyond_switch(layout, inputs, mask, tokens)
+        if self._fits_cache(layout, inputs, length) and not beyond:
             layout = layout.cached()
         if cache is not None:
             growing(cache)
+        position_ids = inputs.get("position_ids")
+        inputs["attention_mask"] = layout.mask(mask_for(cache, mask, tokens, length), length)
         if layout.way == "cached":
-            self._start_cached(call, inputs, layout, rows)
+            cache = self._start_cached(call, inputs, cache, layout, rows)
         else:
             self._start_concat(call, inputs, layout, rows)
-        if "position_ids" in self._parameters:
-            inputs["position_ids"] = layout.positions(inputs.get("position_ids"), mask, tokens)
-        inputs["attention_mask"] = layout.mask(_mask_for(cache, mask, tokens, length), length)
+        if self.takes_positions:
+            inputs["position_ids"] = layout.positions(position_ids, mask, tokens)
         call.layout = layout
+        return cache
 
-    def _start_cached(self, call: _Call, inputs: dict[str, Any], layout: Layout, rows: torch.Tensor | None) -> None:
+    def _start_cached(
+        self, call: _Call, inputs: dict[str, Any], cache: Cache | None, layout: Layout, rows: torch.Tensor | None
+    ) -> Cache:
         """Fill the (empty) cache with the prefix; cut the column that the prefix already holds."""
-        batch = _tokens(inputs).shape[0]
+        batch = tokens_of(inputs).shape[0]
         primed = PrimedBatch.of(self._primer, call.stacks, rows, batch, with_bos=layout.all_bos)
         call.last_hidden_state = primed.last_hidden_state
-        cache = inputs.get("past_key_values")
         if cache is None:
-            cache = inputs["past_key_values"] = DynamicCache(config=self._base.config)
+            cache = DynamicCache(config=self._base.config)
             if inputs.get("use_cache"):
                 growing(cache)
         for index, (keys, values) in enumerate(primed.keys_values):
@@ -217,6 +330,7 @@ class Injection:
             for name in ("input_ids", "inputs_embeds"):
                 if inputs.get(name) is not None:
                     inputs[name] = inputs[name][:, 1:]
+        return cache
 
     def _start_concat(self, call: _Call, inputs: dict[str, Any], layout: Layout, rows: torch.Tensor | None) -> None:
         """Put the vectors between the token embeddings, after each row's padding (and BOS)."""
@@ -233,41 +347,46 @@ class Injection:
         if origin != call.origin:
             how = "without the patch" if origin is None else "behind other patches"
             raise PatchInputError(
-                f"`past_key_values` was filled {how}, and its text would stay so. Start from the whole text "
+                f"The cache given was filled {how}, and its text would stay so. Start from the whole text "
                 "without a cache, or use a cache that this model returned with the same patches active."
             )
         call.layout = layout if layout.is_step else layout.step()
-        mask, tokens = inputs.get("attention_mask"), _tokens(inputs)
+        mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
         new = tokens.shape[1]
+        if new > 1:
+            refuse_several_texts(inputs)
         if 0 < columns < layout.prefix_end:
             raise PatchInputError(
-                f"`past_key_values` was cut back to {columns} columns, into the vectors in front of its text. Cut off "
+                f"The cache given was cut back to {columns} columns, into the vectors in front of its text. Cut off "
                 "less, or start from the whole text without a cache."
             )
         seen = max(0, columns - layout.num_virtual_tokens)
         self._check_position_limit(layout, mask, seen + new)
-        _check_room(cache, layout.num_virtual_tokens + seen + new)
-        if "position_ids" in self._parameters:
+        check_room(cache, layout.num_virtual_tokens + seen + new)
+        if self.takes_positions:
             inputs["position_ids"] = layout.step_positions(inputs.get("position_ids"), mask, new, seen)
-        inputs["attention_mask"] = layout.mask(_mask_for(cache, mask, tokens, seen + new), seen + new)
+        self._check_switch_of_step(layout, inputs.get("position_ids"), columns, new)
+        if mask is not None or columns:  # states have no columns to hide
+            inputs["attention_mask"] = layout.mask(mask_for(cache, mask, tokens, seen + new), seen + new)
 
     # Which way
 
     def _fits_cache(self, layout: Layout, inputs: dict[str, Any], length: int) -> bool:
-        """Whether one cache can stand in front of all rows of this batch."""
-        # Padding between a cached prefix and the text would count as text in a sliding window, and wherever distances
-        # are counted in columns (MPT, the local layers of GPT-Neo): no configuration tells that of all architectures.
-        padded_window = layout.padded and (self._windowed or not self.verified)
-        # Columns of padding in front of a shorter prefix are asked of the architectures of our tests only.
-        uneven = layout.missing is not None and not self.verified
-        only_bos = layout.all_bos and length == 1  # nothing would be left to run
-        # Gradient checkpointing throws caches away while it trains.
-        checkpointing = self._backbone.training and getattr(self._base, "is_activation_checkpointing", False)
-        hindered = padded_window or uneven or only_bos or checkpointing
-        return layout.uniform_bos and not hindered and not self._wants_intermediates(inputs)
+        """Return whether one cache can stand in front of all rows of this batch."""
+        found = self.findings
+        # Padding between vectors and text counts as text in a sliding window.
+        gaps = not layout.padded or (found.gaps and not self._windowed)
+        unequal = layout.missing is None or found.unequal
+        nothing_left = layout.all_bos and length == 1
+        fits = found.cacheable and gaps and unequal and layout.uniform_bos and not nothing_left
+        return fits and not self._checkpoints() and not self._wants_intermediates(inputs)
+
+    def _checkpoints(self) -> bool:
+        """Return whether gradient checkpointing runs the layers, which then throw caches away."""
+        return self._backbone.training and bool(getattr(self._base, "is_activation_checkpointing", False))
 
     def _wants_intermediates(self, inputs: dict[str, Any]) -> bool:
-        """Whether hidden states or attentions of all layers are asked for; `concat` has them for every column."""
+        """Return whether hidden states or attentions of all layers are asked for; `concat` has them for each column."""
         names = ("output_hidden_states", "output_attentions")
         return any(inputs.get(name) or getattr(self._base.config, name, False) for name in names)
 
@@ -275,16 +394,22 @@ class Injection:
         self, stacks: BatchStacks, rows: torch.Tensor | None, inputs: dict[str, Any], first: torch.Tensor
     ) -> torch.Tensor:
         """Return `(batch,)` bool: the row begins with BOS and its vectors go behind it."""
-        behind = torch.tensor([stack.placement == "after_bos" for stack in stacks.stacks], device=first.device)
-        behind = behind[torch.zeros_like(first) if rows is None else rows]
-        if self._bos_token_id is None:
-            return torch.zeros_like(behind)
         numbers = torch.arange(first.shape[0], device=first.device)
-        if inputs.get("input_ids") is not None:
-            return behind & (inputs["input_ids"][numbers, first] == self._bos_token_id)
-        embeddings = self._base.get_input_embeddings()
-        bos = embeddings(torch.tensor(self._bos_token_id, device=next(embeddings.parameters()).device))
-        return behind & (inputs["inputs_embeds"][numbers, first] == bos).all(-1)
+        ids, has_bos = inputs.get("input_ids"), torch.zeros_like(first, dtype=torch.bool)
+        tokens = (inputs["inputs_embeds"] if ids is None else ids)[numbers, first]  # (batch,) or (batch, hidden)
+        for index, stack in enumerate(stacks.stacks):
+            if stack.goes_behind is None:
+                continue
+            if ids is not None:
+                begins = tokens == stack.goes_behind
+            else:
+                begins = (
+                    tokens == embedded(self._base.get_input_embeddings(), [stack.goes_behind]).to(tokens.device)
+                ).all(-1)
+            has_bos |= begins if rows is None else begins & (rows == index)
+        return has_bos
+
+    # How long the text may be
 
     def _check_position_limit(self, layout: Layout, mask: torch.Tensor | None, length: int) -> None:
         needed = layout.num_virtual_tokens + length
@@ -298,60 +423,42 @@ class Injection:
                 f"Shorten the text to {self._position_limit - layout.num_virtual_tokens} tokens."
             )
 
+    def _is_beyond_switch(
+        self, layout: Layout, inputs: dict[str, Any], mask: torch.Tensor | None, tokens: torch.Tensor
+    ) -> bool:
+        """Return whether vectors and text reach positions that the base turns differently: then one run must hold all.
 
-def _tokens(inputs: dict[str, Any]) -> torch.Tensor:
-    """Return the ids `(batch, length)` or the embeddings `(batch, length, hidden)`, whichever was given."""
-    tokens = inputs.get("input_ids")
-    tokens = inputs.get("inputs_embeds") if tokens is None else tokens
-    if tokens is None:
-        raise PatchInputError("Neither `input_ids` nor `inputs_embeds` was given.")
-    return tokens
+        Raises:
+            PositionLimitError: some rows do and some do not. The base turns all rows of a batch alike.
+        """
+        switch = self.findings.length_switch
+        if switch is None:
+            return False
+        positions = layout.positions(inputs.get("position_ids"), mask, tokens)
+        reached = positions.amax(-1) + 1  # (1 or batch,) or (kinds, 1 or batch)
+        longest, shortest = int(reached.max()), int(reached.min())
+        if shortest <= switch < longest:
+            raise PositionLimitError(
+                f"This base turns positions differently beyond {switch}, for all rows of a batch alike. With the "
+                f"{layout.num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give rows of at most "
+                f"{switch - layout.num_virtual_tokens} tokens and longer ones in batches of their own."
+            )
+        return longest > switch
 
-
-def _mask_for(cache: Cache | None, mask: torch.Tensor | None, tokens: torch.Tensor, length: int) -> torch.Tensor | None:
-    """Return the mask `(batch, length)`, also where all is text if empty columns of a static cache would be seen."""
-    if mask is not None or not isinstance(cache, PatchStaticCache):
-        return mask
-    return torch.ones(tokens.shape[0], length, dtype=torch.long, device=tokens.device)
-
-
-def _refuse_unknown_inputs(inputs: dict[str, Any]) -> None:
-    mask = inputs.get("attention_mask")
-    if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-        raise PatchInputError(
-            "`attention_mask` must be 2-D, (batch, length), in front of a patch: a ready 4-D mask, as `generate` makes "
-            'for a `StaticCache` that it is given, has no room for the vectors. Give `cache_implementation="static"`.'
-        )
-    if inputs.get("token_type_ids") is not None:
-        raise PatchInputError("`token_type_ids` have no value for the vectors of a patch. Leave them out.")
-
-
-def _refuse_images_without_positions(inputs: dict[str, Any]) -> None:
-    """Raise `PatchInputError` if the backbone would count places of an image itself; it knows of no vectors."""
-    positions = inputs.get("position_ids")
-    if positions is not None and positions.ndim == 3:
-        inputs.pop("mm_token_type_ids", None)  # they are what these were counted from
-        return
-    kinds = inputs.pop("mm_token_type_ids", None)
-    grids = any(inputs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))
-    if grids or (kinds is not None and kinds.any()):
-        raise PatchInputError(
-            "Images or videos were given without `position_ids` of (kinds, batch, length). `generate` makes them; for "
-            "`forward` take them from the base's `get_rope_index`."
-        )
-
-
-def _refuse_unknown_cache(cache: Any) -> None:
-    if cache is not None and (not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache)):
-        raise PatchInputError(
-            f"`past_key_values` is a {type(cache).__name__}; a patch can fill a `Cache` of a decoder only. Leave it "
-            "out."
-        )
-
-
-def _holds_a_state(cache: Any) -> bool:
-    """Whether what is left in a cache without columns is the state of recurrent layers."""
-    return isinstance(cache, Cache) and holds_states_alone(cache) and cache.has_previous_state()
+    def _check_switch_of_step(self, layout: Layout, positions: torch.Tensor | None, columns: int, new: int) -> None:
+        """Raise `PositionLimitError` if a step leaves the cache turned differently than its own tokens."""
+        switch, grows = self.findings.length_switch, self.findings.grows_beyond
+        if switch is None:
+            return
+        start = columns if positions is None else int(positions.min())
+        end = columns + new if positions is None else int(positions.max()) + 1
+        if end > switch and (grows or start <= switch):
+            vectors = layout.num_virtual_tokens
+            raise PositionLimitError(
+                f"This base turns positions differently beyond {switch}, and a cache keeps how they were turned. With "
+                f"the {vectors} vectors this step reaches {end}. Generate up to {switch - vectors} tokens of text, or "
+                "give the whole text in each call (`use_cache=False`)."
+            )
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:
@@ -360,27 +467,3 @@ def _text_length(cache: Cache, layer_idx: int = 0) -> int:
     call, (_, layout) = _CURRENT_CALL.get(), getattr(cache, _ORIGIN_ATTRIBUTE)
     in_backbone = call is not None and call.layout is not None
     return columns if in_backbone else max(0, columns - layout.num_virtual_tokens)
-
-
-def _columns(cache: Any) -> int:
-    """Return how many columns `cache` holds, vectors and all; states alone have none, nor has what is no cache."""
-    if not isinstance(cache, Cache) or holds_states_alone(cache):
-        return 0
-    return int(type(cache).get_seq_length(cache))
-
-
-def holds_states_alone(cache: Cache) -> bool:
-    """Whether all layers of `cache` are recurrent, without keys of single tokens."""
-    layers = getattr(cache, "layers", ())  # the decoder of an encoder family has two caches in one, and no layers
-    return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
-
-
-def _check_room(cache: Cache | None, needed: int) -> None:
-    """Raise `PatchInputError` if a cache of fixed size cannot hold vectors and text."""
-    for layer in getattr(cache, "layers", ()):
-        room = -1 if getattr(layer, "is_sliding", False) else getattr(layer, "max_cache_len", -1)
-        if 0 <= room < needed:
-            raise PatchInputError(
-                f"`past_key_values` has room for {room} columns; vectors and text need {needed}. Make it longer by the "
-                "number of vectors."
-            )

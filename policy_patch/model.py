@@ -5,9 +5,8 @@ It mirrors PEFT's `PeftModel`. How vectors get in front of the base is the busin
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from policy_patch._compat import (
+    cache_argument,
+    cache_of,
+    forward_parameters,
+    generation_cache_argument,
+    register_causal_lm,
+    take_cache,
+)
 from policy_patch.architecture import backbone_of
-from policy_patch.composing import composed
+from policy_patch.bos import decided_bos
+from policy_patch.composing import check_same_place, composed
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.delegation import BaseDelegation
+from policy_patch.disabling import Disabling
 from policy_patch.errors import (
     BaseMismatchError,
     ConfigError,
@@ -44,7 +53,7 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
 BASE_NAME = "__base__"  # stands for "no patch" where patches are named; no patch may be called so
-_LOADS = itertools.count()  # of all models: a cache of an earlier patch is told from one of a later one of its name
+_LOADS = itertools.count()  # load counter: tells a deleted patch's cache from that of a later patch of the same name
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -115,15 +124,20 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         if isinstance(base, PolicyPatchModel):
             raise UnsupportedModelError("`base` is patched already. Add to it with `load_patch` or `add_patch`.")
         check_supported(base)
-        self._injection = checked_injection(base)
-        self._base_model = base
         self._freezing = Freezing(base)
+        try:
+            self._injection = checked_injection(base)
+        except BaseException:
+            self._freezing.end()
+            raise
+        self._base_model = base
         self.patches = nn.ParameterDict()  # name -> (num_virtual_tokens, hidden_size), fp32
         self.patch_config: dict[str, PolicyPatchConfig] = {}
         self._loads: dict[str, int] = {}
+        self._sources: dict[str, str] = {}  # name -> folder, or repository and commit, that a patch was loaded from
+        self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that it was made or loaded with
         self._active: tuple[str, ...] = ()
-        # A context variable, so that `disable_patch` of one thread leaves the calls of others alone.
-        self._disabled: ContextVar[bool] = ContextVar("policy_patch_disabled", default=False)
+        self._disabling = Disabling()
         self.training = base.training  # the base's modules keep their own modes
 
     # Calls
@@ -160,9 +174,13 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         """
         if labels is not None:
             kwargs["labels"] = labels
+        cache = take_cache(kwargs)
+        if cache is not None:
+            kwargs[cache_argument(forward_parameters(self._base_model)) or "past_key_values"] = cache
         with self._injected(patch_names, input_ids, kwargs.get("inputs_embeds")):
             output = self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        return self._counting_text(output, kwargs)
+        self._injection.count_text(cache, cache_of(output))
+        return output
 
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
         """Generate behind the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
@@ -180,18 +198,18 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             PositionLimitError: patch and text are longer than the positions the base has learned.
         """
         given = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+        cache = take_cache(kwargs)
         with self._injected(patch_names, *given) as stacks:
             if stacks is not None:
-                kwargs = with_fitting_cache(self._base_model, args, kwargs, stacks.longest)
-            inference = leaves_only_tokens(self._base_model, self.patches.values(), args, kwargs)
+                cache, kwargs = with_fitting_cache(self._base_model, args, kwargs, cache, stacks.longest)
+            inference = cache is None and leaves_only_tokens(self._base_model, self.patches.values(), args, kwargs)
+            inference = inference and not self._injection.findings.stateful
+            if cache is not None:
+                kwargs[generation_cache_argument(self._base_model)] = cache
             with torch.inference_mode() if inference else nullcontext():
                 output = self._base_model.generate(*args, **kwargs)
-        return self._counting_text(as_usual(output), kwargs)
-
-    def _counting_text(self, output: Any, given: dict[str, Any]) -> Any:
-        name = self._injection.cache_name
-        self._injection.count_text(given.get(name), getattr(output, name, None))
-        return output
+        self._injection.count_text(cache, cache_of(output))
+        return as_usual(output)
 
     @property
     def base_model(self) -> Any:
@@ -222,7 +240,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
                 f"`patch_names` has {len(patch_names)} entries; the batch has {rows} rows. Give one for each row, "
                 f'"{BASE_NAME}" for none.'
             )
-        return self._injection.active(None if self._disabled.get() else stacks)
+        return self._injection.active(None if self._disabling.holds() else stacks)
 
     def _batch_stacks(self, patch_names: Sequence[str | Sequence[str]] | None) -> BatchStacks | None:
         if patch_names is None:
@@ -237,19 +255,19 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         different = tuple(dict.fromkeys(of_rows))
         if different == ((),):
             return None
-        stacks = tuple(self._stack(names) for names in different)
+        behind = {names: self._stack(names) for names in different if names}
+        nothing = next(iter(behind.values())).emptied()
+        stacks = tuple(behind.get(names, nothing) for names in different)
         if len(different) == 1:
             return BatchStacks(stacks)
         return BatchStacks(stacks, tuple(different.index(names) for names in of_rows))
 
     def _stack(self, names: tuple[str, ...]) -> Stack:
-        if not names:
-            nothing = next(iter(self.patches.values()))
-            return Stack((), nothing.detach()[:0], "after_bos")
         parts = [self.patches[name] for name in names]
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts)
         loads = tuple(self._loads[name] for name in names)
-        return Stack(names, vectors, self.patch_config[names[0]].placement, loads)
+        config = self.patch_config[names[0]]
+        return Stack(names, vectors, config.placement, loads, config.bos_token_id)
 
     # Which patches are active
 
@@ -278,20 +296,24 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             raise PatchNameError(f"A stack is {list(names)}; expected one name, or several different ones.")
         for name in names:
             self._check_known(name)
-        placements = {name: self.patch_config[name].placement for name in names}
-        if len(set(placements.values())) > 1:
-            raise ConfigError(f"A stack needs one placement; these patches differ: {placements}.")
+        check_same_place({name: self.patch_config[name] for name in names})
         check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
         return names
 
-    @contextmanager
-    def disable_patch(self) -> Iterator[None]:
-        """Within the context this model is its base, bit for bit. Other threads stay patched."""
-        token = self._disabled.set(True)
-        try:
-            yield
-        finally:
-            self._disabled.reset(token)
+    def disable_patch(self) -> AbstractContextManager[None]:
+        """Within the context this model is its base, bit for bit. Other threads and asyncio tasks stay patched.
+
+        In a generator the block holds while the generator itself runs: whoever takes from it is patched as ever.
+        """
+        return self._disabling.block()
+
+    def forget_prefixes(self) -> None:
+        """Run the vectors through the base again at the next call, in place of what was kept of their last run.
+
+        Needed only after a change of the base that torch does not count and a sample of its weights does not show: a
+        write to single numbers through `.data` or numpy.
+        """
+        self._injection.forget_prefixes()
 
     # Patches come and go
 
@@ -315,12 +337,13 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         config = replace(
             config,
             hidden_size=hidden_size,
+            bos_token_id=decided_bos(config, base, tokenizer),
             base_model_name_or_path=config.base_model_name_or_path or name_or_path,
             base_model_revision=config.base_model_revision or revision,
             base_fingerprint=base_fingerprint(base, tokenizer),  # now: a trainer may split the weights later
             sha256=None,
         )
-        self._insert(patch_name, config, vectors, is_trainable=True)
+        self._insert(patch_name, config, vectors, is_trainable=True, tokenizer=tokenizer)
 
     def compose_patch(self, patch_names: Sequence[str], patch_name: str) -> None:
         """Add a new patch that is the stack of the given ones, to be saved and shipped as one. Not yet active.
@@ -355,6 +378,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         self._check_known(patch_name)
         self._active = tuple(name for name in self._active if name != patch_name)
         del self.patches[patch_name], self.patch_config[patch_name], self._loads[patch_name]
+        self._sources.pop(patch_name, None)
+        self._tokenizers.pop(patch_name, None)
 
     def unload(self) -> PreTrainedModel:
         """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were.
@@ -376,8 +401,17 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             )
         check_length(self._base_model, config.num_virtual_tokens)
 
-    def _insert(self, name: str, config: PolicyPatchConfig, vectors: torch.Tensor, *, is_trainable: bool) -> None:
-        if not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
+    def _insert(
+        self,
+        name: str,
+        config: PolicyPatchConfig,
+        vectors: torch.Tensor,
+        *,
+        is_trainable: bool,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        source: str | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
             raise PatchNameError(f"`patch_name={name!r}`: use letters, digits, '-' and '_'; '{BASE_NAME}' is reserved.")
         if name in self.patch_config:
             raise PatchNameError(f"`patch_name={name!r}` is taken. Delete that patch first, or choose another name.")
@@ -386,11 +420,47 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
         self._loads[name] = next(_LOADS)
+        self._sources[name] = source or "made here"
+        if tokenizer is not None:
+            self._tokenizers[name] = tokenizer
 
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:
             loaded = ", ".join(self.patch_config) or "none"
             raise PatchNameError(f"No patch is called `{name}`. Loaded: {loaded}. Load it with `load_patch`.")
+
+    # Copies, and how it is shown
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle needs. Hooks, blocks of `disable_patch` and tokenizers stay behind."""
+        state = {**self.__dict__, "_tokenizers": {}, "_is_loaded": self._injection.is_on}
+        del state["_injection"], state["_disabling"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Put hooks on the base of a copy; what it can carry is checked again, the libraries may be others."""
+        is_loaded = state.pop("_is_loaded")
+        super().__setstate__(state)
+        self._disabling = Disabling()
+        self._injection = checked_injection(self._base_model)
+        if not is_loaded:
+            self._injection.remove()
+
+    def __repr__(self) -> str:
+        """Return the base, the active stack and the other patches, each with its version and where it is from."""
+        base = self._base_model
+        revision = only_cached_commit(base.config._name_or_path)
+        lines = [
+            f"base: {type(base).__name__} {base.config._name_or_path!r}{f' at {revision[:12]}' if revision else ''}"
+        ]
+        lines += [f"active: {self._described(name)}" for name in self._active] or ["active: none"]
+        lines += [f"loaded: {self._described(name)}" for name in self.patch_config if name not in self._active]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+    def _described(self, name: str) -> str:
+        config = self.patch_config[name]
+        risk = f", {config.risk}" if config.risk else ""
+        return f"{name} {config.patch_version} ({config.num_virtual_tokens} vectors{risk}; {self._sources[name]})"
 
     # Parameters
 
@@ -432,4 +502,5 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201
 
 
+register_causal_lm(PolicyPatchModel.__name__)
 watch_trainers(lambda model: isinstance(model, PolicyPatchModel))

@@ -6,16 +6,28 @@ What the files hold is the business of `patch_folder.py`, where they lie that of
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.errors import EvaluationError, HubRevisionError, PatchNameError
-from policy_patch.fingerprint import check_base
+from transformers.utils import logging
+
+from policy_patch.bos import agreed_bos
+from policy_patch.errors import (
+    EvaluationError,
+    HubRevisionError,
+    PatchNameError,
+    PatchNotFoundError,
+    UnsupportedModelError,
+)
+from policy_patch.fingerprint import check_base, renewed_fingerprint
 from policy_patch.hub import EVALUATION_NAME, HubOptions, locate_patch, split_id
 from policy_patch.hub_push import PushOptions
 from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_folder
 from policy_patch.publishing import push_patch
+
+logger = logging.get_logger(__name__)
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -81,7 +93,9 @@ class PatchFiles:
             PatchNameError: a name that is taken or not allowed.
         """
         options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
-        config, vectors = read_patch_folder(locate_patch(model_id, options).folder)
+        _check_is_id(model_id)
+        location = locate_patch(model_id, options)
+        config, vectors = read_patch_folder(location.folder)
         base = self.get_base_model()
         self._check_fits(config, model_id)
         if config.base_fingerprint is not None:
@@ -92,8 +106,17 @@ class PatchFiles:
                 allow_mismatch=allow_base_mismatch,
                 source=f"`{fspath(model_id)}`, made for `{config.base_model_name_or_path}`",
             )
+        source = f"`{fspath(model_id)}`"
+        config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
         device = base.get_input_embeddings().weight.device
-        self._insert(patch_name, config, vectors.to(device), is_trainable=is_trainable)
+        self._insert(
+            patch_name,
+            config,
+            vectors.to(device),
+            is_trainable=is_trainable,
+            tokenizer=tokenizer,
+            source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
+        )
 
     @classmethod
     def from_pretrained(
@@ -129,6 +152,14 @@ class PatchFiles:
             UnsupportedModelError: no decoder-only language model of transformers.
             PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: as [`load_patch`].
         """
+        if isinstance(base, str | PathLike):
+            raise UnsupportedModelError(
+                f"`base` is {fspath(base)!r}; expected the loaded base first and then the patch: "
+                '`PolicyPatchModel.from_pretrained(base, "org/tox-patch")`. `AutoPolicyPatchModel.from_pretrained` '
+                "takes the patch alone, and loads the base that it names."
+            )
+        if not isinstance(model_id, str | PathLike | Sequence):
+            _check_is_id(model_id)
         ids = [model_id] if isinstance(model_id, str | PathLike) else list(model_id)
         names = _patch_names(ids, patch_name)
         if len(ids) > 1 and options.get("revision"):
@@ -144,6 +175,7 @@ class PatchFiles:
         except BaseException:
             model.unload()
             raise
+        logger.info(" ".join(repr(model).split()))
         return model
 
     def save_pretrained(self, save_directory: str | PathLike, *, patch_name: str | None = None) -> None:
@@ -162,6 +194,7 @@ class PatchFiles:
             PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
         """
         name = self._one_patch(patch_name)
+        self._renew_fingerprint(name)
         self.patch_config[name] = write_patch_folder(save_directory, self.patch_config[name], self.patches[name])
 
     def push_to_hub(
@@ -222,6 +255,7 @@ class PatchFiles:
             EvaluationError: `evaluation` is no report.
         """
         name = self._one_patch(patch_name)
+        self._renew_fingerprint(name)
         self.patch_config[name], files = patch_files(self.patch_config[name], self.patches[name])
         options = PushOptions(
             commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder
@@ -229,6 +263,13 @@ class PatchFiles:
         return push_patch(
             repo_id, self.patch_config[name], files, evaluation=read_evaluation(evaluation), tags=tags, options=options
         )
+
+    def _renew_fingerprint(self, name: str) -> None:
+        """Let the configuration of a patch name the base as it is now, if its vocabulary changed since."""
+        config = self.patch_config[name]
+        renewed = renewed_fingerprint(self.get_base_model(), config.base_fingerprint, self._tokenizers.get(name))
+        if renewed is not config.base_fingerprint:
+            self.patch_config[name] = replace(config, base_fingerprint=renewed)
 
     def _one_patch(self, patch_name: str | None) -> str:
         """Return the given name if it is loaded, or the one that is meant."""
@@ -243,6 +284,14 @@ class PatchFiles:
                 "stack as one patch, `compose_patch` it first."
             )
         return names[0]
+
+
+def _check_is_id(model_id: Any) -> None:
+    if not isinstance(model_id, str | PathLike):
+        raise PatchNotFoundError(
+            f"`model_id` is a {type(model_id).__name__}; expected a folder or a repository on the Hub, like "
+            '"org/tox-patch".'
+        )
 
 
 def read_evaluation(source: str | PathLike | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from policy_patch.architecture import embedded
 from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
 
@@ -49,11 +50,11 @@ def initial_vectors(
         token_ids = torch.randint(_vocabulary_size(embeddings), (config.num_virtual_tokens,), generator=generator)
     with torch.no_grad():
         device = next(embeddings.parameters()).device
-        vectors = embeddings(token_ids.to(device)).float()  # (num_virtual_tokens, hidden_size)
+        vectors = embedded(embeddings, token_ids).float()  # (num_virtual_tokens, hidden_size)
         if config.init == "random":
             # Our choice: noise of the embeddings' own scale. PEFT's N(0, 1) is 10 to 100 times larger than the
             # embeddings of most models.
-            table = embeddings(torch.arange(_vocabulary_size(embeddings), device=device)).float()
+            table = embedded(embeddings, torch.arange(_vocabulary_size(embeddings))).float()
             noise = torch.randn(vectors.shape, generator=generator).to(device)
             vectors = table.mean() + table.std() * noise
     return vectors.detach().clone()

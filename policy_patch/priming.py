@@ -1,18 +1,22 @@
-"""Runs a prefix `[BOS?][vectors]` once and keeps what it left behind while nothing it depends on has changed.
+"""Runs a prefix `[BOS?][vectors]` once and keeps what it left behind while nothing that decides about it has changed.
 
-What is kept depends on the vectors and on the base's weights, their dtype and device; all of that is compared at every
-use, so that a stale prefix cannot be met.
+That is the vectors, and the state of the base (`base_state.py`): both are compared at every use. Where the state of the
+base cannot be told, as with hooks of others on its modules, nothing is kept and the prefix runs at every call.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
+from policy_patch._compat import cache_argument, cache_of, forward_parameters
+from policy_patch.architecture import embedded
+from policy_patch.base_state import BaseState, base_state
+from policy_patch.proof import Expected
 from policy_patch.stacks import BatchStacks, Stack, pad_front
 
 # Prefixes kept at a time. Of a model of 7 billion parameters without grouped heads one of 50 vectors takes 26 MB.
@@ -37,6 +41,14 @@ class PrimedPrefix:
     last_hidden_state: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Prefixes by whether BOS is in front, patches and BOS; all of them run on the base in one and the same state."""
+
+    state: BaseState
+    prefixes: dict[tuple, PrimedPrefix]
+
+
 class Primer:
     """Runs prefixes through one backbone and remembers them.
 
@@ -47,44 +59,61 @@ class Primer:
             Its backbone.
         plainly (`Callable[[], AbstractContextManager]`):
             Makes a context in which calls of the backbone run without a patch.
+        is_ours (`Callable[[Any], bool]`):
+            Tells hooks of this package from those of others.
     """
 
     def __init__(
-        self, base: PreTrainedModel, backbone: nn.Module, plainly: Callable[[], AbstractContextManager]
+        self,
+        base: PreTrainedModel,
+        backbone: nn.Module,
+        plainly: Callable[[], AbstractContextManager],
+        is_ours: Callable[[Any], bool],
     ) -> None:
         self._base = base
         self._backbone = backbone
         self._plainly = plainly
-        self._takes_positions = "position_ids" in signature(backbone.forward).parameters
-        self._bos_token_id = base.config.get_text_config().bos_token_id
+        self._is_ours = is_ours
+        parameters = forward_parameters(backbone)
+        self._takes_positions = "position_ids" in parameters
+        self._cache_name = cache_argument(parameters)
         # Never changed in place, but replaced as a whole: threads read it while others add to it.
-        self._kept: dict[tuple, PrimedPrefix] = {}
+        self._kept: _Kept | None = None
 
     def forget(self) -> None:
         """Throw away all that was kept."""
-        self._kept = {}
+        self._kept = None
 
     def prime(self, stacks: tuple[Stack, ...], *, with_bos: bool) -> list[PrimedPrefix]:
-        """Return what each prefix leaves behind, from memory where it is still true."""
+        """Return what each prefix leaves behind, from memory where it is still true.
+
+        Raises:
+            PatchNotAppliedError: the backbone left no cache of the whole prefix.
+        """
         parameters = list(self._base.parameters())
         # Dropout draws anew at every call.
-        if self._backbone.training or are_sharded(parameters) or _train(parameters):
+        changes = self._backbone.training or are_sharded(parameters) or _train(parameters)
+        embeddings = self._base.get_input_embeddings()
+        state = None if changes else base_state((self._backbone, embeddings), self._is_ours)
+        if state is None:
             return [self._run(stack, with_bos=with_bos) for stack in stacks]
-        weights = _identity(parameters)
-        return [self._remembered(stack, with_bos=with_bos, weights=weights) for stack in stacks]
+        kept = self._kept
+        if kept is None or not kept.state.same_as(state):
+            kept = _Kept(state, {})
+        return [self._remembered(kept.state, stack, with_bos=with_bos) for stack in stacks]
 
-    def _remembered(self, stack: Stack, *, with_bos: bool, weights: tuple) -> PrimedPrefix:
+    def _remembered(self, state: BaseState, stack: Stack, *, with_bos: bool) -> PrimedPrefix:
         if _wants_gradient(stack):
             return self._run(stack, with_bos=with_bos)
-        key = (with_bos, stack.names, weights)
-        primed = self._kept.get(key)
+        kept = self._kept
+        prefixes = kept.prefixes if kept is not None and kept.state is state else {}
+        key = (with_bos, stack.names, stack.bos_token_id)
+        primed = prefixes.get(key)
         # The numbers are compared, since a version counter misses some writes: a fused optimizer leaves it as it was.
         if primed is None or not _same(primed.vectors, stack.vectors):
             primed = self._run(stack, with_bos=with_bos)
-            kept = {old: value for old, value in self._kept.items() if old[2] == weights and old != key}
-            for old in list(kept)[: max(0, len(kept) - MOST_KEPT + 1)]:
-                del kept[old]
-            self._kept = {**kept, key: primed}
+            others = [item for item in prefixes.items() if item[0] != key]
+            self._kept = _Kept(state, dict([*others[max(0, len(others) - MOST_KEPT + 1) :], (key, primed)]))
         return primed
 
     def _run(self, stack: Stack, *, with_bos: bool) -> PrimedPrefix:
@@ -102,15 +131,16 @@ class Primer:
         table = next(embeddings.parameters())
         vectors = stack.vectors.to(table.device)
         if with_bos:
-            bos = embeddings(torch.tensor([self._bos_token_id], device=table.device))
-            vectors = torch.cat([bos.to(vectors.dtype), vectors])
+            vectors = torch.cat([embedded(embeddings, [stack.bos_token_id]).to(vectors.dtype), vectors])
         cache = DynamicCache()  # without the config no layer throws away what is beyond its window
         embeds = vectors.to(_embedding_dtype(embeddings, table)).unsqueeze(0)
-        more = {}
+        more = {self._cache_name: cache}
         if self._takes_positions:  # Qwen2-VL would count on from the image it saw last
             more["position_ids"] = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
         with self._plainly():
-            output = self._backbone(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **more)
+            expected = Expected.of(embeds.shape[1], cache, may_drop_cache=False)
+            output = self._backbone(inputs_embeds=embeds, use_cache=True, **more)
+            expected.prove(output, cache_of(output))
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         return PrimedPrefix(copy, keys_values, output.last_hidden_state[:, -1:])
 
@@ -164,11 +194,6 @@ def _gathered(parts: list[torch.Tensor], length: int, rows: torch.Tensor) -> tor
     return whole.index_select(0, rows.to(whole.device))
 
 
-def _identity(parameters: list[nn.Parameter]) -> tuple:
-    """Identity of the weights a prefix was run with: in-place changes, other tensors, dtype or device."""
-    return tuple((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
-
-
 def are_sharded(parameters: list[nn.Parameter]) -> bool:
     """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
     others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
@@ -191,7 +216,3 @@ def _embedding_dtype(embeddings: nn.Module, table: torch.Tensor) -> torch.dtype:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

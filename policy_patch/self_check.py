@@ -1,135 +1,287 @@
-"""Holds an architecture that our tests have not seen against the definition of a patched model, on a few tokens.
+"""Holds every base against the definition of a patched model, on a few tokens, before it carries a patch.
 
-Every base is exact or refused: refused if `concat` is not exact; without `cached` if only that is not; without rows
-padded on the left if only those are not.
+No list of architectures, no name and no version decides: the base runs in the ways that will be used (one row, a batch
+with padding and patches of different lengths, a step from the cache), in its own dtype and attention implementation.
+Every base is exact or refused: refused if `concat` is not exact; without `cached` where only that is not; without rows
+padded on the left where only those are not. It runs once in a process for a model class, configuration and version of
+the libraries, on the first layers of the base alone (`few_layers.py`) where that can be made.
 """
 
-import torch
-from transformers import PreTrainedModel
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
-from policy_patch.architecture import backbone_of
-from policy_patch.errors import UnsupportedModelError
-from policy_patch.injection import Injection, holds_states_alone
+import torch
+import transformers
+from torch import nn
+from transformers import DynamicCache, PreTrainedModel
+
+from policy_patch._compat import cache_of, warn_if_untested
+from policy_patch.architecture import backbone_of, embedded
+from policy_patch.caches import holds_states_alone
+from policy_patch.errors import PatchInputError, PatchNotAppliedError, UnsupportedModelError
+from policy_patch.few_layers import few_layers
+from policy_patch.injection import Findings, Injection
+from policy_patch.length_switch import length_switch
 from policy_patch.stacks import BatchStacks, Stack
 
-_NUM_VECTORS, _NUM_TOKENS = 3, 6
-_FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what models raise on unknown inputs
+_NUM_VECTORS = 3
+_GAP = 1024  # columns of padding; our choice, more than the windows of most models and still cheap
+# What models raise on unknown inputs. A proof that fails is an answer, too.
+_FAILURES = (
+    AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, PatchInputError,
+    PatchNotAppliedError,
+)  # fmt: skip
+_FOUND: dict[tuple, Findings] = {}  # of this process
 
 
 def checked_injection(base: PreTrainedModel) -> Injection:
     """Return an injection into `base` that gives what the definition says.
 
     Raises:
-        UnsupportedModelError: the definition does not hold on this architecture. Nothing is left on the base.
+        UnsupportedModelError: the definition does not hold on this base. Nothing is left on it.
     """
-    injection = Injection(base)
-    if injection.verified:
-        return injection
+    warn_if_untested()
+    key = _key(base)
+    if key not in _FOUND:
+        _FOUND[key] = _findings(base)
+    return Injection(base, _FOUND[key])
+
+
+def _findings(base: PreTrainedModel) -> Findings:
+    """Run the check on a few layers of `base`; on all of it if there is no such copy, or something is wrong there."""
+    small = few_layers(base)
+    if small is not None:
+        try:
+            found = _Check.findings(small)
+            if found.cacheable and found.unequal and found.paddable:
+                return found
+        except (UnsupportedModelError, *_FAILURES):
+            pass  # cutting layers off may be what is wrong
+    return _Check.findings(base)
+
+
+def _key(base: PreTrainedModel) -> tuple:
+    """Return what the findings depend on."""
+    config = json.dumps(base.config.to_dict(), sort_keys=True, default=repr)
+    embeddings = base.get_input_embeddings()
+    classes = tuple(dict.fromkeys((type(module), _forward_of(module)) for module in base.modules()))
+    versions = transformers.__version__, torch.__version__
+    return classes, config, base.config._attn_implementation, base.dtype, embeddings.weight.device.type, versions
+
+
+def _forward_of(module: nn.Module) -> Any:
+    return vars(module).get("forward", type(module).forward)
+
+
+@contextmanager
+def _undisturbed(base: PreTrainedModel) -> Iterator[None]:
+    """Within the context `base` is in eval mode and nothing needs gradients; modes are put back behind it."""
     training = [module for module in base.modules() if module.training]
-    base.eval()
+    for module in training:
+        module.training = False
     try:
-        with torch.no_grad():
-            injection.cacheable = _cached_way_is_exact(base, injection)
-    except BaseException:
-        injection.remove()
-        raise
+        with torch.inference_mode(False), torch.no_grad():
+            yield
     finally:
         for module in training:
             module.training = True
-    return injection
 
 
-def _cached_way_is_exact(base: PreTrainedModel, injection: Injection) -> bool:
-    """Hold both ways against the definition: one call, and a step from its cache. Notes whether padding is exact too.
+@dataclass(frozen=True)
+class _Rows:
+    """Two texts of different length behind stacks of different length, so that the definition has equal lengths.
 
-    Raises:
-        UnsupportedModelError: `concat` is not exact.
+    Args:
+        ids (`torch.Tensor`):
+            `(2, tokens)` int64, the first row padded on the left by one token.
+        mask (`torch.Tensor`):
+            `(2, tokens)` int64, 0 at the padding.
+        stacks (`tuple[Stack, Stack]`):
+            Of three vectors and of two.
+        with_bos (`bool`):
+            The rows begin with BOS, and the vectors go behind it.
     """
-    # Half precision: noise that flips a choice of experts is no reason to refuse, a missing patch is.
-    tolerance = 1e-3 if base.dtype == torch.float32 else 0.2
-    try:
-        row, stack = _input(base)
-        expected = _logits_by_definition(base, injection, row, stack.vectors)
-        injection.cacheable = False
-        share = _share_off(_logits(base, injection, row, stack), expected)
-        if not share <= tolerance:
-            raise UnsupportedModelError(_not_exact(base, f"its logits are off by {share:.1%}"))
-    except UnsupportedModelError:
-        raise
-    except (AssertionError, *_FAILURES) as error:
-        raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
-    injection.paddable = _padding_is_exact(base, injection, row, stack, expected, tolerance)
-    injection.cacheable = True
-    try:
-        difference = (_logits(base, injection, row, stack) - expected).abs().max()
-    except _FAILURES:
-        return False
-    tolerance = 1e-4 if base.dtype == torch.float32 else 5e-2
-    return bool(difference <= tolerance * expected.abs().max())
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    stacks: tuple[Stack, Stack]
+    with_bos: bool
+
+    @classmethod
+    def of(cls, base: PreTrainedModel) -> "_Rows":
+        """Take tokens from all over the vocabulary."""
+        embeddings = base.get_input_embeddings()
+        table = next(embeddings.parameters())
+        count = _NUM_VECTORS + 7  # of vectors and tokens
+        tokens = torch.arange(1, count + 1, device=table.device) * table.shape[0] // (count + 1)
+        ids, mask = tokens[_NUM_VECTORS:].repeat(2, 1), torch.ones(2, 7, dtype=torch.long, device=table.device)
+        mask[0, 0] = 0
+        bos = getattr(base.config.get_text_config(), "bos_token_id", None)
+        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else None
+        if bos is not None:
+            ids[0, 1] = ids[1, 0] = bos
+        # Halfway between two tokens: Gemma 4 looks up which token an embedding is, and a patch's vector is none.
+        halves = [embedded(embeddings, tokens[:_NUM_VECTORS] + more).float() for more in (0, 1)]
+        vectors = (halves[0] + halves[1]) / 2
+        three, two = (Stack((name,), part, "after_bos", (), bos) for name, part in (("3", vectors), ("2", vectors[1:])))
+        return cls(ids, mask, (three, two), bos is not None)
 
 
-def _padding_is_exact(
-    base: PreTrainedModel, injection: Injection, row: torch.Tensor, stack: Stack, expected: torch.Tensor, most: float
-) -> bool:
-    """Whether `concat` gives the same for a row padded on the left. Models that count places may not."""
-    try:
-        return bool(_share_off(_logits(base, injection, row, stack, padded=True), expected) <= most)
-    except (AssertionError, *_FAILURES):
-        return False
+class _Check:
+    """One check of one base."""
 
+    def __init__(self, base: PreTrainedModel, injection: Injection) -> None:
+        self._base = base
+        self._injection = injection
+        self._rows = _Rows.of(base)
+        self.stateful = False  # the base remembers text in states alone
+        self._expected = self._by_definition()
+        # The vectors' share in it. In half precision noise is only told from a missing patch by comparing the two.
+        self._effect = self._expected - self._without_vectors() if base.dtype != torch.float32 else None
 
-def _share_off(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).abs().mean() / expected.abs().mean())
+    @classmethod
+    def findings(cls, base: PreTrainedModel) -> Findings:
+        """Return what is exact on `base`.
 
+        Raises:
+            UnsupportedModelError: `concat` is not exact.
+        """
+        injection = Injection(base)
+        try:
+            with _undisturbed(base):
+                return cls._of(base, injection)
+        except (PatchInputError, PatchNotAppliedError) as error:
+            raise UnsupportedModelError(_not_exact(base, str(error))) from error
+        finally:
+            injection.remove()
 
-def _input(base: PreTrainedModel) -> tuple[torch.Tensor, Stack]:
-    """Return ids `(1, tokens)`, with BOS if there is one, and vectors between tokens from all over the vocabulary."""
-    embeddings = base.get_input_embeddings()
-    table = next(embeddings.parameters())
-    count = _NUM_VECTORS + _NUM_TOKENS
-    ids = torch.arange(1, count + 1, device=table.device) * table.shape[0] // (count + 1)
-    row = ids[_NUM_VECTORS:].unsqueeze(0)
-    bos = base.config.get_text_config().bos_token_id
-    if bos is not None:
-        row[0, 0] = bos
-    # Halfway between two tokens: Gemma 4 looks up which token an embedding is, and a patch's vector is none.
-    vectors = (embeddings(ids[:_NUM_VECTORS]).float() + embeddings(ids[:_NUM_VECTORS] + 1).float()) / 2
-    return row, Stack(("check",), vectors, "after_bos")
+    @classmethod
+    def _of(cls, base: PreTrainedModel, injection: Injection) -> Findings:
+        try:
+            check = cls(base, injection)
+            off = check.off(batch=False)
+        except _FAILURES as error:
+            raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
+        if not check.is_near(off, 1e-3):
+            raise UnsupportedModelError(_not_exact(base, f"its logits are off by {off.mean():.1%}"))
+        paddable = check.holds(1e-3, batch=True)
+        found = Findings(paddable=paddable, stateful=check.stateful)
+        injection.findings = replace(found, cacheable=True, unequal=True, gaps=True)
+        cacheable = check.holds(1e-4, batch=False)
+        unequal = cacheable and check.holds(1e-4, batch=True)
+        switch, grows = length_switch(base)
+        return replace(
+            found,
+            cacheable=cacheable,
+            unequal=unequal,
+            gaps=unequal and check.holds(1e-4, gap=True),
+            length_switch=switch,
+            grows_beyond=grows,
+        )
 
+    def holds(self, in_fp32: float, *, batch: bool = False, gap: bool = False) -> bool:
+        """Return whether the injection, as it is set, gives what the definition says."""
+        try:
+            return self.is_near(self.off(batch=batch, gap=gap), in_fp32)
+        except _FAILURES:
+            return False
 
-def _logits(
-    base: PreTrainedModel, injection: Injection, row: torch.Tensor, stack: Stack, *, padded: bool = False
-) -> torch.Tensor:
-    """Return `(1, tokens, vocabulary)`, the last token in a step of its own if the backbone returns a cache."""
-    padding = row[:, -1:].repeat(1, 2)  # (1, 2), any token
-    ids = torch.cat([padding, row], dim=1)
-    mask = torch.cat([torch.zeros_like(padding), torch.ones_like(row)], dim=1)
-    if not padded:
-        ids, mask = row, torch.ones_like(row)
-    with injection.active(BatchStacks((stack,))):
-        output = base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
-        cache = getattr(output, injection.cache_name, None)
-        if cache is None:
-            logits = base(input_ids=ids, attention_mask=mask).logits
+    def is_near(self, off: torch.Tensor, in_fp32: float) -> bool:
+        """Return whether tokens that are `off` by so much are what the definition says, but for rounding."""
+        if self._effect is None:
+            return bool(off.max() <= in_fp32)
+        # Noise that flips a choice of experts is no reason to refuse, missing vectors are: they are off by about 1.
+        return bool(off.mean() <= 0.2 and off.max() <= 0.5)
+
+    def off(self, *, batch: bool, gap: bool = False) -> torch.Tensor:
+        """Return `(tokens,)`, fp32: how far each token is from the definition, as a share of the definition's mean; in
+        half precision of what the vectors change in it."""
+        real = self._rows.mask == 1
+        if gap:
+            found, expected = self._behind_a_gap(), self._expected[0, 1 + self._rows.with_bos :]
         else:
-            seen = None if holds_states_alone(cache) else mask  # as `generate` gives it
-            step = base(input_ids=ids[:, -1:], attention_mask=seen, **{injection.cache_name: cache})
-            logits = torch.cat([output.logits, step.logits], dim=1)
-    return logits[:, -row.shape[1] :].float()
+            found = self._in_a_batch() if batch else self._one_row()
+            expected = self._expected[real] if batch else self._expected[0, 1:]
+        scale = (self._expected if self._effect is None else self._effect)[real].abs().mean()
+        return (found - expected).abs().mean(-1) / scale.clamp(min=1e-12)
 
+    # What the definition says
 
-def _logits_by_definition(
-    base: PreTrainedModel, injection: Injection, row: torch.Tensor, vectors: torch.Tensor
-) -> torch.Tensor:
-    embeds = base.get_input_embeddings()(row)  # (1, tokens, hidden)
-    at = int(base.config.get_text_config().bos_token_id is not None)
-    parts = [embeds[:, :at], vectors.to(embeds.dtype).unsqueeze(0), embeds[:, at:]]
-    inputs = {"inputs_embeds": torch.cat(parts, dim=1)}
-    if getattr(backbone_of(base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from the image it saw last
-        inputs["position_ids"] = torch.arange(inputs["inputs_embeds"].shape[1], device=embeds.device).unsqueeze(0)
-    with injection.active(None):
-        output = base(**inputs, use_cache=False)
-    return output.logits[:, vectors.shape[0] :].float()  # with BOS, the first is the output at the last vector
+    def _by_definition(self) -> torch.Tensor:
+        """Return `(2, tokens, vocabulary)`, fp32: the outputs of real tokens, anything at the padding."""
+        rows, parts = self._rows, []
+        for ids, mask, stack in zip(rows.ids, rows.mask, rows.stacks):
+            own, at = embedded(self._base.get_input_embeddings(), ids[mask == 1]), int(rows.with_bos)
+            parts.append(torch.cat([own[:at], stack.vectors.to(own.dtype), own[at:]]))
+        logits = self._plain(inputs_embeds=torch.stack(parts))
+        return torch.stack([logits[0, 2:], logits[1, 2:]])
+
+    def _without_vectors(self) -> torch.Tensor:
+        """Return `(2, tokens, vocabulary)`, fp32: what the rows give without a patch."""
+        rows = self._rows
+        logits = torch.zeros_like(self._expected)
+        logits[0, 1:] = self._plain(input_ids=rows.ids[:1, 1:])[0]
+        logits[1] = self._plain(input_ids=rows.ids[1:])[0]
+        return logits
+
+    def _plain(self, **inputs: torch.Tensor) -> torch.Tensor:
+        if getattr(backbone_of(self._base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from its last image
+            tokens = next(iter(inputs.values()))
+            inputs["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
+        with self._injection.active(None):
+            return self._base(**inputs, use_cache=False).logits.float()
+
+    # What the injection gives
+
+    def _one_row(self) -> torch.Tensor:
+        rows = self._rows
+        stacks = BatchStacks(rows.stacks[:1])
+        return self._in_two_calls(stacks, rows.ids[:1, 1:], rows.mask[:1, 1:])[0]  # (tokens, vocabulary)
+
+    def _in_a_batch(self) -> torch.Tensor:
+        rows = self._rows
+        logits = self._in_two_calls(BatchStacks(rows.stacks, (0, 1)), rows.ids, rows.mask)
+        return logits[rows.mask == 1]  # (all real tokens, vocabulary)
+
+    def _in_two_calls(self, stacks: BatchStacks, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, tokens, vocabulary)`, fp32, the last token in a step of its own if there is a cache."""
+        with self._injection.active(stacks):
+            output = self._base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
+            cache = cache_of(output)
+            self.stateful = holds_states_alone(cache)
+            if cache is None:
+                return self._base(input_ids=ids, attention_mask=mask).logits.float()
+            seen = None if self.stateful else mask  # as `generate` gives it
+            step = self._base(input_ids=ids[:, -1:], attention_mask=seen, **{self._injection.cache_name: cache})
+        return torch.cat([output.logits, step.logits], dim=1).float()
+
+    def _behind_a_gap(self) -> torch.Tensor:
+        """Return `(tokens behind BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.
+
+        The gap is put into the cache, since to run so many tokens would take long. Layers that see the last columns
+        only, or count distances in columns, do not see the vectors across it.
+        """
+        base, rows, name = self._base, self._rows, self._injection.cache_name
+        limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        gap = min(_GAP, limit - 16) if type(limit) is int else _GAP
+        (prefix,) = self._injection.primed((rows.stacks[0],), with_bos=rows.with_bos)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.keys_values):
+            empty = (torch.zeros_like(part[:, :, :1]).expand(-1, -1, gap, -1) for part in (keys, values))
+            cache.update(keys, values, layer)
+            cache.update(*empty, layer)
+        ids = rows.ids[:1, 1 + rows.with_bos :]  # (1, tokens) behind BOS
+        start, end = len(rows.stacks[0]) + rows.with_bos, ids.shape[1]
+        mask = torch.ones(1, start + gap + end, dtype=torch.long, device=ids.device)
+        mask[:, start : start + gap] = 0
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": True, name: cache}
+        if self._injection.takes_positions:
+            inputs["position_ids"] = torch.arange(start, start + end, device=ids.device).unsqueeze(0)
+        with self._injection.active(None):
+            return base(**inputs).logits[0].float()
 
 
 def _not_exact(base: PreTrainedModel, reason: str) -> str:

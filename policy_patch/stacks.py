@@ -24,15 +24,27 @@ class Stack:
             `"after_bos"` or `"before_bos"`.
         loads (`tuple[int, ...]`, *optional*):
             A number for each patch that no other patch has had, also none of its name.
+        bos_token_id (`int`, *optional*):
+            The token that the vectors go behind in rows that begin with it. None if text has no such token.
     """
 
     names: tuple[str, ...]
     vectors: torch.Tensor
     placement: str
     loads: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+
+    @property
+    def goes_behind(self) -> int | None:
+        """The token that a row must begin with for the vectors to go behind its first token; None: they go first."""
+        return self.bos_token_id if self.placement == "after_bos" else None
 
     def __len__(self) -> int:
         return self.vectors.shape[0]
+
+    def emptied(self) -> "Stack":
+        """Return the stack of no patches, for rows without one in a batch beside this stack."""
+        return Stack((), self.vectors.detach()[:0], "after_bos", (), self.bos_token_id)
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,9 @@ def test_a_composed_patch_does_not_follow_its_parts():
 def test_patches_of_different_placement_do_not_stack():
     model = two_patches()
     model.add_patch("c", config(placement="before_bos"))
-    with pytest.raises(ConfigError, match=r"A stack needs one placement; .* \{'a': 'after_bos', 'c'"):
+    with pytest.raises(ConfigError, match=r"A stack needs one `placement`; .* \{'a': 'after_bos', 'c'"):
         model.set_patch(["a", "c"])
-    with pytest.raises(ConfigError, match="need one placement; got"):
+    with pytest.raises(ConfigError, match="A stack needs one `placement`"):
         model.compose_patch(["a", "c"], "both")
     assert model.active_patches == []
 

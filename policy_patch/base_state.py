@@ -1,0 +1,172 @@
+"""What decides about the output of a backbone, so that something computed with it earlier can be told from stale.
+
+Used for kept prefixes (`priming.py`). It sees: which modules there are and their classes' `forward`; parameters and
+buffers; attributes of modules, among them PEFT's switches and merged adapters; the configuration; autocast. Where code
+of others decides (hooks, a replaced `forward`, objects that cannot be compared) there is no state, and nothing may be
+kept. What it cannot see is a write that changes few numbers of a large weight and goes past torch's version counter
+(`weight.data[0, 0] = 1`): of large weights it compares counter, place and a sample.
+"""
+
+import enum
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+# Our choice: tensors up to this many numbers (norms, biases, rotary frequencies) are compared whole, larger ones at
+# `_SAMPLES` places.
+_COMPARED_WHOLE, _SAMPLES = 2048, 16
+_MOST_VALUES = 200_000  # of attributes; a base with more is not worth walking at each call
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+
+
+@dataclass(frozen=True)
+class BaseState:
+    """What a backbone was at one moment.
+
+    Args:
+        facts (`tuple`):
+            Modules, attributes, configuration, and identity of each tensor; compared by `==`.
+        numbers (`tuple[torch.Tensor, ...]`):
+            Copies of small tensors and samples of large ones, one 1-D tensor for each device and dtype.
+    """
+
+    facts: tuple
+    numbers: tuple[torch.Tensor, ...]
+
+    def same_as(self, other: "BaseState") -> bool:
+        """Return whether nothing that is seen has changed."""
+        if self.facts != other.facts or len(self.numbers) != len(other.numbers):
+            return False
+        return all(torch.equal(one, another) for one, another in zip(self.numbers, other.numbers))
+
+
+class _CannotTellError(Exception):
+    """Raised when something decides about the output that cannot be compared."""
+
+
+def base_state(roots: Iterable[nn.Module], is_ours: Callable[[Any], bool]) -> BaseState | None:
+    """Return what decides about the output of the modules below `roots`, or None if that cannot be told.
+
+    Args:
+        roots (`Iterable[torch.nn.Module]`):
+            The backbone, and the token embeddings.
+        is_ours (`Callable[[Any], bool]`):
+            Tells hooks of this package, which do nothing to a prefix, from those of others.
+    """
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return None
+    walk = _Walk(is_ours)
+    try:
+        with torch.no_grad():
+            for root in roots:
+                for module in root.modules():
+                    walk.module(module)
+        return BaseState((*walk.facts, *_modes(walk.devices)), walk.numbers())
+    except _CannotTellError:
+        return None
+
+
+def _modes(devices: set[str]) -> tuple:
+    """Return what torch itself is set to."""
+    autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(devices)]
+    return (*autocast, torch.get_float32_matmul_precision())
+
+
+class _Walk:
+    """One walk over modules; gathers facts and tensors on the way."""
+
+    def __init__(self, is_ours: Callable[[Any], bool]) -> None:
+        self.facts: list[Any] = []
+        self.devices: set[str] = set()
+        self._is_ours = is_ours
+        self._seen: dict[int, Any] = {}  # of objects met before; keeps them, so that no id is used again meanwhile
+        self._tensors: dict[tuple, list[torch.Tensor]] = {}
+        self._values = 0
+
+    def module(self, module: nn.Module) -> None:
+        if id(module) in self._seen:
+            return
+        self._seen[id(module)] = module
+        values, add = vars(module), self.facts.append
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if "forward" in values or (hooks and not all(map(self._is_ours, hooks))):
+            raise _CannotTellError
+        add((type(module), type(module).forward, *module._modules))
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                add((name, None if tensor is None else self.tensor(tensor)))
+        for name in values.keys() - _OF_EVERY_MODULE:
+            value = values[name]
+            add((name, value if type(value) in _PLAIN else self.value(value)))
+
+    def tensor(self, tensor: torch.Tensor) -> tuple:
+        """Return the identity of a tensor, and note its numbers for comparison."""
+        count, dtype, device = tensor.numel(), tensor.dtype, tensor.device
+        self.devices.add(device.type)
+        plain = type(tensor) in (torch.Tensor, nn.Parameter) and device.type != "meta"
+        whole = plain and count <= _COMPARED_WHOLE and tensor.is_contiguous()
+        if whole or (plain and tensor.is_contiguous()):
+            number, step = (count, 1) if whole else (_SAMPLES, (count // _SAMPLES - 1) | 1)  # odd: columns take turns
+            self._tensors.setdefault((device, dtype), []).append(tensor.as_strided((number,), (step,)))
+        if whole:  # rotary modules write the same numbers again at every call, so the counter says nothing
+            return tensor.shape, dtype, device
+        version = 0 if tensor.is_inference() else tensor._version
+        return _place(tensor), version, tensor.shape, dtype, device
+
+    def numbers(self) -> tuple[torch.Tensor, ...]:
+        """Return the numbers of all tensors, joined by device and dtype."""
+        return tuple(torch.cat(samples) for samples in self._tensors.values())
+
+    def value(self, value: Any) -> Any:
+        """Return something that compares equal as long as `value` holds the same."""
+        kind = type(value)
+        if kind in _PLAIN or id(value) in self._seen:
+            return value if kind in _PLAIN else id(value)
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise _CannotTellError
+        if issubclass(kind, enum.Enum | type | types.BuiltinFunctionType):
+            return value
+        if issubclass(kind, torch.Tensor):
+            return self.tensor(value)
+        if issubclass(kind, nn.Module):
+            self.module(value)
+            return id(value)
+        self._seen[id(value)] = value
+        return kind, self._inside(value)
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(map(self.value, value))
+        if isinstance(value, set | frozenset):
+            return frozenset(map(self.value, value))
+        if isinstance(value, dict):
+            return tuple((self.value(key), self.value(each)) for key, each in value.items())
+        if isinstance(value, types.FunctionType):
+            return value, tuple(map(self._cell, value.__closure__ or ()))
+        if isinstance(value, types.MethodType):
+            return value.__func__, self.value(value.__self__)
+        if not hasattr(value, "__dict__"):
+            raise _CannotTellError  # its inside cannot be seen
+        return tuple((name, self.value(each)) for name, each in vars(value).items())
+
+    def _cell(self, cell: types.CellType) -> Any:
+        try:
+            return self.value(cell.cell_contents)
+        except ValueError as error:  # empty until its function is run
+            raise _CannotTellError from error
+
+
+def _place(tensor: torch.Tensor) -> int:
+    """Return where the numbers of a tensor lie; of a subclass that is made of several, its own identity."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # no storage of its own
+        return id(tensor)

@@ -1,0 +1,66 @@
+"""What a cache of transformers holds: columns of keys and values, states, and room for more.
+
+Questions only; `injection.py` fills caches, and asks these to prove that a backbone used them.
+"""
+
+from typing import Any
+
+import torch
+from transformers import Cache, EncoderDecoderCache
+from transformers.cache_utils import CacheLayerMixin
+
+from policy_patch.errors import PatchInputError
+
+
+def columns_in(cache: Any) -> int:
+    """Return how many columns `cache` holds, vectors and all; states alone have none, nor has what is no cache."""
+    if not isinstance(cache, Cache) or holds_states_alone(cache):
+        return 0
+    return int(type(cache).get_seq_length(cache))
+
+
+def holds_states_alone(cache: Any) -> bool:
+    """Return whether all layers of `cache` are recurrent, without keys of single tokens."""
+    layers = getattr(cache, "layers", ())  # the decoder of an encoder family has two caches in one, and no layers
+    return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
+
+
+def holds_a_state(cache: Any) -> bool:
+    """Return whether what is left in a cache without columns is the state of recurrent layers."""
+    return isinstance(cache, Cache) and holds_states_alone(cache) and cache.has_previous_state()
+
+
+def state_marks(cache: Any) -> tuple | None:
+    """Return something that changes whenever a recurrent layer writes its state; None where that cannot be seen.
+
+    Torch counts writes to a tensor, except to those made in inference mode.
+    """
+    marks = []
+    for layer in getattr(cache, "layers", ()):
+        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+            found = states.values() if isinstance(states, dict) else [states]  # a tensor before transformers 5.22
+            for state in found:
+                if isinstance(state, torch.Tensor):
+                    if state.is_inference():
+                        return None
+                    marks.append((id(state), state._version))
+    return tuple(marks)
+
+
+def refuse_unknown_cache(cache: Any) -> None:
+    """Raise `PatchInputError` for a cache that a patch cannot begin."""
+    if cache is not None and (not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache)):
+        raise PatchInputError(
+            f"The cache given is a {type(cache).__name__}; a patch can fill a `Cache` of a decoder only. Leave it out."
+        )
+
+
+def check_room(cache: Cache | None, needed: int) -> None:
+    """Raise `PatchInputError` if a cache of fixed size cannot hold `needed` columns, vectors and text."""
+    for layer in getattr(cache, "layers", ()):
+        room = -1 if getattr(layer, "is_sliding", False) else getattr(layer, "max_cache_len", -1)
+        if 0 <= room < needed:
+            raise PatchInputError(
+                f"The cache given has room for {room} columns; vectors and text need {needed}. Make it longer by the "
+                "number of vectors."
+            )

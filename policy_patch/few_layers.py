@@ -1,0 +1,109 @@
+"""A copy of a base that shares its weights and has only the first layers, one of each kind, narrow inside and headless.
+
+The self-check runs on it: whether vectors take part shows in one layer of each kind as in all of them, and in a narrow
+feed-forward part, which sees one token at a time, as in a wide one. It takes a fraction of the time. The base itself is
+not changed.
+"""
+
+import copy
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from policy_patch.architecture import backbone_of
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_WIDTH = 32  # of the feed-forward part
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_NUMBER_OF_ITS_OWN = frozenset({"layer_idx", "layer_id", "layer_number", "idx"})  # tells layers apart, changes nothing
+
+
+def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
+    """Return such a copy, or None where it is not known how to make one.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            A causal language model. Not changed: modules on the way to its layers are copied, all others are shared.
+    """
+    backbone = backbone_of(base)
+    count = getattr(base.config.get_text_config(), "num_hidden_layers", None)
+    if backbone is None or any("forward" in vars(module) for module in base.modules()):  # bound to the real modules
+        return None
+    lists = [
+        name for name, module in base.named_modules() if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    head = next((name for name, module in base.named_modules() if module is base.get_output_embeddings()), None)
+    if len(lists) != 1 or head is None:
+        return None
+    layers = base.get_submodule(lists[0])
+    needed = _first_of_each_kind(layers, getattr(base.config.get_text_config(), "layer_types", None))
+    first = [
+        _narrowed(layer, getattr(base.config.get_text_config(), "intermediate_size", None)) for layer in layers[:needed]
+    ]
+    small = _replaced(base, lists[0].split("."), nn.ModuleList(first))
+    no_head = nn.Identity()
+    no_head.weight = base.get_output_embeddings().weight  # Mamba asks for its dtype
+    return _replaced(small, head.split("."), no_head)
+
+
+def _narrowed(module: nn.Module, width: Any) -> nn.Module:
+    """Return a copy of a layer with weights of `_WIDTH` wherever they are `width` wide, or twice it if fused."""
+    if type(width) is not int or width <= _WIDTH:
+        return module
+    cut = {width: _WIDTH, 2 * width: 2 * _WIDTH}
+    changed: dict[str, Any] = {}
+    for name, weight in module._parameters.items():
+        if type(weight) is nn.Parameter and any(size in cut for size in weight.shape):
+            part = weight.detach()[tuple(slice(cut.get(size, size)) for size in weight.shape)]
+            changed[name] = nn.Parameter(part, requires_grad=False)
+    children = {name: _narrowed(child, width) for name, child in module._modules.items() if child is not None}
+    children = {name: child for name, child in children.items() if child is not module._modules[name]}
+    if not changed and not children:
+        return module
+    twin = _shallow(module)
+    twin._parameters.update(changed)
+    twin._modules.update(children)
+    return twin
+
+
+def _first_of_each_kind(layers: nn.ModuleList, layer_types: Any) -> int:
+    """Return how many layers from the first one on hold each kind of layer at least once."""
+    kinds = {}
+    for index, layer in enumerate(layers):
+        named = layer_types[index] if isinstance(layer_types, list | tuple) and index < len(layer_types) else None
+        kinds.setdefault((named, _kind(layer)), index)
+    return max(kinds.values()) + 1
+
+
+def _kind(layer: nn.Module) -> tuple:
+    """Return what tells layers of different kinds apart: their modules, shapes and plain attributes."""
+    found = []
+    for module in layer.modules():
+        attributes = vars(module)
+        found.append((type(module), *module._modules))
+        for name in attributes.keys() - _OF_EVERY_MODULE - _NUMBER_OF_ITS_OWN:
+            value = attributes[name]
+            if type(value) in _PLAIN:
+                found.append((name, value))
+        for name, weight in module._parameters.items():
+            found.append((name, None if weight is None else weight.shape))
+    return tuple(found)
+
+
+def _replaced(module: Any, path: list[str], new: nn.Module) -> Any:
+    """Return a copy of `module` with `new` at `path`; what is not on the path is shared with the original."""
+    if not path:
+        return new
+    twin = _shallow(module)
+    twin._modules[path[0]] = _replaced(module._modules[path[0]], path[1:], new)
+    return twin
+
+
+def _shallow(module: Any) -> Any:
+    """Return a copy of a module that shares weights and children, but not the tables that hold them, nor hooks."""
+    twin = copy.copy(module)
+    for key, value in vars(module).items():
+        if isinstance(value, dict) and key in _OF_EVERY_MODULE:
+            vars(twin)[key] = copy.copy(value)
+    return twin
