@@ -1,4 +1,4 @@
-"""transformers' and TRL's own trainers with a `PolicyPatchModel`: the right loss, or our error before the first step."""
+"""transformers' and TRL's own trainers with a `PolicyPatchModel`: the right loss, or our error before any step."""
 
 import math
 
@@ -222,7 +222,7 @@ def test_training_without_a_trainable_patch_is_refused_and_evaluating_is_not(kin
 
 def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda args: 2))
-    with pytest.raises(TrainingError, match="2 GPUs are visible to one process.*`accelerate launch`"):
+    with pytest.raises(TrainingError, match=r"2 GPUs are visible to one process.*`accelerate launch`"):
         upstream_trainer("Trainer", patched(), tmp_path)
 
 
