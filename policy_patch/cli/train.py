@@ -56,9 +56,9 @@ def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
     from typing import Literal
 
-    from jsonargparse import ActionConfigFile
+    from policy_patch.cli.recipe import RecipeFile
 
-    parser.add_argument("--config", action=ActionConfigFile, help="The recipe, YAML; options behind it override it.")
+    parser.add_argument("--config", action=RecipeFile, help="The recipe, YAML; options behind it override it.")
     parser.add_argument("--base", type=str, required=True, help=MODEL_HELP)
     parser.add_argument("--teacher", type=str | None, help=f"The safer model. {ANSWERING_HELP}")
     parser.add_argument("--output_dir", type=str, required=True, help="Gets the patch, and what is needed to go on.")

@@ -1,0 +1,68 @@
+"""Tests of `policy_patch.cli.recipe`: a recipe says one clear thing, or is refused with line and key."""
+
+import pytest
+
+from policy_patch.cli import _parser, _with_config, main
+from policy_patch.cli.recipe import check_recipe
+from policy_patch.errors import ConfigError
+
+HEAD = "base: a\noutput_dir: x\n"
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+
+
+def parsed(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(HEAD + text)
+    return _parser().parse_args(_with_config(["train", str(tmp_path / "recipe.yaml")])).train
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: b\n", r"recipe\.yaml`, line 3 has the key `base` twice; expected each key once"),
+        ("dpo: {beta: 1, beta: 2}\n", r"line 3 has the key `dpo\.beta` twice"),
+        ('dpo:\n  beta: 1\n  "beta": 2\n', r"line 5 has the key `dpo\.beta` twice"),
+        ("sft:\n  a:\n  - {b: 1}\n  - {b: 1, b: 2}\n", r"line 6 has the key `sft\.a\.b` twice"),
+        ("dpo: {a: " + "[" * 3000 + "]" * 3000 + "}\n", "line 3 has more than 32 values within each other"),
+        ("dpo:\n" + "".join(" " * level + " k:\n" for level in range(50)), "more than 32 values within each other"),
+        ("dpo: &d {a: *d}\n", r"line 3 has `\*d` within the value of that name, which has no end"),
+        ("dpo: {a: &d [[*d]]}\n", r"`\*d` within the value of that name"),
+        (BOMB, "has more than 10,000 values, with those of"),
+        (f"seed: {2**63}\n", "line 3 has an integer beyond 64 bits in `seed`: 9223372036854775808"),
+        (f"sft: {{max_steps: -{2**64}}}\n", r"line 3 has an integer beyond 64 bits in `sft\.max_steps`: -1844674"),
+        (f"seed: {'9' * 5000}\n", "line 3 has an integer beyond 64 bits in `seed`: 9999"),
+        ("seed: 0x1_0000_0000_0000_0000\n", "an integer beyond 64 bits in `seed`: 0x1_"),
+    ],
+)
+def test_what_yaml_takes_without_a_word_is_refused(tmp_path, capsys, text, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(tmp_path, text)
+    assert main(["train", str(tmp_path / "recipe.yaml")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("policy-patch: `") and err.count("\n") == 1
+
+
+def test_what_is_clear_is_read_as_before(tmp_path):
+    found = parsed(
+        tmp_path,
+        f"sft: &s {{a: 1e-2, b: {2**63 - 1}, c: [{{d: 1}}, {{d: 1}}]}}\ndpo: {{<<: *s, a: .nan, e: '{2**70}'}}\n",
+    )
+    assert found.sft == {"a": 0.01, "b": 2**63 - 1, "c": [{"d": 1}, {"d": 1}]}
+    assert found.dpo["b"] == 2**63 - 1 and found.dpo["a"] != found.dpo["a"]
+    assert (found.base, found.seed) == ("a", 42)
+
+
+def test_another_encoding_and_a_file_that_is_not_there_are_told(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"base: a\noutput_dir: \xfc\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml`, line 2 has the byte 0xfc, which is not UTF-8"):
+        check_recipe(tmp_path / "latin.yaml")
+    with pytest.raises(ConfigError, match=r"Cannot read the recipe `.*nothing\.yaml`"):
+        check_recipe(tmp_path / "nothing.yaml")
+
+
+def test_what_is_no_yaml_is_left_to_its_reader(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parsed(tmp_path, "dpo: {a: [\n")
+    assert exit_.value.code == 2
+    assert "Problems parsing config" in capsys.readouterr().err
