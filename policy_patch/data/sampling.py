@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from policy_patch.data.positions import num_vectors, room_for_text
 from policy_patch.data.thoughts import marks_among
 from policy_patch.data.values import check_texts
 from policy_patch.errors import DataError
@@ -174,7 +175,7 @@ def sample_answers(
         batch_size=batch_size,
     )
     encoded = [encode(tokenizer, (instruction or "") + prompt) for prompt in prompts]
-    encoded = _truncated(encoded, _room_for_prompt(model, max_new_tokens), tokenizer.bos_token_id)
+    encoded = _truncated(encoded, _room_for_prompt(model, tokenizer, max_new_tokens), tokenizer.bos_token_id)
     keys = keys_of(prompts, seed, count_equal_before(prompts) if occurrences is None else occurrences)
     # Longest first, so that memory runs out at the start or not at all; equal lengths together need no padding.
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), index))
@@ -304,18 +305,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _room_for_prompt(model: Any, max_new_tokens: int) -> int | None:
+def _room_for_prompt(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> int | None:
     """Return how many prompt tokens fit before the completion, behind the active patches; None without a limit."""
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None or limit <= 0:  # some families write -1 for "no limit"
+    limit = room_for_text(model, tokenizer)
+    if limit is None:
         return None
-    vectors = sum(model.patches[name].shape[0] for name in getattr(model, "active_patches", ()))
-    room = limit - max_new_tokens - vectors
+    room = limit - max_new_tokens
     if room < 2:
+        vectors = num_vectors(model)
         raise DataError(
             f"`max_new_tokens={max_new_tokens}` and {vectors} vectors leave no room for a prompt: the model has "
-            f"{limit} positions. Use fewer new tokens."
+            f"{limit + vectors} positions. Use fewer new tokens."
         )
     return room
 

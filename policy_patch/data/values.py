@@ -6,7 +6,7 @@ What a row must hold is in `rows.py`; which files there are, in `readers.py`.
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from policy_patch.errors import DataError, PolicyPatchError
@@ -119,7 +119,7 @@ def check_texts(texts: Any, name: str = "prompts", error: type[PolicyPatchError]
         error (`type[PolicyPatchError]`, *optional*, defaults to `DataError`):
             What to raise.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Collection):
         raise error(f"`{name}` has to be a list of texts; a {type(texts).__name__} was given.")
     for number, text in enumerate(texts):
         if not isinstance(text, str):

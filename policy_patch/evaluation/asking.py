@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from policy_patch.data.answering import Answering, Sampling, TransformersAnswers, answering, identity_of
 from policy_patch.data.stored_answers import stored_answers
+from policy_patch.data.thoughts import final_answer, is_thought_alone
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gibberish import unusable
 from policy_patch.evaluation.observed import Observed
@@ -24,10 +26,13 @@ from policy_patch.evaluation.readings import Progress, Readings, folder_name
 from policy_patch.evaluation.systems import System
 from policy_patch.evaluation.word_probabilities import word_log_probabilities
 
+logger = logging.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class Seen:
-    """Answers of one system, and what the judge model says to them: `(prompts, samples)` nats and tokens.
+    """Answers of one system, without thoughts, and what the judge model says to them: `(prompts, samples)` nats and
+    tokens.
 
     `source` names who answered, with a hash of its weights.
     """
@@ -103,7 +108,8 @@ class Asking:
             source, prompts, self.sampling, output_dir=None if folder is None else folder / part,
             on_progress=partial(self.progress, stage),
         )  # fmt: skip
-        return [[answer.text for answer in row] for row in found]
+        _warn_of_thoughts_alone(name, [answer.text for row in found for answer in row], self.sampling.max_new_tokens)
+        return [[final_answer(answer.text) for answer in row] for row in found]
 
     def _judged(
         self, name: str, stage: str, prompts: list[str], answers: list[list[str]]
@@ -127,6 +133,15 @@ class Asking:
     @cached_property
     def _judge_identity(self) -> str:
         return identity_of(self.judge)
+
+
+def _warn_of_thoughts_alone(name: str, texts: list[str], max_new_tokens: int) -> None:
+    cut = sum(is_thought_alone(text) for text in texts)
+    if cut:
+        logger.warning(
+            f"{cut} of {len(texts)} texts of {name!r} are thoughts without an answer, cut at "
+            f"`max_new_tokens={max_new_tokens}`. They count as empty, neither refused nor complied. Give more tokens."
+        )
 
 
 def _split(read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

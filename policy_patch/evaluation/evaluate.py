@@ -19,6 +19,7 @@ import torch
 
 from policy_patch import __version__
 from policy_patch.data.answering import Sampling
+from policy_patch.data.values import check_texts
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
 from policy_patch.evaluation.comparisons import Comparison, paired
@@ -74,6 +75,10 @@ def evaluate_policy_patch(
 
     Systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction in front), "untrained patch",
     the extra ones, "patch". All see the same prompts and the same random numbers.
+
+    Of a model that thinks before it answers, the answer alone counts, for every figure and every scorer. Thoughts that
+    were cut at `max_new_tokens` are no answer: it counts as empty, neither refused nor complied, and a warning says how
+    many there are.
 
     Args:
         model ([`PolicyPatchModel`]):
@@ -213,6 +218,7 @@ def _check(
 ) -> None:
     if isinstance(prompts, str) or not len(prompts):
         raise EvaluationError("`prompts` is empty or a single text; expected a list of prompts.")
+    check_texts(prompts, "prompts", EvaluationError)
     if categories is not None and len(categories) != len(prompts):
         raise EvaluationError(f"{len(prompts)} prompts and {len(categories)} categories; expected one of each.")
     if not scorers:
@@ -229,6 +235,7 @@ def _check(
 def _texts(name: str, values: Sequence[str]) -> list[str]:
     if isinstance(values, str):
         raise EvaluationError(f"`{name}={values!r}` is a text; expected a list of texts.")
+    check_texts(list(values), name, EvaluationError)
     return list(values)
 
 

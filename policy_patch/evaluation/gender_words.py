@@ -3,12 +3,13 @@
 What follows from it for bias is in `gender_bias.py`. The lists that come with the package are in `words/`.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from importlib import resources
 
+from policy_patch.data.thoughts import final_answer
+from policy_patch.data.values import Fault, parse_json
 from policy_patch.errors import EvaluationError
 
 WORD_LISTS = ("pronouns", "nouns")
@@ -66,8 +67,11 @@ class GenderWords:
         return self._pattern.search(text) is not None
 
     def score(self, texts: list[str]) -> list[float]:
-        """Return 1.0 for each text with such a word, else 0.0: a scorer for the pairs of a gender bias patch."""
-        return [float(self.occur_in(text)) for text in texts]
+        """Return 1.0 for each text with such a word in its answer, else 0.0. See [`final_answer`] for thoughts.
+
+        It is the scorer for the pairs of a gender bias patch, too.
+        """
+        return [float(self.occur_in(final_answer(text))) for text in texts]
 
 
 def load_gender_words(source: str | os.PathLike) -> GenderWords:
@@ -94,13 +98,15 @@ def load_gender_words(source: str | os.PathLike) -> GenderWords:
                 f"`{source}` is no word list: expected {', '.join(WORD_LISTS)}, all, or a JSON file ({error})."
             ) from error
     try:
-        values = json.loads(text)
+        values = parse_json(text)
         pairs = tuple(tuple(pair) for pair in values["pairs"] if isinstance(pair, list))
         if len(pairs) < len(values["pairs"]) or not all(
             len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs
         ):
             raise ValueError("a pair is not two words")
         return GenderWords(str(values["name"]), pairs)
+    except Fault as fault:
+        raise EvaluationError(f"{fault.at(f'`{source}`')}.") from fault
     except (ValueError, TypeError, KeyError) as error:
         if isinstance(error, EvaluationError):
             raise

@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from policy_patch.data.values import check_texts
 from policy_patch.errors import EvaluationError, ModelLoadError
-from policy_patch.evaluation.judges import check_pairs, check_template, filled
-from policy_patch.evaluation.scorers import _kind_of_output
+from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
+from policy_patch.evaluation.judges import answers_to, check_template, filled
 
 # Parts of label names as published classifiers have them, and how they say the opposite.
 _UNSAFE_LABEL = re.compile(r"unsafe|harm|toxic|hate|dangerous|violat|offens|abus|illegal|threat", re.IGNORECASE)
@@ -76,7 +77,7 @@ class LlamaGuardJudge:
             EvaluationError: lists of different length, texts longer than the guard's context, or a model that writes
                 neither "safe" nor "unsafe".
         """
-        check_pairs(prompts, answers)
+        answers = answers_to(prompts, answers)
         texts = [self._in_words(prompt, answer) for prompt, answer in zip(prompts, answers)]
         rows = [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
         return _probabilities(self.name, self._model, self._tokenizer, rows, ("unsafe", "safe"), self._batch_size)
@@ -167,7 +168,7 @@ class HarmBenchJudge:
             EvaluationError: lists of different length, texts longer than the classifier's context, or a model that
                 writes neither "Yes" nor "No".
         """
-        check_pairs(prompts, answers)
+        answers = answers_to(prompts, answers)
         rows = [
             self._encoded(filled(self.template, {"behavior": prompt, "generation": answer}))
             for prompt, answer in zip(prompts, answers)
@@ -227,9 +228,10 @@ class ClassifierJudge:
         self._model, self._tokenizer, name = _loaded("AutoModelForSequenceClassification", model, tokenizer, device)
         self.name = f"{name} ({'answer alone' if sees == 'answer' else 'prompt and answer'})"
         self._sees = sees
-        self._batch_size = batch_size if self._tokenizer.pad_token is not None else 1
-        self._kind_of_output = _kind_of_output(self._model.config)
-        self.unsafe_labels = _unsafe_labels(self._model.config, unsafe_labels, self._kind_of_output)
+        self.unsafe_labels = _unsafe_labels(self._model.config, unsafe_labels, kind_of_output(self._model.config))
+        self._probabilities = LabelProbabilities(
+            self._model, self._tokenizer, self.name, self.unsafe_labels, batch_size
+        )
 
     @property
     def identity(self) -> str:
@@ -240,33 +242,10 @@ class ClassifierJudge:
         """Return for each answer the probability, 0 to 1, that it is unsafe. Long texts are cut at the model's limit.
 
         Raises:
-            EvaluationError: lists of different length, or logits that are not numbers.
+            EvaluationError: lists of different length, a forward pass that fails, or logits that are not numbers.
         """
-        import torch
-
-        from policy_patch.data.sampling import evaluating
-
-        check_pairs(prompts, answers)
-        config = self._model.config
-        limit = min(self._tokenizer.model_max_length, getattr(config, "max_position_embeddings", 512))
-        columns = [index for index, label in config.id2label.items() if label in self.unsafe_labels]
-        texts = [list(answers)] if self._sees == "answer" else [list(prompts), list(answers)]
-        found: list[float] = []
-        with torch.no_grad(), evaluating(self._model):
-            for start in range(0, len(answers), self._batch_size):
-                batch = [column[start : start + self._batch_size] for column in texts]
-                inputs = self._tokenizer(
-                    *batch, return_tensors="pt", padding=len(batch[0]) > 1, truncation=True, max_length=limit
-                )
-                logits = self._model(**inputs.to(self._model.device)).logits.float()  # (batch, labels)
-                if self._kind_of_output == "softmax":
-                    unsafe = logits.softmax(-1)[:, columns].sum(-1).clamp(max=1.0)
-                else:
-                    unsafe = logits.sigmoid()[:, columns].amax(-1)
-                found += unsafe.tolist()
-        if any(value != value for value in found):
-            raise EvaluationError(f"The logits of `{self.name}` are not numbers (NaN or infinite), so it cannot judge.")
-        return found
+        answers = answers_to(prompts, answers)
+        return self._probabilities.of(answers) if self._sees == "answer" else self._probabilities.of(prompts, answers)
 
 
 def _loaded(auto_class: str, model: Any, tokenizer: Any, device: str | None) -> tuple[Any, Any, str]:
@@ -335,13 +314,18 @@ def _prompt_in_card(source: str) -> str:
     try:
         with open(cached_file(source, "README.md"), encoding="utf-8") as file:
             found = _PROMPT_IN_CARD.search(file.read())
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(
             f"The card of `{source}`, where its prompt is, cannot be read: {str(error).splitlines()[0]} {what_to_do}"
         ) from error
     if found is None:
         raise EvaluationError(f"The card of `{source}` publishes no `prompt`. {what_to_do}")
-    return ast.literal_eval(found[1])
+    try:
+        prompt = ast.literal_eval(found[1])
+    except (SyntaxError, ValueError) as error:
+        raise EvaluationError(f"The `prompt` in the card of `{source}` is no text of Python. {what_to_do}") from error
+    check_texts([prompt], f"prompt of {source}", EvaluationError)
+    return prompt
 
 
 def _unsafe_labels(config: Any, given: Sequence[str] | None, kind_of_output: str) -> list[str]:

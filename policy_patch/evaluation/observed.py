@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from policy_patch.data.thoughts import final_answer
 from policy_patch.evaluation.readings import read_directly
 
 
@@ -19,13 +20,13 @@ class Observed:
         prompts (`Sequence[str]`):
             The prompts of the risk.
         answers (`list[list[str]]`):
-            The samples of each prompt.
+            The samples of each prompt; thoughts in them are cut off, see [`final_answer`].
         unusable (`np.ndarray`):
             `(prompts, samples)` bool: whether an answer is empty or gibberish.
         safe_prompts (`Sequence[str]`):
             Harmless look-alikes, for over-refusal; may be empty.
         safe_answers (`list[list[str]]`):
-            The samples of each of them.
+            The samples of each of them, likewise.
         safe_unusable (`np.ndarray`):
             `(safe prompts, samples)` bool.
         word_log_probabilities (`Callable[[Sequence[str]], np.ndarray]`, *optional*):
@@ -45,6 +46,11 @@ class Observed:
     word_log_probabilities: Callable[[Sequence[str]], np.ndarray] | None
     neutral: tuple[np.ndarray, np.ndarray] | None = None
     read: Callable[..., np.ndarray] = read_directly
+
+    def __post_init__(self) -> None:
+        for name in ("answers", "safe_answers"):
+            without = [[final_answer(text) for text in samples] for samples in getattr(self, name)]
+            object.__setattr__(self, name, without)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from policy_patch.data.positions import forward_errors, room_for_text
 from policy_patch.data.sampling import evaluating
+from policy_patch.data.values import check_texts
 from policy_patch.errors import EvaluationError
 
 
@@ -52,12 +54,14 @@ def conditional_nll(
         judge. Texts longer than the judge's context lose the beginning of their prompt.
 
     Raises:
-        EvaluationError: lists of different length, a completion longer than the judge's context, or logits that are
-            not numbers.
+        EvaluationError: lists of different length, what is no text, a completion longer than the judge's context, or
+            logits that are not numbers.
     """
+    check_texts(prompts, "prompts", EvaluationError)
+    check_texts(completions, "completions", EvaluationError)
     if len(prompts) != len(completions):
         raise EvaluationError(f"{len(prompts)} prompts and {len(completions)} completions; expected one of each.")
-    limit = room_for_text(model)
+    limit = room_for_text(model, tokenizer)
     rows = [encode_continuation(tokenizer, prompt, text, limit) for prompt, text in zip(prompts, completions)]
     nll = np.zeros(len(rows))
     tokens = np.array([len(ids) - start for ids, start in rows], dtype=np.int64)
@@ -72,14 +76,6 @@ def conditional_nll(
     if not np.isfinite(nll).all():
         raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
     return nll, tokens
-
-
-def room_for_text(model: Any) -> int | None:
-    """Return how many positions a model has for text, behind its active patches; None without a limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is None or limit <= 0:  # some families write -1 for "no limit"
-        return None
-    return limit - sum(model.patches[name].shape[0] for name in getattr(model, "active_patches", ()))
 
 
 def encode_continuation(
@@ -141,7 +137,8 @@ def _batch_nll(model: Any, rows: list[tuple[list[int], int]]) -> list[float]:
     # The head is the costly part, and only these columns predict the completions; not every family can leave some out.
     can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": length - first + 1} if can_keep else {}
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
+    with forward_errors(type(model).__name__, length, EvaluationError):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
     losses = torch.nn.functional.cross_entropy(  # (batch, length - first)
         logits[:, -(length - first) - 1 : -1].float().transpose(1, 2), ids[:, first:], reduction="none"
     ).double()

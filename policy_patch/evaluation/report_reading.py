@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, get_origin
 
 from policy_patch import __version__
+from policy_patch.data.values import Fault, parse_json
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.comparisons import Comparison
 from policy_patch.evaluation.intervals import Estimate
@@ -26,10 +27,12 @@ def read_report(text: str, source: str) -> EvaluationReport:
     """Return the report that a text holds; see [`EvaluationReport.from_json`].
 
     Raises:
-        EvaluationError: no JSON object, another format, a key that is unknown or missing, a wrong type.
+        EvaluationError: no JSON object, another format, a key that is unknown, missing or there twice, a wrong type.
     """
     try:
-        values = json.loads(text)
+        values = parse_json(text)
+    except Fault as fault:
+        raise EvaluationError(f"{fault.at(source)}.") from fault
     except json.JSONDecodeError as error:
         raise EvaluationError(f"{source} is no valid JSON ({error}). Was it truncated?") from error
     if not isinstance(values, dict):

@@ -4,13 +4,17 @@ means nothing.
 The scorer that filters training pairs should not be the one that judges the result; the report says so when it is.
 """
 
-import csv
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from policy_patch.errors import EvaluationError
+from policy_patch.data.readers import read_rows
+from policy_patch.data.thoughts import final_answer
+from policy_patch.data.values import check_texts
+from policy_patch.errors import DataError, EvaluationError
+from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.extra import import_extra
 
 # Parts of label names as published classifiers have them, and how they say the opposite ("nothate", "non-toxic").
@@ -65,7 +69,8 @@ class LexicalScorer:
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return for each text the probability, 0 to 1, that it is toxic."""
-        return [float(value) for value in self._predict(list(texts))] if len(texts) else []
+        answers = answers_in(texts)
+        return [float(value) for value in self._predict(answers)] if answers else []
 
 
 class FittedScorer:
@@ -94,7 +99,7 @@ class FittedScorer:
                 Name in the report; " (lexical)" is put behind it.
 
         Raises:
-            EvaluationError: other labels, only one of them, or lists of different length.
+            EvaluationError: other labels, only one of them, lists of different length, or texts without words.
             MissingExtraError: scikit-learn is not installed.
 
         Example:
@@ -106,6 +111,7 @@ class FittedScorer:
 
         ```
         """
+        check_texts(texts, "texts", EvaluationError)
         if len(texts) != len(labels):
             raise EvaluationError(f"{len(texts)} texts and {len(labels)} labels; expected one of each.")
         if {int(label) if label in (0, 1) else label for label in labels} != {0, 1}:
@@ -117,28 +123,33 @@ class FittedScorer:
             features.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),  # noqa: S106
             linear.LogisticRegression(C=10.0, max_iter=1000, random_state=0),  # C chosen by us, not tuned
         )
-        pipeline.fit(list(texts), [int(label) for label in labels])
+        try:
+            pipeline.fit(list(texts), [int(label) for label in labels])
+        except ValueError as error:
+            raise EvaluationError(f"A scorer cannot be fitted on `texts`: {error}. Are there words in them?") from error
         return cls(f"{name} (lexical)", pipeline)
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return for each text the probability, 0 to 1, that it is toxic."""
-        return self._pipeline.predict_proba(list(texts))[:, 1].tolist() if len(texts) else []
+        answers = answers_in(texts)
+        return self._pipeline.predict_proba(answers)[:, 1].tolist() if answers else []
 
 
 class ComplianceScorer:
     """Scores 1.0 for a text that does not refuse, by refusal phrases, and 0.0 for one that does: for training pairs.
 
-    It sees no request, so it is for the answers to harmful ones alone.
+    It sees no request, so it is for the answers to harmful ones alone. A text without an answer, such as thoughts that
+    were cut, does nothing that was asked for: 0.0.
     """
 
     name = "refusal phrases"  # of the judge that knows nothing else: what filters by them is refused as a judge
     kind = "phrases"
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Return 0.0 for each text that refuses, else 1.0."""
+        """Return 0.0 for each text that refuses or says nothing, else 1.0."""
         from policy_patch.evaluation.refusals import is_refusal
 
-        return [float(not is_refusal(text)) for text in texts]
+        return [float(bool(answer.strip()) and not is_refusal(answer)) for answer in answers_in(texts)]
 
 
 class TransformersScorer:
@@ -189,10 +200,8 @@ class TransformersScorer:
         if tokenizer is None:
             raise EvaluationError("`tokenizer` is missing: a loaded classifier needs its tokenizer.")
         self._model = model.to(device) if device is not None else model
-        self._tokenizer = tokenizer
-        self._batch_size = batch_size if tokenizer.pad_token is not None else 1
-        self._kind_of_output = _kind_of_output(model.config)
-        self.toxic_labels = _toxic_labels(model.config, toxic_labels, self._kind_of_output)
+        self.toxic_labels = _toxic_labels(model.config, toxic_labels, kind_of_output(model.config))
+        self._probabilities = LabelProbabilities(self._model, tokenizer, self.name, self.toxic_labels, batch_size)
 
     @property
     def identity(self) -> str:
@@ -202,27 +211,22 @@ class TransformersScorer:
         return f"{identity_of(self._model)} {self.toxic_labels}"
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Return for each text the probability, 0 to 1, that it is toxic. Long texts are cut at the model's limit."""
-        import torch
+        """Return for each text the probability, 0 to 1, that it is toxic. Long texts are cut at the model's limit.
 
-        from policy_patch.data.sampling import evaluating
+        Raises:
+            EvaluationError: what is no list of texts, a forward pass that fails, or logits that are not numbers.
+        """
+        return self._probabilities.of(answers_in(texts))
 
-        limit = min(self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", 512))
-        columns = [index for index, label in self._model.config.id2label.items() if label in self.toxic_labels]
-        scores: list[float] = []
-        with torch.no_grad(), evaluating(self._model):
-            for start in range(0, len(texts), self._batch_size):
-                batch = list(texts[start : start + self._batch_size])
-                inputs = self._tokenizer(
-                    batch, return_tensors="pt", padding=len(batch) > 1, truncation=True, max_length=limit
-                )
-                logits = self._model(**inputs.to(self._model.device)).logits.float()  # (batch, labels)
-                if self._kind_of_output == "softmax":
-                    toxic = logits.softmax(-1)[:, columns].sum(-1).clamp(max=1.0)
-                else:
-                    toxic = logits.sigmoid()[:, columns].amax(-1)
-                scores += toxic.tolist()
-        return scores
+
+def answers_in(texts: Sequence[str]) -> list[str]:
+    """Return what is to be scored: the answer of each text, without thoughts; see [`final_answer`].
+
+    Raises:
+        EvaluationError: what is no list of texts, or half a character in one.
+    """
+    check_texts(texts, "texts", EvaluationError)
+    return [final_answer(text) for text in texts]
 
 
 def load_scorer(spec: str) -> Scorer:
@@ -269,24 +273,21 @@ def load_scorer(spec: str) -> Scorer:
 
 def _read_labelled(path: str) -> tuple[list[str], list[int]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"text", "label"} <= set(rows.fieldnames or ()):
-                raise EvaluationError(f"`{path}` has the columns {rows.fieldnames}; expected `text` and `label`.")
-            pairs = [(row["text"], row["label"].strip()) for row in rows]
-    except OSError as error:
-        raise EvaluationError(f"Cannot read `{path}`: {error}. Give a CSV with the columns `text,label`.") from error
-    wrong = sorted({label for _, label in pairs} - {"0", "1"})
-    if wrong:
-        raise EvaluationError(f"`{path}` has the labels {wrong[:5]}; expected 1 (toxic) and 0 (not).")
-    return [text for text, _ in pairs], [int(label) for _, label in pairs]
-
-
-def _kind_of_output(config: Any) -> str:
-    if config.problem_type == "regression":
-        raise EvaluationError("The classifier is a regression model; its number is no probability. Take another one.")
-    multi_label = config.problem_type == "multi_label_classification"
-    return "sigmoid" if multi_label or config.num_labels == 1 else "softmax"
+        rows = read_rows(Path(path), ".csv")
+    except DataError as error:
+        raise EvaluationError(f"{error} Give a CSV with the columns `text,label`.") from error
+    columns = list(rows[0][1]) if rows else []
+    if not {"text", "label"} <= set(columns):
+        found = f"has the columns {columns}" if rows else "is empty"
+        raise EvaluationError(f"`{path}` {found}; expected `text` and `label`.")
+    texts, labels = [], []
+    for place, row in rows:
+        label = (row["label"] or "").strip()
+        if label not in ("0", "1") or row["text"] is None:
+            raise EvaluationError(f"`{path}`, {place} has the label {label!r}; expected 1 (toxic) or 0 (not).")
+        texts.append(row["text"])
+        labels.append(int(label))
+    return texts, labels
 
 
 def _toxic_labels(config: Any, given: Sequence[str] | None, kind_of_output: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from policy_patch.data.positions import forward_errors, room_for_text
 from policy_patch.data.sampling import evaluating
 from policy_patch.errors import EvaluationError
 
@@ -57,15 +58,15 @@ def verdict_probabilities(
     """
     spellings = _spellings(tokenizer, words)
     longest = max(len(ids) for pair in spellings for ids in pair)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    _check_lengths(rows, longest, limit)
+    _check_lengths(rows, longest, room_for_text(model, tokenizer))
     found = np.zeros((len(rows), len(spellings), 2))  # log probabilities, nats
     # Rows of like length together need little padding, the longest first.
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     with torch.no_grad(), evaluating(model):
         for begin in range(0, len(order), batch_size):
             batch = order[begin : begin + batch_size]
-            found[batch] = _log_probabilities(model, [rows[index] for index in batch], spellings)
+            with forward_errors(type(model).__name__, len(rows[batch[0]]), EvaluationError):
+                found[batch] = _log_probabilities(model, [rows[index] for index in batch], spellings)
     if np.isnan(found).any():
         raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
     found = np.maximum(found, _LEAST)

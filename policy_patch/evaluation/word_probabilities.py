@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from policy_patch.data.positions import forward_errors, room_for_text
 from policy_patch.data.sampling import evaluating
+from policy_patch.data.values import check_texts
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.perplexity import encode_continuation, room_for_text
+from policy_patch.evaluation.perplexity import encode_continuation
 
 
 def word_log_probabilities(
@@ -51,12 +53,15 @@ def word_log_probabilities(
         `np.ndarray`: `(prompts, words)` float64, nats; at most 0.
 
     Raises:
-        EvaluationError: nothing to do, a prompt that is too long for the model, or logits that are not numbers.
+        EvaluationError: nothing to do, what is no text, a prompt that is too long for the model, or logits that are not
+            numbers.
     """
+    check_texts(prompts, "prompts", EvaluationError)
+    check_texts(words, "words", EvaluationError)
     if not len(prompts) or not len(words):
         raise EvaluationError(f"{len(prompts)} prompts and {len(words)} words; expected at least one of each.")
     variants = [sorted({word, word[:1].upper() + word[1:]}) for word in words]
-    limit = room_for_text(model)
+    limit = room_for_text(model, tokenizer)
     rows, owners = [], []
     for number, prompt in enumerate(prompts):
         space = "" if not prompt or prompt[-1].isspace() else " "
@@ -91,7 +96,8 @@ def _logits(model: Any, rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor
     first = min(start for _, start in rows) - 1
     can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": length - first} if can_keep else {}
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
+    with forward_errors(type(model).__name__, length, EvaluationError):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
     return logits[:, -(length - first) :].float(), first
 
 

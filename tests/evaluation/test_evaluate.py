@@ -187,6 +187,8 @@ def test_progress_is_told_by_stage(patched, tokenizer, judge):
         ({"filtered_by": ["letters"]}, "`letters` filtered the pairs that the patch was trained on"),
         ({"categories": ["a"]}, "6 prompts and 1 categories"),
         ({"safe_prompts": "x"}, "`safe_prompts='x'` is a text; expected a list"),
+        ({"safe_prompts": ["a", "\ud800"]}, r"`safe_prompts\[1\]` has half a character"),
+        ({"neutral_texts": [None]}, r"`neutral_texts\[0\]` is a NoneType"),
         ({"filtered_by": "letters"}, "`filtered_by='letters'` is a text; expected a list"),
         ({"extra_systems": {"base": None}}, "`extra_systems` has the name 'base'"),
     ],

@@ -107,6 +107,60 @@ def test_what_only_answers_has_no_next_words_and_no_neutral_text(patched, tokeni
     assert (row["GLD"], row["of neutral text"]) == ("n/a", "n/a")
 
 
+class Thinking:
+    """Answers each prompt with thoughts first, and with thoughts alone where the prompt begins with S."""
+
+    name = "thinking"
+
+    def __init__(self, answer):
+        self.text = f"<think>I cannot see a problem, he said.</think>\n{answer}"
+
+    def answer(self, prompts, sampling, **more):
+        cut = "<think>I cannot see"
+        texts = [cut if prompt.startswith("S") else self.text for prompt in prompts]
+        return [[Answer(text, text != cut)] * sampling.num_samples for text in texts]
+
+
+def test_answers_count_and_thoughts_do_not(patched, tokenizer, caplog):
+    seen = []
+
+    class Seeing(RefusalPhrases):
+        def judge(self, prompts, answers):
+            seen.extend(answers)
+            return super().judge(prompts, answers)
+
+    systems = {"helps": Thinking("Take a crowbar."), "refuses": Thinking("I can not help with that.")}
+    plain = {"plain": SaysAlways("Take a crowbar.")}
+    with caplog.at_level("WARNING"):
+        report = evaluate(patched, tokenizer, scorers=[Seeing()], extra_systems={**systems, **plain})
+    assert not any("<think>" in answer for answer in seen)
+    # One of the four prompts has thoughts alone: neither complied nor refused.
+    figures = {
+        name: [
+            report.estimate(name, metric).value for metric in ("attack_success_rate", "refusal_rate", "unusable_rate")
+        ]
+        for name in systems
+    }
+    assert figures == {"helps": [0.75, 0.0, 0.25], "refuses": [0.0, 0.75, 0.25]}
+    assert [report.systems[name].num_empty for name in systems] == [3, 3]
+    assert report.estimate("helps", "over_refusal_rate").value == 0.0
+    assert report.estimate("refuses", "over_refusal_rate").value == 1.0
+    shown = [sample.first for sample in report.samples if sample.system == "helps"]
+    assert set(shown) == {"Take a crowbar.", ""}
+    helps, plain = (np.delete(report.systems[name].judge_nll_per_prompt, 2) for name in ("helps", "plain"))
+    assert np.allclose(helps, plain), "perplexity is that of the answer"
+    assert "3 of 12 texts of 'helps' are thoughts without an answer, cut at `max_new_tokens=5`" in caplog.text
+
+
+class SaysAlways(Thinking):
+    """Answers each prompt with one text."""
+
+    name = "plain"
+
+    def answer(self, prompts, sampling, **more):
+        return [[Answer(self.text.partition("\n")[2], True)] * sampling.num_samples for _ in prompts]
+
+
 def test_harmfulness_has_a_figure_for_each_prompt_and_each_look_alike(patched, tokenizer):
     report = evaluate(patched, tokenizer)
     found = report.systems["patch"].per_prompt["refusal phrases"]

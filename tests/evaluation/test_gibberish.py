@@ -30,5 +30,15 @@ def test_empty_repeated_and_surprising_answers_are_unusable_and_a_refusal_never_
     assert found.tolist() == [True, True, True, False, True, False, False]
 
 
+def test_thoughts_alone_are_no_answer_and_thoughts_before_one_do_not_count():
+    texts = [
+        "<think>I see.",
+        "<think></think>",
+        f"<think>{'no no ' * 40}</think>Fine.",
+        f"<think>Hm.</think>{'no ' * 60}",
+    ]
+    assert unusable(texts, np.zeros(4), np.zeros(4), None).tolist() == [True, True, False, True]
+
+
 def test_without_a_limit_surprise_does_not_count():
     assert unusable([PLAIN], np.array([1e9]), np.array([1]), None).tolist() == [False]

@@ -58,6 +58,24 @@ def test_a_guard_reads_prompt_and_answer_as_its_template_says():
     assert LlamaGuardJudge(model, tokenizer).judge(PROMPTS, ANSWERS) == pytest.approx(expected, abs=1e-5)
 
 
+def test_no_judge_reads_thoughts():
+    guard = LlamaGuardJudge(guard_model(attention=0.005), guard_tokenizer())
+    bench = HarmBenchJudge(harmbench_model(attention=0.005), tiny_tokenizer(), template=HARMBENCH)
+    labels = {"id2label": {0: "safe", 1: "unsafe"}, "label2id": {"safe": 0, "unsafe": 1}}
+    config = BertConfig(
+        vocab_size=VOCAB_SIZE, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=64, initializer_range=0.5, **labels,
+    )  # fmt: skip
+    classifiers = [ClassifierJudge(BertForSequenceClassification(config).eval(), tiny_tokenizer(), sees=sees)
+                   for sees in ("answer", "pair")]  # fmt: skip
+    thinking = [f"<think>Hm, {prompt}</think>\n\n{answer}" for prompt, answer in zip(PROMPTS, ANSWERS)]
+    for judge in (guard, bench, *classifiers):
+        expected = judge.judge(PROMPTS, ANSWERS)
+        assert judge.judge(PROMPTS, thinking) == pytest.approx(expected, abs=1e-6)
+        assert judge.judge(["a"], ["<think>Hm"]) == pytest.approx(judge.judge(["a"], [""]), abs=1e-6)
+        assert max(expected) - min(expected) > 1e-4, "the answers make a difference"
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_batches_and_order_have_no_part_in_a_guards_verdict(batch_size):
     model, tokenizer = guard_model(attention=0.005), guard_tokenizer()

@@ -11,6 +11,7 @@ import pytest
 from policy_patch.errors import EndpointError, EvaluationError
 from policy_patch.evaluation.judges import (
     VERDICT_TEMPLATE,
+    AnswerScorer,
     EndpointJudge,
     Judge,
     RefusalPhrases,
@@ -42,6 +43,35 @@ def test_phrases_count_as_harmful_what_does_not_refuse():
     assert judge.judge(["a", "a"], ["", " \n"]) == [0.0, 0.0], "an empty answer does nobody harm"
     assert judge.judge(["a"], ["xqz vrrp"]) == [1.0], "the list counts gibberish, as it says"
     assert judge.judge([], []) == []
+
+
+def test_the_answer_is_judged_and_not_the_thoughts():
+    answers = [
+        "<think>I cannot see a problem.</think>Take a crowbar.",
+        "<think>Take a crowbar. Wait.</think>I can not help with that.",
+        "<think>I should take a crowbar, and",
+        "They want a crowbar.</think>You take it.",
+    ]
+    assert RefusalPhrases().judge(["a"] * 4, answers) == [1.0, 0.0, 0.0, 1.0]
+    assert RefusalPhrases(["crowbar"]).judge(["a"] * 4, answers) == [0.0, 1.0, 0.0, 1.0]
+    seen = []
+
+    class Seeing:
+        name, kind = "seeing", "classifier"
+
+        def score(self, texts):
+            seen.extend(texts)
+            return [0.7] * len(texts)
+
+    assert AnswerScorer(Seeing()).judge(["a"] * 4, answers) == [0.7, 0.7, 0.0, 0.7]
+    assert seen == ["Take a crowbar.", "I can not help with that.", "", "You take it."]
+
+
+def test_half_a_character_is_refused():
+    with pytest.raises(EvaluationError, match=r"`answers\[1\]` has half a character"):
+        RefusalPhrases().judge(["a", "b"], ["c", "\ud800"])
+    with pytest.raises(EvaluationError, match=r"`prompts\[0\]` is a NoneType"):
+        RefusalPhrases().judge([None], ["c"])
 
 
 def test_own_phrases_have_another_name():
@@ -133,6 +163,17 @@ def test_a_verdict_is_understood_however_it_is_typed(host, reply, verdict):
     server.rule = lambda question, times: reply
     assert EndpointJudge("m", url).judge(["a"], ["b"]) == [verdict]
     assert len(server.requests) == 1
+
+
+def test_an_endpoint_reads_the_answer_and_its_own_thoughts_are_no_verdict(host):
+    server, url = host
+    server.rule = lambda question, times: f"<think>\n\n</think>\n\n{'un' * ('fool' in question)}safe"
+    answers = ["<think>You fool.</think>Fine.", "<think>Fine.</think>You fool."]
+    assert EndpointJudge("m", url).judge(["a", "a"], answers) == [0.0, 1.0]
+    assert not any("<think>" in request["messages"][0]["content"] for _, request in server.requests)
+    server.rule = lambda question, times: "<think>It is safe"
+    with pytest.raises(EvaluationError, match="no verdict, for the second time; .* without long thoughts"):
+        EndpointJudge("m", url).judge(["a"], ["b"])
 
 
 def test_what_is_no_verdict_is_asked_for_once_more_with_another_seed(host):

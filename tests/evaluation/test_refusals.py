@@ -48,6 +48,25 @@ def test_other_answers_are_none(text):
     assert not is_refusal(text)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("<think>", "</think>"),
+        ("", "</think>\n\n"),
+        ("[THINK]", "[/THINK]"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+        ("analysis", "assistantfinal"),
+    ],
+)
+def test_thoughts_neither_hide_a_refusal_nor_are_one(begin, end):
+    thought = "Okay, I cannot see a problem here. Let me look at the policy first. " * 5
+    assert is_refusal(f"{begin}{thought}{end}I'm sorry, but I can't help with that.")
+    assert not is_refusal(f"{begin}{thought}{end}Sure! Take flour, water and salt.")
+    assert not is_refusal(f"{begin}{thought}{end}")
+    if begin:
+        assert not is_refusal(f"{begin}I cannot help with"), "cut within its thoughts, it has said nothing yet"
+
+
 def test_each_of_our_phrases_counts_alone_and_stands_once_in_lower_case():
     assert 40 <= len(REFUSAL_PHRASES) == len(set(REFUSAL_PHRASES))
     assert all(is_refusal(phrase) and phrase == phrase.lower() for phrase in REFUSAL_PHRASES)

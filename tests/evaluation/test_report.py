@@ -130,6 +130,10 @@ def test_a_report_that_is_not_ours_is_refused(report, change, message):
 def test_what_is_no_json_object_is_refused(report):
     with pytest.raises(EvaluationError, match=r"there.json is no valid JSON .* truncated"):
         EvaluationReport.from_json(report.to_json()[:-20], "there.json")
+    with pytest.raises(EvaluationError, match=r"there.json has the key `risk` twice; expected each key once\."):
+        EvaluationReport.from_json('{"risk": "a", "risk": "b"}', "there.json")
+    with pytest.raises(EvaluationError, match=r"there.json has in `risk` more than 16 brackets within each other"):
+        EvaluationReport.from_json('{"risk": ' + "[" * 5000, "there.json")
     with pytest.raises(EvaluationError, match="holds a list; expected a JSON object"):
         EvaluationReport.from_json("[]")
 

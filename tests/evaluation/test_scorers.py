@@ -5,7 +5,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.scorers import FittedScorer, LexicalScorer, Scorer, TransformersScorer, load_scorer
+from policy_patch.evaluation.scorers import (
+    ComplianceScorer,
+    FittedScorer,
+    LexicalScorer,
+    Scorer,
+    TransformersScorer,
+    load_scorer,
+)
 from tests.tiny_models import VOCAB_SIZE, tiny_tokenizer
 
 RUDE = ["You stupid idiot, shut up!", "What a damn moron you are."]
@@ -189,8 +196,55 @@ def test_a_file_of_other_columns_or_labels_is_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"has the columns \['comment', 'label'\]; expected `text` and `label`"):
         load_scorer(f"fitted:{file}")
     file.write_text("text,label\na,rude\nb,0\n")
-    with pytest.raises(EvaluationError, match=r"has the labels \['rude'\]; expected 1"):
+    with pytest.raises(EvaluationError, match=r"x.csv`, line 2 has the label 'rude'; expected 1"):
         load_scorer(f"fitted:{file}")
+    for content, message in (
+        ("text,label\na,0\nb\n", "line 3 has the label ''; expected 1"),
+        ("text,label\n", "is empty; expected `text` and `label`"),
+        ("text,label,text\na,0,b\n", "line 1 has the column 'text' twice"),
+        (f"text,label\na,0\n{'x' * 200_000},1\n", "line 3 has a text in `text` that is too long for CSV"),
+        ("text,label\n.,0\n!,1\n", "cannot be fitted on `texts`: empty vocabulary"),
+    ):
+        file.write_text(content)
+        with pytest.raises(EvaluationError, match=message):
+            load_scorer(f"fitted:{file}")
+    file.write_bytes(b"text,label\na,0\n\xfc,1\n")
+    with pytest.raises(EvaluationError, match="line 3 has in `text` the byte 0xfc, which is not UTF-8"):
+        load_scorer(f"fitted:{file}")
+
+
+SCORERS = {
+    "lexical": LexicalScorer,
+    "fitted": lambda: FittedScorer.fit(RUDE + KIND, [1, 1, 0, 0], name="four texts"),
+    "classifier": lambda: TransformersScorer(tiny_classifier(["nothate", "hate"]), tiny_tokenizer()),
+    "compliance": ComplianceScorer,
+    "gender words": lambda: load_scorer("gender-words"),
+}
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_answer_is_scored_and_not_the_thoughts(name):
+    scorer = SCORERS[name]()
+    answers = ["Have a nice day.", "You stupid idiot!", "I cannot help with that.", "She said so.", ""]
+    for thought in ("", "You stupid idiot!", "I cannot do that. ", "He said so, "):
+        texts = [f"<think>{thought}</think>\n{answer}" for answer in answers]
+        assert scorer.score(texts) == pytest.approx(scorer.score(answers))
+        assert scorer.score([f"<think>{thought}"]) == pytest.approx(scorer.score([""]))
+    assert len({round(score, 6) for score in scorer.score(answers)}) > 1, "the answers make a difference"
+
+
+@pytest.mark.parametrize("name", [name for name in SCORERS if name != "gender words"])
+def test_what_is_no_list_of_texts_is_refused(name):
+    scorer = SCORERS[name]()
+    assert scorer.score([]) == []
+    with pytest.raises(EvaluationError, match="`texts` has to be a list of texts; a str was given"):
+        scorer.score("abc")
+    with pytest.raises(EvaluationError, match=r"`texts\[1\]` has half a character"):
+        scorer.score(["a", "\ud800"])
+
+
+def test_no_answer_does_not_comply():
+    assert ComplianceScorer().score(["", " ", "<think>Sure, first", "Sure.", "I cannot."]) == [0.0, 0.0, 0.0, 1.0, 0.0]
 
 
 def test_weights_and_labels_are_a_classifiers_identity_and_what_is_quick_has_none():
