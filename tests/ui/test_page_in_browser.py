@@ -50,10 +50,7 @@ KEPT_IN_BROWSER = """async () => {
   return kept.join("\\n");
 }"""
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH"),
-    pytest.mark.xdist_group("browser"),  # one worker, one server
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH")
 
 
 @pytest.fixture(scope="module")
