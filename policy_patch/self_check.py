@@ -67,9 +67,14 @@ def _key(base: PreTrainedModel) -> tuple:
     """Return what the findings depend on."""
     config = json.dumps(base.config.to_dict(), sort_keys=True, default=repr)
     embeddings = base.get_input_embeddings()
-    classes = tuple(dict.fromkeys((type(module), _forward_of(module)) for module in base.modules()))
+    classes = tuple(dict.fromkeys((_class_of(module), _forward_of(module)) for module in base.modules()))
     versions = transformers.__version__, torch.__version__
     return classes, config, base.config._attn_implementation, base.dtype, embeddings.weight.device.type, versions
+
+
+def _class_of(module: nn.Module) -> type:
+    """Return the class of a module, without the one that FSDP2 makes of it: sharded it can be run whole no more."""
+    return next(kind for kind in type(module).__mro__ if not kind.__name__.startswith("FSDP"))
 
 
 def _forward_of(module: nn.Module) -> Any:

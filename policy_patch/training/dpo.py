@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from policy_patch.errors import TrainingError
-from policy_patch.freezing import looking_on
 from policy_patch.model import PolicyPatchModel
 from policy_patch.training._trl import (
     PatchTrainerMixin,
@@ -36,6 +35,7 @@ from policy_patch.training.dataset import (
 )
 from policy_patch.training.patch_alone import trained_patch_name
 from policy_patch.training.processes import is_sharded
+from policy_patch.training.reference import shared_reference
 from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
@@ -222,7 +222,4 @@ def reference_model(
         teacher = loaded(teacher)
         check_teacher(model, teacher, **tokenizers)
         return teacher
-    if args.reference == "sft":
-        return model.frozen_copy()
-    with looking_on():
-        return PolicyPatchModel(model.get_base_model())
+    return shared_reference(model, patched=args.reference == "sft")

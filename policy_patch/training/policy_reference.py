@@ -13,15 +13,14 @@ check_trl_version()
 
 from trl import DPOTrainer  # noqa: E402  (after the version check, which explains itself better)
 
+from policy_patch.training.reference import shared_reference  # noqa: E402
+
 
 class ReferenceFromPolicy(DPOTrainer):
-    """`DPOTrainer`, other than TRL's where no `ref_model` is given: TRL would load the bare base from its folder.
-
-    A reference that is asked beforehand (`precompute_ref_log_probs`) is the model itself, which has not trained then.
-    """
+    """`DPOTrainer`, other than TRL's where no `ref_model` is given: TRL would load the bare base from its folder."""
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, *more: Any, **kwargs: Any) -> None:
-        if ref_model is None and not getattr(args, "precompute_ref_log_probs", False):
-            ref_model = model.frozen_copy()
+        if ref_model is None:
+            ref_model = shared_reference(model, patched=True)
             weakref.finalize(self, ref_model.unload)  # takes its hooks off the base
         super().__init__(model, ref_model, args, *more, **kwargs)
