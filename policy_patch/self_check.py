@@ -78,7 +78,7 @@ def _class_of(module: nn.Module) -> type:
 
 
 def _forward_of(module: nn.Module) -> Any:
-    return vars(module).get("forward", type(module).forward)
+    return vars(module).get("forward", _class_of(module).forward)
 
 
 @contextmanager
