@@ -18,11 +18,12 @@ from policy_patch.errors import PolicyPatchError
 from policy_patch.prefix import whole
 from policy_patch.training import PolicyPatchDPOTrainer, PolicyPatchSFTTrainer
 from tests.tiny_models import tiny_model
-from tests.training.synthetic import TRAINERS, losses, patched, two_stage_trainer
+from tests.training.synthetic import TRAINERS, losses, patched, two_stage_trainer, upstream_trainer
 
 SAVED = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 SFT = {"max_vector_norm": 3.0}
 REFERENCES = ("sft", "base", "teacher")
+OF_TRL = ("SFTTrainer", "DPOTrainer")
 
 
 def result(model: Any, **logs: list) -> dict[str, Any]:
@@ -84,6 +85,14 @@ def resumed(folder: Path, batch: int) -> dict[str, Any]:
     return one_stage(folder, batch, "dpo", resume=True)
 
 
+def upstream(folder: Path, batch: int, kind: str) -> dict[str, Any]:
+    """Train with a trainer of TRL, which is given a patched model."""
+    model = patched()
+    trainer = upstream_trainer(kind, model, folder, per_device_train_batch_size=batch, **SAVED)
+    trainer.train()
+    return result(model, **{kind: trainer.state.log_history})
+
+
 SCENARIOS = {
     "sft": lambda folder, batch: one_stage(folder, batch, "sft", **SFT),
     **{
@@ -92,6 +101,7 @@ SCENARIOS = {
         )
         for name in REFERENCES
     },
+    **{kind: lambda folder, batch, kind=kind: upstream(folder, batch, kind) for kind in OF_TRL},
     "both": both_stages,
     "cut": both_stages,
     "resumed": resumed,

@@ -17,7 +17,7 @@ import torch
 
 from policy_patch.patch_folder import read_patch_folder
 from tests.processes import PATIENCE, started
-from tests.training.launched import REFERENCES, SCENARIOS, SFT
+from tests.training.launched import OF_TRL, REFERENCES, SCENARIOS, SFT
 from tests.training.synthetic import HIDDEN_SIZE, NUM_VIRTUAL_TOKENS
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +28,7 @@ STAGES = ("sft", *(f"dpo-{reference}" for reference in REFERENCES))
 # TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing_(en|dis)able` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),  # of TRL's own settings
 ]
 
 
@@ -55,7 +56,7 @@ def launch(folder: Path, config: str, *scenarios: str) -> list[dict]:
 def alone(tmp_path_factory):
     """Results of one process with twice the rows."""
     folder = tmp_path_factory.mktemp("alone")
-    return {name: SCENARIOS[name](folder / name, 4) for name in (*STAGES, "both")}
+    return {name: SCENARIOS[name](folder / name, 4) for name in (*STAGES, *OF_TRL, "both")}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def cut(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ddp(cut):
     """Folder and results of the launch with DDP, which also ends the run that was cut."""
-    return cut[0], launch(cut[0], "ddp.yaml", *STAGES, "both", "cut", "stopped", "claimed")
+    return cut[0], launch(cut[0], "ddp.yaml", *STAGES, *OF_TRL, "both", "cut", "stopped", "claimed")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,15 @@ def test_two_processes_train_as_one_does_with_twice_the_rows(way, name, alone, r
     _, results = request.getfixturevalue(way)
     assert results[0][name] == results[1][name], "every process holds the same vectors"
     assert_same_trajectory(results[0][name], alone[name])
+
+
+@pytest.mark.parametrize("name", OF_TRL)
+def test_trl_s_own_trainers_train_a_patch_in_two_processes_too(name, alone, ddp):
+    folder, results = ddp
+    assert results[0][name] == results[1][name], "every process holds the same vectors"
+    assert_same_trajectory(results[0][name], alone[name])
+    assert read_patch_folder(folder / name / "checkpoint-6")[1].tolist() == results[0][name]["vectors"]
+    assert {path.name for path in (folder / name).iterdir()} == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
