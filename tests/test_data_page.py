@@ -69,6 +69,21 @@ def test_errors_are_worded_as_the_page_says(tmp_path, monkeypatch):
         with pytest.raises(DataError) as caught:
             load_preference_pairs("pairs.jsonl")
         raised.append(str(caught.value))
+    row = json.dumps(text)[:-1]
+    for name, content in (
+        ("pairs.jsonl", f'{row}, "id": 1}}\n{row}, "id": "x"}}'),
+        ("pairs.jsonl", row.replace('"b"', '"\\ud83d"') + "}"),
+        ("pairs.csv", "prompt,chosen,rejected\na,\udcfc,c\n"),
+        ("pairs.jsonl", f'{row}, "id": 18446744073709551616}}'),
+        ("pairs.jsonl", f'{row}, "chosen": "d"}}'),
+        ("pairs.jsonl", f'{row}, "meta": {"[" * 20}'),
+        ("pairs.csv", "prompt,chosen,rejected,chosen\na,b,c,d\n"),
+        ("pairs.csv", f"prompt,chosen,rejected\na,{'b' * 131_073},c\n"),
+    ):
+        Path(name).write_text(content, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(DataError) as caught:
+            load_preference_pairs(name)
+        raised.append(str(caught.value))
     with pytest.raises(DataError) as caught:
         check_dataset(Dataset.from_list([text] * 7 + [{**text, "rejected": ""}]), ("chosen", "rejected"))
     raised.append(str(caught.value))

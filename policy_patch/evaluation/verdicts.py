@@ -4,7 +4,6 @@ What the model is asked, and what the words mean, is settled elsewhere.
 """
 
 import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from policy_patch._compat import cache_argument, cache_of, forward_parameters
 from policy_patch.data.positions import forward_errors, room_for_text
 from policy_patch.data.sampling import evaluating
 from policy_patch.errors import EvaluationError
@@ -104,13 +104,14 @@ def _log_probabilities(model: Any, rows: list[list[int]], spellings: list[tuple[
     padded = [[0] * (length - len(ids)) + ids for ids in rows]  # left, so that all answers begin in the same column
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in rows], device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # (rows, length)
-    parameters = inspect.signature(model.forward).parameters
+    parameters = forward_parameters(model)
     keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}  # the head is the costly part
     output = model(
         input_ids=torch.tensor(padded, device=model.device), attention_mask=mask, position_ids=positions,
         use_cache=True, **keep,
     )  # fmt: skip
-    if getattr(output, "past_key_values", None) is None:
+    cache = cache_of(output)
+    if cache is None:
         raise EvaluationError(f"`{type(model).__name__}` keeps no cache of keys and values. Take another judge model.")
     start = output.logits[:, -1:].float()  # (rows, 1, vocabulary)
     values = np.zeros((len(rows), len(spellings), 2))
@@ -122,8 +123,8 @@ def _log_probabilities(model: Any, rows: list[list[int]], spellings: list[tuple[
                 more = model(
                     input_ids=before, attention_mask=torch.cat([mask, torch.ones_like(before)], dim=-1),
                     position_ids=positions[:, -1:] + torch.arange(1, len(word), device=model.device),
-                    past_key_values=copy.deepcopy(output.past_key_values),  # a forward pass adds to it
                     use_cache=True,
+                    **{cache_argument(parameters) or "past_key_values": copy.deepcopy(cache)},  # a pass adds to it
                 )  # fmt: skip
                 logits = torch.cat([start, more.logits.float()], dim=1)
             chosen = torch.tensor([word] * len(rows), device=model.device)[..., None]  # (rows, word, 1)

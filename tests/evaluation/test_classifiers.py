@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.classifiers`: texts are cut to what the classifier takes, whatever says how much."""
+"""Tests of `policy_patch.evaluation.classifiers`: texts are cut to what the classifier takes."""
 
 import pytest
 import torch

@@ -172,7 +172,7 @@ def test_an_endpoint_reads_the_answer_and_its_own_thoughts_are_no_verdict(host):
     assert EndpointJudge("m", url).judge(["a", "a"], answers) == [0.0, 1.0]
     assert not any("<think>" in request["messages"][0]["content"] for _, request in server.requests)
     server.rule = lambda question, times: "<think>It is safe"
-    with pytest.raises(EvaluationError, match="no verdict, for the second time; .* without long thoughts"):
+    with pytest.raises(EvaluationError, match=r"no verdict, for the second time; .* without long thoughts"):
         EndpointJudge("m", url).judge(["a"], ["b"])
 
 
