@@ -435,6 +435,8 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
         """Return what a copy or a pickle needs. Hooks, blocks of `disable_patch` and tokenizers stay behind."""
         state = {**self.__dict__, "_tokenizers": {}, "_is_loaded": self._injection.is_on}
         del state["_injection"], state["_disabling"]
+        for name in ("forward", "_original_forward"):  # a trainer's, which runs this model and not the copy
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

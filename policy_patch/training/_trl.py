@@ -6,8 +6,6 @@ to TRL 1.16 by `tests/training/test_trl_contract.py`; widen the range when those
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +42,7 @@ check_trl_version()
 import torch  # noqa: E402  (after the version check, so that its message comes first)
 from accelerate.utils import save_fsdp_optimizer  # noqa: E402
 from torch import nn  # noqa: E402  (after the version check, so that its message comes first)
-from transformers import PreTrainedModel, TrainerCallback  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
 from transformers.trainer import SCHEDULER_NAME  # noqa: E402
 from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
@@ -57,6 +55,7 @@ from policy_patch.training.patch_alone import TrainsPatchAlone, trained_patch_na
 from policy_patch.training.patch_norms import patch_norms  # noqa: E402
 from policy_patch.training.processes import in_main_process  # noqa: E402
 from policy_patch.training.progress import TrainingProgress  # noqa: E402
+from policy_patch.training.restored import settings_restored  # noqa: E402
 from policy_patch.training.stage_memory import StageMemory  # noqa: E402
 from policy_patch.training.trackers import keep_base_private  # noqa: E402
 
@@ -195,25 +194,3 @@ class _OnlyLabelled:
 def drop_fused_head(model: nn.Module) -> None:
     """Undo TRL's `add_fused_lm_head`, an instance attribute `forward`. Without it nothing is left to undo."""
     model.__dict__.pop("forward", None)
-
-
-@contextmanager
-def settings_restored(model: PolicyPatchModel | PreTrainedModel) -> Iterator[None]:
-    """Put back what training changes beside parameters: pad token, router loss, dropout, modes, checkpointing."""
-    base = model.get_base_model() if isinstance(model, PolicyPatchModel) else model
-    configs = {name: deepcopy(getattr(base, name).__dict__) for name in ("config", "generation_config")}
-    dropouts = {module: module.p for module in base.modules() if isinstance(module, nn.Dropout)}
-    modes = {module: module.training for module in model.modules()}
-    checkpointing = base.is_activation_checkpointing
-    try:
-        yield
-    finally:
-        for name, values in configs.items():
-            vars(getattr(base, name)).clear()
-            vars(getattr(base, name)).update(values)
-        for module, probability in dropouts.items():
-            module.p = probability
-        for module, mode in modes.items():
-            module.training = mode
-        if base.is_activation_checkpointing and not checkpointing:
-            base.activation_checkpointing_disable()

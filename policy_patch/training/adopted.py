@@ -13,6 +13,7 @@ from policy_patch.errors import TrainingError
 from policy_patch.training.checkpoints import PatchCheckpoints, last_checkpoint
 from policy_patch.training.patch_alone import TrainsPatchAlone, trained_patch_name
 from policy_patch.training.processes import is_sharded
+from policy_patch.training.restored import settings_restored
 from policy_patch.training.settings import check_settings, check_smoothing
 
 _TRIED = ("Trainer", "SFTTrainer", "DPOTrainer")
@@ -28,6 +29,7 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
     - Checkpoints, `save_model` and `push_to_hub` write the patch and nothing of the base; training goes on from them,
       and the best one is loaded from them ([`PatchCheckpoints`]).
     - TRL's `DPOTrainer` without a `ref_model` takes the policy as it is when the trainer is made.
+    - The base's settings, modes, dropout and checkpointing are put back ([`settings_restored`]).
     - What was not tried with a patch, or would train something else than it says, is refused by the constructor.
     """
 
@@ -40,7 +42,8 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
             )
         for settings in (value for value in given if isinstance(value, TrainingArguments)):
             self._check(settings)
-        super().__init__(*args, **kwargs)
+        with settings_restored(kwargs.get("model", args[0] if args else None)):
+            super().__init__(*args, **kwargs)
         self._check(self.args)
         if self.args.n_gpu > 1:
             raise TrainingError(
@@ -68,7 +71,7 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
         trained_patch_name(self.accelerator.unwrap_model(self.model))
         if resume_from_checkpoint is True:  # upstream would choose one that was cut short, and fail on it
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
-        with self.only_the_patch():
+        with settings_restored(self.accelerator.unwrap_model(self.model)), self.only_the_patch():
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _check(self, args: TrainingArguments) -> None:

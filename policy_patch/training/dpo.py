@@ -18,7 +18,6 @@ from policy_patch.training._trl import (
     PatchTrainerMixin,
     drop_fused_head,
     score_labels_only,
-    settings_restored,
 )
 from policy_patch.training.config import PolicyPatchDPOConfig
 from policy_patch.training.dataset import (
@@ -36,6 +35,7 @@ from policy_patch.training.dataset import (
 from policy_patch.training.patch_alone import trained_patch_name
 from policy_patch.training.processes import is_sharded
 from policy_patch.training.reference import shared_reference
+from policy_patch.training.restored import settings_restored
 from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 

@@ -12,6 +12,7 @@ from policy_patch.training._trl import check_trl_version
 check_trl_version()
 
 from trl import DPOTrainer  # noqa: E402  (after the version check, which explains itself better)
+from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.reference import shared_reference  # noqa: E402
 
@@ -24,3 +25,9 @@ class ReferenceFromPolicy(DPOTrainer):
             ref_model = shared_reference(model, patched=True)
             weakref.finalize(self, ref_model.unload)  # takes its hooks off the base
         super().__init__(model, ref_model, args, *more, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does."""
+        if self.args.disable_dropout:  # done in the constructor too, but put back after it
+            disable_dropout_in_model(self.accelerator.unwrap_model(self.model))
+        return super().train(*args, **kwargs)

@@ -1,5 +1,6 @@
 """transformers' and TRL's own trainers with a `PolicyPatchModel`: the right loss, or our error before any step."""
 
+import copy
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from policy_patch.training.adopted import AdoptedTrainer, adopted
 from policy_patch.training.checkpoints import PatchCheckpoints
 from tests.definition import logits_by_definition
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.synthetic import UPSTREAM, losses, patched, preference_pairs, upstream_trainer, vectors_of
+from tests.training.synthetic import UPSTREAM, facts_of, losses, patched, preference_pairs, upstream_trainer, vectors_of
 
 # TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
 pytestmark = [
@@ -137,6 +138,51 @@ def test_a_subclass_of_a_user_keeps_what_it_overrides(kind, tmp_path):
     assert trainer.steps == 4
     if kind == "DPOTrainer":
         assert losses(trainer.state.log_history)[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@kinds
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_everything_of_the_base_is_as_before(kind, family, tmp_path):
+    model = patched(family)
+    model.train()
+    base = model.get_base_model()
+    base.config.pad_token_id = base.generation_config.pad_token_id = None
+    base.config.use_cache = True
+    for module in base.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+    before = facts_of(base)
+    trainer = upstream_trainer(kind, model, tmp_path, gradient_checkpointing=True)
+    assert facts_of(base) == before
+    trainer.train()
+    assert facts_of(base) == before
+    assert model.training
+
+
+def test_dropout_is_off_in_dpo_as_trl_says(tmp_path):
+    seen = {}
+    for disable in (True, False):
+        model = patched("gpt2")
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.3
+        trainer = upstream_trainer("DPOTrainer", model, tmp_path, disable_dropout=disable)
+        trainer.train()
+        seen[disable] = losses(trainer.state.log_history)[0]
+    assert seen[True] == pytest.approx(math.log(2), abs=1e-5) != pytest.approx(seen[False], abs=1e-5)
+
+
+@kinds
+def test_a_copy_of_a_trained_model_runs_its_own_patch(kind, tmp_path):
+    model = patched()
+    upstream_trainer(kind, model, tmp_path).train()
+    twin = copy.deepcopy(model)
+    ids = torch.tensor([[1, 70, 80, 90]])
+    with torch.no_grad():
+        expected = model(ids).logits
+        model.patches["default"].zero_()
+        assert torch.equal(twin(ids).logits, expected)
+        assert not torch.equal(model(ids).logits, expected)
 
 
 # What is refused

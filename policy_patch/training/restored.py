@@ -1,0 +1,35 @@
+"""What a trainer changes of a base beside parameters, put back: the base may be shared, and is given back untouched.
+
+Which parameters ask for a gradient, and buffers, are looked after in `patch_alone.py`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from policy_patch.model import PolicyPatchModel
+
+
+@contextmanager
+def settings_restored(model: PolicyPatchModel | PreTrainedModel) -> Iterator[None]:
+    """Put back what training changes beside parameters: pad token, router loss, dropout, modes, checkpointing."""
+    base = model.get_base_model() if isinstance(model, PolicyPatchModel) else model
+    configs = {name: deepcopy(getattr(base, name).__dict__) for name in ("config", "generation_config")}
+    dropouts = {module: module.p for module in base.modules() if isinstance(module, nn.Dropout)}
+    modes = {module: module.training for module in model.modules()}
+    checkpointing = base.is_activation_checkpointing
+    try:
+        yield
+    finally:
+        for name, values in configs.items():
+            vars(getattr(base, name)).clear()
+            vars(getattr(base, name)).update(values)
+        for module, probability in dropouts.items():
+            module.p = probability
+        for module, mode in modes.items():
+            module.training = mode
+        if base.is_activation_checkpointing and not checkpointing:
+            base.activation_checkpointing_disable()
