@@ -89,10 +89,13 @@ _CURRENT_CALL: ContextVar[_Call | None] = ContextVar("policy_patch_call", defaul
 
 
 class Hook:
-    """One of the hooks of an [`Injection`]. A copy of the base, or its pickle, gets one that does nothing."""
+    """One of the hooks of an [`Injection`]. A copy of the base, or its pickle, gets one that does nothing.
+
+    `torch.compile` leaves it out of its graphs: which patches a call runs behind is decided anew at each call.
+    """
 
     def __init__(self, function: Any) -> None:
-        self._function = function
+        self._function = torch.compiler.disable(function)
 
     def __call__(self, *args: Any) -> Any:
         return self._function(*args)
