@@ -72,7 +72,7 @@ def _prepare(module: Any, is_patched: Callable[[Any], bool]) -> None:
     @wraps(start)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
-        if is_patched(self.model):  # also where `model_init` made it, or a constructor hands it on
+        if is_patched(getattr(self, "model", None)):  # also where `model_init` made it, or a constructor hands it on
             from policy_patch.training.adopted import check_adopted
 
             check_adopted(self)

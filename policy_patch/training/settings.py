@@ -3,6 +3,7 @@
 Settings of ours, and their defaults, are in `config.py`. This is asked of every configuration, whoever's it is.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,12 @@ def check_settings(args: Any) -> None:
         value = getattr(args, name, None)
         if asked(value):
             raise ConfigError(f"`{name}={value!r}` {reason}")
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")  # of `accelerate launch`
+    if backend.lower() != "no":
+        raise ConfigError(
+            f"`ACCELERATE_DYNAMO_BACKEND={backend}` compiles the model's calls, and with them which patch they began "
+            "with. Launch with `--dynamo_backend no`."
+        )
     if getattr(args, "push_to_hub", False) and args.hub_strategy != "end":
         raise ConfigError(
             f"`hub_strategy={getattr(args.hub_strategy, 'value', args.hub_strategy)!r}` would push checkpoints without "

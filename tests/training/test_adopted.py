@@ -8,12 +8,21 @@ import torch
 import transformers
 import trl
 
-from policy_patch.errors import ConfigError, TrainingError
+from policy_patch.errors import ConfigError, PatchInputError, TrainingError
 from policy_patch.training.adopted import AdoptedTrainer, adopted
 from policy_patch.training.checkpoints import PatchCheckpoints
 from tests.definition import logits_by_definition
 from tests.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.synthetic import UPSTREAM, facts_of, losses, patched, preference_pairs, upstream_trainer, vectors_of
+from tests.training.synthetic import (
+    UPSTREAM,
+    facts_of,
+    losses,
+    patched,
+    preference_pairs,
+    sft_trainer,
+    upstream_trainer,
+    vectors_of,
+)
 
 # TRL 1.16 and accelerate still call names that transformers 5.23 deprecates (removed in v6; pinned below it).
 pytestmark = [
@@ -264,6 +273,19 @@ def test_training_without_a_trainable_patch_is_refused_and_evaluating_is_not(kin
     assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > 0
     with pytest.raises(TrainingError, match="Exactly one active patch must be trainable"):
         trainer.train()
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("ours", [False, True])
+def test_texts_that_a_collator_joins_are_refused_before_the_first_step(with_lengths, ours, tmp_path):
+    collator = transformers.DataCollatorWithFlattening(return_flash_attn_kwargs=with_lengths)
+    model = patched()
+    start = vectors_of(model)
+    trainer = sft_trainer(model, tmp_path) if ours else upstream_trainer("Trainer", model, tmp_path)
+    trainer.data_collator = collator
+    with pytest.raises(PatchInputError):
+        trainer.train()
+    assert trainer.state.global_step == 0 and torch.equal(vectors_of(model), start)
 
 
 def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):

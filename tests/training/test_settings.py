@@ -70,6 +70,14 @@ def test_a_text_that_is_split_over_processes_is_refused():
         check_settings(SimpleNamespace(parallelism_config=object()))
 
 
+def test_a_launcher_that_compiles_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    check_settings(SimpleNamespace())
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ConfigError, match=r"`ACCELERATE_DYNAMO_BACKEND=INDUCTOR` compiles.*`--dynamo_backend no`"):
+        check_settings(SimpleNamespace())
+
+
 @stages
 def test_trl_s_own_settings_train_as_ours_do(stage, tmp_path):
     logged = []
