@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from over_seeds import figure
+from stored_run import claim
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.atomic import write_whole
@@ -92,6 +93,7 @@ def main() -> None:
     path = args.output_dir / "ablations.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     if not args.table:
+        claim(args.output_dir / "ablations.run.json", {"setting": setting})
         for seed in args.seeds:
             choices = choices_of(setting, args.groups, args.leave_out)
             run_seed(

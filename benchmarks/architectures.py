@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stored_run import claim
 from tiny_configs import tiny_config
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -42,6 +43,8 @@ def main() -> None:
     args = parse()
     types = args.only or list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     found: dict[str, dict[str, str]] = {}
+    if args.output:
+        claim(args.output.with_suffix(".run.json"), {})
     if args.output and args.output.is_file():
         found = json.loads(args.output.read_text())
     for number, model_type in enumerate(types):

@@ -13,6 +13,8 @@ import shlex
 import time
 from pathlib import Path
 
+from stored_run import claim
+
 from policy_patch.cli.demo import train_and_measure
 from policy_patch.evaluation import EvaluationReport
 
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where table and JSON go")
     args = parser.parse_args()
 
+    claim(args.output_dir / "run.json", {"recipe": args.recipe.read_text(), "measure": args.measure})
     reports = {}
     for seed in args.seeds:
         folder = args.output_dir / f"seed-{seed}"

@@ -15,7 +15,7 @@ patch's. `stack` is four patches. One more table has a batch in which every row 
 own, beside the same batch behind one patch; and one what it takes to swap patches.
 
 Batch sizes, prompt lengths and patch lengths are varied one at a time, each around the first value given. Every result
-is written at once; a stopped run goes on from there.
+is written at once; a stopped run goes on from there, with the same versions and commit or not at all.
 """
 
 import argparse
@@ -31,11 +31,13 @@ from typing import Any
 
 import torch
 from greenlet import greenlet
+from stored_run import made_with, refuse_others
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
+from policy_patch._compat import generation_cache_argument
 from policy_patch.evaluation.tables import markdown_table
 from policy_patch.growing_cache import growing
 
@@ -64,7 +66,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     logging.set_verbosity_error()
     path = args.output
-    done = json.loads(path.read_text()) if path and path.is_file() else {"settings": settings(args), "points": []}
+    done = {"settings": settings(args), "points": []}
+    if path and path.is_file():
+        stored = json.loads(path.read_text())
+        refuse_others(stored["settings"], done["settings"], path)
+        done = stored
     base = build_base(args)
 
     def keep(point: dict[str, Any]) -> None:
@@ -125,11 +131,12 @@ def systems(args: argparse.Namespace, base: Any, patch_length: int) -> dict[str,
     concatenated._injection.cacheable = False
     safe_prompt = torch.randint(3, base.config.vocab_size, (1, patch_length), device=args.device)
     plain = twin(base)
+    cache_name = generation_cache_argument(plain)
     found: dict[str, Run] = {
         BASE: lambda ids, new, **more: generate(plain, ids, new, **more),
         ALIKE: torch.inference_mode()(
             lambda ids, new, **more: generate(
-                plain, ids, new, past_key_values=growing(DynamicCache(config=plain.config)), **more
+                plain, ids, new, **{cache_name: growing(DynamicCache(config=plain.config))}, **more
             )
         ),
         PATCH: lambda ids, new, **more: generate(patched, ids, new, patch_names=["p0"] * len(ids), **more),
@@ -320,7 +327,7 @@ def markdown(done: dict[str, Any]) -> str:
         f"{told['preset']}, {told['dtype']}, {told['device']}, {told['threads']} threads, "
         f"{told['new_tokens']} new tokens, {told['rounds']} rounds, turns by {told.get('turns', 'generation')}; "
         f"time / the base's of the same round: median [quartiles]. "
-        f"torch {told['torch']}, transformers {told['transformers']}."
+        f"torch {told['torch']}, transformers {told['transformers']}, commit {told['commit'][:12]}."
     ]
     for point in done["points"]:
         if "swap" in point:
@@ -372,11 +379,8 @@ def picture(done: dict[str, Any], path: Path) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    import transformers
-
     names = ("preset", "device", "threads", "new_tokens", "rounds", "turns")
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {name: getattr(args, name) for name in names} | {"dtype": PRESETS[args.preset][1]} | versions
+    return {name: getattr(args, name) for name in names} | {"dtype": PRESETS[args.preset][1]} | made_with()
 
 
 def parse() -> argparse.Namespace:

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from lora_baseline import train_lora
+from stored_run import claim
 
 from policy_patch import PolicyPatchModel
 from policy_patch.atomic import write_whole
@@ -306,17 +307,6 @@ def triple(estimate: Estimate) -> list[float | None]:
 
 def as_json(values: Any) -> bytes:
     return (json.dumps(values, indent=1, default=str, allow_nan=False) + "\n").encode()
-
-
-def claim(path: Path, settings: dict[str, Any]) -> None:
-    """Note the settings beside the figures; end where figures of other settings are."""
-    settings = json.loads(as_json(settings))
-    before = json.loads(path.read_text()) if path.is_file() else settings
-    changed = [f"--{name} was {before.get(name)}, is now {settings[name]}" for name in settings
-               if before.get(name) != settings[name]]  # fmt: skip
-    if changed:
-        sys.exit(f"`{path.parent}` holds other figures: {'; '.join(changed)}. Give another --output_dir.")
-    write_whole(path, as_json(settings))
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

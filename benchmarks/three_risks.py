@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 from over_seeds import figure
+from stored_run import claim
 
 from policy_patch.cli import evaluate, train
 from policy_patch.cli.demo import parse_options
@@ -29,6 +30,8 @@ JOINT = "one patch, all pairs"
 
 def main() -> None:
     args = parse()
+    options = {"num_prompts": args.num_prompts, "num_samples": args.num_samples}
+    claim(args.output_dir / "three_risks.run.json", options)
     seeds = {}
     for seed in args.seeds:
         folder = args.output_dir / f"seed-{seed}"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stored_run import made_with, refuse_others
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1536}
@@ -44,7 +45,11 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(memory(args, *args.memory_of)))
         return
-    results = json.loads(args.output.read_text())["results"] if args.output and args.output.is_file() else []
+    results = []
+    if args.output and args.output.is_file():
+        stored = json.loads(args.output.read_text())
+        refuse_others(stored["settings"], settings(args), args.output)
+        results = stored["results"]
     for work in args.work:
         for tokens in args.tokens:
             if any((row["work"], row["tokens"]) == (work, tokens) for row in results):
@@ -270,12 +275,9 @@ def synchronise(args: argparse.Namespace) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    from importlib.metadata import version
-
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
     names = ("preset", "vectors", "batch_size", "runs", "warmup")
-    return {"device": device, **{name: getattr(args, name) for name in names}, **packages}
+    return {"device": device, **{name: getattr(args, name) for name in names}, **made_with()}
 
 
 def markdown(results: list[dict]) -> str:

@@ -60,3 +60,8 @@ def test_each_round_has_the_seconds_of_every_system_and_a_second_call_measures_n
         assert all(prefill > 0 and whole == pytest.approx(prefill + decoding) for prefill, decoding, whole in rounds)
     assert subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).returncode == 0
     assert json.loads(output.read_text()) == done
+    done["settings"]["transformers"] = "5.0.0"
+    output.write_text(json.dumps(done))
+    other = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert other.returncode == 1 and "is of another run: transformers was '5.0.0', is now" in other.stderr
+    assert json.loads(output.read_text()) == done

@@ -57,7 +57,7 @@ def test_every_system_has_its_costs_and_a_second_call_does_nothing_anew(tmp_path
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
     other = tables_of(tmp_path / "runs", "--lora_rates", "1e-3", "1e-3")
-    assert other.returncode == 1 and "holds other figures: --lora_rates was [0.0002, 5e-05]" in other.stderr
+    assert other.returncode == 1 and "is of another run: lora_rates was [0.0002, 5e-05]" in other.stderr
 
 
 def test_a_scorer_that_filters_may_not_judge_unless_told(tmp_path):
