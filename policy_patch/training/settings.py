@@ -27,7 +27,7 @@ _REFUSED: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ),
     (
         "torch_compile", bool,
-        "compiles the model's calls, and with them which patch they began with. Leave it off.",
+        "compiles the whole training step, which was not tried with a patch. Leave it off.",
     ),
     (
         "activation_offloading", bool,
@@ -54,8 +54,8 @@ def check_settings(args: Any) -> None:
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")  # of `accelerate launch`
     if backend.lower() != "no":
         raise ConfigError(
-            f"`ACCELERATE_DYNAMO_BACKEND={backend}` compiles the model's calls, and with them which patch they began "
-            "with. Launch with `--dynamo_backend no`."
+            f"`ACCELERATE_DYNAMO_BACKEND={backend}` compiles the whole training step, which was not tried with a "
+            "patch. Launch with `--dynamo_backend no`."
         )
     if getattr(args, "push_to_hub", False) and args.hub_strategy != "end":
         raise ConfigError(

@@ -202,7 +202,7 @@ BAD = {
     "padding-free": ({"padding_free": True}, ["SFTTrainer", "DPOTrainer"], "`padding_free=True` joins texts"),
     "sync": ({"sync_ref_model": True}, ["DPOTrainer"], "`sync_ref_model=True` writes to the reference's parameters"),
     "liger": ({"use_liger_kernel": True}, UPSTREAM, "`use_liger_kernel=True` replaces modules of the base in place"),
-    "compile": ({"torch_compile": True}, UPSTREAM, "`torch_compile=True` compiles the model's calls"),
+    "compile": ({"torch_compile": True}, UPSTREAM, "`torch_compile=True` compiles the whole training step"),
     "offloading": ({"activation_offloading": True}, ["SFTTrainer", "DPOTrainer"], "`activation_offloading=True` was"),
     "smoothing": ({"label_smoothing_factor": 0.1}, ["Trainer", "DPOTrainer"], "`label_smoothing_factor=0.1` would not"),
     "hub": (

@@ -34,7 +34,7 @@ REFUSED = {
     "padding_free": ({"padding_free": True}, ["SFT", "DPO"], "`padding_free=True` joins texts to one row"),
     "sync_ref_model": ({"sync_ref_model": True}, ["DPO"], "`sync_ref_model=True` writes to the reference's parameters"),
     "liger": ({"use_liger_kernel": True}, ["SFT", "DPO"], "`use_liger_kernel=True` replaces modules of the base"),
-    "compile": ({"torch_compile": True}, ["SFT", "DPO"], "`torch_compile=True` compiles the model's calls"),
+    "compile": ({"torch_compile": True}, ["SFT", "DPO"], "`torch_compile=True` compiles the whole training step"),
     "offloading": ({"activation_offloading": True}, ["SFT", "DPO"], "`activation_offloading=True` was not tried"),
     "smoothing": ({"label_smoothing_factor": 0.1}, ["DPO"], "DPO's own `label_smoothing`"),
     "hub": ({"push_to_hub": True, "hub_strategy": "checkpoint"}, ["SFT", "DPO"], "`hub_strategy='checkpoint'` would"),
@@ -74,7 +74,9 @@ def test_a_launcher_that_compiles_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     check_settings(SimpleNamespace())
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    with pytest.raises(ConfigError, match=r"`ACCELERATE_DYNAMO_BACKEND=INDUCTOR` compiles.*`--dynamo_backend no`"):
+    with pytest.raises(
+        ConfigError, match=r"`ACCELERATE_DYNAMO_BACKEND=INDUCTOR` compiles.*`--dynamo_backend no`"
+    ):
         check_settings(SimpleNamespace())
 
 
