@@ -74,9 +74,7 @@ def test_a_launcher_that_compiles_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     check_settings(SimpleNamespace())
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    with pytest.raises(
-        ConfigError, match=r"`ACCELERATE_DYNAMO_BACKEND=INDUCTOR` compiles.*`--dynamo_backend no`"
-    ):
+    with pytest.raises(ConfigError, match=r"`ACCELERATE_DYNAMO_BACKEND=INDUCTOR` compiles.*`--dynamo_backend no`"):
         check_settings(SimpleNamespace())
 
 
