@@ -99,6 +99,8 @@ def _undisturbed(base: PreTrainedModel) -> Iterator[None]:
 class _Rows:
     """Two texts of different length behind stacks of different length, so that the definition has equal lengths.
 
+    Both begin with BOS, behind which the vectors go. In a base that has none any token stands for it.
+
     Args:
         ids (`torch.Tensor`):
             `(2, tokens)` int64, the first row padded on the left by one token.
@@ -106,14 +108,11 @@ class _Rows:
             `(2, tokens)` int64, 0 at the padding.
         stacks (`tuple[Stack, Stack]`):
             Of three vectors and of two.
-        with_bos (`bool`):
-            The rows begin with BOS, and the vectors go behind it.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     stacks: tuple[Stack, Stack]
-    with_bos: bool
 
     @classmethod
     def of(cls, base: PreTrainedModel) -> "_Rows":
@@ -125,14 +124,13 @@ class _Rows:
         ids, mask = tokens[_NUM_VECTORS:].repeat(2, 1), torch.ones(2, 7, dtype=torch.long, device=table.device)
         mask[0, 0] = 0
         bos = getattr(base.config.get_text_config(), "bos_token_id", None)
-        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else None
-        if bos is not None:
-            ids[0, 1] = ids[1, 0] = bos
+        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else int(ids[0, 0])  # any token will do for one
+        ids[0, 1] = ids[1, 0] = bos
         # Halfway between two tokens: Gemma 4 looks up which token an embedding is, and a patch's vector is none.
         halves = [embedded(embeddings, tokens[:_NUM_VECTORS] + more).float() for more in (0, 1)]
         vectors = (halves[0] + halves[1]) / 2
         three, two = (Stack((name,), part, "after_bos", (), bos) for name, part in (("3", vectors), ("2", vectors[1:])))
-        return cls(ids, mask, (three, two), bos is not None)
+        return cls(ids, mask, (three, two))
 
 
 class _Check:
@@ -206,7 +204,7 @@ class _Check:
         half precision of what the vectors change in it."""
         real = self._rows.mask == 1
         if gap:
-            found, expected = self._behind_a_gap(), self._expected[0, 1 + self._rows.with_bos :]
+            found, expected = self._behind_a_gap(), self._expected[0, 2:]
         else:
             found = self._in_a_batch() if batch else self._one_row()
             expected = self._expected[real] if batch else self._expected[0, 1:]
@@ -219,8 +217,8 @@ class _Check:
         """Return `(2, tokens, vocabulary)`, fp32: the outputs of real tokens, anything at the padding."""
         rows, parts = self._rows, []
         for ids, mask, stack in zip(rows.ids, rows.mask, rows.stacks):
-            own, at = embedded(self._base.get_input_embeddings(), ids[mask == 1]), int(rows.with_bos)
-            parts.append(torch.cat([own[:at], stack.vectors.to(own.dtype), own[at:]]))
+            own = embedded(self._base.get_input_embeddings(), ids[mask == 1])
+            parts.append(torch.cat([own[:1], stack.vectors.to(own.dtype), own[1:]]))
         logits = self._plain(inputs_embeds=torch.stack(parts))
         return torch.stack([logits[0, 2:], logits[1, 2:]])
 
@@ -272,14 +270,14 @@ class _Check:
         base, rows, name = self._base, self._rows, self._injection.cache_name
         limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
         gap = min(_GAP, limit - 16) if type(limit) is int else _GAP
-        (prefix,) = self._injection.primed((rows.stacks[0],), with_bos=rows.with_bos)
+        (prefix,) = self._injection.primed((rows.stacks[0],), with_bos=True)
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(prefix.keys_values):
             empty = (torch.zeros_like(part[:, :, :1]).expand(-1, -1, gap, -1) for part in (keys, values))
             cache.update(keys, values, layer)
             cache.update(*empty, layer)
-        ids = rows.ids[:1, 1 + rows.with_bos :]  # (1, tokens) behind BOS
-        start, end = len(rows.stacks[0]) + rows.with_bos, ids.shape[1]
+        ids = rows.ids[:1, 2:]  # (1, tokens) behind BOS
+        start, end = 1 + len(rows.stacks[0]), ids.shape[1]
         mask = torch.ones(1, start + gap + end, dtype=torch.long, device=ids.device)
         mask[:, start : start + gap] = 0
         inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": True, name: cache}
