@@ -9,7 +9,7 @@ stack is the business of `model.py`; where the columns of a batch go, of `layout
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,45 +27,16 @@ from policy_patch.call_inputs import (
     refuse_unknown_inputs,
     tokens_of,
 )
-from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
+from policy_patch.errors import PatchInputError, UnsupportedModelError
+from policy_patch.findings import Findings
 from policy_patch.growing_cache import growing
 from policy_patch.layout import Layout, first_real_columns
+from policy_patch.lengths import check_position_limit, check_switch_of_step, is_beyond_switch
 from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
 from policy_patch.proof import Expected, not_run
 from policy_patch.stacks import BatchStacks, Stack
 
 _ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the self-check found out about a base. Nothing is taken for granted: the defaults are what is safe.
-
-    Args:
-        cacheable (`bool`, *optional*, defaults to `False`):
-            The `cached` way is exact and may be taken.
-        unequal (`bool`, *optional*, defaults to `False`):
-            The `cached` way is exact for rows with patches of different lengths.
-        gaps (`bool`, *optional*, defaults to `False`):
-            The `cached` way is exact for rows padded on the left, whose padding lies between vectors and text.
-        paddable (`bool`, *optional*, defaults to `True`):
-            The `concat` way is exact for rows padded on the left. Where it is not, such a batch is refused.
-        stateful (`bool`, *optional*, defaults to `False`):
-            The cache of the base holds states of recurrent layers alone.
-        length_switch (`int`, *optional*):
-            Number of positions beyond which the base turns all positions differently (`longrope`, `dynamic` rotary
-            embeddings). None for a base whose positions do not depend on the length of the text.
-        grows_beyond (`bool`, *optional*, defaults to `False`):
-            Beyond the switch each longer text turns positions differently again (`dynamic`).
-    """
-
-    cacheable: bool = False
-    unequal: bool = False
-    gaps: bool = False
-    paddable: bool = True
-    stateful: bool = False
-    length_switch: int | None = None
-    grows_beyond: bool = False
 
 
 class _Call:
@@ -298,14 +269,16 @@ class Injection:
                 "A row begins with a whole chunk of padding, so where its text begins cannot be seen. Use a "
                 "`prefill_chunk_size` above the padding of the shortest row."
             )
-        self._check_position_limit(layout, mask, length)
+        check_position_limit(layout, mask, length, self._position_limit)
         check_room(cache, layout.num_virtual_tokens + length)
-        beyond = self._is_beyond_switch(layout, inputs, mask, tokens)
+        position_ids, switch = inputs.get("position_ids"), self.findings.length_switch
+        beyond = switch is not None and is_beyond_switch(
+            layout.positions(position_ids, mask, tokens), layout.num_virtual_tokens, switch
+        )
         if self._fits_cache(layout, inputs, length) and not beyond:
             layout = layout.cached()
         if cache is not None:
             growing(cache)
-        position_ids = inputs.get("position_ids")
         inputs["attention_mask"] = layout.mask(mask_for(cache, mask, tokens, length), length)
         if layout.way == "cached":
             cache = self._start_cached(call, inputs, cache, layout, rows)
@@ -364,11 +337,15 @@ class Injection:
                 "less, or start from the whole text without a cache."
             )
         seen = max(0, columns - layout.num_virtual_tokens)
-        self._check_position_limit(layout, mask, seen + new)
+        check_position_limit(layout, mask, seen + new, self._position_limit)
         check_room(cache, layout.num_virtual_tokens + seen + new)
         if self.takes_positions:
             inputs["position_ids"] = layout.step_positions(inputs.get("position_ids"), mask, new, seen)
-        self._check_switch_of_step(layout, inputs.get("position_ids"), columns, new)
+        if self.findings.length_switch is not None:
+            reach = inputs.get("position_ids")
+            reach = torch.arange(columns, columns + new) if reach is None else reach
+            vectors, grows = layout.num_virtual_tokens, self.findings.grows_beyond
+            check_switch_of_step(reach, vectors, self.findings.length_switch, grows_beyond=grows)
         if mask is not None or columns:  # states have no columns to hide
             inputs["attention_mask"] = layout.mask(mask_for(cache, mask, tokens, seen + new), seen + new)
 
@@ -411,57 +388,6 @@ class Injection:
                 ).all(-1)
             has_bos |= begins if rows is None else begins & (rows == index)
         return has_bos
-
-    # How long the text may be
-
-    def _check_position_limit(self, layout: Layout, mask: torch.Tensor | None, length: int) -> None:
-        needed = layout.num_virtual_tokens + length
-        if self._position_limit is None or needed <= self._position_limit:
-            return
-        longest = int(mask.sum(-1).max()) if mask is not None and mask.ndim == 2 else length
-        if layout.num_virtual_tokens + longest > self._position_limit:
-            raise PositionLimitError(
-                f"{layout.num_virtual_tokens} vectors and {longest} tokens need "
-                f"{layout.num_virtual_tokens + longest} positions; the base has learned {self._position_limit}. "
-                f"Shorten the text to {self._position_limit - layout.num_virtual_tokens} tokens."
-            )
-
-    def _is_beyond_switch(
-        self, layout: Layout, inputs: dict[str, Any], mask: torch.Tensor | None, tokens: torch.Tensor
-    ) -> bool:
-        """Return whether vectors and text reach positions that the base turns differently: then one run must hold all.
-
-        Raises:
-            PositionLimitError: some rows do and some do not. The base turns all rows of a batch alike.
-        """
-        switch = self.findings.length_switch
-        if switch is None:
-            return False
-        positions = layout.positions(inputs.get("position_ids"), mask, tokens)
-        reached = positions.amax(-1) + 1  # (1 or batch,) or (kinds, 1 or batch)
-        longest, shortest = int(reached.max()), int(reached.min())
-        if shortest <= switch < longest:
-            raise PositionLimitError(
-                f"This base turns positions differently beyond {switch}, for all rows of a batch alike. With the "
-                f"{layout.num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give rows of at most "
-                f"{switch - layout.num_virtual_tokens} tokens and longer ones in batches of their own."
-            )
-        return longest > switch
-
-    def _check_switch_of_step(self, layout: Layout, positions: torch.Tensor | None, columns: int, new: int) -> None:
-        """Raise `PositionLimitError` if a step leaves the cache turned differently than its own tokens."""
-        switch, grows = self.findings.length_switch, self.findings.grows_beyond
-        if switch is None:
-            return
-        start = columns if positions is None else int(positions.min())
-        end = columns + new if positions is None else int(positions.max()) + 1
-        if end > switch and (grows or start <= switch):
-            vectors = layout.num_virtual_tokens
-            raise PositionLimitError(
-                f"This base turns positions differently beyond {switch}, and a cache keeps how they were turned. With "
-                f"the {vectors} vectors this step reaches {end}. Generate up to {switch - vectors} tokens of text, or "
-                "give the whole text in each call (`use_cache=False`)."
-            )
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:

@@ -23,7 +23,8 @@ from policy_patch.architecture import backbone_of, embedded
 from policy_patch.caches import holds_states_alone
 from policy_patch.errors import PatchInputError, PatchNotAppliedError, UnsupportedModelError
 from policy_patch.few_layers import few_layers
-from policy_patch.injection import Findings, Injection
+from policy_patch.findings import Findings
+from policy_patch.injection import Injection
 from policy_patch.length_switch import length_switch
 from policy_patch.stacks import BatchStacks, Stack
 
