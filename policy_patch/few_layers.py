@@ -6,6 +6,8 @@ not changed.
 """
 
 import copy
+import functools
+import types
 from typing import Any
 
 from torch import nn
@@ -28,28 +30,31 @@ def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
     """
     backbone = backbone_of(base)
     count = getattr(base.config.get_text_config(), "num_hidden_layers", None)
-    if backbone is None or any("forward" in vars(module) for module in base.modules()):  # bound to the real modules
-        return None
     lists = [
         name for name, module in base.named_modules() if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     head = next((name for name, module in base.named_modules() if module is base.get_output_embeddings()), None)
-    if len(lists) != 1 or head is None:
+    if backbone is None or len(lists) != 1 or head is None:
         return None
-    layers = base.get_submodule(lists[0])
-    needed = _first_of_each_kind(layers, getattr(base.config.get_text_config(), "layer_types", None))
-    first = [
-        _narrowed(layer, getattr(base.config.get_text_config(), "intermediate_size", None)) for layer in layers[:needed]
-    ]
-    small = _replaced(base, lists[0].split("."), nn.ModuleList(first))
+    layers, config = base.get_submodule(lists[0]), base.config.get_text_config()
+    needed = _first_of_each_kind(layers, getattr(config, "layer_types", None))
     no_head = nn.Identity()
     no_head.weight = base.get_output_embeddings().weight  # Mamba asks for its dtype
-    return _replaced(small, head.split("."), no_head)
+    try:
+        first = [_narrowed(layer, getattr(config, "intermediate_size", None)) for layer in layers[:needed]]
+        small = _replaced(base, lists[0].split("."), nn.ModuleList(first))
+        return _replaced(small, head.split("."), no_head)
+    except _CannotCopyError:
+        return None
+
+
+class _CannotCopyError(Exception):
+    """Raised for a module whose `forward` was replaced in a way that a copy of it would run the original."""
 
 
 def _narrowed(module: nn.Module, width: Any) -> nn.Module:
     """Return a copy of a layer with weights of `_WIDTH` wherever they are `width` wide, or twice it if fused."""
-    if type(width) is not int or width <= _WIDTH:
+    if type(width) is not int or width <= _WIDTH or any("forward" in vars(each) for each in module.modules()):
         return module
     cut = {width: _WIDTH, 2 * width: 2 * _WIDTH}
     changed: dict[str, Any] = {}
@@ -106,4 +111,19 @@ def _shallow(module: Any) -> Any:
     for key, value in vars(module).items():
         if isinstance(value, dict) and key in _OF_EVERY_MODULE:
             vars(twin)[key] = copy.copy(value)
+    if "forward" in vars(module):
+        _rebind(twin, module)
     return twin
+
+
+def _rebind(twin: nn.Module, module: nn.Module) -> None:
+    """Let the `forward` of a copy run the copy, where accelerate's hooks replaced it (`device_map`, offloading).
+
+    Source: `add_hook_to_module` of accelerate 1.15, hooks.py.
+    """
+    forward, old = vars(module)["forward"], vars(module).get("_old_forward")
+    of_hook = isinstance(forward, functools.partial) and forward.args == (module,)
+    if not of_hook or getattr(old, "__self__", None) is not module:
+        raise _CannotCopyError
+    twin._old_forward = types.MethodType(old.__func__, twin)
+    twin.forward = functools.update_wrapper(functools.partial(forward.func, twin), twin._old_forward)
