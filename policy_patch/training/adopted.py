@@ -42,8 +42,13 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
             )
         for settings in (value for value in given if isinstance(value, TrainingArguments)):
             self._check(settings)
-        with settings_restored(kwargs.get("model", args[0] if args else None)):
+        model = kwargs.get("model", args[0] if args else None)
+        vectors = {name: parameter.data for name, parameter in model.patches.items()}
+        with settings_restored(model):
             super().__init__(*args, **kwargs)
+        for name, parameter in model.patches.items():
+            if parameter.dtype != vectors[name].dtype:  # TRL 1.16 casts what trains on a base of 4 or 8 bits to bf16
+                parameter.data = vectors[name].to(parameter.device)
         self._check(self.args)
         if self.args.n_gpu > 1:
             raise TrainingError(

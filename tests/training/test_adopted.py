@@ -182,6 +182,16 @@ def test_dropout_is_off_in_dpo_as_trl_says(tmp_path):
 
 
 @kinds
+def test_the_vectors_train_in_fp32_where_trl_would_cast_them(kind, tmp_path):
+    model = patched()
+    model.get_base_model().is_loaded_in_8bit = True  # what TRL takes for a quantised base
+    trainer = upstream_trainer(kind, model, tmp_path)
+    assert model.patches["default"].dtype == torch.float32
+    trainer.train()
+    assert model.patches["default"].dtype == torch.float32
+
+
+@kinds
 def test_a_copy_of_a_trained_model_runs_its_own_patch(kind, tmp_path):
     model = patched()
     upstream_trainer(kind, model, tmp_path).train()
