@@ -30,21 +30,31 @@ def holds_a_state(cache: Any) -> bool:
     return isinstance(cache, Cache) and holds_states_alone(cache) and cache.has_previous_state()
 
 
-def state_marks(cache: Any) -> tuple | None:
-    """Return something that changes whenever a recurrent layer writes its state; None where that cannot be seen.
+def state_marks(cache: Any) -> tuple:
+    """Return something that changes whenever a recurrent layer writes its state.
 
-    Torch counts writes to a tensor, except to those made in inference mode.
+    Torch counts the writes to a tensor, except to one that was made in inference mode: `count_writes` comes before.
     """
-    marks = []
+    return tuple((id(state), state._version) for _, _, state in _states(cache) if not state.is_inference())
+
+
+def count_writes(cache: Any) -> None:
+    """Exchange states that were made in inference mode for copies, the writes to which torch counts."""
+    for table, key, state in _states(cache):
+        if state.is_inference():
+            with torch.inference_mode(False), torch.no_grad():
+                table[key] = state.clone()
+
+
+def _states(cache: Any) -> list[tuple[dict, Any, torch.Tensor]]:
+    """Return the states of recurrent layers, each with the table that holds it and its key there."""
+    found = []
     for layer in getattr(cache, "layers", ()):
-        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
-            found = states.values() if isinstance(states, dict) else [states]  # a tensor before transformers 5.22
-            for state in found:
-                if isinstance(state, torch.Tensor):
-                    if state.is_inference():
-                        return None
-                    marks.append((id(state), state._version))
-    return tuple(marks)
+        for name in ("conv_states", "recurrent_states"):
+            held = getattr(layer, name, None)
+            table, keys = (held, list(held)) if isinstance(held, dict) else (vars(layer), [name])
+            found += [(table, key, table[key]) for key in keys if isinstance(table.get(key), torch.Tensor)]
+    return found
 
 
 def refuse_unknown_cache(cache: Any) -> None:

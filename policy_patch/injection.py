@@ -21,6 +21,7 @@ from policy_patch._compat import cache_argument, cache_of, forward_parameters, t
 from policy_patch.architecture import backbone_of, embedded, has_windows, learned_position_limit
 from policy_patch.caches import check_room, columns_in, holds_a_state, refuse_unknown_cache
 from policy_patch.call_inputs import (
+    check_mask_of_step,
     mask_for,
     refuse_images_without_positions,
     refuse_several_texts,
@@ -37,6 +38,7 @@ from policy_patch.proof import Expected, not_run
 from policy_patch.stacks import BatchStacks, Stack
 
 _ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
+_ROWS_CHANGED = ("rows changed",)  # stands for an origin that is no longer known
 
 
 class _Call:
@@ -246,6 +248,8 @@ class Injection:
         cache = expected.cache if expected.cache is not None else returned
         if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
             setattr(cache, _ORIGIN_ATTRIBUTE, (call.origin, layout))
+            if call.stacks.rows is not None or not layout.rows_are_alike:
+                _watch_rows(cache)
         return output
 
     # The first call of a row: the prefix goes in front
@@ -273,7 +277,10 @@ class Injection:
         check_room(cache, layout.num_virtual_tokens + length)
         position_ids, switch = inputs.get("position_ids"), self.findings.length_switch
         beyond = switch is not None and is_beyond_switch(
-            layout.positions(position_ids, mask, tokens), layout.num_virtual_tokens, switch
+            layout.positions(position_ids, mask, tokens),
+            layout.num_virtual_tokens,
+            switch,
+            grows_beyond=self.findings.grows_beyond,
         )
         if self._fits_cache(layout, inputs, length) and not beyond:
             layout = layout.cached()
@@ -320,6 +327,11 @@ class Injection:
     def _continue(self, call: _Call, inputs: dict[str, Any], cache: Cache, columns: int) -> None:
         """Rewrite `inputs` for a cache of so many columns that begins with a prefix."""
         origin, layout = getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))
+        if origin == _ROWS_CHANGED:
+            raise PatchInputError(
+                "Rows of the cache given were reordered, chosen or repeated by hand; which padding and which patch is in "
+                "front of which row is no longer known. Start from the whole text without a cache."
+            )
         if origin != call.origin:
             how = "without the patch" if origin is None else "behind other patches"
             raise PatchInputError(
@@ -337,6 +349,8 @@ class Injection:
                 "less, or start from the whole text without a cache."
             )
         seen = max(0, columns - layout.num_virtual_tokens)
+        if columns:  # states do not tell how much text they hold
+            check_mask_of_step(mask, seen + new)
         check_position_limit(layout, mask, seen + new, self._position_limit)
         check_room(cache, layout.num_virtual_tokens + seen + new)
         if self.takes_positions:
@@ -388,6 +402,19 @@ class Injection:
                 ).all(-1)
             has_bos |= begins if rows is None else begins & (rows == index)
         return has_bos
+
+
+def _watch_rows(cache: Any) -> None:
+    """Note from now on when the rows of `cache` are changed by hand. Decoding changes them within copies of a row."""
+    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
+        if hasattr(type(cache), name):
+            setattr(cache, name, partial(_change_rows, cache, name))  # is copied with the cache, and then of the copy
+
+
+def _change_rows(cache: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    if _CURRENT_CALL.get() is None:
+        setattr(cache, _ORIGIN_ATTRIBUTE, (_ROWS_CHANGED, getattr(cache, _ORIGIN_ATTRIBUTE)[1]))
+    return getattr(type(cache), name)(cache, *args, **kwargs)
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:

@@ -33,7 +33,7 @@ def check_position_limit(layout: Layout, mask: torch.Tensor | None, length: int,
         )
 
 
-def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: int) -> bool:
+def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: int, *, grows_beyond: bool) -> bool:
     """Return whether vectors and text reach positions that the base turns differently: then one run must hold all.
 
     Args:
@@ -43,12 +43,21 @@ def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: i
             How many of them are vectors.
         switch (`int`):
             Number of positions that are turned in one way.
+        grows_beyond (`bool`):
+            Beyond it each longer text turns them differently again.
 
     Raises:
-        PositionLimitError: some rows do and some do not. The base turns all rows of a batch alike.
+        PositionLimitError: some rows do and some do not, or rows of a base that grows differ in length. The base turns
+            all rows of a batch alike.
     """
-    reached = positions.amax(-1) + 1
+    reached = positions.amax(-1).reshape(-1, positions.shape[-2]).amax(0) + 1  # (1 or batch,), the highest of all kinds
     longest, shortest = int(reached.max()), int(reached.min())
+    if grows_beyond and switch < shortest < longest:
+        raise PositionLimitError(
+            f"Beyond {switch} this base turns positions differently for each length of text, for all rows of a batch "
+            f"alike. With the {num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give rows of one "
+            f"length, or of at most {switch - num_virtual_tokens} tokens."
+        )
     if shortest <= switch < longest:
         raise PositionLimitError(
             f"This base turns positions differently beyond {switch}, for all rows of a batch alike. With the "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Cache
 
-from policy_patch.caches import columns_in, holds_states_alone, state_marks
+from policy_patch.caches import columns_in, count_writes, holds_states_alone, state_marks
 from policy_patch.errors import PatchNotAppliedError
 
 _REMEDY = (
@@ -46,7 +46,10 @@ class Expected:
     @classmethod
     def of(cls, columns: int, cache: Cache | None, *, may_drop_cache: bool) -> "Expected":
         """Look at the cache before the run."""
-        marks = state_marks(cache) if holds_states_alone(cache) else None
+        marks = None
+        if holds_states_alone(cache):
+            count_writes(cache)
+            marks = state_marks(cache)
         return cls(columns, cache, columns_in(cache), marks, may_drop_cache)
 
     def prove(self, output: Any, returned: Any) -> None:
@@ -69,7 +72,7 @@ class Expected:
         if self.cache is not None and isinstance(returned, Cache) and returned is not self.cache:
             raise _not_applied("it was given a cache that begins with the vectors, and returned another one")
         if holds_states_alone(cache):
-            if self.cache is not None and self.marks is not None and state_marks(cache) == self.marks:
+            if self.cache is not None and state_marks(cache) == self.marks:
                 raise _not_applied("it left the states that it was given unused")
             return
         held, expected = columns_in(cache), self.before + self.columns

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from policy_patch._compat import generation_cache_argument
 from policy_patch.growing_cache import GrowingLayer, growing
 from tests.tiny_models import tiny_model
 
@@ -111,4 +112,5 @@ def test_a_base_generates_the_same_with_it(options):
     base, ids = tiny_model(), torch.tensor([[1, 5, 6, 7, 5, 6]])
     options = {"max_new_tokens": 20, "min_new_tokens": 20, "pad_token_id": 0, **options}
     plain = base.generate(ids, **options)
-    assert torch.equal(base.generate(ids, past_key_values=growing(DynamicCache(config=base.config)), **options), plain)
+    cache = {generation_cache_argument(base): growing(DynamicCache(config=base.config))}
+    assert torch.equal(base.generate(ids, **cache, **options), plain)
