@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # Our choice: tensors up to this many numbers (norms, biases, rotary frequencies) are compared whole, larger ones at
 # `_SAMPLES` places.
 _COMPARED_WHOLE, _SAMPLES = 2048, 16
 _MOST_VALUES = 200_000  # of attributes; a base with more is not worth walking at each call
 
+# Whose modules keep what decides in attributes, weights and buffers. Other code runs its prefix at every call.
+_LIBRARIES = frozenset({"torch", "transformers", "peft", "accelerate", "bitsandbytes", "torchao", "optimum", "hqq"})
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 
@@ -66,6 +69,7 @@ def base_state(roots: Iterable[nn.Module], is_ours: Callable[[Any], bool]) -> Ba
     try:
         with torch.no_grad():
             for root in roots:
+                walk.attention(getattr(root, "config", None))
                 for module in root.modules():
                     walk.module(module)
         return BaseState((*walk.facts, *_modes(walk.devices)), walk.numbers())
@@ -99,12 +103,32 @@ class _Walk:
         if "forward" in values or (hooks and not all(map(self._is_ours, hooks))):
             raise _CannotTellError
         add((type(module), type(module).forward, *module._modules))
+        self.class_of(type(module))
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 add((name, None if tensor is None else self.tensor(tensor)))
         for name in values.keys() - _OF_EVERY_MODULE:
             value = values[name]
             add((name, value if type(value) in _PLAIN else self.value(value)))
+
+    def attention(self, config: Any) -> None:
+        """Note the function that computes attention, which a configuration names."""
+        name = getattr(config, "_attn_implementation", None)
+        function = ALL_ATTENTION_FUNCTIONS.get(name) if name is not None else None
+        if function is not None:
+            self.facts.append((name, function))
+            if getattr(function, "__module__", "").partition(".")[0] not in _LIBRARIES:
+                raise _CannotTellError
+
+    def class_of(self, kind: type) -> None:
+        """Note the attributes of a class. Code that no library installed may read globals, which are not seen."""
+        if id(kind) in self._seen:
+            return
+        self._seen[id(kind)] = kind
+        if kind.forward.__module__.partition(".")[0] not in _LIBRARIES:
+            raise _CannotTellError
+        for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+            self.facts.extend((name, value) for name, value in vars(each).items() if type(value) in _PLAIN)
 
     def tensor(self, tensor: torch.Tensor) -> tuple:
         """Return the identity of a tensor, and note its numbers for comparison."""

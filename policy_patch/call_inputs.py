@@ -29,6 +29,11 @@ def tokens_of(inputs: dict[str, Any]) -> torch.Tensor:
     tokens = inputs.get("inputs_embeds") if tokens is None else tokens
     if tokens is None:
         raise PatchInputError("Neither `input_ids` nor `inputs_embeds` was given.")
+    if not isinstance(tokens, torch.Tensor):
+        raise PatchInputError(
+            f"The tokens are a {type(tokens).__name__}; expected a tensor (batch, length). What a tokenizer returns "
+            'with `return_tensors="pt"` is given as `model(**inputs)`.'
+        )
     if tokens.ndim < 2 or 0 in tokens.shape[:2]:
         raise PatchInputError(
             f"The tokens have shape {tuple(tokens.shape)}; expected at least one row of at least one token, "
@@ -42,6 +47,15 @@ def mask_for(cache: Cache | None, mask: torch.Tensor | None, tokens: torch.Tenso
     if mask is not None or not isinstance(cache, PatchStaticCache):
         return mask
     return torch.ones(tokens.shape[0], length, dtype=torch.long, device=tokens.device)
+
+
+def check_mask_of_step(mask: torch.Tensor | None, length: int) -> None:
+    """Raise `PatchInputError` unless the mask of a step from a cache covers the `length` columns of text so far."""
+    if mask is not None and mask.shape[1] != length:
+        raise PatchInputError(
+            f"`attention_mask` has {mask.shape[1]} columns; text in the cache and new tokens have {length}. Do not "
+            "count the vectors of the patch: they are added for you."
+        )
 
 
 def refuse_unknown_inputs(inputs: dict[str, Any]) -> None:

@@ -329,8 +329,8 @@ class Injection:
         origin, layout = getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))
         if origin == _ROWS_CHANGED:
             raise PatchInputError(
-                "Rows of the cache given were reordered, chosen or repeated by hand; which padding and which patch is in "
-                "front of which row is no longer known. Start from the whole text without a cache."
+                "Rows of the cache given were reordered, chosen or repeated by hand; which padding and which patch is "
+                "in front of which row is no longer known. Start from the whole text without a cache."
             )
         if origin != call.origin:
             how = "without the patch" if origin is None else "behind other patches"

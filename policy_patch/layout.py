@@ -106,6 +106,11 @@ class Layout:
         return self.padding > 0
 
     @property
+    def rows_are_alike(self) -> bool:
+        """Whether all rows have the same padding, BOS and number of vectors, so that their order does not matter."""
+        return not self.padded and self.uniform_bos and self.missing is None
+
+    @property
     def prefix_end(self) -> int:
         """Number of columns from the first one to the last vector of all rows."""
         bos = int(self.all_bos or not self.uniform_bos)

@@ -28,15 +28,15 @@ class PrimedPrefix:
     """What a prefix `[BOS?][vectors]` left behind when it was run once with batch size 1.
 
     Args:
-        vectors (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, a copy of what was run.
+        inputs (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`, or with BOS in front one row more: a copy of what was run.
         keys_values (`list[tuple[torch.Tensor, torch.Tensor]]`):
             For each layer, keys and values `(1, heads, length, head_dim)`. Empty for an empty prefix.
         last_hidden_state (`torch.Tensor`, *optional*):
             `(1, 1, hidden_size)`, the backbone's output at the last place. None for an empty prefix.
     """
 
-    vectors: torch.Tensor
+    inputs: torch.Tensor
     keys_values: list[tuple[torch.Tensor, torch.Tensor]]
     last_hidden_state: torch.Tensor | None
 
@@ -110,7 +110,7 @@ class Primer:
         key = (with_bos, stack.names, stack.bos_token_id)
         primed = prefixes.get(key)
         # The numbers are compared, since a version counter misses some writes: a fused optimizer leaves it as it was.
-        if primed is None or not _same(primed.vectors, stack.vectors):
+        if primed is None or not _same(primed.inputs, self._inputs(stack, with_bos=with_bos)):
             primed = self._run(stack, with_bos=with_bos)
             others = [item for item in prefixes.items() if item[0] != key]
             self._kept = _Kept(state, dict([*others[max(0, len(others) - MOST_KEPT + 1) :], (key, primed)]))
@@ -124,14 +124,12 @@ class Primer:
             return self._run_now(stack, with_bos=with_bos)
 
     def _run_now(self, stack: Stack, *, with_bos: bool) -> PrimedPrefix:
-        copy = stack.vectors.detach().clone()
-        if not len(stack) and not with_bos:
+        vectors = self._inputs(stack, with_bos=with_bos)
+        copy = vectors.detach().clone()
+        if not len(vectors):
             return PrimedPrefix(copy, [], None)
         embeddings = self._base.get_input_embeddings()
         table = next(embeddings.parameters())
-        vectors = stack.vectors.to(table.device)
-        if with_bos:
-            vectors = torch.cat([embedded(embeddings, [stack.bos_token_id]).to(vectors.dtype), vectors])
         cache = DynamicCache()  # without the config no layer throws away what is beyond its window
         embeds = vectors.to(_embedding_dtype(embeddings, table)).unsqueeze(0)
         more = {self._cache_name: cache}
@@ -143,6 +141,14 @@ class Primer:
             expected.prove(output, cache_of(output))
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         return PrimedPrefix(copy, keys_values, output.last_hidden_state[:, -1:])
+
+    def _inputs(self, stack: Stack, *, with_bos: bool) -> torch.Tensor:
+        """Return the vectors, with the embedding of BOS in front if it is part of the prefix, in their own dtype."""
+        embeddings = self._base.get_input_embeddings()
+        vectors = stack.vectors.to(next(embeddings.parameters()).device)
+        if not with_bos:
+            return vectors
+        return torch.cat([embedded(embeddings, [stack.bos_token_id]).to(vectors.dtype), vectors])
 
 
 @dataclass(frozen=True)
