@@ -94,7 +94,9 @@ def look_at(model_type: str) -> dict[str, str]:
     answers = {"built": type(base).__name__}
     answers |= theirs(base, vectors)
     try:
-        model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=NUM_VECTORS, init="vocab"))
+        # Some configurations name no BOS; the definition has it first in each row.
+        config = PolicyPatchConfig(num_virtual_tokens=NUM_VECTORS, init="vocab", bos_token_id=ROWS[0][0])
+        model = get_policy_patch_model(base, config)
     except PolicyPatchError as error:
         return answers | {"way": f"refused: {said(error)}"}
     answers["way"] = "cached" if model._injection.cacheable else "concatenated"
