@@ -7,6 +7,7 @@ from typing import Any
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.hub import HubOptions, locate_patch
 from policy_patch.model import PolicyPatchModel
+from policy_patch.patch_files import ids_of
 from policy_patch.patch_folder import read_patch_folder
 
 
@@ -54,9 +55,10 @@ class AutoPolicyPatchModel:
         """
         from transformers import AutoModelForCausalLM
 
-        if not isinstance(model_id, str | PathLike) and not model_id:
+        ids = ids_of(model_id)
+        if not ids:
             raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
-        first = model_id if isinstance(model_id, str | PathLike) else next(iter(model_id))
+        first = ids[0]
         options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
         location = locate_patch(first, options)
         config, _ = read_patch_folder(location.folder)
@@ -82,7 +84,6 @@ class AutoPolicyPatchModel:
                 f"{str(error).splitlines()[0]} If you have it elsewhere, load it yourself and call "
                 "`PolicyPatchModel.from_pretrained(base, ...)`."
             ) from error
-        ids = [model_id] if isinstance(model_id, str | PathLike) else list(model_id)
         if location.commit is not None:  # the very commit that named the base, and no second question to the Hub
             ids[0] = f"{location.repo_id}@{location.commit}"
         return PolicyPatchModel.from_pretrained(

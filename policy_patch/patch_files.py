@@ -158,9 +158,7 @@ class PatchFiles:
                 '`PolicyPatchModel.from_pretrained(base, "org/tox-patch")`. `AutoPolicyPatchModel.from_pretrained` '
                 "takes the patch alone, and loads the base that it names."
             )
-        if not isinstance(model_id, str | PathLike | Sequence):
-            _check_is_id(model_id)
-        ids = [model_id] if isinstance(model_id, str | PathLike) else list(model_id)
+        ids = ids_of(model_id)
         names = _patch_names(ids, patch_name)
         if len(ids) > 1 and options.get("revision"):
             raise HubRevisionError(
@@ -284,6 +282,20 @@ class PatchFiles:
                 "stack as one patch, `compose_patch` it first."
             )
         return names[0]
+
+
+def ids_of(model_id: Any) -> list[str | PathLike]:
+    """Return the ids of one patch, or of a stack of them.
+
+    Raises:
+        PatchNotFoundError: something else than an id or a sequence of ids.
+    """
+    if not isinstance(model_id, Sequence):
+        _check_is_id(model_id)
+    ids = list(model_id) if isinstance(model_id, Sequence) and not isinstance(model_id, str) else [model_id]
+    for one in ids:
+        _check_is_id(one)
+    return ids
 
 
 def _check_is_id(model_id: Any) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.delegation import BaseDelegation, _OfBase
+from policy_patch.errors import DelegationError
 from policy_patch.patch_files import PatchFiles
 from tests.tiny_models import tiny_model
 
@@ -66,3 +67,54 @@ def test_tags_are_noted_once_and_the_base_keeps_its_own(model):
     assert model.model_tags == ["trl", "sft"]
     assert list(model.get_base_model().model_tags or []) == before
     assert not hasattr(get_policy_patch_model(tiny_model(), CONFIG), "model_tags")
+
+
+# Assigned
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_that_is_assigned_reaches_the_base_or_is_refused_by_our_error(model, name):
+    base, there, value = model.get_base_model(), NAMES[name], object()
+    try:
+        setattr(model, name, value)
+    except DelegationError:
+        assert getattr(base, there, None) is not value
+    else:
+        assert getattr(base, there) is value and getattr(model, name) is value
+    assert name not in vars(model) and there not in vars(model), "nothing of it stays on the patched model"
+
+
+def test_settings_reach_the_base(model):
+    base = model.get_base_model()
+    generation_config = type(base.generation_config)(max_new_tokens=3)
+    model.generation_config = generation_config
+    model.config = config = type(base.config)(**base.config.to_dict())
+    model.hf_device_map = {"": "cpu"}
+    assert base.generation_config is generation_config and base.config is config
+    assert base.hf_device_map == {"": "cpu"}
+    ids = torch.tensor([[1, 5, 9]])
+    assert model.generate(ids, do_sample=False, eos_token_id=None, pad_token_id=0).shape == (1, 6)
+
+
+@pytest.mark.parametrize("name", ["get_input_embeddings", "num_parameters", "gradient_checkpointing_enable"])
+def test_a_method_of_the_base_cannot_be_replaced_through_the_patched_model(model, name):
+    words = f"`{name}` is a method of the base, LlamaForCausalLM, .* `model.get_base_model\\(\\).{name} = ...`"
+    with pytest.raises(DelegationError, match=words):
+        setattr(model, name, lambda: None)
+    with pytest.raises(AttributeError):  # the builtin parent
+        setattr(model, name, lambda: None)
+    assert name not in vars(model.get_base_model())
+
+
+def test_what_the_base_computes_cannot_be_assigned(model):
+    for name in ("device", "dtype"):
+        with pytest.raises(DelegationError, match=f"`{name}` belongs to the base, .* where it cannot be assigned"):
+            setattr(model, name, "cpu")
+    assert model.dtype == torch.float32
+
+
+def test_nothing_of_the_base_is_deleted_through_the_patched_model(model):
+    for name in ("config", "generation_config", "get_input_embeddings"):
+        with pytest.raises(DelegationError, match=f"`{name}` belongs to the base and cannot be deleted"):
+            delattr(model, name)
+    assert model.config is model.get_base_model().config

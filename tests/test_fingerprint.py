@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
 from policy_patch.errors import BaseMismatchError, ConfigError
-from policy_patch.fingerprint import base_fingerprint, check_base
+from policy_patch.fingerprint import base_fingerprint, check_base, renewed_fingerprint
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -595,3 +595,26 @@ def test_one_changed_character_of_a_sample_is_silent_or_one_of_our_errors(name, 
     at %= len(text)
     with contextlib.suppress(ConfigError, BaseMismatchError):
         check_base(BASE, altered(path, text[:at] + character + text[at + 1 :]))
+
+
+# A vocabulary that grew
+
+
+def test_a_fingerprint_is_renewed_when_rows_or_tokens_came_and_kept_otherwise(warnings):
+    base, tokenizer = tiny_model(), tiny_tokenizer()
+    made = base_fingerprint(base, tokenizer)
+    assert renewed_fingerprint(base, made, tokenizer) is made
+    assert renewed_fingerprint(base, made, None) is made
+    assert renewed_fingerprint(base, None, tokenizer) is None
+    assert warnings == []
+    tokenizer.add_tokens(["<|extra|>"])
+    assert renewed_fingerprint(base, made, None) is made, "nobody gave the tokenizer, and the rows are those of before"
+    by_token = renewed_fingerprint(base, made, tokenizer)
+    assert by_token["tokenizer"] != made["tokenizer"] and by_token["architecture"] == made["architecture"]
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    by_row = renewed_fingerprint(base, made, None)
+    assert by_row["architecture"]["embedding_rows"] == made["architecture"]["embedding_rows"] + 1
+    assert len(warnings) == 2 and all("loads on no other" in text for text in warnings)
+    check_base(base, renewed_fingerprint(base, made, tokenizer), tokenizer=tokenizer, allow_mismatch=False, source="p")
+    with pytest.raises(BaseMismatchError):
+        check_base(tiny_model(), by_row, tokenizer=None, allow_mismatch=True, source="p")
