@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 CONFIG = PolicyPatchConfig(num_virtual_tokens=6, init="random")
 IDS = torch.tensor([[BOS, 5, 9, 20, 31, 7]])
+_OUTSIDE = {"strength": 1.0}  # what code of others may go by, and no look at a module shows
 
 
 class Counted:
@@ -250,13 +251,14 @@ def test_hooks_for_all_modules_are_seen(counted):
 
 
 @pytest.mark.parametrize("where", ["a module", "the embeddings"])
-def test_a_forward_that_was_replaced_on_an_object_keeps_nothing(counted, where):
+def test_a_forward_that_was_replaced_on_an_object_keeps_nothing(counted, where, monkeypatch):
     base = counted.model.get_base_model()
     module = base.model.layers[0].mlp if where == "a module" else base.model.embed_tokens
-    run, strength = module.forward, [1.0]
-    module.forward = lambda x: run(x) * strength[0]
+    run = module.forward
+    monkeypatch.setitem(_OUTSIDE, "strength", 1.0)
+    module.forward = lambda x: run(x) * _OUTSIDE["strength"]
     before, runs = counted.logits(), counted.runs
-    strength[0] = 2.0
+    _OUTSIDE["strength"] = 2.0
     after = counted.logits()
     assert counted.runs > runs and not torch.equal(after, before)
     assert torch.equal(after, counted.fresh_logits())
