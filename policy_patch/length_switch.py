@@ -29,7 +29,9 @@ def length_switch(base: PreTrainedModel) -> tuple[int | None, bool]:
 
     Returns:
         `tuple[int | None, bool]`: None if all positions are turned alike at every length, or if the base takes no
-        positions or looks them up in a table that it has learned.
+        positions or looks them up in a table that it has learned. The number holds whatever text came before: for
+        `dynamic` embeddings it is one less than configured, since after a longer text they keep its turns for a text
+        of just the configured length (`dynamic_rope_update` in modeling_rope_utils.py of transformers 5.24).
     """
     limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     backbone = backbone_of(base)
@@ -48,7 +50,7 @@ def length_switch(base: PreTrainedModel) -> tuple[int | None, bool]:
         return None, False
 
     def changes(position: int, than: torch.Tensor = near) -> bool:
-        run(0)  # `dynamic` embeddings go back to short texts only when they meet one
+        run(highest)  # a text may come after a longer one
         return float((run(position) - than).abs().max()) > noise
 
     try:

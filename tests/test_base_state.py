@@ -179,6 +179,44 @@ def test_a_class_s_forward_that_is_exchanged_meets_no_stale_prefix(counted, monk
     counted.assert_not_stale(monkeypatch.undo)
 
 
+def test_a_class_s_forward_that_becomes_another_of_the_library_is_seen_and_kept_again(counted, monkeypatch):
+    activation = type(counted.model.get_base_model().model.layers[0].mlp.act_fn)
+    counted.assert_not_stale(lambda: monkeypatch.setattr(activation, "forward", nn.Tanh.forward))
+    runs = counted.runs
+    counted.logits()
+    assert counted.runs == runs
+
+
+def test_code_of_a_class_that_no_library_installed_keeps_nothing(counted, monkeypatch):
+    kind = type(counted.model.get_base_model().model.layers[0].mlp)
+    run = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: run(self, x) * _OUTSIDE["strength"])
+    counted.assert_not_stale(lambda: monkeypatch.setitem(_OUTSIDE, "strength", 3.0))
+
+
+def test_a_plain_attribute_of_a_class_is_seen(counted, monkeypatch):
+    counted.logits()
+    monkeypatch.setattr(type(counted.model.get_base_model().model.layers[0].mlp), "strength", 2.0, raising=False)
+    counted.logits()
+    counted.logits()
+    assert counted.runs == 2
+
+
+def test_an_attention_function_of_others_keeps_nothing(counted, monkeypatch):
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = counted.model.config._attn_implementation
+    run = ALL_ATTENTION_FUNCTIONS[name]
+
+    def steered(*args, **kwargs):
+        output, weights = run(*args, **kwargs)
+        return output * _OUTSIDE["strength"], weights
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, name, steered)
+    counted.assert_not_stale(lambda: monkeypatch.setitem(_OUTSIDE, "strength", 3.0))
+    counted.assert_not_stale(monkeypatch.undo)
+
+
 @pytest.mark.parametrize("family", ["gemma2", "gpt2"])
 def test_settings_that_other_families_read_at_each_call_are_seen(family, monkeypatch):
     counted = Counted(tiny_model(family), monkeypatch)

@@ -40,7 +40,8 @@ _LONG = {
 _DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
 _YARN = {**_DYNAMIC, "rope_type": "yarn", "original_max_position_embeddings": SWITCH}
 _WITH_A_SWITCH = {
-    "llama dynamic": lambda: LlamaConfig(**_COMMON, max_position_embeddings=SWITCH, rope_parameters=dict(_DYNAMIC)),
+    # One less than configured: see `test_a_growing_base_keeps_the_turns_of_a_longer_text`.
+    "llama dynamic": lambda: LlamaConfig(**_COMMON, max_position_embeddings=SWITCH + 1, rope_parameters=dict(_DYNAMIC)),
     "llama longrope": lambda: LlamaConfig(**_COMMON, max_position_embeddings=160, rope_parameters=dict(_LONG)),
     "phi3 longrope": lambda: Phi3Config(
         **_COMMON,
@@ -83,7 +84,7 @@ def row_of(length: int, seed: int = 1) -> list[int]:
 
 @pytest.mark.parametrize("switch", [24, 40, 41, 100])
 def test_the_switch_that_is_found_is_the_configured_one(switch):
-    dynamic = build(LlamaConfig(**_COMMON, max_position_embeddings=switch, rope_parameters=dict(_DYNAMIC)))
+    dynamic = build(LlamaConfig(**_COMMON, max_position_embeddings=switch + 1, rope_parameters=dict(_DYNAMIC)))
     with torch.no_grad():
         assert length_switch(dynamic) == (switch, True)
     long = {**_LONG, "original_max_position_embeddings": switch}
@@ -109,6 +110,16 @@ def test_scaled_frequencies_that_do_not_depend_on_the_text_are_no_switch():
             assert length_switch(base) == (None, False)
 
 
+def test_a_growing_base_keeps_the_turns_of_a_longer_text():
+    """transformers goes back to short texts at one that is shorter than the configured length, not at one as long."""
+    row, long = torch.tensor([row_of(SWITCH + 1)]), torch.tensor([row_of(SWITCH + 20)])
+    base, fresh = (build(_WITH_A_SWITCH["llama dynamic"]()) for _ in range(2))
+    with torch.no_grad():
+        base(long)
+        assert (base(row).logits - fresh(row).logits).abs().max() > 0.1
+        assert torch.equal(base(row[:, :-1]).logits, fresh(row[:, :-1]).logits)
+
+
 def test_looking_for_the_switch_leaves_the_base_as_a_short_text_does(kind):
     base, same = build(_WITH_A_SWITCH[kind]()), build(_WITH_A_SWITCH[kind]())
     ids = torch.tensor([row_of(12)])
@@ -130,6 +141,18 @@ def test_a_text_is_exact_below_the_switch_at_it_and_beyond_it(kind):
         with torch.no_grad():
             found, expected = model(torch.tensor([row])).logits[0], logits_by_definition(plain, vectors, row)
         assert (found - expected).abs().max() <= TOLERANCE, length
+
+
+def test_texts_of_all_lengths_in_any_order_are_what_the_base_gives_at_that_moment(kind):
+    """A rotary module that remembers the longest text turns later ones by it, and a kept prefix was turned before."""
+    model, *_ = patched(kind)
+    base, vectors = model.get_base_model(), model.patches["default"].detach()
+    room, long = SWITCH - N, SWITCH + 20
+    for length in (10, long, room + 1, long, room + 1, long, room, long, room, long, room - 1, long, room - 1):
+        row = row_of(length)
+        with torch.no_grad():
+            found = model(torch.tensor([row])).logits[0]
+            assert (found - logits_by_definition(base, vectors, row)).abs().max() <= TOLERANCE, length
 
 
 def test_the_cached_way_is_taken_below_the_switch_and_not_beyond(kind, monkeypatch):
@@ -205,6 +228,19 @@ def test_a_step_across_the_switch_is_refused(kind):
             PositionLimitError, match=r"this step reaches 41\. Generate up to 36 tokens of text, or give"
         ):
             model(torch.tensor([row[-1:]]), past_key_values=cache_of(step))
+
+
+def test_steps_up_to_the_switch_are_exact_though_a_longer_text_came_between(kind):
+    model, plain, vectors = patched(kind)
+    row = row_of(SWITCH - N)
+    with torch.no_grad():
+        cache = cache_of(model(torch.tensor([row[:-3]]), use_cache=True))
+        for end in range(len(row) - 2, len(row) + 1):
+            model(torch.tensor([row_of(SWITCH + 20)]))
+            step = model(torch.tensor([row[end - 1 : end]]), past_key_values=cache).logits[0, -1]
+            assert (step - logits_by_definition(plain, vectors, row[:end])[-1]).abs().max() <= TOLERANCE
+        with pytest.raises(PositionLimitError, match="this step reaches 41"):
+            model(torch.tensor([[5]]), past_key_values=cache)
 
 
 def test_a_step_beyond_the_switch_is_exact_where_it_grows_no_further_and_refused_where_it_does(kind):

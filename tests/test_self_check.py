@@ -4,6 +4,7 @@ Which architectures are exact is the business of `test_injection.py`.
 """
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from policy_patch import PolicyPatchConfig, get_policy_patch_model, self_check
 from policy_patch.architecture import backbone_of
 from policy_patch.errors import UnsupportedModelError
+from policy_patch.findings import Findings
 from policy_patch.self_check import checked_injection
 from policy_patch.stacks import BatchStacks
 from tests.mutations import FORWARDS, mutate_forward, skip_hooks
@@ -140,6 +142,21 @@ def test_where_few_layers_are_not_exact_the_whole_base_decides(checks, monkeypat
     findings = checked_injection(base).findings
     assert checks == [broken, base]
     assert findings.cacheable and findings.unequal and findings.paddable
+
+
+@pytest.mark.parametrize("lacking", ["cacheable", "unequal", "paddable"])
+def test_where_few_layers_carry_less_the_whole_base_decides(nothing_found, monkeypatch, lacking):
+    base, small, asked = tiny_model(), tiny_model(), []
+    whole = Findings(cacheable=True, unequal=True, gaps=True)
+    monkeypatch.setattr(self_check, "few_layers", lambda base: small)
+
+    def findings(cls, checked):
+        asked.append(checked)
+        return whole if checked is base else replace(whole, **{lacking: False})
+
+    monkeypatch.setattr(self_check._Check, "findings", classmethod(findings))
+    assert checked_injection(base).findings == whole
+    assert asked == [small, base]
 
 
 def test_few_layers_say_the_same_as_the_whole_base(family, nothing_found, monkeypatch):
