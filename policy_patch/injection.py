@@ -7,10 +7,8 @@ stack is the business of `model.py`; where the columns of a batch go, of `layout
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,60 +29,14 @@ from policy_patch.call_inputs import (
 from policy_patch.errors import PatchInputError, UnsupportedModelError
 from policy_patch.findings import Findings
 from policy_patch.growing_cache import growing
+from policy_patch.hooks import Hook, forget_copies_of_hooks
 from policy_patch.layout import Layout, first_real_columns
 from policy_patch.lengths import check_position_limit, check_switch_of_step, is_beyond_switch
+from policy_patch.patched_cache import layout_of, note_origin, refuse_patched_cache
+from policy_patch.patched_call import CURRENT_CALL, PatchedCall
 from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
 from policy_patch.proof import Expected, not_run
 from policy_patch.stacks import BatchStacks, Stack
-
-_ORIGIN_ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), set on a cache that begins with a stack; copied with it
-_ROWS_CHANGED = ("rows changed",)  # stands for an origin that is no longer known
-
-
-class _Call:
-    """One forward or generate call through a patched model: its injection, its stacks, and the layout under way."""
-
-    def __init__(self, injection: "Injection", stacks: BatchStacks) -> None:
-        self.injection = injection
-        self.stacks = stacks
-        self.origin = id(injection), stacks.origin  # identifies the patches at the start of any cache this call fills
-        self.layout: Layout | None = None
-        self.last_hidden_state: torch.Tensor | None = None
-        self.expected: Expected | None = None
-        self.cache_is_unwanted = False  # the prefix needs one, whoever called does not
-        self.proofs = 0  # runs of the backbone that proved the vectors
-        self.proved_before = 0  # the same when a run of the base began
-
-
-# Per thread and per asyncio task: only a call through our own model is patched. The base itself, other wrappers on it
-# and other threads see None, or their own call.
-_CURRENT_CALL: ContextVar[_Call | None] = ContextVar("policy_patch_call", default=None)
-
-
-class Hook:
-    """One of the hooks of an [`Injection`]. A copy of the base, or its pickle, gets one that does nothing.
-
-    `torch.compile` leaves it out of its graphs: which patches a call runs behind is decided anew at each call.
-    """
-
-    def __init__(self, function: Any) -> None:
-        self._function = torch.compiler.disable(function)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __reduce__(self) -> tuple:
-        # The `__exit__` of a `nullcontext` takes anything and returns None. It is of Python's own library: whoever
-        # reads the pickle need not have this package.
-        return getattr, (nullcontext(), "__exit__")
-
-
-def _forget_copies_of_hooks(module: nn.Module) -> None:
-    """Take off what was left of hooks when the module was copied together with them."""
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        for key, hook in list(hooks.items()):
-            if isinstance(getattr(hook, "__self__", None), nullcontext):
-                del hooks[key]
 
 
 class Injection:
@@ -120,7 +72,7 @@ class Injection:
         self.findings = findings or Findings()
         self._primer = Primer(base, self._backbone, lambda: self.active(None), lambda hook: isinstance(hook, Hook))
         for module in (base, self._backbone):
-            _forget_copies_of_hooks(module)
+            forget_copies_of_hooks(module)
         self._hooks = [
             base.register_forward_pre_hook(Hook(self._before_base)),
             self._backbone.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
@@ -165,51 +117,41 @@ class Injection:
 
         Raises:
             PatchInputError: the hooks were removed, so that the call would run unpatched.
-            PatchNotAppliedError: the context ends, and no run of the backbone proved the vectors.
+            PatchNotAppliedError: the context ends, and no run of the backbone proved the vectors, or the hooks were
+                removed meanwhile.
         """
         if stacks is not None and not self._hooks:
             raise PatchInputError(
                 "This model was unloaded: its base runs without a patch again. Make a new one around the base."
             )
-        call = None if stacks is None else _Call(self, stacks)
-        token = _CURRENT_CALL.set(call)
+        call = None if stacks is None else PatchedCall(self, stacks)
+        token = CURRENT_CALL.set(call)
         try:
             yield stacks
         finally:
-            _CURRENT_CALL.reset(token)
+            CURRENT_CALL.reset(token)
         if call is not None and not call.proofs:
             raise not_run(f"the backbone of this {type(self._base).__name__} was not seen to run")
-
-    @staticmethod
-    def count_text(*caches: Any) -> None:
-        """Let caches tell their length without the vectors from now on, except to the backbone.
-
-        Callers that reuse a cache count real tokens only: `generate` cuts off the text that the cache holds, assisted
-        decoding cuts it back.
-
-        Args:
-            caches (`Any`):
-                Possible caches; those that do not begin with vectors are left alone.
-        """
-        for cache in caches:
-            if getattr(cache, _ORIGIN_ATTRIBUTE, None) is not None:
-                cache.get_seq_length = partial(_text_length, cache)  # is copied with the cache, and then of the copy
+        if call is not None and not self._hooks:
+            raise not_run("the model was unloaded while the call ran")
 
     # The hooks
 
     def _before_base(self, module: nn.Module, args: tuple) -> None:
-        call = _CURRENT_CALL.get()
+        call = CURRENT_CALL.get()
         if call is not None and call.injection is self:
             call.layout = call.expected = None
             call.proved_before = call.proofs
 
     def _after_base(self, module: nn.Module, args: tuple, output: Any) -> None:
-        call = _CURRENT_CALL.get()
+        call = CURRENT_CALL.get()
         if call is not None and call.injection is self and call.proofs == call.proved_before:
             raise not_run(f"a run of {type(module).__name__} went past the hooks on its backbone")
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        call = _CURRENT_CALL.get()
+        call = CURRENT_CALL.get()
+        if call is None:
+            refuse_patched_cache((*args, *kwargs.values()))
         if call is None or call.injection is not self:
             return None
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
@@ -230,7 +172,7 @@ class Injection:
         return (), inputs
 
     def _after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        call = _CURRENT_CALL.get()
+        call = CURRENT_CALL.get()
         if call is None or call.injection is not self or call.layout is None:
             return None
         layout, last, expected = call.layout, call.last_hidden_state, call.expected
@@ -247,14 +189,12 @@ class Injection:
             return without_cache(output)
         cache = expected.cache if expected.cache is not None else returned
         if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
-            setattr(cache, _ORIGIN_ATTRIBUTE, (call.origin, layout))
-            if call.stacks.rows is not None or not layout.rows_are_alike:
-                _watch_rows(cache)
+            note_origin(cache, call, layout)
         return output
 
     # The first call of a row: the prefix goes in front
 
-    def _start(self, call: _Call, inputs: dict[str, Any], cache: Cache | None) -> Cache | None:
+    def _start(self, call: PatchedCall, inputs: dict[str, Any], cache: Cache | None) -> Cache | None:
         """Rewrite `inputs` so that the backbone runs the rows behind the stacks of `call`; return the cache for it."""
         mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
         batch, length = tokens.shape[:2]
@@ -297,7 +237,7 @@ class Injection:
         return cache
 
     def _start_cached(
-        self, call: _Call, inputs: dict[str, Any], cache: Cache | None, layout: Layout, rows: torch.Tensor | None
+        self, call: PatchedCall, inputs: dict[str, Any], cache: Cache | None, layout: Layout, rows: torch.Tensor | None
     ) -> Cache:
         """Fill the (empty) cache with the prefix; cut the column that the prefix already holds."""
         batch = tokens_of(inputs).shape[0]
@@ -315,7 +255,9 @@ class Injection:
                     inputs[name] = inputs[name][:, 1:]
         return cache
 
-    def _start_concat(self, call: _Call, inputs: dict[str, Any], layout: Layout, rows: torch.Tensor | None) -> None:
+    def _start_concat(
+        self, call: PatchedCall, inputs: dict[str, Any], layout: Layout, rows: torch.Tensor | None
+    ) -> None:
         """Put the vectors between the token embeddings, after each row's padding (and BOS)."""
         ids = inputs.pop("input_ids", None)
         embeds = inputs.get("inputs_embeds") if ids is None else self._base.get_input_embeddings()(ids)
@@ -324,20 +266,9 @@ class Injection:
 
     # Every later call of the row: the cache holds the prefix already
 
-    def _continue(self, call: _Call, inputs: dict[str, Any], cache: Cache, columns: int) -> None:
+    def _continue(self, call: PatchedCall, inputs: dict[str, Any], cache: Cache, columns: int) -> None:
         """Rewrite `inputs` for a cache of so many columns that begins with a prefix."""
-        origin, layout = getattr(cache, _ORIGIN_ATTRIBUTE, (None, None))
-        if origin == _ROWS_CHANGED:
-            raise PatchInputError(
-                "Rows of the cache given were reordered, chosen or repeated by hand; which padding and which patch is "
-                "in front of which row is no longer known. Start from the whole text without a cache."
-            )
-        if origin != call.origin:
-            how = "without the patch" if origin is None else "behind other patches"
-            raise PatchInputError(
-                f"The cache given was filled {how}, and its text would stay so. Start from the whole text "
-                "without a cache, or use a cache that this model returned with the same patches active."
-            )
+        layout = layout_of(cache, call)
         call.layout = layout if layout.is_step else layout.step()
         mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
         new = tokens.shape[1]
@@ -402,24 +333,3 @@ class Injection:
                 ).all(-1)
             has_bos |= begins if rows is None else begins & (rows == index)
         return has_bos
-
-
-def _watch_rows(cache: Any) -> None:
-    """Note from now on when the rows of `cache` are changed by hand. Decoding changes them within copies of a row."""
-    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
-        if hasattr(type(cache), name):
-            setattr(cache, name, partial(_change_rows, cache, name))  # is copied with the cache, and then of the copy
-
-
-def _change_rows(cache: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-    if _CURRENT_CALL.get() is None:
-        setattr(cache, _ORIGIN_ATTRIBUTE, (_ROWS_CHANGED, getattr(cache, _ORIGIN_ATTRIBUTE)[1]))
-    return getattr(type(cache), name)(cache, *args, **kwargs)
-
-
-def _text_length(cache: Cache, layer_idx: int = 0) -> int:
-    """Return how many columns `cache` holds, without vectors unless it is the backbone that asks."""
-    columns = type(cache).get_seq_length(cache, layer_idx)
-    call, (_, layout) = _CURRENT_CALL.get(), getattr(cache, _ORIGIN_ATTRIBUTE)
-    in_backbone = call is not None and call.layout is not None
-    return columns if in_backbone else max(0, columns - layout.num_virtual_tokens)

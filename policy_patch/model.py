@@ -42,6 +42,7 @@ from policy_patch.generation import with_fitting_cache
 from policy_patch.hub import only_cached_commit
 from policy_patch.inference import as_usual, leaves_only_tokens
 from policy_patch.patch_files import DEFAULT_PATCH_NAME, PatchFiles
+from policy_patch.patched_cache import count_text
 from policy_patch.prefix import initial_vectors, whole
 from policy_patch.self_check import checked_injection
 from policy_patch.stacks import BatchStacks, Stack
@@ -179,7 +180,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
             kwargs[cache_argument(forward_parameters(self._base_model)) or "past_key_values"] = cache
         with self._injected(patch_names, input_ids, kwargs.get("inputs_embeds")):
             output = self._base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        self._injection.count_text(cache, cache_of(output))
+        count_text(cache, cache_of(output))
         return output
 
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
@@ -208,7 +209,7 @@ class PolicyPatchModel(BaseDelegation, PatchFiles, nn.Module):
                 kwargs[generation_cache_argument(self._base_model)] = cache
             with torch.inference_mode() if inference else nullcontext():
                 output = self._base_model.generate(*args, **kwargs)
-        self._injection.count_text(cache, cache_of(output))
+        count_text(cache, cache_of(output))
         return as_usual(output)
 
     @property

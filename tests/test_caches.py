@@ -41,7 +41,7 @@ def test_columns_are_counted_and_states_have_none():
 
 
 def test_columns_are_those_of_the_cache_whatever_it_tells_its_users():
-    """`Injection.count_text` lets a cache tell its length without the vectors."""
+    """`count_text` lets a cache tell its length without the vectors."""
     cache = filled(DynamicCache(), 5)
     cache.get_seq_length = lambda layer=0: 1
     assert columns_in(cache) == 5
