@@ -516,7 +516,7 @@ def test_a_cache_filled_without_the_patch_is_refused():
     model, _ = patched(base)
     cache = DynamicCache(config=base.config)
     with torch.no_grad():
-        base(torch.tensor(ROWS[:1]), past_key_values=cache)
+        base(torch.tensor(ROWS[:1]), **{model._injection.cache_name: cache})
         with pytest.raises(PatchInputError, match="was filled without the patch"):
             model(torch.tensor([[5]]), past_key_values=cache)
     with pytest.raises(PatchInputError, match="was filled without the patch"):

@@ -43,15 +43,19 @@ def test_a_cache_of_the_patch_goes_on_with_it(model):
 
 @pytest.mark.parametrize("how", ["disabled", "__base__", "the base itself"])
 def test_a_call_without_a_patch_refuses_a_cache_that_begins_with_one(model, how):
-    cache = filled(model)
+    cache, name = filled(model), model._injection.cache_name
+
+    def disabled():
+        with model.disable_patch():
+            step(model, cache)
+
+    calls = {
+        "disabled": disabled,
+        "__base__": lambda: step(model, cache, patch_names=["__base__"] * 2),
+        "the base itself": lambda: model.get_base_model()(NEXT, attention_mask=LONGER, **{name: cache}),
+    }
     with pytest.raises(PatchInputError, match="begins with the vectors of a patch, and this call runs without one"):
-        if how == "disabled":
-            with model.disable_patch():
-                step(model, cache)
-        elif how == "__base__":
-            step(model, cache, patch_names=["__base__"] * 2)
-        else:
-            model.get_base_model()(NEXT, attention_mask=LONGER, **{model._injection.cache_name: cache})
+        calls[how]()
 
 
 def test_the_base_goes_on_from_a_cache_of_its_own(model):
