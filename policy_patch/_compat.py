@@ -131,3 +131,16 @@ def generation_cache_argument(base: Any) -> str:
     """Return the name by which `generate` of `base` takes a cache: what it hands to each step of its own."""
     prepare = getattr(base, "prepare_inputs_for_generation", None)
     return cache_argument(_parameters(prepare)) or "past_key_values"
+
+
+# Activation checkpointing
+
+
+def is_checkpointing(base: Any) -> bool:
+    """Return whether activation checkpointing is on in `base`.
+
+    transformers 5.23 renamed `is_gradient_checkpointing`, and warns of the old name. Remove when that is the lowest
+    supported version.
+    """
+    names = ("is_activation_checkpointing", "is_gradient_checkpointing")
+    return bool(next((getattr(base, name) for name in names if hasattr(type(base), name)), False))

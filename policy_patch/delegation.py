@@ -7,6 +7,7 @@ Values that are assigned to these names reach the base; its methods cannot be re
 import inspect
 from typing import Any
 
+from policy_patch._compat import is_checkpointing
 from policy_patch.errors import DelegationError
 
 
@@ -42,6 +43,17 @@ class _OfBase:
         raise DelegationError(f"`{self.name}` belongs to the base and cannot be deleted through a patched model.")
 
 
+class _Answer(property):
+    """A question about the base that has its answer here, and takes none."""
+
+    def __set__(self, model: Any, value: Any) -> None:
+        name = self.fget.__name__
+        raise DelegationError(
+            f"`{name}` is read off the base, {type(model.get_base_model()).__name__}, and cannot be assigned through a "
+            "patched model. Change the base: `model.get_base_model()`."
+        )
+
+
 class BaseDelegation:
     """Mixin that answers configuration, device and trainer questions from the base.
 
@@ -61,8 +73,6 @@ class BaseDelegation:
     can_generate = _OfBase()
     _supports_logits_to_keep = _OfBase()  # asked of the assistant in assisted decoding
 
-    is_activation_checkpointing = _OfBase()
-    is_gradient_checkpointing = _OfBase("is_activation_checkpointing")  # the old name, which TRL 1.16 asks for, warns
     supports_gradient_checkpointing = _OfBase()
     gradient_checkpointing_enable = _OfBase()
     gradient_checkpointing_disable = _OfBase()
@@ -81,7 +91,17 @@ class BaseDelegation:
     # transformers refuses to train a quantised model unless it carries an adapter; a patch is one.
     _hf_peft_config_loaded = True
 
-    @property
+    @_Answer
+    def is_activation_checkpointing(self) -> bool:
+        """Whether activation checkpointing is on in the base."""
+        return is_checkpointing(self.get_base_model())
+
+    @_Answer
+    def is_gradient_checkpointing(self) -> bool:
+        """The same under its old name, which TRL 1.16 asks for; transformers warns of it."""
+        return is_checkpointing(self.get_base_model())
+
+    @_Answer
     def loss_type(self) -> str:
         """Name of the base's loss; trainers ask whether it shifts the labels, to count them rightly.
 
@@ -92,7 +112,7 @@ class BaseDelegation:
         name = getattr(self.get_base_model(), "loss_type", None)
         return name if name in LOSS_MAPPING else "ForCausalLM"
 
-    @property
+    @_Answer
     def accepts_loss_kwargs(self) -> bool:
         """Whether the base's loss takes `num_items_in_batch`; this model's `forward` hands on what it is given."""
         base = self.get_base_model()

@@ -15,7 +15,14 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from policy_patch._compat import cache_argument, cache_of, forward_parameters, take_cache, without_cache
+from policy_patch._compat import (
+    cache_argument,
+    cache_of,
+    forward_parameters,
+    is_checkpointing,
+    take_cache,
+    without_cache,
+)
 from policy_patch.architecture import backbone_of, embedded, has_windows, learned_position_limit
 from policy_patch.caches import check_room, columns_in, holds_a_state, refuse_unknown_cache
 from policy_patch.call_inputs import (
@@ -308,7 +315,7 @@ class Injection:
 
     def _checkpoints(self) -> bool:
         """Return whether gradient checkpointing runs the layers, which then throw caches away."""
-        return self._backbone.training and bool(getattr(self._base, "is_activation_checkpointing", False))
+        return self._backbone.training and is_checkpointing(self._base)
 
     def _wants_intermediates(self, inputs: dict[str, Any]) -> bool:
         """Return whether hidden states or attentions of all layers are asked for; `concat` has them for each column."""

@@ -222,7 +222,7 @@ def test_settings_that_other_families_read_at_each_call_are_seen(family, monkeyp
     counted = Counted(tiny_model(family), monkeypatch)
     base = counted.model.get_base_model()
     change = {
-        "gemma2": lambda: setattr(base.model.layers[1].self_attn, "attn_logit_softcapping", 0.3),
+        "gemma2": lambda: setattr(base.model.layers[1].self_attn, "scaling", 0.9),
         "gpt2": lambda: setattr(base.transformer.h[0].attn, "scaling", 0.9) or base.transformer.wpe.weight.data.mul_(2),
     }
     counted.assert_not_stale(change[family])

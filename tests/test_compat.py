@@ -16,6 +16,7 @@ from policy_patch._compat import (
     cache_of,
     forward_parameters,
     generation_cache_argument,
+    is_checkpointing,
     take_cache,
     warn_if_untested,
     without_cache,
@@ -200,6 +201,34 @@ def test_a_module_that_takes_no_tokens_takes_nothing():
     module = torch.nn.Linear(2, 2)
     module.forward = max  # no Python function
     assert forward_parameters(module) == {}
+
+
+# Activation checkpointing
+
+
+def checkpointing(base: torch.nn.Module) -> None:
+    """Switch it on, under the name that this transformers has for it."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(base, name) for name in names if hasattr(base, name))
+    enable({"use_reentrant": False})
+
+
+def test_a_base_that_checkpoints_trains_a_patch_as_one_that_does_not(family):
+    gradients = []
+    for on in (False, True):
+        base = tiny_model(family)
+        model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=4, init="random")).train()
+        if on:
+            checkpointing(base)
+        assert is_checkpointing(base) is on
+        model(IDS, labels=IDS).loss.backward()
+        gradients.append(model.patches["default"].grad)
+    assert gradients[0].abs().max() > 0
+    assert (gradients[1] - gradients[0]).abs().max() <= 1e-5 * gradients[0].abs().max()
+
+
+def test_what_has_no_checkpointing_does_not_checkpoint():
+    assert is_checkpointing(torch.nn.Linear(2, 2)) is False
 
 
 # The name of our class

@@ -113,8 +113,33 @@ def test_what_the_base_computes_cannot_be_assigned(model):
     assert model.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    "name", ["loss_type", "accepts_loss_kwargs", "is_activation_checkpointing", "is_gradient_checkpointing"]
+)
+def test_an_answer_that_is_read_off_the_base_cannot_be_assigned(model, name):
+    before = getattr(model, name)
+    with pytest.raises(
+        DelegationError, match=f"`{name}` is read off the base, LlamaForCausalLM, and cannot be assigned"
+    ):
+        setattr(model, name, "another")
+    assert getattr(model, name) == before
+
+
 def test_nothing_of_the_base_is_deleted_through_the_patched_model(model):
     for name in ("config", "generation_config", "get_input_embeddings"):
         with pytest.raises(DelegationError, match=f"`{name}` belongs to the base and cannot be deleted"):
             delattr(model, name)
     assert model.config is model.get_base_model().config
+
+
+def test_checkpointing_is_seen_under_both_of_its_names(model):
+    base = model.get_base_model()
+    assert model.is_activation_checkpointing is model.is_gradient_checkpointing is False
+    enable, disable = (  # transformers 5.23 renamed them, and warns of the old names
+        getattr(base, f"activation_checkpointing_{word}", None) or getattr(base, f"gradient_checkpointing_{word}")
+        for word in ("enable", "disable")
+    )
+    enable()
+    assert model.is_activation_checkpointing is model.is_gradient_checkpointing is True
+    disable()
+    assert model.is_activation_checkpointing is model.is_gradient_checkpointing is False

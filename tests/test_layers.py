@@ -28,7 +28,7 @@ HEIGHTS = {
     "static_cache": 1,
     "architecture": 1,
     "stacks": 1,
-    "delegation": 1,
+    "delegation": 2,
     "hub_errors": 1,
     "weight_samples": 0,
     "prefix": 2,
