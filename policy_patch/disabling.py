@@ -8,9 +8,12 @@ asyncio tasks have one each.
 
 import inspect
 import sys
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
+from functools import wraps
 from types import FrameType
+from typing import Any
 
 _MAY_WAIT = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR  # within a `with` block, for a caller that goes on
 _CONTEXTLIB = "contextlib"
@@ -20,7 +23,9 @@ class Disabling:
     """The blocks of one model in which its patches are disabled."""
 
     def __init__(self) -> None:
-        self._of_context: ContextVar[int] = ContextVar("policy_patch_disabled", default=0)
+        self._of_context: ContextVar[tuple[object, ...]] = ContextVar("policy_patch_disabled", default=())
+        # Replaced as a whole: threads read them while others enter and leave.
+        self._open: frozenset[object] = frozenset()
         self._of_generators: tuple[FrameType, ...] = ()
 
     def block(self) -> "_Block":
@@ -29,33 +34,34 @@ class Disabling:
 
     def holds(self) -> bool:
         """Return whether the caller is within a block."""
-        if self._of_context.get() > 0:
+        if any(entry in self._open for entry in self._of_context.get()):
             return True
         generators = self._of_generators
         if not generators:
             return False
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if any(frame is generator for generator in generators):
                 return True
             frame = frame.f_back
         return False
 
-    def enter(self, frame: FrameType | None) -> None:
-        """Begin a block, of the generator that runs in `frame`, or of the context."""
-        if frame is None:
-            self._of_context.set(self._of_context.get() + 1)
+    def enter(self, entry: object) -> None:
+        """Begin a block: of the generator that runs in the frame `entry`, or else of the context."""
+        if isinstance(entry, FrameType):
+            self._of_generators = (*self._of_generators, entry)
         else:
-            self._of_generators = (*self._of_generators, frame)
+            self._open |= {entry}
+            self._of_context.set((*(one for one in self._of_context.get() if one in self._open), entry))
 
-    def leave(self, frame: FrameType | None) -> None:
-        """End a block that began with the same `frame`."""
-        if frame is None:
-            self._of_context.set(max(0, self._of_context.get() - 1))
-            return
-        frames = list(self._of_generators)
-        frames.remove(frame)
-        self._of_generators = tuple(frames)
+    def leave(self, entry: object) -> None:
+        """End a block, in whatever thread or context."""
+        if isinstance(entry, FrameType):
+            frames = list(self._of_generators)
+            frames.remove(entry)
+            self._of_generators = tuple(frames)
+        else:
+            self._open -= {entry}
 
 
 class _Block(ContextDecorator):
@@ -63,33 +69,67 @@ class _Block(ContextDecorator):
 
     def __init__(self, disabling: Disabling) -> None:
         self._disabling = disabling
-        self._entered: list[FrameType | None] = []
+        self._entered: list[object] = []
 
     def _recreate_cm(self) -> "_Block":
         return _Block(self._disabling)  # a decorated function may run in several threads at once
 
+    def __call__(self, function: Callable) -> Callable:
+        """Decorate `function`, also one that is asynchronous or a generator: its body is the block."""
+        decorate = _decorator_of(function)
+        return super().__call__(function) if decorate is None else wraps(function)(decorate(self, function))
+
     def __enter__(self) -> None:
-        frame = _generator_around(sys._getframe(1))
-        self._entered.append(frame)
-        self._disabling.enter(frame)
+        entry = _generator_around(sys._getframe(1)) or object()
+        self._entered.append(entry)
+        self._disabling.enter(entry)
 
     def __exit__(self, *exc_info: object) -> None:
         self._disabling.leave(self._entered.pop())
 
 
-def _generator_around(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the generator that enters a block in `frame`, or None if no generator does.
+def _decorator_of(function: Callable) -> Callable[[_Block, Callable], Callable] | None:
+    if inspect.iscoroutinefunction(function):
+        return _around_coroutine
+    if inspect.isgeneratorfunction(function):
+        return _around_generator
+    return _around_async_generator if inspect.isasyncgenfunction(function) else None
 
-    contextlib is looked through: its `enter_context` enters for its caller, and a generator that it runs as a context
-    manager waits on purpose, while the block of its user goes on.
+
+def _around_coroutine(block: _Block, function: Callable) -> Callable:
+    async def inner(*args: Any, **kwargs: Any) -> Any:
+        with block._recreate_cm():
+            return await function(*args, **kwargs)
+
+    return inner
+
+
+def _around_generator(block: _Block, function: Callable) -> Callable:
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        with block._recreate_cm():
+            return (yield from function(*args, **kwargs))
+
+    return inner
+
+
+def _around_async_generator(block: _Block, function: Callable) -> Callable:
+    async def inner(*args: Any, **kwargs: Any) -> Any:
+        with block._recreate_cm():
+            async for value in function(*args, **kwargs):
+                yield value
+
+    return inner
+
+
+def _generator_around(frame: FrameType | None) -> FrameType | None:
+    """Return the frame of the generator that a block entered in `frame` belongs to, or None if there is none.
+
+    Helpers that enter for a generator are looked through, and so is contextlib: its `enter_context` enters for its
+    caller, and a generator that it runs as a context manager waits on purpose, while the block of its user goes on.
     """
     while frame is not None:
-        if frame.f_globals.get("__name__") == _CONTEXTLIB:
-            frame = frame.f_back
-        elif not frame.f_code.co_flags & _MAY_WAIT:
-            return None
-        elif frame.f_back is not None and frame.f_back.f_globals.get("__name__") == _CONTEXTLIB:
-            frame = frame.f_back  # its `__enter__`, and behind it whoever wrote the `with`
-        else:
+        waits = frame.f_code.co_flags & _MAY_WAIT and frame.f_code.co_name != "<genexpr>"
+        if waits and not (frame.f_back is not None and frame.f_back.f_globals.get("__name__") == _CONTEXTLIB):
             return frame
+        frame = frame.f_back
     return None

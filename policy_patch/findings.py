@@ -19,6 +19,8 @@ class Findings:
             The `cached` way is exact for rows padded on the left, whose padding lies between vectors and text.
         paddable (`bool`, *optional*, defaults to `True`):
             The `concat` way is exact for rows padded on the left. Where it is not, such a batch is refused.
+        many_at_once (`bool`, *optional*, defaults to `False`):
+            Several tokens in one step from a cache are exact. Some recurrent layers take one at a time.
         stateful (`bool`, *optional*, defaults to `False`):
             The cache of the base holds states of recurrent layers alone.
         length_switch (`int`, *optional*):
@@ -32,6 +34,7 @@ class Findings:
     unequal: bool = False
     gaps: bool = False
     paddable: bool = True
+    many_at_once: bool = False
     stateful: bool = False
     length_switch: int | None = None
     grows_beyond: bool = False

@@ -6,6 +6,7 @@ BOS takes the output at the LAST vector, which is what predicts the first token 
 stack is the business of `model.py`; where the columns of a batch go, of `layout.py`.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,7 +39,7 @@ from policy_patch.findings import Findings
 from policy_patch.growing_cache import growing
 from policy_patch.hooks import Hook, forget_copies_of_hooks
 from policy_patch.layout import Layout, first_real_columns
-from policy_patch.lengths import check_position_limit, check_switch_of_step, is_beyond_switch
+from policy_patch.lengths import check_position_limit, check_switch_of_step, counts_from_zero, is_beyond_switch
 from policy_patch.patched_cache import layout_of, note_origin, refuse_patched_cache
 from policy_patch.patched_call import CURRENT_CALL, PatchedCall
 from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
@@ -127,16 +128,19 @@ class Injection:
             PatchNotAppliedError: the context ends, and no run of the backbone proved the vectors, or the hooks were
                 removed meanwhile.
         """
-        if stacks is not None and not self._hooks:
+        if not self._hooks:
             raise PatchInputError(
                 "This model was unloaded: its base runs without a patch again. Make a new one around the base."
             )
-        call = None if stacks is None else PatchedCall(self, stacks)
+        # Of the function with the `with`: this generator and contextlib's `__enter__` are between.
+        call = None if stacks is None else PatchedCall(self, stacks, sys._getframe(2))
         token = CURRENT_CALL.set(call)
         try:
             yield stacks
         finally:
             CURRENT_CALL.reset(token)
+            if call is not None:
+                call.frame = None
         if call is not None and not call.proofs:
             raise not_run(f"the backbone of this {type(self._base).__name__} was not seen to run")
         if call is not None and not self._hooks:
@@ -144,22 +148,28 @@ class Injection:
 
     # The hooks
 
-    def _before_base(self, module: nn.Module, args: tuple) -> None:
+    def _call(self) -> PatchedCall | None:
+        """Return the call of this model that the base is run for now, if it is run for one."""
         call = CURRENT_CALL.get()
-        if call is not None and call.injection is self:
+        return call if call is not None and call.injection is self and call.asks() else None
+
+    def _before_base(self, module: nn.Module, args: tuple) -> None:
+        call = self._call()
+        if call is not None:
             call.layout = call.expected = None
             call.proved_before = call.proofs
 
     def _after_base(self, module: nn.Module, args: tuple, output: Any) -> None:
-        call = CURRENT_CALL.get()
-        if call is not None and call.injection is self and call.proofs == call.proved_before:
+        call = self._call()
+        if call is not None and call.proofs == call.proved_before:
             raise not_run(f"a run of {type(module).__name__} went past the hooks on its backbone")
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        call = CURRENT_CALL.get()
+        call = self._call()
         if call is None:
-            refuse_patched_cache((*args, *kwargs.values()))
-        if call is None or call.injection is not self:
+            current = CURRENT_CALL.get()
+            if current is None or not current.asks():
+                refuse_patched_cache((*args, *kwargs.values()))
             return None
         inputs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         cache = take_cache(inputs)
@@ -179,8 +189,8 @@ class Injection:
         return (), inputs
 
     def _after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        call = CURRENT_CALL.get()
-        if call is None or call.injection is not self or call.layout is None:
+        call = self._call()
+        if call is None or call.layout is None:
             return None
         layout, last, expected = call.layout, call.last_hidden_state, call.expected
         call.layout = call.last_hidden_state = call.expected = None
@@ -229,7 +239,8 @@ class Injection:
             switch,
             grows_beyond=self.findings.grows_beyond,
         )
-        if self._fits_cache(layout, inputs, length) and not beyond:
+        from_zero = counts_from_zero(position_ids, first)  # as the positions of a kept prefix do
+        if self._fits_cache(layout, inputs, length) and from_zero and not beyond:
             layout = layout.cached()
         if cache is not None:
             growing(cache)
@@ -281,6 +292,11 @@ class Injection:
         new = tokens.shape[1]
         if new > 1:
             refuse_several_texts(inputs)
+            if not self.findings.many_at_once:
+                raise PatchInputError(
+                    f"{new} tokens were given beside a cache; a {type(self._base).__name__} goes on from its cache "
+                    "exactly one token at a time. Give them one by one, or the whole text without a cache."
+                )
         if 0 < columns < layout.prefix_end:
             raise PatchInputError(
                 f"The cache given was cut back to {columns} columns, into the vectors in front of its text. Cut off "

@@ -33,6 +33,23 @@ def check_position_limit(layout: Layout, mask: torch.Tensor | None, length: int,
         )
 
 
+def counts_from_zero(position_ids: torch.Tensor | None, first: torch.Tensor) -> bool:
+    """Return whether the caller's positions, if any, begin at 0 in each row.
+
+    Args:
+        position_ids (`torch.Tensor`, *optional*):
+            `(1 or batch, length)` or `(kinds, 1 or batch, length)` int64.
+        first (`torch.Tensor`):
+            `(batch,)` int64, the column of each row's first real token.
+    """
+    if position_ids is None:
+        return True
+    positions = position_ids.reshape(-1, *position_ids.shape[-2:])  # (kinds, 1 or batch, length)
+    positions = positions.expand(-1, first.shape[0], -1)
+    columns = first.to(positions.device).expand(positions.shape[0], -1).unsqueeze(-1)
+    return not positions.gather(2, columns).any()
+
+
 def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: int, *, grows_beyond: bool) -> bool:
     """Return whether vectors and text reach positions that the base turns differently: then one run must hold all.
 

@@ -30,6 +30,10 @@ from policy_patch.proof import not_run
 from policy_patch.stacks import BatchStacks, Stack
 
 _NUM_VECTORS = 3
+# Half precision, mean and worst token, as shares of what the vectors change. Our choice: rounding was up to 0.02 and
+# 0.035 on the models of our tests; a way that is wrong for one row 0.02 and 0.08 and more. Missing vectors are off by
+# about 1, and nothing less is a reason to refuse a base: noise may flip a choice of experts.
+_ROUNDING, _MISSING = (0.03, 0.06), (0.2, 0.5)
 _GAP = 1024  # columns of padding; our choice, more than the windows of most models and still cheap
 # What models raise on unknown inputs. A proof that fails is an answer, too.
 _FAILURES = (
@@ -58,7 +62,7 @@ def _findings(base: PreTrainedModel) -> Findings:
     if small is not None:
         try:
             found = _Check.findings(small)
-            if found.cacheable and found.unequal and found.paddable:
+            if found.cacheable and found.unequal and found.paddable and found.many_at_once:
                 return found
         except (UnsupportedModelError, *_FAILURES):
             pass  # cutting layers off may be what is wrong
@@ -154,7 +158,7 @@ class _Check:
         Raises:
             UnsupportedModelError: `concat` is not exact.
         """
-        injection = Injection(base)
+        injection = Injection(base, Findings(many_at_once=True))
         try:
             with _undisturbed(base):
                 return cls._of(base, injection)
@@ -170,11 +174,12 @@ class _Check:
             off = check.off(batch=False)
         except _FAILURES as error:
             raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
-        if not check.is_near(off, 1e-3):
+        if not check.is_near(off, 1e-3, _MISSING):
             raise UnsupportedModelError(_not_exact(base, f"its logits are off by {off.mean():.1%}"))
         paddable = check.holds(1e-3, batch=True)
-        found = Findings(paddable=paddable, stateful=check.stateful)
-        injection.findings = replace(found, cacheable=True, unequal=True, gaps=True)
+        many = check.holds(1e-3, step=2)
+        found = Findings(paddable=paddable, many_at_once=many, stateful=check.stateful)
+        injection.findings = replace(found, cacheable=True, unequal=True, gaps=True, many_at_once=True)
         cacheable = check.holds(1e-4, batch=False)
         unequal = cacheable and check.holds(1e-4, batch=True)
         switch, grows = length_switch(base)
@@ -187,28 +192,28 @@ class _Check:
             grows_beyond=grows,
         )
 
-    def holds(self, in_fp32: float, *, batch: bool = False, gap: bool = False) -> bool:
+    def holds(self, in_fp32: float, *, batch: bool = False, gap: bool = False, step: int = 1) -> bool:
         """Return whether the injection, as it is set, gives what the definition says."""
         try:
-            return self.is_near(self.off(batch=batch, gap=gap), in_fp32)
+            return self.is_near(self.off(batch=batch, gap=gap, step=step), in_fp32, _ROUNDING)
         except _FAILURES:
             return False
 
-    def is_near(self, off: torch.Tensor, in_fp32: float) -> bool:
-        """Return whether tokens that are `off` by so much are what the definition says, but for rounding."""
+    def is_near(self, off: torch.Tensor, in_fp32: float, in_half: tuple[float, float]) -> bool:
+        """Return whether tokens that are `off` by so much are what the definition says, but for rounding: no token by
+        more than `in_fp32`, or in half precision their mean and the worst of them by no more than `in_half`."""
         if self._effect is None:
             return bool(off.max() <= in_fp32)
-        # Noise that flips a choice of experts is no reason to refuse, missing vectors are: they are off by about 1.
-        return bool(off.mean() <= 0.2 and off.max() <= 0.5)
+        return bool(off.mean() <= in_half[0] and off.max() <= in_half[1])
 
-    def off(self, *, batch: bool, gap: bool = False) -> torch.Tensor:
+    def off(self, *, batch: bool, gap: bool = False, step: int = 1) -> torch.Tensor:
         """Return `(tokens,)`, fp32: how far each token is from the definition, as a share of the definition's mean; in
         half precision of what the vectors change in it."""
         real = self._rows.mask == 1
         if gap:
             found, expected = self._behind_a_gap(), self._expected[0, 2:]
         else:
-            found = self._in_a_batch() if batch else self._one_row()
+            found = self._in_a_batch() if batch else self._one_row(step)
             expected = self._expected[real] if batch else self._expected[0, 1:]
         scale = (self._expected if self._effect is None else self._effect)[real].abs().mean()
         return (found - expected).abs().mean(-1) / scale.clamp(min=1e-12)
@@ -241,20 +246,20 @@ class _Check:
 
     # What the injection gives
 
-    def _one_row(self) -> torch.Tensor:
+    def _one_row(self, step: int) -> torch.Tensor:
         rows = self._rows
         stacks = BatchStacks(rows.stacks[:1])
-        return self._in_two_calls(stacks, rows.ids[:1, 1:], rows.mask[:1, 1:])[0]  # (tokens, vocabulary)
+        return self._in_two_calls(stacks, rows.ids[:1, 1:], rows.mask[:1, 1:], step)[0]  # (tokens, vocabulary)
 
     def _in_a_batch(self) -> torch.Tensor:
         rows = self._rows
         logits = self._in_two_calls(BatchStacks(rows.stacks, (0, 1)), rows.ids, rows.mask)
         return logits[rows.mask == 1]  # (all real tokens, vocabulary)
 
-    def _in_two_calls(self, stacks: BatchStacks, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return `(batch, tokens, vocabulary)`, fp32, the last token in a step of its own if there is a cache."""
+    def _in_two_calls(self, stacks: BatchStacks, ids: torch.Tensor, mask: torch.Tensor, step: int = 1) -> torch.Tensor:
+        """Return `(batch, tokens, vocabulary)`, fp32, the last `step` tokens from the cache if there is one."""
         with self._injection.active(stacks):
-            output = self._base(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True)
+            output = self._base(input_ids=ids[:, :-step], attention_mask=mask[:, :-step], use_cache=True)
             cache = cache_of(output)
             self.stateful = holds_states_alone(cache)
             if cache is None:
@@ -262,8 +267,8 @@ class _Check:
             if self._injection.cache_name is None:
                 raise not_run("it returns a cache, and takes one under no name that this version of policy-patch knows")
             seen = None if self.stateful else mask  # as `generate` gives it
-            step = self._base(input_ids=ids[:, -1:], attention_mask=seen, **{self._injection.cache_name: cache})
-        return torch.cat([output.logits, step.logits], dim=1).float()
+            more = self._base(input_ids=ids[:, -step:], attention_mask=seen, **{self._injection.cache_name: cache})
+        return torch.cat([output.logits, more.logits], dim=1).float()
 
     def _behind_a_gap(self) -> torch.Tensor:
         """Return `(tokens behind BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.

@@ -202,16 +202,59 @@ def test_an_exit_stack_within_a_generator_is_the_generator_s(disabling):
     assert found == [(True, False), (True, False), (False, False)]
 
 
-def test_a_decorated_generator_function_is_not_disabled_while_it_waits(disabling):
-    """The decorator holds while the function runs, which for a generator is only until it is made."""
-
+def test_the_body_of_a_decorated_generator_is_the_block_and_not_its_caller(disabling):
     @disabling.block()
     def stream() -> Iterator[bool]:
+        yield disabling.holds()
         yield disabling.holds()
 
     steps = stream()
     assert not disabling.holds()
-    assert next(steps) is False
+    assert next(steps) is True
+    assert not disabling.holds()
+    assert next(steps) is True
+
+
+def test_the_body_of_a_decorated_coroutine_and_asynchronous_generator_is_the_block(disabling):
+    @disabling.block()
+    async def answer() -> bool:
+        await asyncio.sleep(0)
+        return disabling.holds()
+
+    @disabling.block()
+    async def stream() -> AsyncIterator[bool]:
+        yield disabling.holds()
+
+    async def main() -> list[bool]:
+        return [await answer(), *[value async for value in stream()], disabling.holds()]
+
+    assert asyncio.run(main()) == [True, True, False]
+
+
+def test_a_helper_that_enters_for_a_generator_enters_its_block(disabling):
+    def enter(stack: ExitStack) -> None:
+        stack.enter_context(disabling.block())
+
+    def stream() -> Iterator[bool]:
+        with ExitStack() as stack:
+            enter(stack)
+            yield disabling.holds()
+
+    steps = stream()
+    assert next(steps) is True
+    assert not disabling.holds(), "the caller of a generator that waits"
+    steps.close()
+    assert not disabling.holds()
+
+
+def test_a_block_that_is_left_in_another_thread_is_over_everywhere(disabling):
+    block = disabling.block()
+    block.__enter__()
+    assert disabling.holds()
+    other = threading.Thread(target=block.__exit__, args=(None, None, None))
+    other.start()
+    other.join()
+    assert not disabling.holds()
 
 
 # Context managers of others, which are generators that wait on purpose

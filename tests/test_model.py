@@ -342,7 +342,9 @@ def test_unload_gives_back_the_very_base_untouched(family):
     assert {name: parameter.requires_grad for name, parameter in base.named_parameters()} == trainable
     assert (base.config.to_dict(), base.generation_config.to_dict()) == settings
     assert set(vars(base)) == names and not base.training
-    assert torch.equal(logits(model), plain), "what is left of the wrapper is the base"
+    for call in (model, model.base_model, lambda ids: model.generate(ids, max_new_tokens=2)):
+        with pytest.raises(PatchInputError, match="was unloaded"):  # not unpatched, silently
+            call(IDS)
 
 
 # Files
