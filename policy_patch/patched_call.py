@@ -16,8 +16,10 @@ from policy_patch.layout import Layout
 from policy_patch.proof import Expected
 from policy_patch.stacks import BatchStacks
 
-# From where `generate` runs code of its caller: processors and criteria; streamers are told by their class.
-_CALLERS_CODE = {LogitsProcessorList.__call__.__code__, StoppingCriteriaList.__call__.__code__}
+# From where `generate` runs code of its caller: processors and criteria; streamers are told by their class. Guidance is
+# a processor of transformers' own, which asks the model as `generate` does.
+_RUNS_CALLERS_CODE = {LogitsProcessorList.__call__.__code__, StoppingCriteriaList.__call__.__code__}
+_NOT_OF_CALLER = frozenset({"transformers", "torch", "policy_patch"})
 
 
 class PatchedCall:
@@ -48,9 +50,11 @@ class PatchedCall:
         """Return whether the base is run for this call now, and not by a processor, criterion or streamer of its caller
         or by another thread that copied the context: those meet the base as it is."""
         frame: FrameType | None = sys._getframe(1)
+        of_caller = False
         while frame is not None and frame is not self.frame:
             code = frame.f_code
-            if code in _CALLERS_CODE:
+            of_caller = of_caller or frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_OF_CALLER
+            if of_caller and code in _RUNS_CALLERS_CODE:
                 return False
             if code.co_name in ("put", "end") and isinstance(frame.f_locals.get("self"), BaseStreamer):
                 return False
