@@ -75,8 +75,8 @@ HEIGHTS = {
 }
 
 # The imports that point up, inside functions only, so that each works and imports without the other. A scorer is named
-# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page. transformers' trainers
-# of a patched model are of the room of training, which costs seconds to import.
+# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page. Trainers of others
+# with a patched model are of the room of training, which costs seconds to import.
 UPWARD = {("evaluation/scorers.py", "lab"), ("cli/demo.py", "ui"), ("trainer_hook.py", "training")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
