@@ -101,7 +101,7 @@ class _Walk:
         values, add = vars(module), self.facts.append
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         if "forward" in values or (hooks and not all(map(self._is_ours, hooks))):
-            raise _CannotTellError
+            raise _CannotTellError()
         add((type(module), type(module).forward, *module._modules))
         self.class_of(type(module))
         for tensors in (module._parameters, module._buffers):
@@ -118,7 +118,7 @@ class _Walk:
         if function is not None:
             self.facts.append((name, function))
             if getattr(function, "__module__", "").partition(".")[0] not in _LIBRARIES:
-                raise _CannotTellError
+                raise _CannotTellError()
 
     def class_of(self, kind: type) -> None:
         """Note the attributes of a class. Code that no library installed may read globals, which are not seen."""
@@ -126,7 +126,7 @@ class _Walk:
             return
         self._seen[id(kind)] = kind
         if kind.forward.__module__.partition(".")[0] not in _LIBRARIES:
-            raise _CannotTellError
+            raise _CannotTellError()
         for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
             self.facts.extend((name, value) for name, value in vars(each).items() if type(value) in _PLAIN)
 
@@ -155,7 +155,7 @@ class _Walk:
             return value if kind in _PLAIN else id(value)
         self._values += 1
         if self._values > _MOST_VALUES:
-            raise _CannotTellError
+            raise _CannotTellError()
         if issubclass(kind, enum.Enum | type | types.BuiltinFunctionType):
             return value
         if issubclass(kind, torch.Tensor):
@@ -178,14 +178,14 @@ class _Walk:
         if isinstance(value, types.MethodType):
             return value.__func__, self.value(value.__self__)
         if not hasattr(value, "__dict__"):
-            raise _CannotTellError  # its inside cannot be seen
+            raise _CannotTellError()  # its inside cannot be seen
         return tuple((name, self.value(each)) for name, each in vars(value).items())
 
     def _cell(self, cell: types.CellType) -> Any:
         try:
             return self.value(cell.cell_contents)
         except ValueError as error:  # empty until its function is run
-            raise _CannotTellError from error
+            raise _CannotTellError() from error
 
 
 def _place(tensor: torch.Tensor) -> int:

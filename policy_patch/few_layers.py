@@ -124,6 +124,6 @@ def _rebind(twin: nn.Module, module: nn.Module) -> None:
     forward, old = vars(module)["forward"], vars(module).get("_old_forward")
     of_hook = isinstance(forward, functools.partial) and forward.args == (module,)
     if not of_hook or getattr(old, "__self__", None) is not module:
-        raise _CannotCopyError
+        raise _CannotCopyError()
     twin._old_forward = types.MethodType(old.__func__, twin)
     twin.forward = functools.update_wrapper(functools.partial(forward.func, twin), twin._old_forward)

@@ -34,7 +34,7 @@ from policy_patch.call_inputs import (
     refuse_unknown_inputs,
     tokens_of,
 )
-from policy_patch.errors import PatchInputError, UnsupportedModelError
+from policy_patch.errors import PatchInputError, PatchNotAppliedError, UnsupportedModelError
 from policy_patch.findings import Findings
 from policy_patch.growing_cache import growing
 from policy_patch.hooks import Hook, forget_copies_of_hooks
@@ -43,7 +43,7 @@ from policy_patch.lengths import check_position_limit, check_switch_of_step, cou
 from policy_patch.patched_cache import layout_of, note_origin, refuse_patched_cache
 from policy_patch.patched_call import CURRENT_CALL, PatchedCall
 from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
-from policy_patch.proof import Expected, not_run
+from policy_patch.proof import Expected, not_applied
 from policy_patch.stacks import BatchStacks, Stack
 
 
@@ -142,9 +142,11 @@ class Injection:
             if call is not None:
                 call.frame = None
         if call is not None and not call.proofs:
-            raise not_run(f"the backbone of this {type(self._base).__name__} was not seen to run")
+            raise PatchNotAppliedError(
+                not_applied(f"the backbone of this {type(self._base).__name__} was not seen to run")
+            )
         if call is not None and not self._hooks:
-            raise not_run("the model was unloaded while the call ran")
+            raise PatchNotAppliedError(not_applied("the model was unloaded while the call ran"))
 
     # The hooks
 
@@ -162,7 +164,9 @@ class Injection:
     def _after_base(self, module: nn.Module, args: tuple, output: Any) -> None:
         call = self._call()
         if call is not None and call.proofs == call.proved_before:
-            raise not_run(f"a run of {type(module).__name__} went past the hooks on its backbone")
+            raise PatchNotAppliedError(
+                not_applied(f"a run of {type(module).__name__} went past the hooks on its backbone")
+            )
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         call = self._call()

@@ -65,25 +65,31 @@ class Expected:
                 "took part cannot be seen. Leave `return_dict` at its default."
             )
         if hidden.shape[1] != self.columns:
-            raise _not_applied(f"{self.columns} columns went in, vectors included, and {hidden.shape[1]} came out")
+            raise PatchNotAppliedError(
+                not_applied(
+                    f"of the backbone, {self.columns} columns went in, vectors included, and {hidden.shape[1]} came out"
+                )
+            )
         cache = returned if self.cache is None else self.cache
         if not isinstance(cache, Cache) or (self.may_drop_cache and not columns_in(cache)):
             return
         if self.cache is not None and isinstance(returned, Cache) and returned is not self.cache:
-            raise _not_applied("it was given a cache that begins with the vectors, and returned another one")
+            raise PatchNotAppliedError(
+                not_applied(
+                    "of the backbone, it was given a cache that begins with the vectors, and returned another one"
+                )
+            )
         if holds_states_alone(cache):
             if self.cache is not None and state_marks(cache) == self.marks:
-                raise _not_applied("it left the states that it was given unused")
+                raise PatchNotAppliedError(not_applied("of the backbone, it left the states that it was given unused"))
             return
         held, expected = columns_in(cache), self.before + self.columns
         if held != expected:
-            raise _not_applied(f"its cache holds {held} columns, expected {expected} with the vectors")
+            raise PatchNotAppliedError(
+                not_applied(f"of the backbone, its cache holds {held} columns, expected {expected} with the vectors")
+            )
 
 
-def _not_applied(what: str) -> PatchNotAppliedError:
-    return PatchNotAppliedError(f"The patch was not applied: of the backbone, {what}. {_REMEDY}")
-
-
-def not_run(what: str) -> PatchNotAppliedError:
-    """Return the error for a call in which the backbone was not seen to run."""
-    return PatchNotAppliedError(f"The patch was not applied: {what}. {_REMEDY}")
+def not_applied(what: str) -> str:
+    """Return the message of a `PatchNotAppliedError`: what shows that the vectors took no part."""
+    return f"The patch was not applied: {what}. {_REMEDY}"

@@ -26,7 +26,7 @@ from policy_patch.few_layers import few_layers
 from policy_patch.findings import Findings
 from policy_patch.injection import Injection
 from policy_patch.length_switch import length_switch
-from policy_patch.proof import not_run
+from policy_patch.proof import not_applied
 from policy_patch.stacks import BatchStacks, Stack
 
 _NUM_VECTORS = 3
@@ -265,7 +265,11 @@ class _Check:
             if cache is None:
                 return self._base(input_ids=ids, attention_mask=mask).logits.float()
             if self._injection.cache_name is None:
-                raise not_run("it returns a cache, and takes one under no name that this version of policy-patch knows")
+                raise PatchNotAppliedError(
+                    not_applied(
+                        "it returns a cache, and takes one under no name that this version of policy-patch knows"
+                    )
+                )
             seen = None if self.stateful else mask  # as `generate` gives it
             more = self._base(input_ids=ids[:, -step:], attention_mask=seen, **{self._injection.cache_name: cache})
         return torch.cat([output.logits, more.logits], dim=1).float()
