@@ -1,13 +1,11 @@
 """What an architecture is for a patch: its backbone, its learned positions, its sliding windows.
 
-Read off a loaded base and its configuration; only token embeddings are looked up here. Whether a patch is exact on it
-is asked in `self_check.py`.
+Read off a loaded base and its configuration; nothing is run here. Whether a patch is exact on it is asked in
+`self_check.py`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -41,12 +39,3 @@ def has_windows(config: Any) -> bool:
     return (
         getattr(config, "sliding_window", None) is not None or getattr(config, "attention_chunk_size", None) is not None
     )
-
-
-def embedded(embeddings: nn.Module, ids: Sequence[int] | torch.Tensor) -> torch.Tensor:
-    """Return the embeddings `(len(ids), hidden)` of tokens.
-
-    They are looked up as a batch of one row: hooks on the embeddings (NEFTune) expect a batch.
-    """
-    device = next(embeddings.parameters()).device
-    return embeddings(torch.as_tensor(ids, device=device).unsqueeze(0))[0]

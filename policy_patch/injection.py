@@ -24,7 +24,7 @@ from policy_patch._compat import (
     take_cache,
     without_cache,
 )
-from policy_patch.architecture import backbone_of, embedded, has_windows, learned_position_limit
+from policy_patch.architecture import backbone_of, has_windows, learned_position_limit
 from policy_patch.caches import check_room, columns_in, holds_a_state, refuse_unknown_cache
 from policy_patch.call_inputs import (
     check_mask_of_step,
@@ -45,6 +45,7 @@ from policy_patch.patched_call import CURRENT_CALL, PatchedCall
 from policy_patch.priming import PrimedBatch, PrimedPrefix, Primer
 from policy_patch.proof import Expected, not_applied
 from policy_patch.stacks import BatchStacks, Stack
+from policy_patch.token_embeddings import embedded
 
 
 class Injection:

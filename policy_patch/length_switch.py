@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from policy_patch._compat import forward_parameters
-from policy_patch.architecture import backbone_of, embedded, learned_position_limit
+from policy_patch.architecture import backbone_of, learned_position_limit
+from policy_patch.token_embeddings import embedded
 
 _TOKENS = 4
 _SPREAD = 4  # places between them: enough for different turns to show, far below any switch

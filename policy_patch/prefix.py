@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from policy_patch.architecture import embedded
 from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
+from policy_patch.token_embeddings import embedded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

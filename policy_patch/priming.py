@@ -14,10 +14,10 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from policy_patch._compat import cache_argument, cache_of, forward_parameters
-from policy_patch.architecture import embedded
 from policy_patch.base_state import BaseState, base_state
 from policy_patch.proof import Expected
 from policy_patch.stacks import BatchStacks, Stack, pad_front
+from policy_patch.token_embeddings import embedded
 
 # Prefixes kept at a time. Of a model of 7 billion parameters without grouped heads one of 50 vectors takes 26 MB.
 MOST_KEPT = 32

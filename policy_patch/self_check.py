@@ -19,7 +19,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from policy_patch._compat import cache_of, warn_if_untested
-from policy_patch.architecture import backbone_of, embedded
+from policy_patch.architecture import backbone_of
 from policy_patch.caches import holds_states_alone
 from policy_patch.errors import PatchInputError, PatchNotAppliedError, UnsupportedModelError
 from policy_patch.few_layers import few_layers
@@ -28,6 +28,7 @@ from policy_patch.injection import Injection
 from policy_patch.length_switch import length_switch
 from policy_patch.proof import not_applied
 from policy_patch.stacks import BatchStacks, Stack
+from policy_patch.token_embeddings import embedded
 
 _NUM_VECTORS = 3
 # Half precision, mean and worst token, as shares of what the vectors change. Our choice: rounding was up to 0.02 and

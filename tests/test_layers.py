@@ -45,6 +45,7 @@ HEIGHTS = {
     "disabling": 0,
     "few_layers": 2,
     "findings": 0,
+    "token_embeddings": 0,
     "length_switch": 2,
     "lengths": 2,
     "proof": 2,
