@@ -43,7 +43,10 @@ def length_switch(base: PreTrainedModel) -> tuple[int | None, bool]:
     run = _probe(base, backbone)
     highest = limit - 1 if _has_table(backbone, limit) else 4 * limit
     try:
-        near, far, again = run(0), run(highest), run(0)
+        near, far = run(0), run(highest)
+        if torch.equal(near, far):
+            return None, False
+        again = run(0)
     except _FAILURES:  # it counts positions in a way of its own
         return None, False
     noise = 10 * float((near - again).abs().max()) + 1e-6 * float(near.abs().max())
