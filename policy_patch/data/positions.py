@@ -104,7 +104,7 @@ def _rows_of(model: Any, tokenizer: Any) -> Callable[[int], dict[str, Any]]:
 
 
 def _find_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]]) -> int | None:
-    from policy_patch.data.sampling import evaluating
+    from policy_patch.data.eval_mode import evaluating
 
     lengths: list[int] = []
     seen: list[dict[tuple[int, int], int]] = []  # for each text: (which look-up, rows of its table) -> largest row

@@ -6,8 +6,7 @@ is scored or kept here.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from policy_patch.data.eval_mode import evaluating
 from policy_patch.data.positions import num_vectors, room_for_text
 from policy_patch.data.thoughts import marks_among
 from policy_patch.data.values import check_texts
@@ -364,15 +364,3 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return what `skip_special_tokens` leaves out: text to id."""
     added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context no module of `model` is in training mode; afterwards each is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -47,7 +47,7 @@ class LabelProbabilities:
         """
         import torch
 
-        from policy_patch.data.sampling import evaluating
+        from policy_patch.data.eval_mode import evaluating
 
         found: list[float] = []
         with torch.no_grad(), evaluating(self._model):

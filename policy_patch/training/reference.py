@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from policy_patch.data.sampling import evaluating
+from policy_patch.data.eval_mode import evaluating
 from policy_patch.freezing import looking_on
 from policy_patch.model import PolicyPatchModel
 
