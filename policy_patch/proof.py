@@ -67,7 +67,7 @@ class Expected:
         if hidden.shape[1] != self.columns:
             raise PatchNotAppliedError(
                 not_applied(
-                    f"in its run, {self.columns} columns went in, vectors included, and {hidden.shape[1]} came out"
+                    f"of the backbone, {self.columns} columns went in, vectors included, and {hidden.shape[1]} came out"
                 )
             )
         cache = returned if self.cache is None else self.cache
@@ -75,16 +75,18 @@ class Expected:
             return
         if self.cache is not None and isinstance(returned, Cache) and returned is not self.cache:
             raise PatchNotAppliedError(
-                not_applied("in its run, it was given a cache that begins with the vectors, and returned another one")
+                not_applied(
+                    "of the backbone, it was given a cache that begins with the vectors, and returned another one"
+                )
             )
         if holds_states_alone(cache):
             if self.cache is not None and state_marks(cache) == self.marks:
-                raise PatchNotAppliedError(not_applied("in its run, it left the states that it was given unused"))
+                raise PatchNotAppliedError(not_applied("of the backbone, it left the states that it was given unused"))
             return
         held, expected = columns_in(cache), self.before + self.columns
         if held != expected:
             raise PatchNotAppliedError(
-                not_applied(f"in its run, its cache holds {held} columns, expected {expected} with the vectors")
+                not_applied(f"of the backbone, its cache holds {held} columns, expected {expected} with the vectors")
             )
 
 
