@@ -1,7 +1,7 @@
 """A copy of a base that shares its weights and has only the first layers, one of each kind, narrow inside and headless.
 
-The self-check runs on it: whether vectors take part shows in one layer of each kind as in all of them, and in a narrow
-feed-forward part, which sees one token at a time, as in a wide one. It takes a fraction of the time. The base itself is
+The self-check runs on it: whether vectors take part shows in one layer of each kind as in all of them, and in maps that
+read a few features of each token as in maps that read all of them. It takes a fraction of the time. The base itself is
 not changed.
 """
 
@@ -10,13 +10,15 @@ import functools
 import types
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from policy_patch.architecture import backbone_of
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_WIDTH = 32  # of the feed-forward part
+_WIDTH = 32  # of the feed-forward part, and of what linear maps read
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 _NUMBER_OF_ITS_OWN = frozenset({"layer_idx", "layer_id", "layer_number", "idx"})  # tells layers apart, changes nothing
 
@@ -30,16 +32,15 @@ def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
     """
     backbone = backbone_of(base)
     count = getattr(base.config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        name for name, module in base.named_modules() if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    head = next((name for name, module in base.named_modules() if module is base.get_output_embeddings()), None)
+    named, output = dict(base.named_modules()), base.get_output_embeddings()
+    lists = [name for name, module in named.items() if isinstance(module, nn.ModuleList) and len(module) == count]
+    head = next((name for name, module in named.items() if module is output), None)
     if backbone is None or len(lists) != 1 or head is None:
         return None
-    layers, config = base.get_submodule(lists[0]), base.config.get_text_config()
+    layers, config = named[lists[0]], base.config.get_text_config()
     needed = _first_of_each_kind(layers, getattr(config, "layer_types", None))
     no_head = nn.Identity()
-    no_head.weight = base.get_output_embeddings().weight  # Mamba asks for its dtype
+    no_head.weight = output.weight  # Mamba asks for its dtype
     try:
         first = [_narrowed(layer, getattr(config, "intermediate_size", None)) for layer in layers[:needed]]
         small = _replaced(base, lists[0].split("."), nn.ModuleList(first))
@@ -52,21 +53,42 @@ class _CannotCopyError(Exception):
     """Raised for a module whose `forward` was replaced in a way that a copy of it would run the original."""
 
 
-def _narrowed(module: nn.Module, width: Any) -> nn.Module:
-    """Return a copy of a layer with weights of `_WIDTH` wherever they are `width` wide, or twice it if fused."""
-    if type(width) is not int or width <= _WIDTH or any("forward" in vars(each) for each in module.modules()):
-        return module
-    cut = {width: _WIDTH, 2 * width: 2 * _WIDTH}
+class _FirstFeatures(nn.Linear):
+    """A linear map that reads the first `_WIDTH` features of a token and gives as many as before.
+
+    It sees one token at a time, so it cannot tell where vectors are. Its `weight` stays whole for code that asks for
+    its dtype or uses it itself.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.linear(input[..., :_WIDTH], self.weight[:, :_WIDTH], self.bias)
+
+
+def _narrowed(layer: nn.Module, width: Any) -> nn.Module:
+    """Return a copy of a layer whose linear maps read `_WIDTH` features and whose weights are `_WIDTH` wide wherever
+    they are `width` wide (the feed-forward part's), or twice it if fused."""
+    if any("forward" in vars(each) for each in layer.modules()):
+        return layer
+    wide = type(width) is int and width > _WIDTH
+    return _cut(layer, {width: _WIDTH, 2 * width: 2 * _WIDTH} if wide else {})
+
+
+def _cut(module: nn.Module, cut: dict[int, int]) -> nn.Module:
+    """Return a copy of a module with shorter weights, by their size, and narrow linear maps; itself if it has none."""
     changed: dict[str, Any] = {}
     for name, weight in module._parameters.items():
         if type(weight) is nn.Parameter and any(size in cut for size in weight.shape):
             part = weight.detach()[tuple(slice(cut.get(size, size)) for size in weight.shape)]
             changed[name] = nn.Parameter(part, requires_grad=False)
-    children = {name: _narrowed(child, width) for name, child in module._modules.items() if child is not None}
+    children = {name: _cut(child, cut) for name, child in module._modules.items() if child is not None}
     children = {name: child for name, child in children.items() if child is not module._modules[name]}
-    if not changed and not children:
+    # A weight of another class than torch's is quantized: it may have no part to read.
+    reads_too_much = type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.in_features > _WIDTH
+    if not changed and not children and not reads_too_much:
         return module
     twin = _shallow(module)
+    if reads_too_much:
+        twin.__class__ = _FirstFeatures
     twin._parameters.update(changed)
     twin._modules.update(children)
     return twin

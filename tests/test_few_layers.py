@@ -41,7 +41,7 @@ def test_layers_that_differ_in_a_plain_attribute_are_of_different_kinds():
     assert len(few_layers(base).model.layers) == 4
 
 
-def test_a_wide_feed_forward_part_is_narrowed_and_attention_stays_whole():
+def test_a_wide_feed_forward_part_is_narrowed_and_narrow_attention_stays_whole():
     base = AutoModelForCausalLM.from_config(LlamaConfig(**_SHAPE, intermediate_size=128, num_hidden_layers=2)).eval()
     layer, whole = few_layers(base).model.layers[0], base.model.layers[0]
     assert layer.mlp.up_proj.weight.shape == (32, 32) and layer.mlp.down_proj.weight.shape == (32, 32)
@@ -50,6 +50,29 @@ def test_a_wide_feed_forward_part_is_narrowed_and_attention_stays_whole():
     assert layer.self_attn is whole.self_attn
     with torch.no_grad():
         assert few_layers(base)(IDS).logits.isfinite().all()
+
+
+def test_linear_maps_read_the_first_features_alone():
+    shape = _SHAPE | {"hidden_size": 64, "intermediate_size": 48}
+    base = AutoModelForCausalLM.from_config(LlamaConfig(**shape, num_hidden_layers=2)).eval()
+    small, whole = few_layers(base).model.layers[0].self_attn.q_proj, base.model.layers[0].self_attn.q_proj
+    features = torch.randn(2, 3, 64)
+    with torch.no_grad():
+        expected = whole(torch.cat([features[..., :32], torch.zeros(2, 3, 32)], dim=-1))
+        torch.testing.assert_close(small(features), expected)
+        assert few_layers(base)(IDS).logits.shape == (1, 3, 64)
+    assert type(whole) is torch.nn.Linear and small.weight is whole.weight
+
+
+def test_quantized_weights_are_read_whole():
+    base = tiny_model()
+    linear = base.model.layers[0].self_attn.q_proj
+
+    class Quantized(torch.nn.Parameter):
+        pass
+
+    linear.weight, linear.in_features = Quantized(linear.weight.detach()), 64
+    assert few_layers(base).model.layers[0].self_attn.q_proj is linear
 
 
 def test_experts_that_are_one_tensor_are_narrowed():
