@@ -18,6 +18,8 @@ HEIGHTS = {
     "errors": 0,
     "atomic": 0,
     "launch": 0,
+    "documents": 0,
+    "loading": 1,
     "freezing": 0,
     "trainer_hook": 0,
     "versions": 0,
