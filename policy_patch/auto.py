@@ -6,6 +6,7 @@ from typing import Any
 
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.hub import HubOptions, locate_patch
+from policy_patch.loading import load_pretrained
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_files import ids_of
 from policy_patch.patch_folder import read_patch_folder
@@ -70,20 +71,16 @@ class AutoPolicyPatchModel:
             )
         given = {"revision": config.base_model_revision, "token": token, "cache_dir": cache_dir}
         given = {key: value for key, value in given.items() if value is not None}
-        try:
-            base = AutoModelForCausalLM.from_pretrained(
-                name,
-                **{"trust_remote_code": False, **given, **base_kwargs},
-                local_files_only=local_files_only,
-                force_download=force_download,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            at = f" at {config.base_model_revision}" if config.base_model_revision else ""
-            raise ModelLoadError(
-                f"Cannot load the base `{name}`{at} that the patch `{fspath(first)}` names: "
-                f"{str(error).splitlines()[0]} If you have it elsewhere, load it yourself and call "
-                "`PolicyPatchModel.from_pretrained(base, ...)`."
-            ) from error
+        at = f" at {config.base_model_revision}" if config.base_model_revision else ""
+        base = load_pretrained(
+            AutoModelForCausalLM,
+            name,
+            named=f"the base `{name}`{at} that the patch `{fspath(first)}` names",
+            advice="If you have it elsewhere, load it yourself and call `PolicyPatchModel.from_pretrained(base, ...)`.",
+            **{"trust_remote_code": False, **given, **base_kwargs},
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
         if location.commit is not None:  # the very commit that named the base, and no second question to the Hub
             ids[0] = f"{location.repo_id}@{location.commit}"
         return PolicyPatchModel.from_pretrained(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.data import load_prompts, occupation_prompts, public_prompts
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, ModelLoadError
+from policy_patch.loading import load_errors, load_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,13 +64,13 @@ def load_model(
             raise ModelLoadError(f"There is no model `{name}`; the lab has {' and '.join(LAB_MODELS)}.")
         loader = load_lab_base if name == "lab:base" else load_lab_teacher
         return loader(torch.float32 if weights == "auto" else weights).to(device), load_lab_tokenizer()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=weights, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(
-            f"Cannot load the model `{name}`: {str(error).splitlines()[0]} Give the Hub id or the folder of a causal "
-            "language model."
-        ) from error
+    model = load_pretrained(
+        AutoModelForCausalLM,
+        name,
+        advice="Give the Hub id or the folder of a causal language model.",
+        dtype=weights,
+        revision=revision,
+    )
     return model.to(device).eval(), load_tokenizer(name, revision)
 
 
@@ -104,10 +105,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
         from policy_patch.lab import load_lab_tokenizer
 
         return load_lab_tokenizer()
-    try:
+    with load_errors(f"the tokenizer of `{name}`"):
         return AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"Cannot load the tokenizer of `{name}`: {str(error).splitlines()[0]}") from error
 
 
 def same_tokenizer(one: Any, other: Any) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.data.values import check_texts
-from policy_patch.errors import EvaluationError, ModelLoadError
+from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.evaluation.judges import answers_to, check_template, filled
+from policy_patch.loading import load_errors, load_pretrained
 
 # Parts of label names as published classifiers have them, and how they say the opposite.
 _UNSAFE_LABEL = re.compile(r"unsafe|harm|toxic|hate|dangerous|violat|offens|abus|illegal|threat", re.IGNORECASE)
@@ -257,14 +258,10 @@ def _loaded(auto_class: str, model: Any, tokenizer: Any, device: str | None) -> 
         name = model
         device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
         dtype = torch.float32 if str(device) == "cpu" else "auto"  # half precision is several times slower there
-        try:
+        named, advice = f"the judge `{name}`", f"Give the Hub id or the folder of a model for `{auto_class}`."
+        with load_errors(named, advice):
             tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(name)
-            model = getattr(transformers, auto_class).from_pretrained(name, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise ModelLoadError(
-                f"Cannot load the judge `{name}`: {str(error).splitlines()[0]} Give the Hub id or the folder of a "
-                f"model for `{auto_class}`."
-            ) from error
+        model = load_pretrained(getattr(transformers, auto_class), name, named=named, advice=advice, dtype=dtype)
     else:
         name = model.config._name_or_path or type(model).__name__
     if tokenizer is None:

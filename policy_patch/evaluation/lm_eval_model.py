@@ -14,6 +14,7 @@ from typing import Any
 from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError, PositionLimitError
 from policy_patch.extra import import_extra
 from policy_patch.hub import locate_patch
+from policy_patch.loading import check_has_values, loading
 from policy_patch.model import BASE_NAME, PolicyPatchModel
 from policy_patch.patch_files import distinct_names
 from policy_patch.patch_folder import read_patch_folder
@@ -113,15 +114,17 @@ class PatchedRows:
         pinned = _pinned(ids)  # before minutes of loading a base
         patched = isinstance(pretrained, PolicyPatchModel)
         try:
-            super().__init__(
-                pretrained.get_base_model() if patched else pretrained,
-                tokenizer=tokenizer if isinstance(tokenizer, str) else deepcopy(tokenizer),  # gets a padding token
-                **settings,
-            )
+            with loading():
+                super().__init__(
+                    pretrained.get_base_model() if patched else pretrained,
+                    tokenizer=tokenizer if isinstance(tokenizer, str) else deepcopy(tokenizer),  # gets a padding token
+                    **settings,
+                )
         except (OSError, ValueError) as error:
             raise ModelLoadError(
                 f"lm-eval cannot load the base `{_name_of(pretrained)}`: {str(error).splitlines()[0]}"
             ) from error
+        check_has_values(self._model, f"the base `{_name_of(pretrained)}`")
         self._patch_ids = dict(zip(distinct_names(ids), ids))
         if patched:
             self._model = pretrained

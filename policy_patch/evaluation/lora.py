@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from policy_patch.errors import EvaluationError, MissingExtraError
+from policy_patch.loading import check_has_values, loading
 
 
 def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = False) -> Callable[[], Any]:
@@ -33,7 +34,9 @@ def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = Fal
             with warnings.catch_warnings():
                 # It would be the base under another name.
                 warnings.filterwarnings("error", message="Found missing adapter keys")
-                model = PeftModel.from_pretrained(base, folder)
+                with loading():
+                    model = PeftModel.from_pretrained(base, folder)
+                check_has_values(model, f"the adapter `{folder}`")
         except (OSError, ValueError, RuntimeError, UserWarning) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
             raise EvaluationError(f"PEFT cannot load `{folder}` on this base: {words}") from error

@@ -16,6 +16,7 @@ from policy_patch.data.values import check_texts
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.extra import import_extra
+from policy_patch.loading import load_errors, load_pretrained
 
 # Parts of label names as published classifiers have them, and how they say the opposite ("nothate", "non-toxic").
 _TOXIC_LABEL = re.compile(r"toxic|hate|offens|abus|insult|obscen|profan|threat|harass", re.IGNORECASE)
@@ -192,8 +193,10 @@ class TransformersScorer:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
             self.name = model
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-            model = AutoModelForSequenceClassification.from_pretrained(model)
+            named, advice = f"the classifier `{model}`", "Give the Hub id or the folder of a sequence classifier."
+            with load_errors(named, advice):
+                tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+            model = load_pretrained(AutoModelForSequenceClassification, model, named=named, advice=advice)
             device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None)
         else:
             self.name = model.config._name_or_path or type(model).__name__

@@ -3,12 +3,13 @@
 Nothing is measured here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_patch.errors import EvaluationError
+from policy_patch.loading import loading
 
 BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"
 
@@ -38,7 +39,7 @@ class System:
     def opened(self) -> Iterator[Any]:
         """Within the context there is the model, with this system's patches active; afterwards all is as before."""
         is_there = hasattr(self.model, "generate") or hasattr(self.model, "answer")  # not a function that loads it
-        model = self.model if is_there else self.model()
+        model = self.model if is_there else _loaded(self.model)
         if self.stack is None:
             yield model
             return
@@ -49,6 +50,12 @@ class System:
         finally:
             if before:  # a model cannot be told to have none
                 model.set_patch(before)
+
+
+def _loaded(load: Callable[[], Any]) -> Any:
+    """Return the model that a function loads, while nothing else of this package loads one."""
+    with loading():
+        return load()
 
 
 def systems_to_compare(

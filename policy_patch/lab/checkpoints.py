@@ -84,4 +84,8 @@ def _load(name: str, dtype: "torch.dtype | None") -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(LAB_MODELS_PATH / name, dtype=dtype or torch.float32)
+    from policy_patch.loading import load_pretrained
+
+    return load_pretrained(
+        AutoModelForCausalLM, LAB_MODELS_PATH / name, named=f"the lab's {name}", dtype=dtype or torch.float32
+    )

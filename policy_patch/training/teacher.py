@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from policy_patch.errors import TrainingError
+from policy_patch.loading import check_has_values, loading
 from policy_patch.model import PolicyPatchModel
 
 Teacher = PreTrainedModel | Callable[[], PreTrainedModel]
@@ -20,7 +21,12 @@ BY_REFERENCE = ('`reference="teacher"`', '`reference="sft"` or "base"')  # who w
 
 def loaded(teacher: Teacher | None) -> PreTrainedModel | None:
     """Return the teacher, loading it now if a function that loads it was given."""
-    return teacher if teacher is None or isinstance(teacher, nn.Module) else teacher()
+    if teacher is None or isinstance(teacher, nn.Module):
+        return teacher
+    with loading():
+        model = teacher()
+    check_has_values(model, "the teacher")
+    return model
 
 
 def check_teacher(
