@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
@@ -116,6 +117,8 @@ def eval_results_files(
     task_id: str = "default",
     dataset_revision: str | None = None,
     repo_id: str | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, bytes]:
     """Return the `.eval_results/*.yaml` files of a repository: path -> content, none or one.
 
@@ -137,6 +140,10 @@ def eval_results_files(
             Commit of the data set.
         repo_id (`str`, *optional*):
             Repository of the patch, for the link to its `evaluation.json`.
+        subfolder (`str`, *optional*):
+            Folder of the repository that the patch is in.
+        revision (`str`, *optional*):
+            Branch that the patch is in. Defaults to the main one.
 
     Returns:
         `dict[str, bytes]`: empty without an evaluation, without a `dataset_id`, or if the figure is not defined.
@@ -162,7 +169,7 @@ def eval_results_files(
         found = figure(evaluation, _PATCH, headline, scorer["name"])
         if found["value"] is None:
             return {}
-        url = f"https://huggingface.co/{repo_id}/blob/main/evaluation.json" if is_hub_id(repo_id) else None
+        url = _url_of_report(repo_id, subfolder, revision) if can_be_hub_id(repo_id) else None
         entry = EvalResultEntry(
             dataset_id=dataset_id,
             task_id=task_id,
@@ -178,13 +185,23 @@ def eval_results_files(
 
 def is_hub_id(name: str | None) -> bool:
     """Whether a name can be that of a repository on the Hub. A folder that is there is none: transformers reads it."""
-    if not name or os.path.isdir(name):
+    return can_be_hub_id(name) and not os.path.isdir(name)
+
+
+def can_be_hub_id(name: str | None) -> bool:
+    """Whether the Hub would take a name for a repository, whatever is on this machine."""
+    if not name:
         return False
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
     return True
+
+
+def _url_of_report(repo_id: str, subfolder: str | None, revision: str | None) -> str:
+    folder = "".join(f"{quote(part)}/" for part in (subfolder or "").split("/") if part)
+    return f"https://huggingface.co/{repo_id}/blob/{quote(revision or 'main', safe='')}/{folder}evaluation.json"
 
 
 def _notes(config: PolicyPatchConfig, evaluation: dict[str, Any], scorer: dict[str, Any], text: str) -> str:

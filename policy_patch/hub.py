@@ -6,10 +6,9 @@ by its hash (git's sha1 of small files, sha256 of large ones): that is compared 
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
@@ -19,8 +18,9 @@ from policy_patch import __version__
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
 from policy_patch.errors import DamagedDownloadError, HubRevisionError, PatchFileError, PatchNotFoundError
 from policy_patch.hub_errors import hub_errors
+from policy_patch.hub_names import REPO_ID, check_revision, check_subfolder, check_token, prefix_of, split_id
 from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
-from policy_patch.versions import SEMVER, precedence, version_of_tag, version_tag
+from policy_patch.versions import precedence, version_of_tag
 
 logger = logging.get_logger(__name__)
 
@@ -28,8 +28,8 @@ CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
 PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
 DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # what tells people about a patch; fetched where people ask
-_LARGEST = {CONFIG_NAME: 2**20, CARD_NAME: 2**22, EVALUATION_NAME: 2**26}  # bytes; ours are far below
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+LARGEST_CONFIG, LARGEST_CARD = 2**20, 2**22  # bytes; ours are far below
+_LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class HubOptions:
 
     revision: str | None = None
     subfolder: str | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | os.PathLike | None = None
     local_files_only: bool = False
     force_download: bool = False
@@ -69,26 +69,13 @@ class PatchLocation:
 
 
 def hub_api(token: str | bool | None = None) -> HfApi:
-    """Return the Hub's client under our name."""
-    return HfApi(token=token, library_name="policy-patch", library_version=__version__)
+    """Return the Hub's client under our name.
 
-
-def split_id(model_id: str | os.PathLike) -> tuple[str, str | None]:
-    """Split `"org/tox-patch@v1.2.0"` in repository and revision. A version without its `v` is taken for the tag.
-
-    Example:
-
-    ```python
-    >>> from policy_patch.hub import split_id
-    >>> split_id("org/tox-patch@1.2.0"), split_id("org/tox-patch")
-    (('org/tox-patch', 'v1.2.0'), ('org/tox-patch', None))
-
-    ```
+    Raises:
+        HubAccessError: a token that cannot be sent.
     """
-    repo_id, at, revision = os.fspath(model_id).partition("@")
-    if not at or not revision:
-        return os.fspath(model_id), None
-    return repo_id, version_tag(revision) if SEMVER.fullmatch(revision) else revision
+    check_token(token)
+    return HfApi(token=token, library_name="policy-patch", library_version=__version__)
 
 
 def locate_patch(
@@ -114,23 +101,22 @@ def locate_patch(
         PatchFileError: a file that is far larger than a patch's; it is not fetched.
     """
     options = options or HubOptions()
-    _check_subfolder(options.subfolder)
+    check_subfolder(options.subfolder)
+    check_revision(options.revision)
+    if isinstance(options.token, str):
+        check_token(options.token)
     if os.path.isdir(model_id):
         return PatchLocation(Path(model_id, options.subfolder or ""))
     repo_id, revision = split_id(model_id)
-    if os.path.isabs(repo_id) or not _REPO_ID.fullmatch(repo_id):
+    if os.path.isabs(repo_id) or not REPO_ID.fullmatch(repo_id):
         # Not a repository's name, so a folder was meant: reading it will say what is wrong with it.
         return PatchLocation(Path(model_id, options.subfolder or ""))
     if revision and options.revision and revision != options.revision:
         raise HubRevisionError(
             f"`{os.fspath(model_id)}` asks for {revision}, and `revision={options.revision!r}` for another. Give one."
         )
+    check_revision(revision)
     return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
-
-
-def _check_subfolder(subfolder: str | None) -> None:
-    if subfolder and (os.path.isabs(subfolder) or ".." in PurePosixPath(subfolder.replace("\\", "/")).parts):
-        raise PatchNotFoundError(f"`subfolder={subfolder!r}` leads out of the patch's folder; give a path below it.")
 
 
 def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchLocation:
@@ -140,7 +126,7 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
         commit = api.resolve_revision(
             repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
         ).resolved
-    prefix = f"{options.subfolder.strip('/')}/" if options.subfolder else ""
+    prefix = prefix_of(options.subfolder)
     cached = {name: _cached(repo_id, prefix + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download
     # One request says what the commit holds and how large it is; a cache that has all of it needs none.
@@ -150,7 +136,9 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
             continue
         if sizes is not None:
             _check_size(name, sizes[name], repo_id, cached[CONFIG_NAME])
-        cached[name] = _download(repo_id, prefix + name, commit, options)
+        cached[name] = fetch_file(repo_id, prefix + name, commit, options)
+        # Once more, for what lay in the cache and for a Hub that says one size and sends another.
+        _check_size(name, cached[name].stat().st_size, repo_id, cached[CONFIG_NAME], "read")
     return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
 
 
@@ -181,8 +169,8 @@ def _sizes(api: HfApi, repo_id: str, commit: str, prefix: str, optional: Sequenc
     return {name: getattr(entry, "size", 0) for name, entry in found.items()}
 
 
-def _check_size(name: str, size: int, repo_id: str, config_path: Path | None) -> None:
-    """Refuse a file before it is fetched if no patch could be that large."""
+def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, step: str = "fetched") -> None:
+    """Refuse a file before it is fetched, or read, if no patch could be that large."""
     if name == TENSORS_NAME:
         text = config_path.read_text(encoding="utf-8", errors="replace")
         largest = largest_tensor_file(PolicyPatchConfig.from_json(text, source=f"{repo_id}/{CONFIG_NAME}"))
@@ -190,31 +178,35 @@ def _check_size(name: str, size: int, repo_id: str, config_path: Path | None) ->
         largest = _LARGEST.get(name, 2**22)
     if size > largest:
         raise PatchFileError(
-            f"{repo_id}/{name} has {size:,} bytes; a patch like this one has at most {largest:,}. It was not fetched."
+            f"{repo_id}/{name} has {size:,} bytes; a patch like this one has at most {largest:,}. It was not {step}."
         )
 
 
-def _download(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
-    """Return the file in the cache, its hash compared; fetch it a second time if it is damaged."""
+def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
+    """Return one file of a commit in the cache, its hash compared; fetch it a second time if it is damaged.
 
-    def get(force_download: bool) -> Path:
+    Raises:
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
+        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
+    """
+
+    def get(force_download: bool) -> tuple[Path, str | None]:
         with hub_errors(repo_id, options.revision):
-            return Path(
+            path = Path(
                 hf_hub_download(
                     repo_id, name, revision=commit, token=options.token, cache_dir=options.cache_dir,
                     local_files_only=options.local_files_only, force_download=force_download,
                     library_name="policy-patch", library_version=__version__,
                 )
             )  # fmt: skip
+            return path, _damage(path)
 
-    path = get(options.force_download)
-    damage = _damage(path)
+    path, damage = get(options.force_download)
     if damage is None:
         return path
     logger.warning(f"{path} is damaged ({damage}). It was removed from the cache and is fetched again.")
     _forget(path)
-    path = get(False)
-    damage = _damage(path)
+    path, damage = get(False)
     if damage is not None:
         _forget(path)
         raise DamagedDownloadError(
@@ -233,19 +225,25 @@ def _damage(path: Path) -> str | None:
     """
     if not path.is_symlink():
         return None
-    expected, content = os.path.basename(os.readlink(path)), path.read_bytes()
-    if len(expected) == 64:
-        real = hashlib.sha256(content).hexdigest()
-    elif len(expected) == 40:
-        real = git_blob_id(content)
-    else:
+    expected = os.path.basename(os.readlink(path))
+    if len(expected) not in (40, 64):
         return None
-    return None if real == expected else f"hash {real}, expected {expected}"
+    real = hashlib.sha256() if len(expected) == 64 else _git_blob_hash(path.stat().st_size)
+    with open(path, "rb") as file:  # piece by piece: nothing has said yet how large a file of the cache is
+        while piece := file.read(2**20):
+            real.update(piece)
+    return None if real.hexdigest() == expected else f"hash {real.hexdigest()}, expected {expected}"
 
 
 def git_blob_id(content: bytes) -> str:
     """Return git's name of a file with this content; the Hub's name of small files."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    digest = _git_blob_hash(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _git_blob_hash(size: int) -> "hashlib._Hash":
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def _forget(path: Path) -> None:
@@ -262,7 +260,7 @@ def only_cached_commit(repo_id: str | None) -> str | None:
 
     transformers 5.23 does not say which commit a model was loaded from; where there is one, it was that one.
     """
-    if not repo_id or os.path.isdir(repo_id) or not _REPO_ID.fullmatch(repo_id):
+    if not repo_id or os.path.isdir(repo_id) or not REPO_ID.fullmatch(repo_id):
         return None
     snapshots = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"), "snapshots")
     commits = [path.name for path in snapshots.glob("*") if (path / "config.json").exists()]
@@ -278,4 +276,4 @@ def published_versions(repo_id: str, token: str | bool | None = None) -> dict[st
     with hub_errors(repo_id, doing="list the versions of"):
         tags = hub_api(token).list_repo_refs(repo_id).tags
     versions = {version: tag.target_commit for tag in tags if (version := version_of_tag(tag.name))}
-    return dict(sorted(versions.items(), key=lambda item: precedence(item[0]), reverse=True))
+    return dict(sorted(versions.items(), key=lambda item: (precedence(item[0]), item[0]), reverse=True))

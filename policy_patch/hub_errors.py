@@ -1,6 +1,7 @@
 """What the Hub's client raises, in our words: who must do what, with the client's own error as the cause.
 
-huggingface_hub 2.4 has no common parent for its errors, and speaks of files that a user of a patch never named.
+huggingface_hub 2.4 has no common parent for its errors, and speaks of files that a user of a patch never named. Tokens
+and signed addresses are blanked in all that is said, also in the client's error.
 """
 
 import errno
@@ -23,14 +24,19 @@ from huggingface_hub.errors import (
 )
 
 from policy_patch.errors import HubAccessError, HubError, HubRevisionError, HubUnavailableError, PolicyPatchError
+from policy_patch.redaction import blank_error, sent_secrets, without_secrets
 
 # RuntimeError: hf_xet, which moves large files, has no other.
+# InvalidURL and UnicodeError: what cannot be sent at all.
 CLIENT_ERRORS = (
-    HfHubHTTPError, httpx2.HTTPError, OSError, EntryNotFoundError, RevisionResolutionError, HFValidationError,
-    RuntimeError,
+    HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, OSError, EntryNotFoundError, RevisionResolutionError,
+    HFValidationError, RuntimeError, UnicodeError,
 )  # fmt: skip
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_OTHER_TROUBLE_ON_DISK = (errno.EACCES, errno.EROFS, errno.EPERM)
+_OTHER_TROUBLE_ON_DISK = (
+    errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO,
+    errno.EEXIST, errno.EMFILE,
+)  # fmt: skip
 
 
 @contextmanager
@@ -60,9 +66,12 @@ def hub_errors(
 def translated(
     error: BaseException, repo_id: str, revision: str | None, doing: str, repo_type: str = "model"
 ) -> HubError:
-    """Return our error for one of the client's, to be raised from it."""
+    """Return our error for one of the client's, to be raised from it; secrets in both are blanked."""
+    secrets = sent_secrets(error)
+    blank_error(error, *secrets)
     kind, reason = _kind_and_reason(error, repo_id, revision, repo_type == "model")
-    return kind(f"Cannot {doing} `{repo_id}`{f' at {revision}' if revision else ''}: {reason}")
+    at = f" at {revision}" if revision else ""
+    return kind(without_secrets(f"Cannot {doing} `{repo_id}`{at}: {reason}", *secrets))
 
 
 def _kind_and_reason(

@@ -1,23 +1,26 @@
 """Where the files of a patch go to: one commit on the Hub, which overwrites nobody's work unknowingly.
 
-A published version never changes: other vectors need another version. Each version has a tag, `v1.2.0`.
+A published version never changes, and each has a tag, `v1.2.0`; the rules for versions are in `hub_versions.py`.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import httpx2
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
-from policy_patch.errors import ConfigError, HubUnavailableError, PublishConflictError
-from policy_patch.hub import CARD_NAME, EVALUATION_NAME, git_blob_id, hub_api
+from policy_patch.errors import HubError, HubUnavailableError, PublishConflictError
+from policy_patch.hub import CARD_NAME, EVALUATION_NAME, LARGEST_CARD, HubOptions, fetch_file, git_blob_id, hub_api
 from policy_patch.hub_errors import hub_errors
-from policy_patch.versions import precedence, version_tag
+from policy_patch.hub_place import Place, find_place
+from policy_patch.hub_versions import check_goes_up, check_goes_up_from_tags, check_tag, read_published
+from policy_patch.patch_folder import TENSORS_NAME
+from policy_patch.redaction import blank_error, sent_secrets
+from policy_patch.versions import version_tag
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +37,7 @@ class PushOptions:
         commit_description (`str`, *optional*):
             Its body.
         private (`bool`, *optional*):
-            Whether a repository that is made for this push is private.
+            Whether a repository that is made for this push is private. With `True` one that is public is refused.
         token (`str` or `bool`, *optional*):
             Access token. Defaults to the stored one, or `HF_TOKEN`.
         revision (`str`, *optional*):
@@ -50,11 +53,16 @@ class PushOptions:
     commit_message: str | None = None
     commit_description: str | None = None
     private: bool | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     revision: str | None = None
     create_pr: bool = False
     parent_commit: str | None = None
     subfolder: str | None = None
+
+    @property
+    def reading(self) -> HubOptions:
+        """How to ask the Hub for what is published."""
+        return HubOptions(token=self.token)
 
 
 def publish(
@@ -86,121 +94,89 @@ def publish(
         `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
 
     Raises:
-        PublishConflictError: a newer version is published, or this version with other vectors, or `parent_commit` is
-            not the newest commit, or somebody published meanwhile.
+        PublishConflictError: a version that is not older is published, or this version as another patch, or
+            `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public and
+            `private=True` was asked for. Nothing was written.
+        HubRevisionError, PatchNotFoundError: a branch or a folder that cannot be one.
         HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
     """
-    api = hub_api(options.token)
-    prefix = f"{options.subfolder.strip('/')}/" if options.subfolder else ""
-    files = {prefix + name: content for name, content in files.items()}
-    repo_id, tags, new_branch = _prepare(api, repo_id, options)
-    tagged = not options.create_pr and not prefix
-    if tagged:
-        _check_tag(repo_id, tags, config, options)
+    place = find_place(hub_api(options.token), repo_id, options)
+    tensors = files[TENSORS_NAME]
+    if place.tagged:
+        check_tag(place.api, place.repo_id, place.tags, config, tensors, options.reading)
+    place.make_branch()
+    files = {place.prefix + name: content for name, content in files.items()}
     seen: dict[str, str] | None = None
     for attempt in range(_TRIES):
-        with hub_errors(repo_id, options.revision, doing="publish in"):
-            newest = api.repo_info(repo_id, revision=options.revision).sha
-            parent = options.parent_commit or newest
-            ours = _blobs(api, repo_id, parent, [*files, prefix + CARD_NAME, prefix + EVALUATION_NAME])
-            # A new branch starts from the main one, whose newer version is why somebody opens a branch for an older.
-            knowingly = new_branch or options.parent_commit is not None or options.create_pr
-            published = _published(repo_id, prefix, parent, options)
-            _check_published(published, config, repo_id, knowingly=knowingly)
-            if seen is not None and {name: ours.get(name) for name in files} != seen:
-                raise PublishConflictError(
-                    f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} stands and "
-                    "nothing of yours was written. Look at it, raise `patch_version` and push again."
-                )
-            seen = {name: ours.get(name) for name in files}
-            content = dict(files)
-            report = prefix + EVALUATION_NAME
-            keeps_report = report in ours and report not in files
-            if keeps_report and (published is None or published.sha256 != config.sha256):
-                content[report] = None  # a report of other vectors does not stay
-                keeps_report = False
-            if not keeps_report:  # else the card tells of that report, and ours would not
-                content |= _card(repo_id, prefix + CARD_NAME, parent, ours, card, merge_card, options)
+        parent, content, seen = _content(place, config, tensors, files, card, merge_card, options, seen)
+        if not content:  # all is there already
+            commit = _info(place, parent, "Nothing to change", options)
+            break
         try:
-            commit = _commit(api, repo_id, content, config, parent, options)
+            commit = _commit(place, content, config, parent, options)
         except HfHubHTTPError as error:
             if error.response.status_code != 412:
-                with hub_errors(repo_id, options.revision, doing="publish in"):
+                with hub_errors(place.repo_id, options.revision, doing="publish in"):
                     raise
             if options.parent_commit or attempt + 1 == _TRIES:
                 raise PublishConflictError(
-                    f"Cannot publish in `{repo_id}`: {parent[:12]} is not its newest commit any more. Look at what "
-                    "was committed since, and push again."
+                    f"Cannot publish in `{place.repo_id}`: {parent[:12]} is not its newest commit any more. Look at "
+                    "what was committed since, and push again."
                 ) from error
             continue  # somebody was faster; the next round looks at what they changed
         break
-    if tagged:
-        with hub_errors(repo_id, options.revision, doing="tag the version in"):
-            api.create_tag(repo_id, tag=version_tag(config.patch_version), revision=commit.oid, exist_ok=True)
+    if place.tagged:
+        _set_tag(place, config, tensors, commit, options)
     return commit
 
 
-def _prepare(api: HfApi, repo_id: str, options: PushOptions) -> tuple[str, dict[str, str], bool]:
-    """Make repository and branch if there are none. Returns its full name, its tags, and whether the branch is new."""
+def _content(
+    place: Place,
+    config: PolicyPatchConfig,
+    tensors: bytes,
+    files: Mapping[str, bytes],
+    card: str,
+    merge_card: Callable[[str, str], str],
+    options: PushOptions,
+    seen: dict[str, str] | None,
+) -> tuple[str, dict[str, bytes | None], dict[str, str]]:
+    """Look at the newest commit, and return it, what to change on it, and the hashes of our files there.
+
+    `seen` are those hashes of the round before: another one is of somebody who published at the same moment.
+    """
+    api, repo_id, prefix = place.api, place.repo_id, place.prefix
     with hub_errors(repo_id, options.revision, doing="publish in"):
-        repo_id = api.create_repo(repo_id, private=options.private, exist_ok=True).repo_id
-        refs = api.list_repo_refs(repo_id)
-        new_branch = bool(options.revision) and not options.revision.startswith("refs/")
-        new_branch = new_branch and options.revision not in {branch.name for branch in refs.branches}
-        if new_branch:
-            api.create_branch(repo_id, branch=options.revision, exist_ok=True)
-    return repo_id, {tag.name: tag.target_commit for tag in refs.tags}, new_branch
-
-
-def _check_tag(repo_id: str, tags: Mapping[str, str], config: PolicyPatchConfig, options: PushOptions) -> None:
-    """Raise if this version is tagged already, and its vectors are others."""
-    tag = version_tag(config.patch_version)
-    if tag in tags:
-        with hub_errors(repo_id, tag, doing="look at the version in"):
-            other = _published(repo_id, "", tags[tag], options)
-        if other is None or other.sha256 != config.sha256:
-            raise _version_is_taken(repo_id, config)
-
-
-def _version_is_taken(repo_id: str, config: PolicyPatchConfig) -> PublishConflictError:
-    return PublishConflictError(
-        f"Version {config.patch_version} is published in `{repo_id}` with other vectors, and a published version never "
-        "changes: customers pin it. Raise `patch_version` (`policy-patch push --version ...`) and push again."
+        newest = api.repo_info(repo_id, revision=options.revision).sha
+    parent = options.parent_commit or newest
+    names = [*files, prefix + CARD_NAME, prefix + EVALUATION_NAME]
+    with hub_errors(repo_id, parent, doing="publish in"):
+        ours = _blobs(api, repo_id, parent, names)
+    # A new branch starts from the main one, whose newer version is why somebody opens a branch for an older.
+    knowingly = place.is_new_branch or options.parent_commit is not None
+    published = read_published(
+        api, repo_id, prefix, parent, options.reading, replace_unreadable=options.parent_commit is not None
     )
-
-
-def _published(repo_id: str, prefix: str, commit: str, options: PushOptions) -> PolicyPatchConfig | None:
-    """Return the configuration of the patch that a commit holds, if it holds one."""
-    try:
-        path = hf_hub_download(repo_id, prefix + CONFIG_NAME, revision=commit, token=options.token)
-    except EntryNotFoundError:
-        return None
-    try:
-        return PolicyPatchConfig.from_json(Path(path).read_text(encoding="utf-8"), source=f"{repo_id}/{CONFIG_NAME}")
-    except (ConfigError, UnicodeDecodeError) as error:
-        if options.parent_commit:
-            return None
+    check_goes_up(published, config, tensors, repo_id, knowingly=knowingly)
+    if published is None and not prefix and not knowingly:
+        check_goes_up_from_tags(api, repo_id, options.revision, place.tags, config)
+    there = {name: ours.get(name) for name in files}
+    if seen is not None and there != seen:
         raise PublishConflictError(
-            f"`{repo_id}` holds a {CONFIG_NAME} that this version of policy-patch cannot read ({error}). Upgrade, or "
-            f"give `parent_commit={commit!r}` to replace it knowingly."
-        ) from error
-
-
-def _check_published(
-    published: PolicyPatchConfig | None, config: PolicyPatchConfig, repo_id: str, *, knowingly: bool
-) -> None:
-    """Raise if the newest patch has this version and other vectors, or, unless `knowingly`, a newer version."""
-    if published is None or published.sha256 == config.sha256:
-        return
-    theirs, mine = precedence(published.patch_version), precedence(config.patch_version)
-    if theirs == mine:
-        raise _version_is_taken(repo_id, config)
-    if theirs > mine and not knowingly:
-        raise PublishConflictError(
-            f"`{repo_id}` holds version {published.patch_version}, newer than this {config.patch_version}. Raise "
-            "`patch_version`; or publish in a branch of its own with `revision=`; or, knowing what is there, give "
-            "its newest commit as `parent_commit=`."
+            f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} stands and "
+            "nothing of yours was written. Look at it, raise `patch_version` and push again."
         )
+    content: dict[str, bytes | None] = {name: data for name, data in files.items() if not _is(data, ours.get(name))}
+    if published is not None and published.config.patch_version == config.patch_version:
+        for name in (CONFIG_NAME, TENSORS_NAME):  # the same patch, maybe written by another version of this package
+            content.pop(prefix + name, None)
+    report = prefix + EVALUATION_NAME
+    keeps_report = report in ours and report not in files
+    if keeps_report and (published is None or not published.behaves_as(config, tensors)):
+        content[report] = None  # a report of other vectors does not stay
+        keeps_report = False
+    if not keeps_report:  # else the card tells of that report, and ours would not
+        content |= _card(place, parent, ours, card, merge_card, options)
+    return parent, content, there
 
 
 def _blobs(api: HfApi, repo_id: str, commit: str, names: list[str]) -> dict[str, str]:
@@ -209,9 +185,12 @@ def _blobs(api: HfApi, repo_id: str, commit: str, names: list[str]) -> dict[str,
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
 
 
+def _is(data: bytes, blob: str | None) -> bool:
+    return blob in (git_blob_id(data), hashlib.sha256(data).hexdigest())
+
+
 def _card(
-    repo_id: str,
-    name: str,
+    place: Place,
     parent: str,
     ours: Mapping[str, str],
     card: str,
@@ -219,9 +198,13 @@ def _card(
     options: PushOptions,
 ) -> dict[str, bytes]:
     """Return the card to commit, by its name; nothing where the one that is there stays as it is."""
+    name = place.prefix + CARD_NAME
     if name not in ours:
         return {name: card.encode()}
-    existing = Path(hf_hub_download(repo_id, name, revision=parent, token=options.token)).read_bytes()
+    path = fetch_file(place.repo_id, name, parent, options.reading)
+    if path.stat().st_size > LARGEST_CARD:
+        return {}
+    existing = path.read_bytes()
     try:
         merged = merge_card(existing.decode(), card).encode()
     except UnicodeDecodeError:
@@ -230,8 +213,7 @@ def _card(
 
 
 def _commit(
-    api: HfApi,
-    repo_id: str,
+    place: Place,
     content: Mapping[str, bytes | None],
     config: PolicyPatchConfig,
     parent: str,
@@ -239,6 +221,7 @@ def _commit(
 ) -> CommitInfo:
     """Commit `content`, None for a file to delete; if the answer is lost, look whether the commit is there, so that no
     second one is made."""
+    api, repo_id = place.api, place.repo_id
     message = options.commit_message or f"Publish version {config.patch_version}"
     try:
         return api.create_commit(
@@ -256,20 +239,47 @@ def _commit(
     except HfHubHTTPError:
         raise
     except (httpx2.HTTPError, OSError, RuntimeError) as error:
-        with hub_errors(repo_id, options.revision, doing="publish in"):
+        blank_error(error, *sent_secrets(error))
+        with hub_errors(repo_id, options.revision, doing="look whether the commit arrived in"):
             landed = None if options.create_pr else _landed(api, repo_id, content, parent, options.revision)
-            if landed is None:
-                hint = "Look whether the pull request is there" if options.create_pr else "Nothing was written"
-                raise HubUnavailableError(
-                    f"The connection broke off while publishing in `{repo_id}` ({error}). {hint}; push again."
-                ) from error
+        if landed is None:
+            hint = "Look whether the pull request is there" if options.create_pr else "Nothing was written"
+            raise HubUnavailableError(
+                f"The connection broke off while publishing in `{repo_id}` ({error}). {hint}; push again."
+            ) from error
         logger.warning(f"The Hub's answer to the commit was lost; commit {landed[:12]} in `{repo_id}` is yours.")
-        return CommitInfo(
-            commit_url=f"{api.endpoint}/{repo_id}/commit/{landed}",
-            commit_message=message,
-            commit_description=options.commit_description or "",
-            oid=landed,
-        )
+        return _info(place, landed, message, options)
+
+
+def _info(place: Place, commit: str, message: str, options: PushOptions) -> CommitInfo:
+    return CommitInfo(
+        commit_url=f"{place.api.endpoint}/{place.repo_id}/commit/{commit}",
+        commit_message=message,
+        commit_description=options.commit_description or "",
+        oid=commit,
+    )
+
+
+def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: CommitInfo, options: PushOptions) -> None:
+    """Tag the commit with its version, unless the tag is there and is of this patch."""
+    api, repo_id, tag = place.api, place.repo_id, version_tag(config.patch_version)
+    if tag in place.tags:
+        return
+    try:
+        with hub_errors(repo_id, doing="tag the version in"):
+            try:
+                api.create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=False)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 409:
+                    raise
+                # Somebody set it since this push began, or the answer to a try before this one was lost.
+                tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
+                check_tag(api, repo_id, tags, config, tensors, options.reading)
+    except (HubError, PublishConflictError) as error:
+        raise type(error)(
+            f"{error} The commit {commit.oid[:12]} is in `{repo_id}` already, without that tag; the same push again "
+            "makes no second one."
+        ) from error.__cause__
 
 
 def _landed(
@@ -280,9 +290,6 @@ def _landed(
     if parent not in history or history.index(parent) == 0:
         return None
     after = history[history.index(parent) - 1]
-    expected = {
-        name: (None,) if data is None else (git_blob_id(data), hashlib.sha256(data).hexdigest())
-        for name, data in content.items()
-    }
     there = _blobs(api, repo_id, after, list(content))
-    return after if all(there.get(name) in hashes for name, hashes in expected.items()) else None
+    arrived = (name not in there if data is None else _is(data, there.get(name)) for name, data in content.items())
+    return after if all(arrived) else None

@@ -16,7 +16,15 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the Hub server's own
 
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.eval_results import figure, figure_text, is_hub_id, metric_titles, model_index_results, reading
+from policy_patch.eval_results import (
+    can_be_hub_id,
+    figure,
+    figure_text,
+    is_hub_id,
+    metric_titles,
+    model_index_results,
+    reading,
+)
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -102,6 +110,8 @@ def model_card(
     tokenizer_name: str | None = None,
     dataset_id: str | None = None,
     subfolder: str | None = None,
+    revision: str | None = None,
+    base_is_no_folder: bool = False,
 ) -> str:
     """Return the text of a patch's `README.md`.
 
@@ -125,6 +135,10 @@ def model_card(
             Hub id of the data set that the prompts of the evaluation are from.
         subfolder (`str`, *optional*):
             Folder of the repository that the patch is in.
+        revision (`str`, *optional*):
+            Branch of the repository that the patch is in. Defaults to the main one.
+        base_is_no_folder (`bool`, *optional*, defaults to `False`):
+            The base is a model on the Hub, even if a folder of its name is here.
 
     Raises:
         EvaluationError: no complete report, or a `dataset_id` that cannot be one.
@@ -139,13 +153,17 @@ def model_card(
         model_name=name if results else None,
         eval_results=results or None,
     )
+    base_on_hub = (can_be_hub_id if base_is_no_folder else is_hub_id)(config.base_model_name_or_path)
+    if base_on_hub:
+        data.base_model, data.base_model_relation = config.base_model_name_or_path, "adapter"
     body = _rendered(
         config=config,
         name=name,
         repo_id=repo_id,
         tokenizer_name=tokenizer_name,
         subfolder=subfolder,
-        base_on_hub=is_hub_id(config.base_model_name_or_path),
+        patch_revision=revision,
+        base_on_hub=base_on_hub,
         evaluation=_evaluation_facts(evaluation) if evaluation is not None else None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n<!-- policy-patch:begin sha256={_hash(body)} -->{body}{_END}\n"

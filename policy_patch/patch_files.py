@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from policy_patch.bos import agreed_bos
+from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import (
     EvaluationError,
     HubRevisionError,
@@ -25,7 +26,7 @@ from policy_patch.fingerprint import check_base, renewed_fingerprint
 from policy_patch.hub import EVALUATION_NAME, HubOptions, locate_patch, split_id
 from policy_patch.hub_push import PushOptions
 from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_folder
-from policy_patch.publishing import push_patch
+from policy_patch.publishing import published_config, push_patch
 
 logger = logging.get_logger(__name__)
 
@@ -192,8 +193,7 @@ class PatchFiles:
             PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
         """
         name = self._one_patch(patch_name)
-        self._renew_fingerprint(name)
-        self.patch_config[name] = write_patch_folder(save_directory, self.patch_config[name], self.patches[name])
+        self.patch_config[name] = write_patch_folder(save_directory, self._renewed_config(name), self.patches[name])
 
     def push_to_hub(
         self,
@@ -210,6 +210,7 @@ class PatchFiles:
         parent_commit: str | None = None,
         subfolder: str | None = None,
         tags: Sequence[str] = (),
+        base_model: str | None = None,
     ) -> "CommitInfo":
         """Publish one patch with its model card in one commit, tagged with its version. Mirrors PEFT's `push_to_hub`.
 
@@ -241,33 +242,37 @@ class PatchFiles:
                 Folder of the repository to publish in; sets no version tag.
             tags (`Sequence[str]`, *optional*):
                 More tags of the model card.
+            base_model (`str`, *optional*):
+                Hub id of the base, maybe with a commit (`"org/model@<commit>"`), where the patch names a folder of
+                this machine. Once published, the patch of this model names it, too.
 
         Returns:
             `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
 
         Raises:
-            PublishConflictError: a newer version is published, or this version with other vectors, or `parent_commit`
-                is not the newest commit, or somebody published meanwhile. Nothing was written.
+            ConfigError: the patch names a folder as its base, or a revision of it that is no commit.
+            PublishConflictError: a version that is not older is published, or this version as another patch, or
+                `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public
+                and `private=True` was asked for. Nothing was written, here neither.
             HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
             PatchNameError, PatchFileError: as [`save_pretrained`].
             EvaluationError: `evaluation` is no report.
         """
         name = self._one_patch(patch_name)
-        self._renew_fingerprint(name)
-        self.patch_config[name], files = patch_files(self.patch_config[name], self.patches[name])
+        config = published_config(self._renewed_config(name), base_model=base_model)
+        config, files = patch_files(config, self.patches[name])
         options = PushOptions(
             commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder
         )
-        return push_patch(
-            repo_id, self.patch_config[name], files, evaluation=read_evaluation(evaluation), tags=tags, options=options
-        )
+        commit = push_patch(repo_id, config, files, evaluation=read_evaluation(evaluation), tags=tags, options=options)
+        self.patch_config[name] = config
+        return commit
 
-    def _renew_fingerprint(self, name: str) -> None:
-        """Let the configuration of a patch name the base as it is now, if its vocabulary changed since."""
+    def _renewed_config(self, name: str) -> PolicyPatchConfig:
+        """Return the configuration of a patch with the base as it is now, if its vocabulary changed since."""
         config = self.patch_config[name]
         renewed = renewed_fingerprint(self.get_base_model(), config.base_fingerprint, self._tokenizers.get(name))
-        if renewed is not config.base_fingerprint:
-            self.patch_config[name] = replace(config, base_fingerprint=renewed)
+        return config if renewed is config.base_fingerprint else replace(config, base_fingerprint=renewed)
 
     def _one_patch(self, patch_name: str | None) -> str:
         """Return the given name if it is loaded, or the one that is meant."""

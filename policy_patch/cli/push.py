@@ -8,13 +8,15 @@ HELP = "Publish a patch on the Hub, with its card and its version's tag."
 DESCRIPTION = """Publish the patch in a folder on the Hub: one commit with the patch, its report and its model card, and
 the tag of its version, `v1.2.0`. What `policy-patch evaluate` wrote beside the patch goes on the card.
 
-A card that people edited stays as they left it. A published version never changes: customers pin it, so other vectors
-need another `--version`. The token is the one of `hf auth login`, or HF_TOKEN.
+A card that people edited stays as they left it. A published version never changes, and versions only go up: customers
+pin them, so other vectors need a higher `--version`. A base that was loaded from a folder is named with `--base`. What
+was published is written into the folder afterwards. The token is the one of `hf auth login`, or HF_TOKEN.
 
 Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --private
-  policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr"""
+  policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr
+  policy-patch push tox-patch org/tox-patch --version 1.1.0 --base org/model"""
 
 
 def add_arguments(parser: Any) -> None:
@@ -22,7 +24,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("folder", type=str, help="Folder of a patch.")
     parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Made if it does not exist.")
     parser.add_argument(
-        "--version", type=str | None, help="Version to publish it as, e.g. 1.2.0; written into the folder, too."
+        "--version", type=str | None, help="Version to publish it as, e.g. 1.2.0; then written into the folder, too."
+    )
+    parser.add_argument(
+        "--base",
+        type=str | None,
+        help="Hub id of its base, for a patch that names a folder: org/model or org/model@<commit>. Written like that.",
     )
     parser.add_argument("--message", type=str | None, help='Title of the commit. Default: "Publish version ...".')
     parser.add_argument("--description", type=str | None, help="Body of the commit.")
@@ -46,19 +53,16 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Run the command."""
-    from dataclasses import replace
     from pathlib import Path
 
     from policy_patch.hub import CARD_NAME, EVALUATION_NAME
     from policy_patch.hub_push import PushOptions
     from policy_patch.patch_files import read_evaluation
-    from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_files
-    from policy_patch.publishing import patch_card, push_patch, report_files
+    from policy_patch.patch_folder import patch_files, read_patch_folder
+    from policy_patch.publishing import patch_card, published_config, push_patch, report_files
 
-    config, vectors = read_patch_folder(args.folder)
-    if args.version is not None:
-        config = replace(config, patch_version=args.version)
-    config, files = patch_files(config, vectors)
+    before, vectors = read_patch_folder(args.folder)
+    config, files = patch_files(published_config(before, version=args.version, base_model=args.base), vectors)
     beside = Path(args.folder, EVALUATION_NAME)
     evaluation = read_evaluation(args.evaluation or (beside if beside.is_file() else None))
     if evaluation is None:
@@ -68,8 +72,9 @@ def run(args: Any) -> int:
         )
     about = {"evaluation": evaluation, **{key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}}
     if args.dry_run:
-        card = patch_card(args.repo_id, config, subfolder=args.subfolder, **about)
-        where = {"dataset_id": args.dataset_id, "task_id": args.task_id}
+        place = {"subfolder": args.subfolder, "revision": args.revision}
+        card = patch_card(args.repo_id, config, **about, **place)
+        where = {"dataset_id": args.dataset_id, "task_id": args.task_id, **place}
         files |= report_files(args.repo_id, config, evaluation, **where) | {CARD_NAME: card.encode()}
         sizes = {name: len(content) for name, content in files.items()}
         if args.json:
@@ -79,8 +84,6 @@ def run(args: Any) -> int:
             listed = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
             say(f"Would publish version {config.patch_version} in {args.repo_id}: {listed}. Nothing was sent.")
         return 0
-    if args.version is not None:
-        write_patch_files(args.folder, files)
     options = PushOptions(
         commit_message=args.message,
         commit_description=args.description,
@@ -91,10 +94,38 @@ def run(args: Any) -> int:
         subfolder=args.subfolder,
     )
     commit = push_patch(args.repo_id, config, files, options=options, **about)
+    if args.version is not None or args.base is not None:
+        _write_published(args.folder, files, commit)
     if args.json:
         result = {"repo_id": args.repo_id, "version": config.patch_version, "commit": commit.oid}
         print_json({**result, "url": commit.pr_url or commit.commit_url})
     else:
         print(commit.pr_url or commit.commit_url)
-        say(f"Published {config.patch_version}. To get it: policy-patch pull {args.repo_id}@{config.patch_version}")
+        say(f"Published {config.patch_version}. To get it: {_how_to_get_it(args, config.patch_version, commit)}")
     return 0
+
+
+def _write_published(folder: str, files: dict[str, bytes], commit: Any) -> None:
+    """Write what was published into the folder it came from: never before it is published."""
+    from policy_patch.errors import PatchSaveError
+    from policy_patch.patch_folder import write_patch_files
+
+    try:
+        write_patch_files(folder, files)
+    except PatchSaveError as error:
+        raise PatchSaveError(
+            f"It is published (commit {commit.oid[:12]}), but the folder still has the configuration of before: "
+            f"{error} The same push again writes it, and makes no second commit."
+        ) from error
+
+
+def _how_to_get_it(args: Any, version: str, commit: Any) -> str:
+    """Return the command that pulls what was just pushed, from where it is."""
+    if commit.pr_url is not None:
+        return f"policy-patch pull {args.repo_id} --revision {commit.pr_revision}"
+    if args.subfolder:
+        branch = f" --revision {args.revision}" if args.revision else ""
+        return f"policy-patch pull {args.repo_id} --subfolder {args.subfolder}{branch}"
+    if args.revision and args.revision.startswith("refs/"):
+        return f"policy-patch pull {args.repo_id} --revision {args.revision}"
+    return f"policy-patch pull {args.repo_id}@{version}"
