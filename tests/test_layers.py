@@ -19,6 +19,7 @@ HEIGHTS = {
     "atomic": 0,
     "launch": 0,
     "documents": 0,
+    "yaml_documents": 1,
     "folder_lock": 0,
     "loading": 1,
     "freezing": 0,

@@ -33,6 +33,15 @@ def parsed(tmp_path, text):
         (f"sft: {{max_steps: -{2**64}}}\n", r"line 3 has an integer beyond 64 bits in `sft\.max_steps`: -1844674"),
         (f"seed: {'9' * 5000}\n", "line 3 has an integer beyond 64 bits in `seed`: 9999"),
         ("seed: 0x1_0000_0000_0000_0000\n", "an integer beyond 64 bits in `seed`: 0x1_"),
+        (f"seed: 0{'7' * 5000}\n", "an integer beyond 64 bits in `seed`: 0777"),
+        (f"seed: 0b{'1' * 5000}\n", "an integer beyond 64 bits in `seed`: 0b11"),
+        (f"seed: {':'.join(['1'] * 100_000)}\n", "a number of 199,999 characters in `seed`: 1:1:1"),
+        (f"seed: {':'.join(['1'] * 100_000)}.5\n", "a number of 200,001 characters in `seed`: 1:1:1"),
+        (f"seed: !!int '{'9' * 5000}'\n", "an integer beyond 64 bits in `seed`: 9999"),
+        ("seed: 0x_\n", r"recipe\.yaml` has a value that YAML cannot read: invalid literal"),
+        ("seed: !!timestamp 2025-13-01\n", "has a value that YAML cannot read: month must be in"),
+        (f"dpo: {{a: &a {'x' * 100_000}, b: [{', '.join(['*a'] * 50)}]}}\n", "more than 4,194,304 characters, with"),
+        ("# " + "x" * 2**20 + "\n", r"recipe\.yaml` has more than 1,048,576 bytes; it was not read"),
     ],
 )
 def test_what_yaml_takes_without_a_word_is_refused(tmp_path, capsys, text, message):
