@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the Hub server's own
 
 from policy_patch.config import PolicyPatchConfig
+from policy_patch.documents import Fault
 from policy_patch.eval_results import (
     can_be_hub_id,
     figure,
@@ -25,6 +26,7 @@ from policy_patch.eval_results import (
     model_index_results,
     reading,
 )
+from policy_patch.yaml_documents import parse_yaml
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -34,6 +36,7 @@ _TEMPLATE = "templates/model_card.md"
 _BEGIN = re.compile(r"<!-- policy-patch:begin sha256=([0-9a-f]{64}) -->")
 _END = "<!-- policy-patch:end -->"
 _OWNED = ("base_model", "base_model_relation", "library_name", "pipeline_tag", "model-index")
+_LARGEST_METADATA = 2**18  # characters; chosen by us, ours are far below, and more takes its reader many seconds
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
 
@@ -323,9 +326,11 @@ def _own_block(text: str) -> tuple[int, int] | None:
 
 
 def _metadata(text: str) -> dict[Any, Any] | None:
+    if len(text) > _LARGEST_METADATA:
+        return None
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2025-13-01
+        values = parse_yaml(text, unique_keys=False)
+    except Fault:
         return None
     if values is None:
         return {}

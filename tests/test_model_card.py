@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -471,6 +472,29 @@ def test_metadata_that_cannot_be_read_stays_as_it_is(cards, front):
     assert merge_card(broken, new) is broken or front.startswith("a: 1")
     unclosed = f"---\n{front}\n{body}"
     assert merge_card(unclosed, new) is unclosed or front.startswith("a: 1")
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)),
+        "a: &a [*a]",
+        "tags: &t {b: *t}",
+        "a: " + "[" * 50_000,
+        "a: " + "9" * 5_000,
+        "a: " + ":".join(["1"] * 100_000),
+        "a: [" + "x, " * 200_000 + "]",
+        "a: 0x_",
+    ],
+    ids=["laughs", "itself", "itself in tags", "brackets", "digits", "sixties", "length", "no digits"],
+)
+def test_hostile_metadata_stays_as_it_is_at_once(cards, front):
+    old, new = cards
+    hostile = f"---\n{front}\n---\n" + old.split("\n---\n", 1)[1]
+    start = time.monotonic()
+    assert merge_card(hostile, new) is hostile
+    assert time.monotonic() - start < 5
 
 
 def test_line_endings_of_a_card_stay(cards):
