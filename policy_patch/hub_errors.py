@@ -68,7 +68,7 @@ def translated(
 ) -> HubError:
     """Return our error for one of the client's, to be raised from it; secrets in both are blanked."""
     secrets = sent_secrets(error)
-    blank_error(error, *secrets)
+    blank_error(error, lambda text: without_secrets(text, *secrets))
     kind, reason = _kind_and_reason(error, repo_id, revision, repo_type == "model")
     at = f" at {revision}" if revision else ""
     return kind(without_secrets(f"Cannot {doing} `{repo_id}`{at}: {reason}", *secrets))

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from policy_patch.errors import HubAccessError, HubError, HubRevisionError, PatchNotFoundError
+from policy_patch.redaction import unsendable
 from policy_patch.versions import SEMVER, version_tag
 
 REPO_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
@@ -123,22 +124,6 @@ def check_token(token: str | bool | None) -> None:
             f"{source} {problem}, as no access token has. Copy it again from {_settings_page()}, without anything "
             "around it."
         )
-
-
-def unsendable(secret: str) -> str | None:
-    """Return in words why a secret cannot be sent in a header, without a letter of it; None if it can."""
-    if not secret:
-        return "is empty"
-    for place, char in enumerate(secret, 1):
-        if not "!" <= char <= "~":
-            kind = (
-                "a line break" if char in "\r\n"
-                else "a space" if char.isspace()
-                else "a letter that is not ASCII" if char > "~"
-                else "a control character"
-            )  # fmt: skip
-            return f"has {kind} in place {place} of {len(secret)}"
-    return None
 
 
 def _stored_token() -> str | None:

@@ -19,7 +19,7 @@ from policy_patch.hub_errors import hub_errors
 from policy_patch.hub_place import Place, find_place
 from policy_patch.hub_versions import check_goes_up, check_goes_up_from_tags, check_tag, read_published
 from policy_patch.patch_folder import TENSORS_NAME
-from policy_patch.redaction import blank_error, sent_secrets
+from policy_patch.redaction import blank_error, sent_secrets, without_secrets
 from policy_patch.versions import version_tag
 
 logger = logging.get_logger(__name__)
@@ -239,7 +239,8 @@ def _commit(
     except HfHubHTTPError:
         raise
     except (httpx2.HTTPError, OSError, RuntimeError) as error:
-        blank_error(error, *sent_secrets(error))
+        secrets = sent_secrets(error)
+        blank_error(error, lambda text: without_secrets(text, *secrets))
         with hub_errors(repo_id, options.revision, doing="look whether the commit arrived in"):
             landed = None if options.create_pr else _landed(api, repo_id, content, parent, options.revision)
         if landed is None:

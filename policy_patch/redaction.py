@@ -5,7 +5,7 @@ What counts as a secret is settled here; what is written where, by those who wri
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 BLANK = "***"
@@ -123,31 +123,34 @@ def blanked(value: Any, name: str = "") -> Any:
     return BLANK if _WHOLE_VALUE.fullmatch(value.strip()) else without_secrets(value)
 
 
-def blank_error(error: BaseException, *known: str | None) -> None:
+def blank_error(error: BaseException, clean: Callable[[str], str] = without_secrets) -> None:
     """Blank the secrets in all that a traceback prints of an error: its text, and those of the errors behind it.
 
     Args:
         error (`BaseException`):
             Its arguments are changed in place. An error behind it whose text cannot be changed is cut off.
-        known (`str`, *optional*):
-            As of [`without_secrets`].
+        clean (`Callable[[str], str]`, *optional*):
+            Returns a text without its secrets. Defaults to [`without_secrets`].
     """
-    seen: set[int] = set()
-    todo: list[BaseException] = [error]
+    _clean_arguments(error, clean)
+    seen, todo = {id(error)}, [error]
     while todo:
         one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        one.args = tuple(without_secrets(arg, *known) if isinstance(arg, str) else arg for arg in one.args)
         for link in ("__cause__", "__context__"):
             behind = getattr(one, link)
-            if behind is None:
+            if behind is None or id(behind) in seen:
                 continue
-            if _can_be_blanked(behind, known):
-                todo.append(behind)
-            else:
+            _clean_arguments(behind, clean)
+            if isinstance(behind, UnicodeError) or clean(str(behind)) != str(behind):  # it keeps what it is about apart
                 setattr(one, link, None)
+                continue
+            seen.add(id(behind))
+            todo.append(behind)
+
+
+def _clean_arguments(error: BaseException, clean: Callable[[str], str]) -> None:
+    if any(isinstance(arg, str) and clean(arg) != arg for arg in error.args):
+        error.args = tuple(clean(arg) if isinstance(arg, str) else arg for arg in error.args)
 
 
 def sent_secrets(error: BaseException) -> list[str]:
@@ -162,19 +165,27 @@ def sent_secrets(error: BaseException) -> list[str]:
     return [secret for secret in found if secret]
 
 
+def unsendable(secret: str) -> str | None:
+    """Return in words why a secret cannot be sent in a header, without a letter of it; None if it can."""
+    if not secret:
+        return "is empty"
+    for place, char in enumerate(secret, 1):
+        if not "!" <= char <= "~":
+            if char in "\r\n":
+                kind = "a line break"
+            elif char.isspace():
+                kind = "a space"
+            else:
+                kind = "a letter that is not ASCII" if char > "~" else "a control character"
+            return f"has {kind} in place {place} of {len(secret)}"
+    return None
+
+
 def _request_of(error: BaseException) -> Any:
     try:
         return getattr(error, "request", None)
     except RuntimeError:  # httpx's errors raise it where there was no request
         return None
-
-
-def _can_be_blanked(error: BaseException, known: tuple[str | None, ...]) -> bool:
-    """Whether the text of an error is all in its arguments, or holds no secret anyway."""
-    before = error.args
-    error.args = tuple(without_secrets(arg, *known) if isinstance(arg, str) else arg for arg in before)
-    text = str(error)
-    return without_secrets(text, *known) == text and not isinstance(error, UnicodeError)
 
 
 def _of_the_environment() -> Iterator[str]:

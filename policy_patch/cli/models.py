@@ -5,9 +5,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.data import load_prompts, occupation_prompts, public_prompts
+from policy_patch.data.addresses import shown_spec
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, ModelLoadError
 from policy_patch.loading import load_errors, load_pretrained
+from policy_patch.local_names import without_folders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,8 +49,8 @@ def load_model(
 
     if is_endpoint(name):
         raise ModelLoadError(
-            f"`{name}` is served elsewhere and can only answer prompts; here its weights are needed. Give a Hub id or "
-            "a folder."
+            f"`{shown_spec(name)}` is served elsewhere and can only answer prompts; here its weights are needed. Give "
+            "a Hub id or a folder."
         )
     if device is None:
         device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
@@ -150,5 +152,5 @@ def categories_of(spec: str, count: int) -> list[str] | None:
 
 
 def display_name(name: str) -> str:
-    """Return how a model is called in a report: its Hub id, or the last part of its folder."""
-    return os.path.basename(os.path.normpath(name)) if os.path.isdir(name) else name
+    """Return how a model is called in a report: its Hub id, the last part of its folder, the host of an endpoint."""
+    return shown_spec(name) if is_endpoint(name) else without_folders(name)

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.cli.console import print_json, print_table, progress_bars, say
-from policy_patch.cli.models import ANSWERING_HELP, MODEL_HELP, PROMPTS_HELP, load_answering, prompts_of, same_tokenizer
+from policy_patch.cli.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    PROMPTS_HELP,
+    is_endpoint,
+    load_answering,
+    prompts_of,
+    same_tokenizer,
+)
 
 HELP = "Sample, score and filter the preference pairs that a patch is trained on."
 DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the pairs that differ clearly.
@@ -86,8 +94,9 @@ def run(args: Any) -> int:
     if args.json:
         print_json({"output": args.output, **counts})
     else:
+        base_name = "<base>" if is_endpoint(args.base) else args.base
         print_table([{"pairs": name.replace("_", " "), "": str(value)} for name, value in counts.items()])
-        say(f"Wrote {args.output}. Next: policy-patch train --base {args.base} --data.pairs {args.output} ...")
+        say(f"Wrote {args.output}. Next: policy-patch train --base {base_name} --data.pairs {args.output} ...")
     return 0
 
 

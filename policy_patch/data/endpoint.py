@@ -1,26 +1,39 @@
 """A model that is served elsewhere, behind the OpenAI protocol, as what answers prompts.
 
-Requests, retries and connections are the business of the `openai` package; the key never leaves the environment.
+Requests, retries and connections are the business of the `openai` package. The key goes from the environment to the
+host and nowhere else, prompts to the host alone; what may be shown of an address is settled in `addresses.py`.
 """
 
 import asyncio
+import itertools
+import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
+from policy_patch.data.addresses import (
+    KEY_VARIABLE,
+    check_address,
+    redirect_elsewhere,
+    secret_path,
+    shown_address,
+    split_spec,
+)
 from policy_patch.data.answering import Sampling
 from policy_patch.data.sampling import Answer
 from policy_patch.data.seeds import request_seed
 from policy_patch.data.values import with_whole_characters
 from policy_patch.errors import EndpointError
 from policy_patch.extra import import_extra
+from policy_patch.redaction import BLANK, blank_error, unsendable, without_secrets
 
-KEY_VARIABLE = "OPENAI_API_KEY"
+_REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
+_MOST_WORDS = 100_000  # characters of what a host says that are looked at
+_SHOWN = 200  # characters of it that are shown
+_ECHO = 12  # characters of a prompt in a row that are blanked in what a host says
 
 
 class OpenAIEndpoint:
@@ -32,7 +45,7 @@ class OpenAIEndpoint:
         model (`str`):
             Name of the model at the host.
         base_url (`str`):
-            Up to and with `/v1`.
+            Up to and with `/v1`. Of another path only a hash is shown and written.
         chat (`bool`, *optional*, defaults to `False`):
             Send each prompt as the one message of a user to `/chat/completions`, for hosts that have nothing else. By
             default `/completions` continues the text, as patches are trained to.
@@ -42,9 +55,12 @@ class OpenAIEndpoint:
             Seconds to wait for one answer.
         max_retries (`int`, *optional*, defaults to `5`):
             Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
+        follow_redirects (`bool`, *optional*, defaults to `False`):
+            Send the prompts to another place, too, if the host answers that they belong there. Within the host, and
+            from http to https of it, redirects are followed anyway.
 
     Raises:
-        EndpointError: an address with a user name, a password or a query in it.
+        EndpointError: an address with a user name, a password, a query or a fragment in it, or none.
         MissingExtraError: the package `openai` is not installed.
     """
 
@@ -57,12 +73,14 @@ class OpenAIEndpoint:
         concurrency: int = 8,
         timeout: float = 120.0,
         max_retries: int = 5,
+        follow_redirects: bool = False,
     ) -> None:
         import_openai()
-        _check_address(base_url)
+        check_address(base_url)
         self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
-        self.timeout, self.max_retries = timeout, max_retries
-        self.name = f"{model} at {base_url}" + (", chat" if chat else "")
+        self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
+        self.address = shown_address(base_url)
+        self.name = f"{model} at {self.address}" + (", chat" if chat else "")
 
     def answer(
         self,
@@ -75,8 +93,8 @@ class OpenAIEndpoint:
         """Return the host's answers to each prompt; see [`Answering`].
 
         Raises:
-            EndpointError: the host cannot be reached, refuses the key, knows no such model, or answers otherwise than
-                the protocol says, after all retries.
+            EndpointError: the host cannot be reached, refuses the key, knows no such model, sends elsewhere, or answers
+                otherwise than the protocol says, after all retries; or a key that cannot be sent.
         """
         from anyio.from_thread import start_blocking_portal
 
@@ -97,9 +115,17 @@ class OpenAIEndpoint:
         return answers
 
     def _client(self) -> Any:
-        key = os.environ.get(KEY_VARIABLE, "none")  # local servers ask for none; the client insists on one
-        return import_openai().AsyncOpenAI(
-            base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.max_retries
+        openai = import_openai()
+        key = _key() or "none"  # local servers ask for none; the client insists on one
+        http_client = openai.DefaultAsyncHttpxClient(
+            timeout=self.timeout, event_hooks={"response": [] if self.follow_redirects else [_stay_at_the_host]}
+        )
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=key,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            http_client=http_client,
         )
 
     async def _answers_to(
@@ -117,7 +143,7 @@ class OpenAIEndpoint:
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
             async with at_a_time:
-                with self._clear_errors():
+                with self._clear_errors(prompt):
                     choices = await self._choices(client, prompt, settings)
                     new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
             if not new:
@@ -132,39 +158,57 @@ class OpenAIEndpoint:
         return (await client.completions.create(prompt=prompt, **settings)).choices
 
     @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """Say in our words what the client's errors mean."""
+    def _clear_errors(self, prompt: str) -> Iterator[None]:
+        """Say in our words what the client's errors mean; in neither are the key, the path or the prompt."""
         import openai
 
         try:
             yield
-        except openai.APITimeoutError as error:
-            raise EndpointError(
-                f"{self.name} did not answer in time. Raise `timeout`, or lower `concurrency`."
-            ) from error
-        except openai.APIConnectionError as error:
-            raise EndpointError(
-                f"{self.name} cannot be reached: {error.__cause__ or error}. Is the server up, and does its address "
-                "end with `/v1`? The answers so far are kept; the same command goes on."
-            ) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise EndpointError(
-                f"{self.name} refuses the key ({error.status_code}). Set {KEY_VARIABLE} to a key of that host."
-            ) from error
-        except openai.NotFoundError as error:
-            raise EndpointError(
-                f"{self.name}: no such model or address (404): {_reason(error)}. For a host without `/completions` "
-                "use `chat=True` (`chat:` on the command line)."
-            ) from error
-        except openai.RateLimitError as error:
-            raise EndpointError(
-                f"{self.name} still wants fewer requests after all retries (429): {_reason(error)}. Lower "
-                "`concurrency`, or go on later: the answers so far are kept."
-            ) from error
-        except openai.APIStatusError as error:
-            raise EndpointError(f"{self.name} answers {error.status_code}: {_reason(error)}.") from error
         except (openai.OpenAIError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise EndpointError(f"{self.name} does not answer as the OpenAI protocol says: {error}.") from error
+            reason = self._meaning(error, lambda text: self._clean(text, prompt))
+            blank_error(error, lambda text: self._clean(text, prompt))
+            raise EndpointError(f"{self.name} {reason}") from error
+
+    def _clean(self, text: str, prompt: str) -> str:
+        """Return a text of the host or of the client without the key, the part of the address that is not shown, and
+        what it repeats of the prompt."""
+        path = secret_path(self.base_url)
+        text = text.replace(self.base_url, self.address)
+        text = text if path is None else text.replace(path, f"/{BLANK}")
+        return _without_echo(without_secrets(text, _key()), prompt)
+
+    def _meaning(self, error: Exception, clean: Callable[[str], str]) -> str:
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return "did not answer in time. Raise `timeout`, or lower `concurrency`."
+        if isinstance(error, openai.APIConnectionError):
+            return (
+                f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
+                "end with `/v1`? The answers so far are kept; the same command goes on."
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return f"does not answer as the OpenAI protocol says: {clean(str(error))}."
+        status, reason = error.status_code, clean(_reason(error))[:_SHOWN].removesuffix(".")
+        elsewhere = error.response.headers.get(_REFUSED_REDIRECT)
+        if elsewhere is not None:
+            return (
+                f"sends elsewhere ({status}), to {clean(elsewhere)}. That was not followed, since the prompts would go "
+                "there. Give that address, if it is yours, or `follow_redirects=True`."
+            )
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return f"refuses the key ({status}). Set {KEY_VARIABLE} to a key of that host."
+        if isinstance(error, openai.NotFoundError):
+            return (
+                f"knows no such model or address (404): {reason}. For a host without `/completions` use `chat=True` "
+                "(`chat:` on the command line)."
+            )
+        if isinstance(error, openai.RateLimitError):
+            return (
+                f"still wants fewer requests after all retries (429): {reason}. Lower `concurrency`, or go on later: "
+                "the answers so far are kept."
+            )
+        return f"answers {status}: {reason}."
 
 
 def endpoint_from(spec: str) -> OpenAIEndpoint:
@@ -174,13 +218,7 @@ def endpoint_from(spec: str) -> OpenAIEndpoint:
         EndpointError: the name has no model or no address in it.
         MissingExtraError: the package `openai` is not installed.
     """
-    named = re.fullmatch(r"(openai|chat):(.+?)@(https?://.+)", spec)
-    if named is None:
-        raise EndpointError(
-            f"`{spec}` names no endpoint; expected `openai:<model>@<address>`, for example "
-            "`openai:org/model@http://localhost:8000/v1`, or `chat:` in place of `openai:`."
-        )
-    kind, model, url = named.groups()
+    kind, model, url = split_spec(spec)
     return OpenAIEndpoint(model, url, chat=kind == "chat")
 
 
@@ -193,14 +231,31 @@ def import_openai() -> ModuleType:
     return import_extra("openai", "openai", "endpoint", "A model behind an endpoint")
 
 
-def _check_address(url: str) -> None:
-    """Refuse secrets in an address: it is shown, and written beside the answers."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query:
+def _key() -> str | None:
+    """Return the key of the environment.
+
+    Raises:
+        EndpointError: one that cannot be sent. The client's error would quote it.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    problem = None if key is None else unsendable(key)
+    if problem is not None:
         raise EndpointError(
-            f"The address of `{parts.hostname}` has a user name, a password or a query in it. Give it up to `/v1` "
-            f"alone, and the key in {KEY_VARIABLE}."
+            f"The key in {KEY_VARIABLE} {problem}, as no key has. Set it again, without anything around it; unset it "
+            "for a host that asks for none."
         )
+    return key
+
+
+async def _stay_at_the_host(response: Any) -> None:
+    """Leave a redirect to another place unfollowed: without its target the client takes it for an answer."""
+    location = response.headers.get("location")
+    if location is None or not 300 <= response.status_code < 400:
+        return
+    elsewhere = redirect_elsewhere(str(response.request.url), location)
+    if elsewhere is not None:
+        del response.headers["location"]
+        response.headers[_REFUSED_REDIRECT] = elsewhere
 
 
 def _text_of(choice: Any) -> str:
@@ -217,4 +272,21 @@ def _reason(error: Any) -> str:
     """Return the host's own words, which some put elsewhere than OpenAI does."""
     body = error.body if isinstance(error.body, dict) else {}
     words = body.get("message") or body.get("detail") or error.response.text or error.message
-    return " ".join(str(words).split())[:200].removesuffix(".")
+    words = " ".join(str(words).split())
+    return words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS].rpartition(" ")[0]  # no half of a key
+
+
+def _without_echo(text: str, prompt: str) -> str:
+    """Return a text with what it repeats of a prompt blanked, also where the prompt is quoted as JSON or Python."""
+    masked = [False] * len(text)
+    for form in {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1], repr(prompt)[1:-1]}:
+        form = " ".join(form.split())
+        length = min(_ECHO, len(form))
+        if length < 4:
+            continue
+        pieces_of_it = {form[start : start + length] for start in range(len(form) - length + 1)}
+        for start in range(len(text) - length + 1):
+            if text[start : start + length] in pieces_of_it:
+                masked[start : start + length] = [True] * length
+    runs = itertools.groupby(zip(text, masked), key=lambda pair: pair[1])
+    return "".join(BLANK if echo else "".join(char for char, _ in run) for echo, run in runs)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -125,18 +126,35 @@ def test_the_python_of_the_documentation_runs(served, tmp_path, monkeypatch):
     assert (tmp_path / "answers" / "sampling.json").is_file()
 
 
+def everything_said_in(error: BaseException) -> str:
+    """Return all that a traceback and a debugger's list of errors show of an error and of those behind it."""
+    said, todo, seen = "".join(traceback.format_exception(error)), [error], set()
+    while todo:
+        one = todo.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            said += f"{one} {one!r} {one.args}"
+            todo += [one.__cause__, one.__context__]
+    return said
+
+
 # A server that says what it is told to
 
 
 class Misbehaving(BaseHTTPRequestHandler):
-    status, body, raw, requests = 200, {}, None, []
+    status, body, raw, requests, location = 200, {}, None, [], None
 
     def do_POST(self):
         """Note the request and answer as told."""
         length = int(self.headers["Content-Length"])
         type(self).requests.append((self.path, self.headers["Authorization"], json.loads(self.rfile.read(length))))
         content = json.dumps(self.body).encode() if self.raw is None else self.raw
-        self.send_response(self.status)
+        if callable(self.body):
+            content = json.dumps(self.body(self)).encode()
+        moved = self.location is not None and not self.path.startswith("/moved")
+        self.send_response(self.status if moved or self.location is None else 200)
+        if moved:
+            self.send_header("Location", self.location)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -336,14 +354,55 @@ def test_the_key_is_in_nothing_that_is_shown_or_written(server, monkeypatch):
     assert "very-secret" not in f"{vars(endpoint)} {endpoint.name} {error.value}"
 
 
-@pytest.mark.parametrize("url", ["http://me:very-secret@host/v1", "https://host/v1?api-key=very-secret"])
-def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(url):
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("http://me:very-secret@host/v1", "a user name, a password or a query"),
+        ("http://very-secret@host/v1", "a user name, a password or a query"),
+        ("https://host/v1?api-key=very-secret", "a user name, a password or a query"),
+        ("https://host/v1?", "a user name, a password or a query"),
+        ("https://host/v1#very-secret", "a fragment"),
+        ("https://host/v1#", "a fragment"),
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_without_showing_it(url, what):
     for make in (lambda: OpenAIEndpoint("m", url), lambda: endpoint_from(f"openai:m@{url}")):
-        with pytest.raises(
-            EndpointError, match="The address of `host` has a user name, a password or a query"
-        ) as error:
+        with pytest.raises(EndpointError, match=f"The address of `host` has {what}") as error:
             make()
-        assert "very-secret" not in str(error.value)
+        assert "very-secret" not in everything_said_in(error.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "openai:m@http://host:very-secret/v1", "openai:m@http://[very-secret/v1", "openai:m@http://host/very secret",
+        "openai:m@http://host/v1\nvery-secret", "openai:@http://me:very-secret@host/v1", "openai:http://very-secret@host",
+        "chat:m@ftp://very-secret@host", "openai:m@http:///very-secret", "openai:m@very-secret.host:80/v1",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_without_showing_it(spec):
+    with pytest.raises(EndpointError, match="expected `openai:<model>@<address>`") as error:
+        endpoint_from(spec)
+    assert "very" not in everything_said_in(error.value)
+
+
+def test_a_path_is_named_by_its_hash(tmp_path):
+    endpoint = OpenAIEndpoint("m", "https://gateway.example/very-secret/v1")
+    assert re.fullmatch(r"m at https://gateway\.example/\.\.\. \(path [0-9a-f]{8}\)", endpoint.name)
+    assert endpoint.name != OpenAIEndpoint("m", "https://gateway.example/another/v1").name, "answers are not mixed"
+    assert OpenAIEndpoint("m", "http://host:8000/v1/").name == "m at http://host:8000/v1"
+
+
+def test_neither_path_nor_key_gets_into_the_answers_on_disk(server, tmp_path, monkeypatch):
+    from policy_patch.data.stored_answers import stored_answers
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key")
+    handler, url = server
+    handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}] * 2}
+    stored_answers(OpenAIEndpoint("m", url.replace("/v1", "/very-secret/v1")), PROMPTS, SAMPLING, output_dir=tmp_path)
+    assert handler.requests[0][0] == "/very-secret/v1/completions", "it is asked there all the same"
+    for path in tmp_path.rglob("*"):
+        assert "very-secret" not in path.name and "very-secret" not in path.read_text()
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch):
@@ -363,3 +422,119 @@ def test_an_endpoint_is_named_on_one_line():
 def test_a_name_without_model_or_address_is_refused(spec):
     with pytest.raises(EndpointError, match="names no endpoint; expected `openai:<model>@<address>`"):
         endpoint_from(spec)
+
+
+# What a host says back
+
+
+ECHOES = {
+    "the key": lambda handler: {"error": {"message": f"Bad key {handler.headers['Authorization']} was given"}},
+    "the key alone": lambda handler: {"detail": handler.headers["Authorization"].removeprefix("Bearer ")},
+    "the prompt": lambda handler: {"error": {"message": f"Cannot read: {handler.requests[-1][2]['prompt']}"}},
+    "the request": lambda handler: {"detail": [{"loc": ["body"], "input": handler.requests[-1][2]}]},
+    "half the prompt": lambda handler: {"error": {"message": f"near '{handler.requests[-1][2]['prompt'][5:30]}'"}},
+    "the path": lambda handler: {"error": {"message": f"Cannot POST {handler.path}"}},
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429, 500])
+@pytest.mark.parametrize("echo", ECHOES)
+def test_what_a_host_repeats_of_key_prompt_and_path_is_not_shown(server, monkeypatch, status, echo, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-no-known-form")
+    handler, url = server
+    handler.status, handler.body = status, ECHOES[echo]
+    prompt = 'Mrs Müller\'s number is 4711,\n and "her" doctor says'
+    endpoint = OpenAIEndpoint("org/model", url.replace("/v1", "/a-secret-path/v1"), max_retries=0)
+    with caplog.at_level("DEBUG", "policy_patch"), pytest.raises(EndpointError) as error:
+        endpoint.answer([prompt], SAMPLING, occurrences=[0])
+    said = everything_said_in(error.value) + caplog.text
+    for secret in ("a-key-of-no-known-form", "4711", "doctor says", "M\\u00fcller", "a-secret-path"):
+        assert secret not in said, secret
+
+
+def test_what_else_a_host_says_is_shown(server):
+    handler, url = server
+    handler.status, handler.body = 400, {"error": {"message": "This model has a context of 512 tokens."}}
+    with pytest.raises(EndpointError, match=r"answers 400: This model has a context of 512 tokens\.$"):
+        OpenAIEndpoint("m", url, max_retries=0).answer(["A long prompt"], SAMPLING, occurrences=[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("sk-very-secret\n", "has a line break in place 15 of 15"),
+        ("sk-very\r\nX-Evil: secret", "has a line break"),
+        ("sk-very-sécret", "has a letter that is not ASCII"),
+        ("sk very-secret", "has a space"),
+        ("", "is empty"),
+    ],
+)
+def test_a_key_that_cannot_be_sent_is_told_without_showing_it(server, monkeypatch, key, problem):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    handler, url = server
+    with pytest.raises(EndpointError, match=f"The key in OPENAI_API_KEY {problem}.*Set it again") as error:
+        ask(url)
+    said = everything_said_in(error.value)
+    assert "very" not in said and "cret" not in said and not handler.requests
+
+
+# Redirects
+
+
+@pytest.fixture
+def elsewhere():
+    handler = type("Elsewhere", (Misbehaving,), {"requests": []})
+    handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}] * 2}
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield handler, server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("form", ["http://{}/v1/completions", "//{}/v1/completions", "https://{}/v1"])
+def test_prompts_are_not_sent_elsewhere_by_a_redirect(server, elsewhere, status, host, form):
+    (handler, url), (other, port) = server, elsewhere
+    handler.status, handler.location = status, form.format(f"{host}:{port}")
+    with pytest.raises(EndpointError, match=rf"sends elsewhere \({status}\), to https?://{host}:{port}.*not followed"):
+        ask(url)
+    assert len(handler.requests) == 1 and not other.requests
+
+
+def test_with_follow_redirects_they_are_and_the_key_is_not(server, elsewhere, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    (handler, url), (other, port) = server, elsewhere
+    handler.status, handler.location = 307, f"http://localhost:{port}/v1/completions"
+    answers = OpenAIEndpoint("m", url, max_retries=0, follow_redirects=True).answer(["You"], SAMPLING, occurrences=[0])
+    assert answers == [[Answer("x", True)] * 2]
+    assert [(key, request["prompt"]) for _, key, request in other.requests] == [(None, "You")]
+
+
+def test_a_redirect_within_the_host_is_followed(server):
+    handler, url = server
+    handler.status, handler.location = 308, "/moved/v1/completions"
+    handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}] * 2}
+    assert ask(url) == [[Answer("x", True)] * 2]
+    assert [path for path, _, _ in handler.requests] == ["/v1/completions", "/moved/v1/completions"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "location", "elsewhere"),
+    [
+        ("http://host/v1", "https://host/v1", None),
+        ("http://host:80/v1", "https://host:443/v1", None),
+        ("https://host/v1", "/v2", None),
+        ("https://host/v1", "https://HOST:443/v1", None),
+        ("https://host/v1", "http://host/v1", "http://host"),
+        ("http://host:8000/v1", "https://host/v1", "https://host"),
+        ("http://host/v1", "http://host:8080/v1", "http://host:8080"),
+        ("http://host/v1", "http://host.evil/v1", "http://host.evil"),
+        ("http://host/v1", "http://user:secret@evil/v1", "http://evil"),
+        ("http://host/v1", "http://host:port/", "an address that is none"),
+    ],
+)
+def test_what_counts_as_elsewhere(asked, location, elsewhere):
+    from policy_patch.data.addresses import redirect_elsewhere
+
+    assert redirect_elsewhere(asked, location) == elsewhere
