@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.marks import special_tokens, taken_apart
 
 _UNKNOWN_LIMIT = 512  # tokens, where neither tokenizer nor model says more; chosen by us, as most classifiers have it
 
@@ -49,6 +50,8 @@ class LabelProbabilities:
 
         from policy_patch.data.eval_mode import evaluating
 
+        marks = special_tokens(self._tokenizer)  # `[SEP]` in a text would begin another one
+        texts = tuple([taken_apart(text, marks) for text in column] for column in texts)
         found: list[float] = []
         with torch.no_grad(), evaluating(self._model):
             for start in range(0, len(texts[0]), self._batch_size):

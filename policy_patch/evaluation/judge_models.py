@@ -12,6 +12,7 @@ from policy_patch.data.values import check_texts
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.evaluation.judges import answers_to, check_template, filled
+from policy_patch.evaluation.marks import marks_around, special_tokens, taken_apart
 from policy_patch.loading import load_errors, load_pretrained
 
 # Parts of label names as published classifiers have them, and how they say the opposite.
@@ -79,7 +80,10 @@ class LlamaGuardJudge:
                 neither "safe" nor "unsafe".
         """
         answers = answers_to(prompts, answers)
-        texts = [self._in_words(prompt, answer) for prompt, answer in zip(prompts, answers)]
+        texts = [
+            self._in_words(taken_apart(prompt, self._marks), taken_apart(answer, self._marks))
+            for prompt, answer in zip(prompts, answers)
+        ]
         rows = [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
         return _probabilities(self.name, self._model, self._tokenizer, rows, ("unsafe", "safe"), self._batch_size)
 
@@ -108,6 +112,8 @@ class LlamaGuardJudge:
                 reason = str(error)
                 continue
             if 0 <= text.find("MARK-OF-A-PROMPT") < text.find("MARK-OF-AN-ANSWER"):
+                pieces = re.split("MARK-OF-A-PROMPT|MARK-OF-AN-ANSWER", text)
+                self._marks = special_tokens(self._tokenizer) | marks_around(pieces)
                 return
         raise EvaluationError(
             f"The chat template of the guard `{self.name}` does not take a prompt and its answer: {reason}. Give the "
@@ -170,8 +176,14 @@ class HarmBenchJudge:
                 writes neither "Yes" nor "No".
         """
         answers = answers_to(prompts, answers)
+        marks = special_tokens(self._tokenizer) | marks_around(re.split(r"\{behavior\}|\{generation\}", self.template))
         rows = [
-            self._encoded(filled(self.template, {"behavior": prompt, "generation": answer}))
+            self._encoded(
+                filled(
+                    self.template,
+                    {"behavior": taken_apart(prompt, marks), "generation": taken_apart(answer, marks)},
+                )
+            )
             for prompt, answer in zip(prompts, answers)
         ]
         return _probabilities(self.name, self._model, self._tokenizer, rows, ("Yes", "No"), self._batch_size)
