@@ -4,7 +4,8 @@
 
 The base is a Llama with the width of a 7B model and few, narrow layers: what is measured does not depend on its depth.
 Each round reads, checks hash and fingerprint, and puts the vectors in front of the base; beside it the same round
-without the fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
+without the forward of 16 tokens that the fingerprint asks for (the first patch on a base pays for it), and without a
+fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, base_probe, get_policy_patch_model
 from policy_patch.patch_folder import patch_files
 
 COMMIT = "0" * 40
@@ -70,13 +71,18 @@ def prepare(base: LlamaForCausalLM, folder: Path) -> dict:
     to_cache(patched, folder, "org/without")
     patched.unload()
 
-    def ours(repo_id: str):
+    def ours(repo_id: str, **options):
         def load() -> None:
-            PolicyPatchModel.from_pretrained(base, repo_id, revision=COMMIT, cache_dir=folder).unload()
+            base_probe._KEPT.clear()  # else only the first patch on a base would pay for the forward
+            PolicyPatchModel.from_pretrained(base, repo_id, revision=COMMIT, cache_dir=folder, **options).unload()
 
         return load
 
-    cases = {"policy-patch": ours("org/patch"), "policy-patch, no fingerprint": ours("org/without")}
+    cases = {
+        "policy-patch": ours("org/patch"),
+        "policy-patch, no forward of the base": ours("org/patch", base_probe=False),
+        "policy-patch, no fingerprint": ours("org/without"),
+    }
     try:
         from peft import PeftModel, PromptTuningConfig, get_peft_model
     except ImportError:

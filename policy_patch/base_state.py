@@ -79,7 +79,9 @@ def base_state(roots: Iterable[nn.Module], is_ours: Callable[[Any], bool]) -> Ba
 
 def _modes(devices: set[str]) -> tuple:
     """Return what torch itself is set to."""
-    autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(devices)]
+    autocast = [
+        (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(devices - {"meta"})
+    ]
     return (*autocast, torch.get_float32_matmul_precision())
 
 

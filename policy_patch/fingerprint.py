@@ -1,50 +1,57 @@
 """The fingerprint of a base and its tokenizer: made when a patch is made, held against the base it is loaded on.
 
-It reads a few hundred weights and changes none. It finds mistakes, not forgeries: those are for signatures.
+It reads a few values of every weight, the settings, and what the base predicts behind a few ids; it changes nothing. It
+finds mistakes, not forgeries: those are for signatures.
 """
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from torch import nn
 from transformers.utils import logging
 
-from policy_patch.errors import BaseMismatchError, ConfigError
-from policy_patch.weight_samples import SampleRequest, is_plain, moved_samples, read_samples
+from policy_patch.base_probe import probe_of, why_not_comparable
+from policy_patch.base_settings import changed_settings, forward_settings
+from policy_patch.base_weights import (
+    EMBEDDING,
+    HEAD,
+    MAX_WEIGHTS,
+    Weights,
+    is_tied,
+    packed_modules,
+    request,
+    tensors_of,
+    weights_of,
+)
+from policy_patch.errors import BaseMismatchError
+from policy_patch.fingerprint_reading import (
+    CONFIG_FIELDS,
+    EMBEDDING_FIELDS,
+    FIELDS,
+    FORMAT,
+    Recorded,
+    encoded,
+    is_field_value,
+    read_fingerprint,
+)
+from policy_patch.tokenizer_hash import tokenizer_hash
+from policy_patch.weight_samples import SampleRequest, Samples, is_plain, moved_samples, read_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.get_logger(__name__)
 
-_FORMAT = 1
-_KEYS = ("format", "architecture", "tokenizer", "embedding", "weights")
-_EMBEDDING_FIELDS = ("embedding_rows", "embedding_width")
-_CONFIG_FIELDS = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-_FIELDS = ("model_type", *_EMBEDDING_FIELDS, *_CONFIG_FIELDS)
-
-# Our choice: under 12 kB of JSON. A change of the query and value projections only, as LoRA makes it, is in about 80 of
-# the 384 samples of a Llama of 32 layers.
-_EMBEDDING_SAMPLES, _MAX_WEIGHTS, _WEIGHT_SAMPLES = 64, 48, 8
 # Our choice. Relatives are near 1; 64 samples of unrelated normal numbers reach 0.5 about once in 70,000.
 _RELATED = 0.5
-
-# Scripts, digits, runs of whitespace and emoji: where tokenizers with nearly the same vocabulary differ.
-_PROBE = (
-    "The quick brown fox can't  jump over 1234567890 lazy dogs;\n\n\tit costs $3.50 (or €3,15)!   "
-    "Grüße aus Köln. Съешь ещё этих булок. 敏捷的棕色狐狸。いろはにほへと。안녕하세요. "
-    "السلام عليكم. नमस्ते दुनिया. שלום עולם. 👩‍👩‍👧 🚀 e\u0301 = é\r\n    def f(x): return x**2  # <b>"
-)
+_NAMED = 3  # parameters that an error names
 
 
 def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None" = None) -> dict[str, Any]:
     """Return the identity of `base` and its tokenizer, as plain JSON values.
 
-    Weights that cannot be read (quantised, on the meta device, not finite) are left out.
+    It runs the base once on 16 tokens.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -53,9 +60,12 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
             The base's tokenizer. Not changed.
 
     Returns:
-        `dict`: `format` (1); `architecture`, sizes by name; `tokenizer`, a SHA-256 in hexadecimal, or `None`;
-        `embedding`, 64 elements of the input embeddings, or `None`; `weights`, 8 elements of each of up to 48 other
-        parameters by name. Elements are little-endian fp32 in base64, at positions drawn from the name and the shape.
+        `dict`: `format` (2); `architecture`, sizes by name; `tokenizer`, a SHA-256 in hexadecimal, or `None`;
+        `settings`, those of the configuration that change a forward; `tied`, whether the head is the table of
+        embeddings, or `None`; `embedding` and `head`, 64 elements each, or `None`; `weights`, 4 elements of every other
+        parameter and persistent buffer by name, or `None` for one that cannot be read (quantised, on the meta device,
+        not finite); `probe`, log-probabilities of 32 tokens at 4 places of a fixed sequence, or `None`. Elements are
+        little-endian fp32 in base64, at positions drawn from the name and the shape.
 
     Example:
 
@@ -68,33 +78,34 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
 
     ```
     """
-    embedding = _embedding_request(base)
-    own = None if embedding is None else embedding.tensor
-    plain = {name: weight for name, weight in base.named_parameters() if weight is not own and is_plain(weight)}
-    names = sorted(plain, key=lambda name: hashlib.sha256(name.encode()).digest())[:_MAX_WEIGHTS]
-    requests = [SampleRequest(name, plain[name], None, _WEIGHT_SAMPLES) for name in names]
-    if embedding is not None and is_plain(embedding.tensor):
-        requests.append(embedding)
+    weights = weights_of(base)
+    readable = [request(name, *weight) for name, weight in weights.items() if is_plain(weight[1])]
     samples = {
-        name: base64.b64encode(found.values.numpy().astype("<f4").tobytes()).decode()
-        for name, found in read_samples(requests).items()
-        if found.values.isfinite().all()
+        name: encoded(found.values) for name, found in read_samples(readable).items() if found.values.isfinite().all()
     }
+    probe = None if why_not_comparable(base) else probe_of(base)
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "architecture": _architecture(base),
         "tokenizer": None if tokenizer is None else tokenizer_hash(tokenizer),
-        "embedding": samples.pop("", None),
-        "weights": samples,
+        "settings": forward_settings(base),
+        "tied": is_tied(base),
+        "embedding": samples.get(EMBEDDING),
+        "head": samples.get(HEAD),
+        "weights": {name: samples.get(name) for name in weights if name not in (EMBEDDING, HEAD)},
+        "probe": None
+        if probe is None
+        else {"precision": probe.precision, "log_probs": encoded(probe.log_probs.flatten())},
     }
 
 
 def check_base(
     base: "PreTrainedModel",
-    fingerprint: dict[str, Any],
+    fingerprint: dict[str, Any] | None,
     *,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     allow_mismatch: bool = False,
+    probe: bool = True,
     source: str = "the patch",
 ) -> None:
     """Return if `base` is the model that `fingerprint` was made of, in whatever precision either was loaded.
@@ -105,12 +116,14 @@ def check_base(
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The model that the patch is to be applied to. Not changed.
-        fingerprint (`dict`):
-            From [`base_fingerprint`].
+        fingerprint (`dict`, *optional*):
+            From [`base_fingerprint`], of this format or of the one before. Without one there is a warning.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer. Not compared if it is missing here or in the fingerprint.
         allow_mismatch (`bool`, *optional*, defaults to `False`):
-            Accept a fine-tuned relative, with a warning.
+            Accept a fine-tuned or edited relative, with a warning.
+        probe (`bool`, *optional*, defaults to `True`):
+            Compare what the base predicts, too, which takes one forward of 16 tokens.
         source (`str`, *optional*, defaults to `"the patch"`):
             Where the fingerprint comes from, for error messages.
 
@@ -118,34 +131,40 @@ def check_base(
         BaseMismatchError: another architecture, size, tokenizer or model; without `allow_mismatch`, a relative.
         ConfigError: `fingerprint` is damaged or of a newer format.
     """
-    recorded = _parsed(fingerprint, source)
-    _check_architecture(base, fingerprint["architecture"], source)
-    expected = fingerprint["tokenizer"]
-    if tokenizer is not None and expected is not None and tokenizer_hash(tokenizer) != expected:
+    if fingerprint is None:
+        logger.warning(
+            f"{source} does not say which base it was made for (`base_fingerprint` is null), so only the length of its "
+            "vectors was checked. Make sure that this is the right base."
+        )
+        return
+    recorded = read_fingerprint(fingerprint, source)
+    _check_architecture(base, recorded.architecture, source)
+    if tokenizer is not None and recorded.tokenizer is not None and tokenizer_hash(tokenizer) != recorded.tokenizer:
         raise BaseMismatchError(
             f"{source} was made with another tokenizer than the given one: vocabulary, special tokens or the ids of a "
             "probe text differ. Give the tokenizer of the base that the patch was made for."
         )
-    found = read_samples(_requests(base, recorded))
-    if not found:
+    weights = weights_of(base)
+    found = read_samples(_requests(recorded, base, weights))
+    _check_is_related(recorded, found, source)
+    reasons = [*_moved(recorded, found), *_names(recorded, base, weights)]
+    if recorded.format == FORMAT:
+        reasons += changed_settings(recorded.settings, forward_settings(base)) + _tying(recorded, base)
+    else:
         logger.warning(
-            f"No weight of this base can be compared with those that {source} was made for, so only the architecture "
-            "was checked. Make sure that it is the same base."
+            f"The fingerprint of {source} is of format 1: it cannot see a change of the head, of most layers or of "
+            "settings. Patches that are made today have format 2; ask its maker for a release of it."
         )
-        return
-    moved = {name: moved_samples(recorded[name], samples) for name, samples in found.items()}
-    if "" in moved and moved[""].any():
-        correlation = _correlation(recorded[""], found[""].values)
-        if not correlation >= _RELATED:
-            raise BaseMismatchError(
-                f"{source} was made for another model of the same shape: the correlation of the token embeddings is "
-                f"{correlation:.2f}; that of a fine-tuned relative is at least {_RELATED}. Load the base that the "
-                "patch was made for."
+    # What already differs needs no forward to be told.
+    reasons += _predictions(recorded, found, base, source) if probe and not reasons else []
+    if not reasons:
+        if not found:
+            logger.warning(
+                f"No weight of this base can be compared with those that {source} was made for. Make sure that it is "
+                "the same base."
             )
-    count, total = sum(int(one.sum()) for one in moved.values()), sum(one.numel() for one in moved.values())
-    if not count:
         return
-    message = f"{source} was made for other weights: {count} of {total} samples moved further than rounding explains"
+    message = f"{source} was made for another state of this base: {'; '.join(reasons)}"
     if not allow_mismatch:
         raise BaseMismatchError(
             f"{message}. This base is a fine-tuned or edited relative, on which the patch was never measured. Load the "
@@ -186,83 +205,104 @@ def renewed_fingerprint(
     return base_fingerprint(base, tokenizer)
 
 
-# Architecture and tokenizer
+# What may differ
 
 
-def _architecture(base: "PreTrainedModel") -> dict[str, Any]:
-    """Return the fields of `_FIELDS` that the base has, as plain JSON values."""
-    config, embeddings = base.config.get_text_config(), base.get_input_embeddings()
-    shape = getattr(getattr(embeddings, "weight", None), "shape", ())
-    # The module's own sizes first: packed weights have another shape.
-    sizes = [getattr(embeddings, name, None) for name in ("num_embeddings", "embedding_dim")]
-    sizes = shape if None in sizes and len(shape) == 2 else sizes
-    found = {
-        "model_type": config.model_type,
-        **dict(zip(_EMBEDDING_FIELDS, sizes)),
-        **{field: getattr(config, field, None) for field in _CONFIG_FIELDS},
-    }
-    found = {field: list(value) if isinstance(value, tuple) else value for field, value in found.items()}
-    return {field: value for field, value in found.items() if _is_field_value(value)}
-
-
-def _is_field_value(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]  # some models have sizes layer by layer
-    return isinstance(value, str) or all(type(one) is int and 0 <= one < 2**63 for one in values)
-
-
-def _check_architecture(base: "PreTrainedModel", expected: dict[str, Any], source: str) -> None:
-    """Raise `BaseMismatchError` for fields that differ; one that either side lacks says nothing."""
-    found = _architecture(base)
-    different = [
-        f"`{field}` is {found[field]!r}, expected {expected[field]!r}"
-        for field in _FIELDS
-        if field in found and field in expected and found[field] != expected[field]
-    ]
-    if different:
+def _check_is_related(recorded: Recorded, found: dict[str, Samples], source: str) -> None:
+    """Raise `BaseMismatchError` for a model whose token embeddings have nothing to do with those of the right one."""
+    if EMBEDDING not in found or not moved_samples(recorded.samples[EMBEDDING], found[EMBEDDING]).any():
+        return
+    correlation = _correlation(recorded.samples[EMBEDDING], found[EMBEDDING].values)
+    if not correlation >= _RELATED:
         raise BaseMismatchError(
-            f"{source} was made for another architecture: {'; '.join(different)}. Load the base that it was made for; "
-            "a patch cannot be carried over to another size or architecture."
+            f"{source} was made for another model of the same shape: the correlation of the token embeddings is "
+            f"{correlation:.2f}; that of a fine-tuned relative is at least {_RELATED}. Load the base that the "
+            "patch was made for."
         )
 
 
-def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return a hash of how text becomes ids; padding, truncation and the chat template have no part in it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # calls change its state for good
-    truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
-    try:
-        probes = [
-            tokenizer(_PROBE, add_special_tokens=special, padding=False, truncation=False, verbose=False)["input_ids"]
-            for special in (True, False)
-        ]
-    finally:
-        if truncation is not None:
-            backend.enable_truncation(**truncation)
-        if padding is not None:
-            backend.enable_padding(**padding)
-    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
-    text = json.dumps([sorted(tokenizer.get_vocab().items()), special, probes])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# Which elements are recorded
-
-
-def _embedding_request(base: "PreTrainedModel") -> SampleRequest | None:
-    module = base.get_input_embeddings()
-    weight = getattr(module, "weight", None)
-    return SampleRequest("", weight, module, _EMBEDDING_SAMPLES) if isinstance(weight, torch.Tensor) else None
-
-
-def _requests(base: "PreTrainedModel", names: Iterable[str]) -> list[SampleRequest]:
-    """Return what to read for `names` of a fingerprint; names that the base does not have are left out."""
-    tensors = dict([*base.named_buffers(), *base.named_parameters()])  # some packages keep 8-bit weights in buffers
-    requests = [
-        SampleRequest(name, tensors[name], base.get_submodule(name.rpartition(".")[0]), _WEIGHT_SAMPLES)
-        for name in names
-        if name in tensors
+def _moved(recorded: Recorded, found: dict[str, Samples]) -> list[str]:
+    """Return in words which weights have moved further than loading explains."""
+    moved: dict[str, int] = {}
+    by_count: dict[int, list[str]] = {}
+    for name in found:
+        by_count.setdefault(recorded.samples[name].numel(), []).append(name)
+    for names in by_count.values():  # many parameters at once
+        values, steps = (torch.stack([getattr(found[name], part) for name in names]) for part in ("values", "steps"))
+        counts = moved_samples(torch.stack([recorded.samples[name] for name in names]), Samples(values, steps)).sum(1)
+        moved |= {name: int(count) for name, count in zip(names, counts) if count}
+    if not moved:
+        return []
+    total = sum(samples.values.numel() for samples in found.values())
+    return [
+        f"{sum(moved.values())} of {total} samples of its weights moved further than rounding explains, those of "
+        f"{_some(moved)}"
     ]
-    embedding = _embedding_request(base) if "" in names else None
-    return requests if embedding is None else [embedding, *requests]
+
+
+def _requests(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[SampleRequest]:
+    """Return what to read: of all tensors, since packages keep 8-bit weights in buffers."""
+    all_of_it = tensors_of(base) | weights
+    return [
+        request(name, *all_of_it[name], samples.numel())
+        for name, samples in recorded.samples.items()
+        if name in all_of_it
+    ]
+
+
+def _names(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[str]:
+    """Return in words which parameters have gone or come; a fingerprint of format 1 names only a few."""
+    packed = packed_modules(base)
+
+    def counts(name: str) -> bool:
+        return name.rpartition(".")[0] not in packed
+
+    lacking = [name for name in recorded.names - tensors_of(base).keys() if counts(name)]
+    words = [f"it lacks {len(lacking)} parameters, {_some(lacking)}"] if lacking else []
+    if recorded.format == 1 or len(recorded.names) >= MAX_WEIGHTS:
+        return words
+    new = weights.keys() - recorded.names - {EMBEDDING, HEAD}
+    new = [name for name in new if isinstance(weights[name][1], nn.Parameter) and counts(name)]
+    return words + ([f"it has {len(new)} more parameters, {_some(new)}"] if new else [])
+
+
+def _tying(recorded: Recorded, base: "PreTrainedModel") -> list[str]:
+    tied = is_tied(base)
+    if None in (tied, recorded.tied) or tied == recorded.tied:
+        return []
+    words = {True: "the table of its token embeddings", False: "a matrix of its own"}
+    return [f"its head is {words[tied]}, expected {words[recorded.tied]}"]
+
+
+def _predictions(recorded: Recorded, samples: dict[str, Samples], base: "PreTrainedModel", source: str) -> list[str]:
+    if recorded.probe is None:
+        return []
+    why_not = why_not_comparable(base)
+    if why_not is not None:
+        logger.warning(
+            f"What this base predicts was not compared with what the base of {source} predicted: {why_not}. Its "
+            "settings, and those weights that can be read, are the same."
+        )
+        return []
+    found = probe_of(base)
+    if found is None:
+        return ["it cannot be run on the ids of the check, or gives numbers that are not finite"]
+    same = all(torch.equal(recorded.samples[name], each.values) for name, each in samples.items())
+    off = recorded.probe.differs_from(found, same_weights=same)
+    return (
+        []
+        if off is None
+        else [
+            f"with the same weights and settings it predicts other tokens (log-probabilities off by {off:.2g} of their "
+            "spread): an adapter, a hook or replaced code is at work in it. `base_probe=False` leaves this check out"
+        ]
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = ["the head" if name == HEAD else "the token embeddings" if name == EMBEDDING else name for name in names]
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(sorted(listed)[:_NAMED]) + more
 
 
 def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -271,59 +311,35 @@ def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one * other).sum() / (one.norm() * other.norm()))
 
 
-# Reading a fingerprint, which may be damaged or hostile
+# Architecture
 
 
-def _parsed(fingerprint: Any, source: str) -> dict[str, torch.Tensor]:
-    """Return the recorded samples, `(count,)` fp32, by name; empty for the embeddings.
+def _architecture(base: "PreTrainedModel") -> dict[str, Any]:
+    """Return the fields of `FIELDS` that the base has, as plain JSON values."""
+    config, embeddings = base.config.get_text_config(), base.get_input_embeddings()
+    shape = getattr(getattr(embeddings, "weight", None), "shape", ())
+    # The module's own sizes first: packed weights have another shape.
+    sizes = [getattr(embeddings, name, None) for name in ("num_embeddings", "embedding_dim")]
+    sizes = shape if None in sizes and len(shape) == 2 else sizes
+    found = {
+        "model_type": config.model_type,
+        **dict(zip(EMBEDDING_FIELDS, sizes)),
+        **{field: getattr(config, field, None) for field in CONFIG_FIELDS},
+    }
+    found = {field: list(value) if isinstance(value, tuple) else value for field, value in found.items()}
+    return {field: value for field, value in found.items() if is_field_value(value)}
 
-    Raises:
-        ConfigError: anything else than what `base_fingerprint` writes.
-    """
-    version = fingerprint.get("format") if isinstance(fingerprint, dict) else None
-    if type(version) is not int or not _FORMAT <= version < 2**31:
-        raise _damaged(source, "", f"must be an object with `format={_FORMAT}`")
-    if version > _FORMAT:
-        raise ConfigError(
-            f"The base fingerprint of {source} has `format={version}`; this version of policy-patch reads up to "
-            f"{_FORMAT}. Upgrade policy-patch."
+
+def _check_architecture(base: "PreTrainedModel", expected: dict[str, Any], source: str) -> None:
+    """Raise `BaseMismatchError` for fields that differ; one that either side lacks says nothing."""
+    found = _architecture(base)
+    different = [
+        f"`{field}` is {found[field]!r}, expected {expected[field]!r}"
+        for field in FIELDS
+        if field in found and field in expected and found[field] != expected[field]
+    ]
+    if different:
+        raise BaseMismatchError(
+            f"{source} was made for another architecture: {'; '.join(different)}. Load the base that it was made for; "
+            "a patch cannot be carried over to another size or architecture."
         )
-    if set(fingerprint) != set(_KEYS):
-        raise _damaged(source, "", f"must have exactly the keys {', '.join(_KEYS)}")
-    fields = fingerprint["architecture"]
-    if not isinstance(fields, dict) or "model_type" not in fields or not set(fields) <= set(_FIELDS):
-        raise _damaged(source, "architecture", f"must be an object with `model_type` and others of {_FIELDS[1:]}")
-    for field, value in fields.items():
-        if not _is_field_value(value):
-            raise _damaged(source, f"architecture.{field}", "must be a whole number, a list of them or a name")
-    tokenizer = fingerprint["tokenizer"]
-    if tokenizer is not None and not (isinstance(tokenizer, str) and len(tokenizer) == 64):
-        raise _damaged(source, "tokenizer", "must be null or a SHA-256 of 64 hexadecimal digits")
-    weights = fingerprint["weights"]
-    if not isinstance(weights, dict) or len(weights) > _MAX_WEIGHTS or not all(isinstance(key, str) for key in weights):
-        raise _damaged(source, "weights", f"must be an object with at most {_MAX_WEIGHTS} parameter names")
-    if "" in weights:
-        raise _damaged(source, "weights", "has an empty parameter name")
-    recorded = {name: _decoded(source, f"weights.{name}", text, _WEIGHT_SAMPLES) for name, text in weights.items()}
-    if fingerprint["embedding"] is not None:
-        recorded[""] = _decoded(source, "embedding", fingerprint["embedding"], _EMBEDDING_SAMPLES)
-    return recorded
-
-
-def _decoded(source: str, key: str, text: Any, count: int) -> torch.Tensor:
-    """Return `count` fp32 values; the length of the text is checked before it is decoded."""
-    problem = f"must be {count} finite fp32 values in base64"
-    if not isinstance(text, str) or len(text) != -(-count * 4 // 3) * 4:
-        raise _damaged(source, key, problem)
-    try:
-        values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
-    except ValueError as error:
-        raise _damaged(source, key, problem) from error
-    if values.shape != (count,) or not np.isfinite(values).all():
-        raise _damaged(source, key, problem)
-    return torch.from_numpy(values)
-
-
-def _damaged(source: str, key: str, problem: str) -> ConfigError:
-    where = f"`{key[:100]}` in the base fingerprint" if key else "The base fingerprint"
-    return ConfigError(f"{where} of {source} {problem}; it is damaged. Get the patch again from where it came from.")

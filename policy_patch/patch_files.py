@@ -51,6 +51,7 @@ class PatchFiles:
         is_trainable: bool = False,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         allow_base_mismatch: bool = False,
+        base_probe: bool = True,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -72,6 +73,9 @@ class PatchFiles:
                 of the base decide.
             allow_base_mismatch (`bool`, *optional*, defaults to `False`):
                 Accept a base that was fine-tuned since. Another size, architecture or tokenizer is never accepted.
+            base_probe (`bool`, *optional*, defaults to `True`):
+                Compare what the base predicts behind a few ids with what the right one predicts: one forward of 16
+                tokens, once for several patches.
             revision (`str`, *optional*):
                 Branch, tag, commit or pull request (`refs/pr/N`) of the repository.
             subfolder (`str`, *optional*):
@@ -99,14 +103,14 @@ class PatchFiles:
         config, vectors = read_patch_folder(location.folder)
         base = self.get_base_model()
         self._check_fits(config, model_id)
-        if config.base_fingerprint is not None:
-            check_base(
-                base,
-                config.base_fingerprint,
-                tokenizer=tokenizer,
-                allow_mismatch=allow_base_mismatch,
-                source=f"`{fspath(model_id)}`, made for `{config.base_model_name_or_path}`",
-            )
+        check_base(
+            base,
+            config.base_fingerprint,
+            tokenizer=tokenizer,
+            allow_mismatch=allow_base_mismatch,
+            probe=base_probe,
+            source=f"`{fspath(model_id)}`, made for `{config.base_model_name_or_path}`",
+        )
         source = f"`{fspath(model_id)}`"
         config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
         device = base.get_input_embeddings().weight.device
@@ -143,8 +147,8 @@ class PatchFiles:
             is_trainable (`bool`, *optional*, defaults to `False`):
                 Whether the vectors get gradients, to train the patch further.
             options (*optional*):
-                `tokenizer`, `allow_base_mismatch`, `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`
-                and `force_download`, as in [`load_patch`].
+                `tokenizer`, `allow_base_mismatch`, `base_probe`, `revision`, `subfolder`, `token`, `cache_dir`,
+                `local_files_only` and `force_download`, as in [`load_patch`].
 
         Returns:
             [`PolicyPatchModel`]: the patched model, with the patch or the stack active.

@@ -8,8 +8,6 @@ the libraries, on the first layers of the base alone (`few_layers.py`) where tha
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +27,7 @@ from policy_patch.length_switch import length_switch
 from policy_patch.proof import not_applied
 from policy_patch.stacks import BatchStacks, Stack
 from policy_patch.token_embeddings import embedded
+from policy_patch.undisturbed import undisturbed
 
 _NUM_VECTORS = 3
 # Half precision, mean and worst token, as shares of what the vectors change. Our choice: rounding was up to 0.02 and
@@ -86,20 +85,6 @@ def _class_of(module: nn.Module) -> type:
 
 def _forward_of(module: nn.Module) -> Any:
     return vars(module).get("forward", _class_of(module).forward)
-
-
-@contextmanager
-def _undisturbed(base: PreTrainedModel) -> Iterator[None]:
-    """Within the context `base` is in eval mode and nothing needs gradients; modes are put back behind it."""
-    training = [module for module in base.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @dataclass(frozen=True)
@@ -161,7 +146,7 @@ class _Check:
         """
         injection = Injection(base, Findings(many_at_once=True))
         try:
-            with _undisturbed(base):
+            with undisturbed(base):
                 return cls._of(base, injection)
         except (PatchInputError, PatchNotAppliedError) as error:
             raise UnsupportedModelError(_not_exact(base, str(error))) from error

@@ -44,6 +44,14 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return plain_type and tensor.dtype in _FLOATS and not tensor.is_meta and tensor.numel() > 0
 
 
+def is_int8(tensor: torch.Tensor, module: nn.Module | None) -> bool:
+    """Say whether `tensor`, a weight of `module`, is one of the known 8-bit weights."""
+    try:
+        return _int8_parts(tensor, module) is not None
+    except _UNREADABLE:
+        return False
+
+
 def read_samples(requests: list[SampleRequest]) -> dict[str, Samples]:
     """Return the samples of each request that can be read, by name, on the CPU after one move from each device."""
     by_device: dict[torch.device, list[tuple[SampleRequest, torch.Tensor]]] = {}
@@ -139,40 +147,63 @@ def _of_blocks(table: torch.Tensor, integers: torch.Tensor, row: torch.Tensor, c
 
 
 def _positions(request: SampleRequest, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
-    """Return an index, `(count,)` int64 for each dimension: a draw by SHA-256 in counter mode, the same everywhere.
-
-    Torch and numpy do not promise that a seed gives the same numbers in later versions.
-    """
-    seed = f"policy-patch fingerprint 1/{request.name}/{list(shape)}".encode()
-    blocks = [hashlib.sha256(seed + b"/%d" % block).digest() for block in range(-(-request.count // 4))]
-    numbers = np.frombuffer(b"".join(blocks), dtype="<u8")[: request.count]
-    flat = (numbers % np.uint64(max(1, np.prod(shape, dtype=np.int64)))).astype(np.int64)
+    """Return an index, `(count,)` int64 for each dimension, drawn from the name and the shape."""
+    flat = draw(f"{request.name}/{list(shape)}", request.count, max(1, int(np.prod(shape, dtype=np.int64))))
     return tuple(torch.from_numpy(index.copy()) for index in np.unravel_index(flat, shape or (1,)))
 
 
-def moved_samples(recorded: torch.Tensor, found: Samples) -> torch.Tensor:
-    """Return `(count,)` bool: samples of one parameter that differ by more than loading in any precision explains.
+def draw(name: str, count: int, below: int) -> np.ndarray:
+    """Return `(count,)` int64 in `[0, below)`: a draw by SHA-256 in counter mode, the same everywhere.
 
-    A rounding counts only if it may have happened: if it leaves all samples of the other side as they are. So bf16 must
-    equal bf16, and a small step of fine-tuning in fp32 is seen.
+    Torch and numpy do not promise that a seed gives the same numbers in later versions.
+    """
+    seed = f"policy-patch fingerprint 1/{name}".encode()
+    blocks = [hashlib.sha256(seed + b"/%d" % block).digest() for block in range(-(-count // 4))]
+    return (np.frombuffer(b"".join(blocks), dtype="<u8")[:count] % np.uint64(below)).astype(np.int64)
+
+
+def moved_samples(recorded: torch.Tensor, found: Samples) -> torch.Tensor:
+    """Return which samples differ by more than loading in any precision explains, bool in the shape of `recorded`.
+
+    A rounding counts only if it may have happened: if it leaves all samples of the other side as they are, and if it
+    explains at least as many parameters as there are that it cannot have met. So bf16 must equal bf16, and a small step
+    of fine-tuning in fp32 is seen, also of a norm, whose old value of 1 says nothing of a precision.
+
+    Args:
+        recorded (`torch.Tensor`):
+            `(count,)` of one parameter, or `(parameters, count)`, fp32.
+        found ([`Samples`]):
+            In the same shape.
     """
     loaded = found.values
     distance = (loaded - recorded).abs()
     rounding = recorded.abs() * _RELATIVE + _ABSOLUTE
     accepted = recorded == loaded
+    equal, quantised = accepted.all(dim=-1, keepdim=True), (found.steps > 0).any(dim=-1, keepdim=True)
+
+    def explained(by: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+        """Return `by` where `possible`, `(parameters, 1)`, unless more parameters speak against it."""
+        samples = by & possible
+        for_it, against_it = (~equal & samples.all(dim=-1, keepdim=True)).sum(), (~possible & ~quantised).sum()
+        return samples & (for_it >= against_it)
+
     for given, other in ((recorded, loaded), (loaded, recorded)):
         for dtypes in _ROUNDINGS:
-            if torch.equal(_rounded(other, dtypes), other):
-                accepted |= _rounded(given, dtypes) == other
+            accepted |= explained(_rounded(given, dtypes) == other, _is_rounded(other, dtypes))
     (recorded_bf16, recorded_fp16), (loaded_bf16, loaded_fp16) = (
-        [torch.equal(_rounded(side, dtypes), side) for dtypes in _ROUNDINGS[:2]] for side in (recorded, loaded)
+        [_is_rounded(side, dtypes) for dtypes in _ROUNDINGS[:2]] for side in (recorded, loaded)
     )
-    if (recorded_bf16 or recorded_fp16) and (loaded_bf16 or loaded_fp16):
-        accepted |= distance <= _ABSOLUTE
-        if recorded_bf16 != loaded_bf16:  # one side bf16, the other fp16
-            accepted |= distance <= rounding
+    half = (recorded_bf16 | recorded_fp16) & (loaded_bf16 | loaded_fp16)
+    accepted |= explained(distance <= _ABSOLUTE, half)
+    # One side bf16, the other fp16.
+    accepted |= explained((distance <= rounding) & (recorded_bf16 != loaded_bf16), half)
     accepted |= (found.steps > 0) & (distance <= _OF_STEP * found.steps + rounding)
     return ~accepted
+
+
+def _is_rounded(values: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:
+    """Return, for each parameter, `(..., 1)` bool, whether a rounding leaves all of its samples as they are."""
+    return (_rounded(values, dtypes) == values).all(dim=-1, keepdim=True)
 
 
 def _rounded(values: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:

@@ -18,11 +18,11 @@ from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
 from policy_patch.errors import CheckpointSaveError, ConfigError, PatchNotFoundError, TrainingError
-from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
 from policy_patch.state_dict import set_policy_patch_state_dict
+from policy_patch.tokenizer_hash import tokenizer_hash
 from policy_patch.training._trl import drop_fused_head
 from policy_patch.training.checkpoints import last_checkpoint
 from policy_patch.training.config import PolicyPatchTrainingConfig
