@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EMBEDDING, HEAD = "", " head"  # names of samples that no parameter has
-EMBEDDING_SAMPLES, WEIGHT_SAMPLES, MAX_WEIGHTS = 64, 4, 6000
+EMBEDDING_SAMPLES, WEIGHT_SAMPLES, MAX_WEIGHTS = 64, 8, 6000
 # What torch puts between the names of a module and what is in it: torch.compile, activation checkpointing, FSDP.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -60,11 +60,9 @@ def _tensors(base: "PreTrainedModel") -> Iterator[tuple[str, nn.Module, torch.Te
                 yield (f"{prefix}.{name}" if prefix else name), module, tensor
 
 
-def request(name: str, module: nn.Module, tensor: torch.Tensor, count: int | None = None) -> SampleRequest:
-    """Return what to read of a weight: `count` elements, by default as many as a fingerprint of today holds."""
-    return SampleRequest(
-        name, tensor, module, count or (EMBEDDING_SAMPLES if name in (EMBEDDING, HEAD) else WEIGHT_SAMPLES)
-    )
+def request(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest:
+    """Return what a fingerprint holds of a weight: which elements, and how many."""
+    return SampleRequest(name, tensor, module, EMBEDDING_SAMPLES if name in (EMBEDDING, HEAD) else WEIGHT_SAMPLES)
 
 
 def is_tied(base: "PreTrainedModel") -> bool | None:

@@ -62,7 +62,7 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     Returns:
         `dict`: `format` (2); `architecture`, sizes by name; `tokenizer`, a SHA-256 in hexadecimal, or `None`;
         `settings`, those of the configuration that change a forward; `tied`, whether the head is the table of
-        embeddings, or `None`; `embedding` and `head`, 64 elements each, or `None`; `weights`, 4 elements of every other
+        embeddings, or `None`; `embedding` and `head`, 64 elements each, or `None`; `weights`, 8 elements of every other
         parameter and persistent buffer by name, or `None` for one that cannot be read (quantised, on the meta device,
         not finite); `probe`, log-probabilities of 32 tokens at 4 places of a fixed sequence, or `None`. Elements are
         little-endian fp32 in base64, at positions drawn from the name and the shape.
@@ -243,11 +243,7 @@ def _moved(recorded: Recorded, found: dict[str, Samples]) -> list[str]:
 def _requests(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[SampleRequest]:
     """Return what to read: of all tensors, since packages keep 8-bit weights in buffers."""
     all_of_it = tensors_of(base) | weights
-    return [
-        request(name, *all_of_it[name], samples.numel())
-        for name, samples in recorded.samples.items()
-        if name in all_of_it
-    ]
+    return [request(name, *all_of_it[name]) for name in recorded.samples if name in all_of_it]
 
 
 def _names(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[str]:

@@ -13,7 +13,7 @@ from policy_patch.errors import ConfigError
 
 FORMAT = 2
 _KEYS = ("format", "architecture", "tokenizer", "settings", "tied", "embedding", "head", "weights", "probe")
-_KEYS_1, _SAMPLES_1, _MAX_WEIGHTS_1 = ("format", "architecture", "tokenizer", "embedding", "weights"), 8, 48
+_KEYS_1, _MAX_WEIGHTS_1 = ("format", "architecture", "tokenizer", "embedding", "weights"), 48
 _MAX_SETTINGS, _MAX_DEPTH = 500, 8
 
 EMBEDDING_FIELDS = ("embedding_rows", "embedding_width")
@@ -81,14 +81,14 @@ def read_fingerprint(fingerprint: Any, source: str) -> Recorded:
     tokenizer = fingerprint["tokenizer"]
     if tokenizer is not None and not (isinstance(tokenizer, str) and len(tokenizer) == 64):
         raise _damaged(source, "tokenizer", "must be null or a SHA-256 of 64 hexadecimal digits")
-    limit, count = (MAX_WEIGHTS, WEIGHT_SAMPLES) if version == FORMAT else (_MAX_WEIGHTS_1, _SAMPLES_1)
+    limit = MAX_WEIGHTS if version == FORMAT else _MAX_WEIGHTS_1
     weights = fingerprint["weights"]
     if not isinstance(weights, dict) or len(weights) > limit or not all(isinstance(key, str) for key in weights):
         raise _damaged(source, "weights", f"must be an object with at most {limit} parameter names")
     if EMBEDDING in weights or HEAD in weights:
         raise _damaged(source, "weights", "has an empty parameter name")
     samples = {
-        name: _decoded(source, f"weights.{name}", text, count)
+        name: _decoded(source, f"weights.{name}", text, WEIGHT_SAMPLES)
         for name, text in weights.items()
         if version == 1 or text is not None
     }
