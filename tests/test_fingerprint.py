@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from policy_patch.errors import BaseMismatchError, ConfigError
 from policy_patch.fingerprint import base_fingerprint, check_base, renewed_fingerprint
+from policy_patch.lab import load_lab_base
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -597,6 +599,32 @@ def test_one_changed_character_of_a_sample_is_silent_or_one_of_our_errors(name, 
     at %= len(text)
     with contextlib.suppress(ConfigError, BaseMismatchError):
         check_base(BASE, altered(path, text[:at] + character + text[at + 1 :]))
+
+
+# The format before
+
+
+def test_a_fingerprint_of_format_1_is_read_and_says_what_it_cannot_see(warnings):
+    """Written by the version before, of the lab's base, whose head is tied."""
+    recorded = json.loads((Path(__file__).parent / "golden" / "fingerprint_format_1.json").read_text())
+    base = load_lab_base()
+    check_base(base, recorded, source="old patch")
+    check_base(copy.deepcopy(base).bfloat16(), recorded, source="old patch")
+    assert len(warnings) == 2 and "cannot see a change of the head" in warnings[0] and "old patch" in warnings[0]
+    edited = copy.deepcopy(base)
+    with torch.no_grad():
+        edited.model.layers[0].mlp.down_proj.weight *= 1.01
+    with pytest.raises(BaseMismatchError, match=MOVED):
+        check_base(edited, recorded)
+    edited = copy.deepcopy(base)
+    del edited.model.layers[-1]
+    with pytest.raises(BaseMismatchError, match="it lacks"):
+        check_base(edited, recorded)
+
+
+def test_a_patch_without_a_fingerprint_is_loaded_with_a_warning(warnings):
+    check_base(BASE, None, source="old patch")
+    assert len(warnings) == 1 and "old patch does not say which base" in warnings[0]
 
 
 # A vocabulary that grew
