@@ -1,6 +1,5 @@
 """One patch made of several: their vectors one after the other, and a configuration that names them."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import torch
 
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import ConfigError
-from policy_patch.prefix import vectors_to_bytes
+from policy_patch.patch_folder import patch_hash
 
 
 def composed(
@@ -35,7 +34,7 @@ def composed(
             "risk": config.risk,
             "patch_version": config.patch_version,
             "num_virtual_tokens": own.shape[0],
-            "sha256": hashlib.sha256(vectors_to_bytes(own)).hexdigest(),
+            "sha256": patch_hash(config, own),
         }
         for name, config, own in patches
     ]

@@ -5,7 +5,9 @@ No torch here, and no `from __future__ import annotations`: that would silently 
 
 import difflib
 import functools
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -13,11 +15,13 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
 from policy_patch import __version__
+from policy_patch.documents import Fault, parse_json
 from policy_patch.errors import ConfigError
 from policy_patch.versions import SEMVER
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
+LARGEST_CONFIG = 2**22  # bytes; a configuration with the fingerprint of a base of 80 layers has under 2**18
 
 # Our own wording: the paper (arXiv 2511.08484) starts from "a human-readable safety instruction" and prints none.
 DEFAULT_INIT_TEXTS = {
@@ -200,24 +204,49 @@ class PolicyPatchConfig:
                 Where the text comes from, for error messages.
 
         Raises:
-            ConfigError: no JSON object, a newer format, an unknown key, a wrong type or an impossible value.
+            ConfigError: no JSON object, a key that is unknown or stands twice, a newer format, a wrong type or an
+                impossible value.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, endless nesting
-            raise ConfigError(f"{source} is no valid JSON ({error}). Was it truncated? Get the patch again.") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{source} holds a {type(values).__name__}; expected a JSON object.")
-        format_version = values.get("format_version")
-        if not isinstance(format_version, int) or isinstance(format_version, bool) or format_version < 1:
-            raise ConfigError(f"{source} has `format_version={format_version!r}`; expected a whole number from 1.")
-        if format_version > FORMAT_VERSION:
-            writer = values.get("policy_patch_version") or "a newer version"
-            raise ConfigError(
-                f"{source} has `format_version={format_version}`; policy-patch {__version__} reads up to "
-                f"{FORMAT_VERSION}. It was written by policy-patch {writer}: upgrade to at least that version."
-            )
-        try:
-            return cls(**values)
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from error
+        return read_config(text, source)[0]
+
+
+def read_config(text: str, source: str) -> tuple[PolicyPatchConfig, str]:
+    """Return the configuration that a text holds, and [`config_hash`] of what stands there.
+
+    Raises:
+        ConfigError: as [`PolicyPatchConfig.from_json`].
+    """
+    try:
+        values = parse_json(text, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        reason = error.at("it") if isinstance(error, Fault) else error
+        raise ConfigError(f"{source} is no valid JSON ({reason}). Was it truncated? Get the patch again.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source} holds a {type(values).__name__}; expected a JSON object.")
+    format_version = values.get("format_version")
+    if not isinstance(format_version, int) or isinstance(format_version, bool) or format_version < 1:
+        raise ConfigError(f"{source} has `format_version={format_version!r}`; expected a whole number from 1.")
+    if format_version > FORMAT_VERSION:
+        writer = values.get("policy_patch_version") or "a newer version"
+        raise ConfigError(
+            f"{source} has `format_version={format_version}`; policy-patch {__version__} reads up to "
+            f"{FORMAT_VERSION}. It was written by policy-patch {writer}: upgrade to at least that version."
+        )
+    try:
+        return PolicyPatchConfig(**values), config_hash(values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def config_hash(values: Mapping[str, Any]) -> str:
+    """Return the hash that the tensor file keeps of the configuration beside it, in hexadecimal.
+
+    It is the SHA-256 of all keys and values as they stand in the file, as JSON with sorted keys, without white space
+    and in ASCII. `sha256`, the hash of the tensor file, is left out: so each of the two files covers the other.
+
+    Args:
+        values (`Mapping[str, Any]`):
+            What the JSON of a configuration says.
+    """
+    covered = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

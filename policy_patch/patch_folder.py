@@ -1,34 +1,38 @@
-"""The folder of a patch: its configuration and its vectors, written so that a kill at any moment loses nothing.
+"""The folder of a patch: its configuration and its vectors, which change together whoever else reads or writes there.
 
-No network and no model here; a folder fetched from elsewhere is read by the same function.
+Each of the two files holds the hash of the other, so a reader knows a pair. One writer at a time replaces them, and a
+kill at any moment loses nothing. No network and no model here; a folder fetched from elsewhere is read the same way.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from policy_patch import __version__
-from policy_patch.atomic import PENDING, write_pending, write_whole
-from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
-from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
-from policy_patch.prefix import vectors_from_bytes, vectors_to_bytes
+from policy_patch.atomic import pending_files, remove_pending, write_pending, write_whole
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig, read_config
+from policy_patch.documents import Fault, read_text
+from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError, PolicyPatchError
+from policy_patch.folder_lock import NoLockHere, no_writer, only_writer, pause
+from policy_patch.prefix import config_hash_in, vectors_from_bytes, vectors_to_bytes
 
 TENSORS_NAME = "policy_patch.safetensors"
-_HEADER_LIMIT = 64 * 1024  # our file's header has under 200 bytes; a longer one is not ours, so it is not read
+_HEADER_LIMIT = 64 * 1024  # our file's header has under 400 bytes; a longer one is not ours, so it is not read
+_PATIENCE = 20.0  # seconds that a reader tries to come between the saves of others
+_QUIET = 0.1  # seconds without a change, after which no save is under way; for where folders cannot be locked
 
 
 def write_patch_folder(
     folder: str | os.PathLike, config: PolicyPatchConfig, vectors: torch.Tensor
 ) -> PolicyPatchConfig:
     """Write one patch into `folder`, over a patch that may be there.
-
-    The pair is replaced in two renames: vectors, then configuration. A kill between the two leaves the new vectors
-    with the old configuration and the new one pending beside it; `read_patch_folder` recognises that pair by its hash.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -42,8 +46,10 @@ def write_patch_folder(
         [`PolicyPatchConfig`]: the configuration as written.
 
     Raises:
-        PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+        PatchSaveError: full disk, read-only folder, others who write there without end; what was there before still
+            loads.
         PatchFileError: the vectors hold NaN or infinity.
+        ConfigError: a value in the configuration that JSON does not hold.
     """
     written, files = patch_files(config, vectors)
     write_patch_files(folder, files)
@@ -52,30 +58,44 @@ def write_patch_folder(
 
 def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[PolicyPatchConfig, dict[str, bytes]]:
     """Return the configuration as it is written, and the content of the two files by name. As above."""
-    content = vectors_to_bytes(vectors)
     written = replace(
-        config,
-        num_virtual_tokens=vectors.shape[0],
-        hidden_size=vectors.shape[1],
-        sha256=hashlib.sha256(content).hexdigest(),
-        policy_patch_version=__version__,
+        config, num_virtual_tokens=vectors.shape[0], hidden_size=vectors.shape[1], policy_patch_version=__version__
     )
+    content = _tensor_file(written, vectors)
+    written = replace(written, sha256=hashlib.sha256(content).hexdigest())
     return written, {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
 
 
+def patch_hash(config: PolicyPatchConfig, vectors: torch.Tensor) -> str:
+    """Return the hash of the tensor file that a patch was read from; if it changed since, of the one it would give."""
+    if hashlib.sha256(_tensor_file(config, vectors)).hexdigest() == config.sha256:
+        return config.sha256
+    return patch_files(config, vectors)[0].sha256
+
+
+def _tensor_file(config: PolicyPatchConfig, vectors: torch.Tensor) -> bytes:
+    try:
+        text = config.to_json()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The configuration holds a value that JSON does not: {error}.") from error
+    return vectors_to_bytes(vectors, read_config(text, "The configuration")[1])
+
+
 def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> None:
-    """Write the two files of a patch into `folder`, vectors first, over a patch that may be there.
+    """Write the two files of a patch into `folder`, over a patch that may be there.
+
+    They are replaced in two renames: vectors, then configuration. A kill between the two leaves the new vectors with
+    the old configuration and the new one pending beside it, where readers find it. Others who save there wait.
 
     Raises:
-        PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+        PatchSaveError: as [`write_patch_folder`].
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _finish_killed_save(folder)
-        pending = {name: write_pending(folder / name, files[name]) for name in (TENSORS_NAME, CONFIG_NAME)}
-        for name, path in pending.items():
-            os.replace(path, folder / name)
+        with only_writer(folder):
+            _finish_killed_save(folder)
+            _replace_pair(folder, files)
     except OSError as error:
         raise PatchSaveError(
             f"Cannot write the patch to `{folder}`: {error}. What was there before is intact; free some space or "
@@ -84,17 +104,35 @@ def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> Non
 
 
 def _finish_killed_save(folder: Path) -> None:
-    """Move a pending configuration into place if the vectors are already its own: it is about to be overwritten."""
-    pending, tensors = folder / (CONFIG_NAME + PENDING), folder / TENSORS_NAME
-    if pending.is_file() and tensors.is_file():
-        with contextlib.suppress(ConfigError, PatchFileError):
-            config = _read_config(pending)
-            if hashlib.sha256(_read_tensor_file(tensors, [config])).hexdigest() == config.sha256:
-                os.replace(pending, folder / CONFIG_NAME)
+    """Move a pending configuration into place if the vectors are already its own, and remove what else is pending."""
+    with contextlib.suppress(PolicyPatchError):
+        found = _read_once(folder)
+        if isinstance(found, _Pair) and found.config_path != folder / CONFIG_NAME:
+            os.replace(found.config_path, folder / CONFIG_NAME)
+    for name in (TENSORS_NAME, CONFIG_NAME):
+        with contextlib.suppress(PermissionError):  # another user's, in a shared folder; it does no harm
+            remove_pending(folder / name)
+
+
+def _replace_pair(folder: Path, files: dict[str, bytes]) -> None:
+    pending: dict[str, Path] = {}
+    try:
+        for name in (TENSORS_NAME, CONFIG_NAME):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", name)
+            pending[name] = write_pending(folder / name, files[name])
+        os.replace(pending[TENSORS_NAME], folder / TENSORS_NAME)
+    except OSError:
+        for path in pending.values():
+            path.unlink(missing_ok=True)
+        raise
+    os.replace(pending[CONFIG_NAME], folder / CONFIG_NAME)
 
 
 def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, torch.Tensor]:
-    """Read one patch from `folder`.
+    """Read one patch from `folder`. While others save there, it is an older one or a newer one, whole.
+
+    Nothing is written, so a read-only folder will do.
 
     Returns:
         `tuple[PolicyPatchConfig, torch.Tensor]`: the configuration, and the vectors
@@ -103,36 +141,109 @@ def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, tor
     Raises:
         PatchNotFoundError: no such folder, or no patch in it.
         ConfigError: a configuration that cannot be read.
-        PatchFileError: a tensor file that is damaged or does not match the configuration.
+        PatchFileError: a file that is damaged, or two files that were not saved together.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_NAME).is_file():
+    found = _read_once(folder)
+    if isinstance(found, PatchFileError):
+        found = _read_undisturbed(folder)
+    if isinstance(found, PatchFileError):
+        raise found
+    return found.config, found.vectors
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two files that belong together; `config_path` is a pending one in the middle of a save, or after a kill there."""
+
+    config: PolicyPatchConfig
+    vectors: torch.Tensor
+    config_path: Path
+
+
+def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
+    """Return the pair; or what is wrong with the files while nobody is in the middle of a save."""
+    end = time.monotonic() + _PATIENCE
+    before, since = None, 0.0
+    while time.monotonic() < end:
+        try:
+            with no_writer(folder) as is_alone:
+                found = _read_once(folder)
+        except NoLockHere:
+            found, now = _read_once(folder), _state(folder)
+            if now != before:
+                before, since = now, time.monotonic()
+            is_alone = time.monotonic() - since > _QUIET
+        if is_alone or isinstance(found, _Pair):
+            return found
+        pause()
+    return PatchFileError(
+        f"`{folder}` was written to without a break for {_PATIENCE:g} seconds, so no whole patch could be read from "
+        "it. Try again when the other process is done."
+    )
+
+
+def _state(folder: Path) -> list[tuple[int, int, int]]:
+    """Return what changes with every save."""
+    found = [os.stat(folder / name) for name in (TENSORS_NAME, CONFIG_NAME)]
+    return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in found]
+
+
+def _read_once(folder: Path) -> _Pair | PatchFileError:
+    """Return the pair; or why the files are none, which may be that another save comes between."""
+    config_path = folder / CONFIG_NAME
+    if not config_path.is_file():
         raise PatchNotFoundError(_why_no_patch(folder))
     if not (folder / TENSORS_NAME).is_file():
         raise PatchNotFoundError(f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch.")
-    configs = [_read_config(folder / CONFIG_NAME)]
-    pending = folder / (CONFIG_NAME + PENDING)
-    if pending.is_file():  # a save was killed; if between its two renames, this is the configuration of the vectors
-        with contextlib.suppress(ConfigError, PatchFileError):
-            configs.append(_read_config(pending))
-    content = _read_tensor_file(folder / TENSORS_NAME, configs)
+    config, config_sha256 = _read_config(config_path)
+    try:
+        return _Pair(config, _read_vectors(folder, config, config_sha256), config_path)
+    except PatchFileError as error:
+        with contextlib.suppress(OSError):
+            for pending in pending_files(config_path):
+                with contextlib.suppress(ConfigError, PatchFileError):
+                    config, config_sha256 = _read_config(pending)
+                    return _Pair(config, _read_vectors(folder, config, config_sha256), pending)
+        return error
+
+
+def _read_config(path: Path) -> tuple[PolicyPatchConfig, str]:
+    """Return the configuration in a file, and its hash."""
+    try:
+        return read_config(read_text(path, largest=LARGEST_CONFIG), str(path))
+    except Fault as fault:
+        raise PatchFileError(f"{fault.at(str(path))}. It is no configuration of a patch: get the patch again.") from fault
+    except OSError as error:
+        raise PatchFileError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_vectors(folder: Path, config: PolicyPatchConfig, config_sha256: str) -> torch.Tensor:
+    """Return the vectors if they and the configuration were saved together."""
+    path = folder / TENSORS_NAME
+    largest = largest_tensor_file(config)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(largest + 1) if (size := os.fstat(file.fileno()).st_size) <= largest else b""
+    except OSError as error:
+        raise PatchFileError(f"{path} cannot be read: {error}.") from error
+    if size > largest:
+        raise PatchFileError(
+            f"{path} has {size:,} bytes; the configuration beside it allows at most {largest:,}. It was not read."
+        )
+    vectors = vectors_from_bytes(content, config, str(path))
     digest = hashlib.sha256(content).hexdigest()
-    config = next((config for config in configs if config.sha256 == digest), configs[0])
-    vectors = vectors_from_bytes(content, config, str(folder / TENSORS_NAME))
     if digest != config.sha256:
         raise PatchFileError(
-            f"{folder / TENSORS_NAME} has the hash {digest}; its configuration says {config.sha256}. The file was "
-            "altered or damaged after it was saved: get the patch again from where it came from."
+            f"{path} has the hash {digest}; its configuration says {config.sha256}. The file was altered or damaged "
+            "after it was saved: get the patch again from where it came from."
         )
-    return config, vectors
-
-
-def _read_config(path: Path) -> PolicyPatchConfig:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PatchFileError(f"{path} is no text file ({error}): get the patch again.") from error
-    return PolicyPatchConfig.from_json(text, source=str(path))
+    if (expected := config_hash_in(content, str(path))) != config_sha256:
+        raise PatchFileError(
+            f"{folder / CONFIG_NAME} has the hash {config_sha256}; {TENSORS_NAME} beside it says {expected}. The "
+            "configuration was altered or damaged after it was saved: get the patch again from where it came from."
+        )
+    return vectors
 
 
 def copy_patch_folder(
@@ -170,17 +281,6 @@ def copy_patch_folder(
 def largest_tensor_file(config: PolicyPatchConfig) -> int:
     """Return how many bytes a tensor file with this configuration has at most."""
     return _HEADER_LIMIT + 4 * config.num_virtual_tokens * (config.hidden_size or 0)
-
-
-def _read_tensor_file(path: Path, configs: list[PolicyPatchConfig]) -> bytes:
-    """Return the file's bytes, unless it is far larger than the configurations allow."""
-    largest = max(largest_tensor_file(config) for config in configs)
-    size = path.stat().st_size
-    if size > largest:
-        raise PatchFileError(
-            f"{path} has {size:,} bytes; the configuration beside it allows at most {largest:,}. It was not read."
-        )
-    return path.read_bytes()
 
 
 def _why_no_patch(folder: Path) -> str:

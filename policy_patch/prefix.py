@@ -4,15 +4,17 @@ Which folder the bytes go to is the business of `patch_folder.py`; how they get 
 """
 
 import json
+import re
 import struct
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.documents import Fault, parse_json
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
 from policy_patch.token_embeddings import embedded
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 TENSOR_KEY = "patch"
 _HEADER_BYTES = 8  # safetensors: little-endian unsigned 64-bit length of the JSON header, then header, then tensors
+_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
 def initial_vectors(
@@ -83,15 +86,31 @@ def _vocabulary_size(embeddings: nn.Module) -> int:
     return next(embeddings.parameters()).shape[0]
 
 
-def vectors_to_bytes(vectors: torch.Tensor) -> bytes:
+def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) -> bytes:
     """Return `vectors` `(num_virtual_tokens, hidden_size)` as the bytes of a safetensors file, in fp32.
+
+    The same vectors give the same bytes. (`safetensors.torch.save` writes metadata in an order of chance.)
+
+    Args:
+        vectors (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`, any float dtype.
+        config_sha256 (`str`, *optional*):
+            [`~policy_patch.config.config_hash`] of the configuration beside the file. Without it the bytes are for
+            comparing vectors alone: as a file they are refused.
 
     Raises:
         PatchFileError: NaN or infinite values, which no patch may ship.
     """
     vectors = vectors.detach().to(device="cpu", dtype=torch.float32).contiguous()
     check_finite(vectors, "the vectors")
-    return save({TENSOR_KEY: vectors}, metadata={"format_version": str(FORMAT_VERSION)})
+    metadata = {"format_version": str(FORMAT_VERSION)}
+    if config_sha256 is not None:
+        metadata["config_sha256"] = config_sha256
+    data = vectors.numpy().astype("<f4", copy=False).tobytes()
+    entry = {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": metadata, TENSOR_KEY: entry}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors begins its tensors at multiples of 8
+    return struct.pack("<Q", len(header)) + header + data
 
 
 def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -> torch.Tensor:
@@ -109,7 +128,8 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
         `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
 
     Raises:
-        PatchFileError: truncated or no safetensors file, unknown tensors, wrong shape or dtype, NaN or infinity.
+        PatchFileError: truncated or no safetensors file, unknown tensors, wrong shape or dtype, NaN or infinity, or as
+            [`config_hash_in`].
     """
     try:
         tensors = load(content)
@@ -129,7 +149,38 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
             f"{expected} (`num_virtual_tokens`, `hidden_size`) in torch.float32."
         )
     check_finite(vectors, source)
+    config_hash_in(content, source)
     return vectors
+
+
+def config_hash_in(content: bytes, source: str) -> str:
+    """Return the hash of the configuration that a tensor file names in its metadata.
+
+    Args:
+        content (`bytes`):
+            The whole file, with a header that safetensors can read.
+        source (`str`):
+            Where the bytes come from, for error messages.
+
+    Raises:
+        PatchFileError: metadata that is missing, unknown or of another form, or a header with a key that stands twice.
+    """
+    (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
+    try:
+        header = parse_json(content[_HEADER_BYTES : _HEADER_BYTES + header_length].decode())
+    except ValueError as error:
+        reason = error.at("it") if isinstance(error, Fault) else error
+        raise PatchFileError(f"The header of {source} is damaged ({reason}). Get the patch again.") from error
+    metadata = header.get("__metadata__") or {}
+    form = {"format_version": re.escape(str(FORMAT_VERSION)), "config_sha256": "[0-9a-f]{64}"}
+    fits = set(metadata) == set(form) and all(re.fullmatch(form[key], text) for key, text in metadata.items())
+    if not fits or set(header[TENSOR_KEY]) != _ENTRY_KEYS:
+        raise PatchFileError(
+            f"{source} has the metadata {str(metadata)[:200]}; expected `format_version`, which is '{FORMAT_VERSION}', "
+            "and `config_sha256`, the hash of the configuration beside it, and nothing more in its header. It was "
+            "altered, or written by something else than policy-patch: get the patch again from where it came from."
+        )
+    return metadata["config_sha256"]
 
 
 def whole(vectors: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,9 @@ from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_m
 from policy_patch.bos import agreed_bos, decided_bos
 from policy_patch.config import CONFIG_NAME
 from policy_patch.errors import BaseMismatchError, ConfigError
+from policy_patch.patch_folder import TENSORS_NAME
 from tests.definition import logits_by_definition
+from tests.sealed import sealed
 from tests.tiny_models import BOS, EOS, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 TOLERANCE = 1e-5
@@ -180,7 +182,8 @@ def test_a_file_of_before_the_field_takes_the_tokenizer_s_or_the_base_s_with_a_w
     get_policy_patch_model(base_with(BOS), config(), tokenizer).save_pretrained(tmp_path)
     fields = json.loads((tmp_path / CONFIG_NAME).read_text())
     del fields["bos_token_id"]
-    (tmp_path / CONFIG_NAME).write_text(json.dumps(fields))
+    for name, content in sealed(fields, (tmp_path / TENSORS_NAME).read_bytes()).items():
+        (tmp_path / name).write_bytes(content)
     by_tokenizer = PolicyPatchModel.from_pretrained(base_with(EOS), tmp_path, tokenizer=tokenizer)
     by_base = PolicyPatchModel.from_pretrained(base_with(EOS), tmp_path)
     assert [model.patch_config["default"].bos_token_id for model in (by_tokenizer, by_base)] == [BOS, EOS]

@@ -1,5 +1,6 @@
 """Tests of `policy_patch.config`: what goes in comes out, and what makes no sense is refused with a hint."""
 
+import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import policy_patch.config
-from policy_patch.config import DEFAULT_INIT_TEXTS, FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.config import DEFAULT_INIT_TEXTS, FORMAT_VERSION, PolicyPatchConfig, config_hash, read_config
 from policy_patch.errors import ConfigError
 
 VERSIONS = ["0.1.0", "1.2.3", "10.20.30", "1.0.0-alpha.1", "1.0.0-0.3.7", "1.0.0--", "1.0.0+build.01", "2.0.0-rc.1+a-b"]
@@ -17,7 +18,11 @@ NO_VERSIONS = ["", "1", "1.0", "v1.0.0", "1.0.0.0", "01.0.0", "1.0.0-", "1.0.0-0
 
 texts = st.text(max_size=12)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -173,6 +178,43 @@ def test_json_cut_anywhere_is_refused():
 def test_json_made_to_break_the_parser_is_refused(text):
     with pytest.raises(ConfigError, match="is no valid JSON"):
         PolicyPatchConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('"risk": "a", "risk": "b"', r"the key `risk` twice"),
+        ('"base_fingerprint": {"format": 1, "format": 2}', r"in `base_fingerprint` the key `format` twice"),
+        ('"base_fingerprint": {"a": NaN}', r"in `base_fingerprint.a` `NaN`, which is no number of JSON"),
+        ('"composed_from": [{"a": -Infinity}]', r"in `composed_from\[0\].a` `-Infinity`, which is no number"),
+        ('"base_fingerprint": {"a": 1e400}', r"in `base_fingerprint.a` the number 1e400, beyond any float"),
+        ('"risk": "\\ud800"', r"in `risk` half a character"),
+    ],
+)
+def test_json_that_readers_understand_differently_is_refused(more, words):
+    with pytest.raises(ConfigError, match=f"x.json is no valid JSON .*{words}"):
+        PolicyPatchConfig.from_json(f'{{"format_version": 1, {more}}}', "x.json")
+
+
+@given(configs)
+def test_the_hash_is_of_what_is_said_and_not_of_how_it_is_written(config):
+    values = config.to_dict()
+    turned = dict(reversed(values.items()))
+    texts = [config.to_json(), json.dumps(turned), json.dumps(values, indent=7, ensure_ascii=False)]
+    assert {read_config(text, "x")[1] for text in texts} == {config_hash(values)}
+    assert config_hash({**values, "sha256": "another"}) == config_hash(values)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(PolicyPatchConfig) if field.name != "sha256"])
+def test_the_hash_covers_each_field_and_its_absence(field):
+    values = PolicyPatchConfig().to_dict()
+    changed = [{**values, field: "another"}, {key: values[key] for key in values if key != field}]
+    assert len({config_hash(one) for one in [values, *changed]}) == 3
+
+
+def test_the_hash_tells_types_apart_and_is_the_one_that_the_documentation_says():
+    assert len({config_hash({"a": value}) for value in (1, 1.0, "1", True, None, -0.0, 0.0, [], {})}) == 9
+    assert config_hash({"b": [1, "é"], "a": None}) == hashlib.sha256(b'{"a":null,"b":[1,"\\u00e9"]}').hexdigest()
 
 
 @pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("3", "int"), ('"a"', "str"), ("null", "NoneType")])

@@ -4,14 +4,17 @@ import errno
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, __version__
+from policy_patch.atomic import pending_files
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
 from policy_patch.patch_folder import (
     CONFIG_NAME,
@@ -80,15 +83,103 @@ def test_vectors_that_are_not_finite_leave_the_old_patch(folder):
 # Damage
 
 
-def test_one_flipped_bit_anywhere_in_the_tensor_file_is_refused(folder):
-    path = folder / TENSORS_NAME
+BASE = {"format": 1, "architecture": {"model_type": "llama", "hidden_size": 8}, "tokenizer": "ab" * 32}
+
+
+@pytest.fixture
+def telling_folder(tmp_path: Path) -> Path:
+    """A folder with a patch that has something to say in every field."""
+    config = PolicyPatchConfig(
+        risk="toxicity", patch_version="1.10.0", placement="before_bos", bos_token_id=10, init_seed=17,
+        base_model_name_or_path="acme/base", base_model_revision="ab" * 20, base_fingerprint=BASE,
+        composed_from=[{"name": "tox", "sha256": "cd" * 32}], filtered_by=["lexical", "née"],
+    )  # fmt: skip
+    write_patch_folder(tmp_path / "telling", config, torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)))
+    return tmp_path / "telling"
+
+
+def same_meaning(config: PolicyPatchConfig, vectors: torch.Tensor, folder: Path) -> bool:
+    """Return whether a folder says the same; if not, it must be refused with our error."""
+    try:
+        found = read_patch_folder(folder)
+    except (ConfigError, PatchFileError):
+        return False
+    assert found[0] == config and torch.equal(found[1].view(torch.int32), vectors.view(torch.int32))
+    return True
+
+
+@pytest.mark.parametrize("name", [CONFIG_NAME, TENSORS_NAME])
+def test_every_flipped_bit_of_both_files_is_refused_or_means_the_same(telling_folder, name):
+    config, vectors = read_patch_folder(telling_folder)
+    path = telling_folder / name
     content = path.read_bytes()
+    harmless = set()
     for at in range(len(content)):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(PatchFileError):
-            read_patch_folder(folder)
+        for bit in range(8):
+            path.write_bytes(content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :])
+            if same_meaning(config, vectors, telling_folder):
+                harmless.add(content[at : at + 1])
+    # White space of JSON is not covered, and `\u00e9` and `\u00E9` are one letter.
+    assert harmless <= ({b" ", b"\n", b"e"} if name == CONFIG_NAME else set())
     path.write_bytes(content)
-    assert number_in(folder) == 1
+    assert same_meaning(config, vectors, telling_folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG_NAME, TENSORS_NAME])
+def test_every_byte_of_a_patch_of_the_usual_size_is_covered(tmp_path, name):
+    config = PolicyPatchConfig(risk="toxicity", base_fingerprint={"weights": {str(n): "QUJD" for n in range(200)}})
+    vectors = torch.randn(50, 4096, generator=torch.Generator().manual_seed(0))
+    config = write_patch_folder(tmp_path, config, vectors)
+    content = (tmp_path / name).read_bytes()
+    drawn = random.Random(0)
+    places = {0, 7, 8, 100, 250, 390, 400, len(content) - 1, *(drawn.randrange(len(content)) for _ in range(150))}
+    with open(tmp_path / name, "r+b") as file:
+        for at in places:
+            flipped = content[at] ^ drawn.randrange(1, 256)
+            for byte in (flipped, content[at]):
+                file.seek(at)
+                file.write(bytes([byte]))
+                file.flush()
+                if byte == flipped:
+                    assert not same_meaning(config, vectors, tmp_path) or content[at : at + 1].isspace()
+    assert same_meaning(config, vectors, tmp_path)
+
+
+@pytest.mark.parametrize("name", [CONFIG_NAME, TENSORS_NAME])
+def test_each_file_cut_at_a_hundred_places_is_refused(telling_folder, name):
+    config, vectors = read_patch_folder(telling_folder)
+    content = (telling_folder / name).read_bytes()
+    for end in sorted({round(step * len(content) / 100) for step in range(100)} | {len(content) - 1}):
+        (telling_folder / name).write_bytes(content[:end])
+        assert not same_meaning(config, vectors, telling_folder) or content[end:] == b"\n", end
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(PolicyPatchConfig)])
+def test_no_field_of_the_configuration_can_be_changed_added_or_left_out(telling_folder, field):
+    path = telling_folder / CONFIG_NAME
+    values = json.loads(path.read_text())
+    others = {
+        "num_virtual_tokens": 4, "hidden_size": 9, "placement": "after_bos", "init": "random", "bos_token_id": 11,
+        "init_seed": 18, "composed_from": None, "filtered_by": ["lexical"], "base_fingerprint": {**BASE, "more": 1},
+        "patch_version": "1.10.1", "format_version": 2,
+    }  # fmt: skip
+    changed = {**values, field: others.get(field, "another")}
+    lacking = {key: value for key, value in values.items() if key != field}
+    for one in (changed, lacking):
+        path.write_text(json.dumps(one, indent=2) + "\n")
+        with pytest.raises((PatchFileError, ConfigError)):
+            read_patch_folder(telling_folder)
+    path.write_text(json.dumps(dict(reversed(values.items()))))
+    read_patch_folder(telling_folder)  # another order, other white space
+
+
+def test_a_configuration_that_was_altered_is_told_from_an_altered_tensor_file(folder):
+    text = (folder / CONFIG_NAME).read_text()
+    (folder / CONFIG_NAME).write_text(text.replace('"toxicity"', '"toxicitY"'))
+    with pytest.raises(
+        PatchFileError, match=f"{CONFIG_NAME} has the hash .*; {TENSORS_NAME} beside it says .* altered"
+    ):
+        read_patch_folder(folder)
 
 
 def test_vectors_of_another_patch_are_refused_with_both_hashes(folder, tmp_path):
@@ -108,7 +199,7 @@ def test_a_configuration_without_a_hash_is_refused(folder):
 
 @pytest.mark.parametrize("name", [CONFIG_NAME, TENSORS_NAME])
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
-def test_a_cut_file_is_refused(folder, name, share):
+def test_a_cut_file_is_called_so(folder, name, share):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: int(share * len(content))])
     with pytest.raises((PatchFileError, ConfigError), match=r"truncated|damaged"):
@@ -117,16 +208,29 @@ def test_a_cut_file_is_refused(folder, name, share):
 
 def test_a_configuration_that_is_no_text_is_refused(folder):
     (folder / CONFIG_NAME).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PatchFileError, match="is no text file"):
+    with pytest.raises(PatchFileError, match="has the byte 0xff at 0, which is not UTF-8"):
         read_patch_folder(folder)
 
 
-def test_a_huge_tensor_file_is_not_read(folder, monkeypatch):
+def test_a_huge_tensor_file_is_not_read(folder):
     with open(folder / TENSORS_NAME, "r+b") as file:
         file.truncate(10**10)  # sparse: takes no room on the disk
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read"))
     with pytest.raises(PatchFileError, match=r"has 10,000,000,000 bytes; .* allows at most 65,632. It was not read"):
         read_patch_folder(folder)
+
+
+def test_a_huge_configuration_is_not_read(folder):
+    with open(folder / CONFIG_NAME, "r+b") as file:
+        file.truncate(3 * 10**9)
+    with pytest.raises(PatchFileError, match="has more than 4,194,304 bytes; it was not read"):
+        read_patch_folder(folder)
+
+
+def test_a_value_that_could_not_be_read_again_is_not_written(folder):
+    for value in (float("inf"), 2**70, object(), {1: 2, "1": 3}, "\ud800"):
+        with pytest.raises(ConfigError, match=r"The configuration (is no valid JSON|holds a value that JSON does not)"):
+            write_patch_folder(folder, PolicyPatchConfig(base_fingerprint={"a": value}), torch.ones(SHAPE))
+    assert number_in(folder) == 1
 
 
 # No patch at all
@@ -256,7 +360,7 @@ def test_a_second_kill_on_what_a_first_one_left_loses_nothing(tmp_path, half):
 
 def test_a_full_disk_after_a_kill_between_the_renames_leaves_the_new_patch(folder, monkeypatch):
     assert save_and_kill(folder, 2, 4, half=False)
-    assert (folder / (CONFIG_NAME + ".pending")).exists()
+    assert len(list(pending_files(folder / CONFIG_NAME))) == 1
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(PatchSaveError, match="full"):
@@ -265,11 +369,31 @@ def test_a_full_disk_after_a_kill_between_the_renames_leaves_the_new_patch(folde
 
 
 def test_a_pending_file_of_anyone_else_does_no_harm(folder):
+    name = f"{CONFIG_NAME}.{'0' * 32}.pending"
     for content in (b"", b"\xff\xfe", b"{}", b"[" * 100_000):
-        (folder / (CONFIG_NAME + ".pending")).write_bytes(content)
+        (folder / name).write_bytes(content)
         assert number_in(folder) == 1
     write_patch_folder(folder, *patch(2))
-    assert number_in(folder) == 2
+    assert number_in(folder) == 2 and not (folder / name).exists()
+
+
+def test_a_link_under_a_pending_name_is_not_written_through(folder, tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"precious")
+    for name in (CONFIG_NAME, TENSORS_NAME):
+        for ending in (".pending", f".{'0' * 32}.pending", ".tmp"):
+            (folder / (name + ending)).symlink_to(tmp_path / "elsewhere")
+    write_patch_folder(folder, *patch(2))
+    assert number_in(folder) == 2 and (tmp_path / "elsewhere").read_bytes() == b"precious"
+
+
+def test_files_that_are_links_are_replaced_and_a_folder_that_is_a_link_is_written_to(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    for name in (CONFIG_NAME, TENSORS_NAME):
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+    assert number_in(tmp_path / "link") == 1
+    write_patch_folder(tmp_path / "link", *patch(2))
+    assert number_in(folder) == 2 and number_in(tmp_path) == 1 and (tmp_path / "link").is_symlink()
 
 
 KILLER = """

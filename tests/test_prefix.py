@@ -13,12 +13,14 @@ from safetensors.torch import load, save
 
 from policy_patch import PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
-from policy_patch.prefix import check_finite, initial_vectors, vectors_from_bytes, vectors_to_bytes
+from policy_patch.prefix import check_finite, config_hash_in, initial_vectors, vectors_from_bytes, vectors_to_bytes
 from tests.tiny_models import tiny_model
 
 SHAPE = (3, 8)
 CONFIG = PolicyPatchConfig(num_virtual_tokens=SHAPE[0], hidden_size=SHAPE[1])
 VECTORS = torch.arange(24, dtype=torch.float32).reshape(SHAPE)
+HASH = "0123456789abcdef" * 4
+METADATA = {"format_version": "1", "config_sha256": HASH}
 
 finite = arrays(
     np.float32,
@@ -113,17 +115,74 @@ def test_vectors_of_a_half_precision_base_are_fp32():
 def test_bytes_come_back_to_the_bit(values):
     vectors = torch.from_numpy(values)
     config = PolicyPatchConfig(num_virtual_tokens=values.shape[0], hidden_size=values.shape[1])
-    content = vectors_to_bytes(vectors)
+    content = vectors_to_bytes(vectors, HASH)
     back = vectors_from_bytes(content, config, "x")
     assert np.array_equal(back.numpy().view(np.int32), values.view(np.int32))  # tells 0.0 from -0.0
-    assert vectors_to_bytes(back) == content
+    assert vectors_to_bytes(back, HASH) == content
 
 
-def test_the_file_holds_one_fp32_tensor_and_the_format_version():
-    content = vectors_to_bytes(VECTORS.bfloat16().requires_grad_())
+def test_the_file_holds_one_fp32_tensor_the_format_version_and_the_hash_of_the_configuration():
+    content = vectors_to_bytes(VECTORS.bfloat16().requires_grad_(), HASH)
     assert {key: value.dtype for key, value in load(content).items()} == {"patch": torch.float32}
     (length,) = struct.unpack("<Q", content[:8])
-    assert json.loads(content[8 : 8 + length])["__metadata__"] == {"format_version": "1"}
+    assert length % 8 == 0, "tensors begin where safetensors' own writer begins them"
+    assert json.loads(content[8 : 8 + length])["__metadata__"] == METADATA
+    assert config_hash_in(content, "x") == HASH
+
+
+def test_it_is_the_file_of_safetensors_in_the_one_order_that_is_the_same_each_time():
+    ours = vectors_to_bytes(VECTORS, HASH)
+    theirs = {save({"patch": VECTORS}, metadata=METADATA) for _ in range(64)}
+    assert ours in theirs, "its order is one of chance: all 64 tries are the other one once in 10**19 times"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {},
+        {"format_version": "1"},
+        {"config_sha256": HASH},
+        {**METADATA, "author": "somebody"},
+        {**METADATA, "format_version": "2"},
+        {**METADATA, "format_version": "01"},
+        {**METADATA, "config_sha256": ""},
+        {**METADATA, "config_sha256": HASH[:-1]},
+        {**METADATA, "config_sha256": HASH.upper()},
+        {**METADATA, "config_sha256": HASH + "\n"},
+        {"Format_version": "1", "config_sha256": HASH},
+    ],
+)
+def test_metadata_that_is_unknown_or_missing_is_refused(metadata):
+    content = save({"patch": VECTORS}, metadata=metadata)
+    for read in (lambda: vectors_from_bytes(content, CONFIG, "x"), lambda: config_hash_in(content, "x")):
+        with pytest.raises(
+            PatchFileError, match=r"x has the metadata .*; expected `format_version`, which is '1', and `con"
+        ):
+            read()
+    with pytest.raises(PatchFileError, match="x has the metadata"):
+        vectors_from_bytes(vectors_to_bytes(VECTORS), CONFIG, "x")  # bytes for comparing alone are no file
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ('"patch":ENTRY,"patch":ENTRY', "The header of x is damaged .it has the key `patch` twice"),
+        ('"patch":ENTRY,"__metadata__":METADATA', "x is damaged .*duplicate field `__metadata__`"),
+        (
+            '"patch":{"dtype":"F32","dtype":"F32","shape":[3,8],"data_offsets":[0,96]}',
+            "x is damaged .*duplicate field `dtype`",
+        ),
+        ('"patch":{"dtype":"F32","shape":[3,8],"data_offsets":[0,96],"more":1}', "nothing more in its header"),
+    ],
+)
+def test_a_header_that_readers_understand_differently_is_refused(entry, words):
+    known = {"ENTRY": {"dtype": "F32", "shape": [3, 8], "data_offsets": [0, 96]}, "METADATA": METADATA}
+    header = '{"__metadata__":METADATA,' + entry + "}"
+    for name, value in known.items():
+        header = header.replace(name, json.dumps(value))
+    with pytest.raises(PatchFileError, match=words):
+        vectors_from_bytes(file_of(header.encode(), VECTORS.numpy().tobytes()), CONFIG, "x")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -144,7 +203,7 @@ def test_a_number_beyond_fp32_is_not_written_as_infinity():
 
 
 def test_a_file_cut_anywhere_is_refused():
-    content = vectors_to_bytes(VECTORS)
+    content = vectors_to_bytes(VECTORS, HASH)
     for end in range(len(content)):
         with pytest.raises(PatchFileError, match=rf"x is damaged \({end} bytes"):
             vectors_from_bytes(content[:end], CONFIG, "x")
@@ -176,7 +235,7 @@ def test_another_dtype_is_refused(dtype):
 
 def test_a_configuration_without_hidden_size_reads_nothing():
     with pytest.raises(PatchFileError, match=r"says \(3, None\)"):
-        vectors_from_bytes(vectors_to_bytes(VECTORS), PolicyPatchConfig(num_virtual_tokens=3), "x")
+        vectors_from_bytes(vectors_to_bytes(VECTORS, HASH), PolicyPatchConfig(num_virtual_tokens=3), "x")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +262,7 @@ def test_a_file_made_to_break_the_reader_is_refused(content):
 @given(st.data())
 @settings(max_examples=200)
 def test_changed_bytes_give_vectors_of_the_right_shape_or_our_error(data):
-    content = bytearray(vectors_to_bytes(VECTORS))
+    content = bytearray(vectors_to_bytes(VECTORS, HASH))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:

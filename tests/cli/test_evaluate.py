@@ -1,11 +1,13 @@
 """Tests of `policy-patch evaluate`: the systems, judges and files of a report, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from policy_patch.cli import main
 from policy_patch.evaluation import EvaluationReport
+from policy_patch.patch_folder import read_patch_folder, write_patch_folder
 
 FAST = ["--num_samples", "2", "--max_new_tokens", "5", "--num_resamples", "50", "--prompts", "lab:toxicity/test"]
 FAST += ["--num_prompts", "4"]
@@ -46,11 +48,8 @@ def test_for_machines_the_report_is_on_stdout_alone(patch_folder, tmp_path, caps
 
 
 def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch_and_refused(patch_folder, tmp_path, capsys):
-    config = json.loads((patch_folder / "policy_patch_config.json").read_text())
-    for path in patch_folder.glob("policy_patch*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    config["filtered_by"] = ["alt-profanity-check (lexical)"]
-    (tmp_path / "policy_patch_config.json").write_text(json.dumps(config))
+    config, vectors = read_patch_folder(patch_folder)
+    write_patch_folder(tmp_path, replace(config, filtered_by=["alt-profanity-check (lexical)"]), vectors)
     assert main(["evaluate", str(tmp_path), *FAST]) == 2
     assert "`alt-profanity-check (lexical)` filtered the pairs" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), *FAST, "--allow_filtering_scorers"]) == 0

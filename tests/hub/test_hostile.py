@@ -9,6 +9,7 @@ import pytest
 from policy_patch import AutoPolicyPatchModel, PolicyPatchModel
 from policy_patch.errors import ConfigError, ModelLoadError, PatchFileError, PatchNotFoundError
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
+from tests.sealed import sealed
 from tests.tiny_models import tiny_model
 
 CONFIG, TENSORS = "policy_patch_config.json", "policy_patch.safetensors"
@@ -87,8 +88,7 @@ def test_a_configuration_that_names_code_is_refused(hub, files, more):
 
 
 def test_code_of_the_base_that_a_patch_names_does_not_run(hub, files, tmp_path):
-    config = {**json.loads(files[CONFIG]), "base_model_name_or_path": "acme/evil"}
-    put({**files, CONFIG: json.dumps(config).encode()})
+    put(sealed({**json.loads(files[CONFIG]), "base_model_name_or_path": "acme/evil"}, files[TENSORS]))
     code = f"open({str(tmp_path / 'exploded')!r}, 'w')\n".encode()
     auto = {"model_type": "evil", "auto_map": {"AutoConfig": "code.Evil", "AutoModelForCausalLM": "code.Evil"}}
     put({"config.json": json.dumps(auto).encode(), "code.py": code}, "acme/evil")
@@ -125,6 +125,6 @@ def test_a_deeply_nested_configuration(hub, files):
 def test_a_fingerprint_full_of_nonsense(hub, files):
     config = json.loads(files[CONFIG])
     for nonsense in ({"format": 1}, {"x": "y"}, {**config["base_fingerprint"], "embedding": "A" * 10**5}):
-        put({**files, CONFIG: json.dumps({**config, "base_fingerprint": nonsense}).encode()})
+        put(sealed({**config, "base_fingerprint": nonsense}, files[TENSORS]))
         with pytest.raises(ConfigError, match="fingerprint"):
             load()

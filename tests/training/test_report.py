@@ -130,7 +130,7 @@ def test_a_report_that_cannot_be_written_costs_no_patch(tmp_path, caplog):
 
 
 def test_it_does_not_hide_why_training_failed(tmp_path):
-    (tmp_path / "sft" / "training_log.json.pending").mkdir(parents=True)
+    (tmp_path / "sft" / "training_log.json").mkdir(parents=True)
     with pytest.raises(CheckpointSaveError):
         two_stage_trainer(patched(), tmp_path).train()
 

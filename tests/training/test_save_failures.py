@@ -59,11 +59,10 @@ def test_a_first_checkpoint_that_cannot_be_written_says_that_there_is_none(tmp_p
 
 @pytest.mark.parametrize("blocked", ["training_run.json", "sft/training_log.json", "dpo/policy_patch.safetensors"])
 def test_what_the_two_stages_write_beside_checkpoints_fails_as_clearly(blocked, tmp_path):
-    pending = tmp_path / f"{blocked}.pending"
-    pending.mkdir(parents=True)  # the file is written under this name first
+    (tmp_path / blocked).mkdir(parents=True)
     with pytest.raises(PolicyPatchError, match=r"What was there before is intact; free some space"):
         two_stage_trainer(patched(), tmp_path).train()
-    pending.rmdir()
+    (tmp_path / blocked).rmdir()
     resumed, whole = patched(), patched()
     two_stage_trainer(resumed, tmp_path).train()
     two_stage_trainer(whole, tmp_path / "whole").train()
