@@ -24,6 +24,7 @@ class AutoPolicyPatchModel:
         is_trainable: bool = False,
         tokenizer: Any = None,
         allow_base_mismatch: bool = False,
+        base_probe: bool = True,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -38,7 +39,7 @@ class AutoPolicyPatchModel:
             model_id (`str`, `os.PathLike` or a sequence of them):
                 Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
                 Several form a stack, in the given order; the first one names the base.
-            patch_name, is_trainable, tokenizer, allow_base_mismatch, revision, subfolder (*optional*):
+            patch_name, is_trainable, tokenizer, allow_base_mismatch, base_probe, revision, subfolder (*optional*):
                 Of the patch, as in [`PolicyPatchModel.from_pretrained`].
             token, cache_dir, local_files_only, force_download (*optional*):
                 Of patch and base.
@@ -90,6 +91,7 @@ class AutoPolicyPatchModel:
             is_trainable=is_trainable,
             tokenizer=tokenizer,
             allow_base_mismatch=allow_base_mismatch,
+            base_probe=base_probe,
             subfolder=subfolder,
             token=token,
             cache_dir=cache_dir,
