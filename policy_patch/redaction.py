@@ -23,7 +23,7 @@ _ENVIRONMENT_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_KEY
 # capital or another letter that no name in code has.
 _LOOKS = re.compile(
     r"""(?<![A-Za-z0-9])(?:
-    hf_(?=[^\s"'`]*[^a-z_\s"'`.,;:()\[\]{}<>\\/-])[^\s"'`,;()\[\]{}<>]{4,}
+    hf_(?=[^\s"'`]*[^a-z_\s"'`.,;:()\[\]{}<>\\/-])[^\s"'`,;()\[\]{}<>]+
     | (?:sk|rk|pk)-[A-Za-z0-9_-]{8,}
     | api_org_[A-Za-z0-9]{8,}
     | gh[opsru]_[A-Za-z0-9]{16,} | github_pat_\w{16,} | glpat-[\w-]{16,} | xox[abeprs]-[\w-]{8,}
@@ -151,6 +151,10 @@ def blank_error(error: BaseException, clean: Callable[[str], str] = without_secr
 def _clean_arguments(error: BaseException, clean: Callable[[str], str]) -> None:
     if any(isinstance(arg, str) and clean(arg) != arg for arg in error.args):
         error.args = tuple(clean(arg) if isinstance(arg, str) else arg for arg in error.args)
+    for name in ("strerror", "filename", "filename2") if isinstance(error, OSError) else ():  # shown in place of them
+        value = getattr(error, name)
+        if isinstance(value, str) and clean(value) != value:
+            setattr(error, name, clean(value))
 
 
 def sent_secrets(error: BaseException) -> list[str]:

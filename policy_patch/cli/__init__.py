@@ -7,9 +7,11 @@ Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a ch
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from policy_patch import __version__
 from policy_patch.errors import MissingExtraError, PolicyPatchError
+from policy_patch.redaction import blank_error, without_secrets
 
 COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull")
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = import_module(f"policy_patch.cli.{command}")
         return module.run(arguments[command])
     except PolicyPatchError as error:
-        print(f"policy-patch: {error}", file=sys.stderr)
+        print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"policy-patch: {error or 'Stopped.'}", file=sys.stderr)
@@ -40,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `policy-patch ... | head`
         sys.stderr.close()
         return 0
+    except Exception as error:  # not on purpose: its traceback is shown, without what is secret
+        blank_error(error)
+        raise
 
 
 def _with_config(words: list[str]) -> list[str]:
@@ -56,13 +61,17 @@ def _parser():
         raise MissingExtraError('The command line needs the extra `cli`: `pip install "policy-patch[cli]"`.') from error
     from policy_patch.cli.help import Formatter
 
-    parser = ArgumentParser(
-        prog="policy-patch", description=_DESCRIPTION, version=__version__, formatter_class=Formatter
-    )
+    class Parser(ArgumentParser):
+        """Quotes what was given in its errors, but no tokens and keys."""
+
+        def error(self, message: str, *more: Any, **options: Any) -> Any:
+            return super().error(without_secrets(message), *more, **options)
+
+    parser = Parser(prog="policy-patch", description=_DESCRIPTION, version=__version__, formatter_class=Formatter)
     commands = parser.add_subcommands(required=True, dest="command", title="commands", metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"policy_patch.cli.{name}")
-        command = ArgumentParser(description=module.DESCRIPTION, formatter_class=Formatter)
+        command = Parser(description=module.DESCRIPTION, formatter_class=Formatter)
         module.add_arguments(command)
         commands.add_subcommand(name, command, help=module.HELP)
     return parser

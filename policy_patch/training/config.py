@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from trl import DPOConfig, SFTConfig  # noqa: E402
 
 from policy_patch.errors import ConfigError  # noqa: E402
+from policy_patch.redaction import BLANK, blanked, is_secret_name  # noqa: E402
 from policy_patch.training.settings import check_settings  # noqa: E402
 
 Reference = Literal["sft", "base", "teacher"]
@@ -44,7 +45,7 @@ def _after_checks(config: Any) -> None:
     check_settings(config)
 
 
-@dataclass
+@dataclass(repr=False)
 class StageSettings:
     """What the settings of both stages have beside TRL's, or other than TRL's.
 
@@ -69,8 +70,18 @@ class StageSettings:
     report_to: Any = "none"
     ddp_find_unused_parameters: bool | None = False
 
+    def __repr__(self) -> str:
+        """Show the settings without tokens and keys. That of upstream's subclasses shows them."""
+        return _shown(self)
 
-@dataclass
+    __str__ = __repr__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as trackers get them; upstream leaves out its own tokens, not those within dicts."""
+        return {name: blanked(value) for name, value in super().to_dict().items()}
+
+
+@dataclass(repr=False)
 class PolicyPatchSFTConfig(StageSettings, SFTConfig):
     """Settings of the SFT stage: TRL's `SFTConfig`, [`StageSettings`], and the defaults below.
 
@@ -94,7 +105,7 @@ class PolicyPatchSFTConfig(StageSettings, SFTConfig):
         _after_checks(self)
 
 
-@dataclass
+@dataclass(repr=False)
 class PolicyPatchDPOConfig(StageSettings, DPOConfig):
     """Settings of the DPO stage: TRL's `DPOConfig`, [`StageSettings`], and the defaults below.
 
@@ -124,7 +135,7 @@ class PolicyPatchDPOConfig(StageSettings, DPOConfig):
         _after_checks(self)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class PolicyPatchTrainingConfig:
     """Settings of both stages together.
 
@@ -152,6 +163,10 @@ class PolicyPatchTrainingConfig:
             return
         raise ConfigError("`sft` and `dpo` both have `max_steps=0`: nothing to train.")
 
+    def __repr__(self) -> str:
+        """Show the settings without tokens and keys."""
+        return _shown(self)
+
     def runs(self, stage: str) -> bool:
         """Whether the stage is run at all."""
         return getattr(self, stage).get("max_steps") != 0
@@ -175,4 +190,10 @@ def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else f"See `{cls.__name__}`."
-            raise ConfigError(f"`{section}.{key}` is unknown (given: {value!r}). {hint}")
+            shown = BLANK if any(is_secret_name(name) for name in near) else blanked(value, key)
+            raise ConfigError(f"`{section}.{key}` is unknown (given: {shown!r}). {hint}")
+
+
+def _shown(settings: Any) -> str:
+    values = blanked({entry.name: getattr(settings, entry.name, None) for entry in fields(settings)})
+    return f"{type(settings).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"

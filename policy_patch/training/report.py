@@ -17,6 +17,7 @@ from transformers.utils import logging
 from policy_patch.atomic import write_whole
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import MissingExtraError
+from policy_patch.local_names import without_folders
 from policy_patch.training.curves import curves
 from policy_patch.training.health import ACCURACY, WARNINGS
 from policy_patch.training.patch_norms import DISTANCE, NORM
@@ -110,7 +111,7 @@ class TrainingReport:
 
     def _base_name(self) -> str:
         """Return the base's name; of a folder its last part, since where it lies is nobody's business."""
-        return Path(self.base).name if Path(self.base).is_absolute() else self.base or "a base without a name"
+        return without_folders(self.base) or "a base without a name"
 
     def _subject(self) -> dict[str, str]:
         config = self.config

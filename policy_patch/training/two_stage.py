@@ -17,10 +17,13 @@ from torch import nn
 from transformers.utils import logging
 
 from policy_patch.atomic import write_whole
+from policy_patch.documents import parse_json, read_text
 from policy_patch.errors import CheckpointSaveError, ConfigError, PatchNotFoundError, TrainingError
+from policy_patch.local_names import without_folders
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
+from policy_patch.redaction import blanked
 from policy_patch.state_dict import set_policy_patch_state_dict
 from policy_patch.tokenizer_hash import tokenizer_hash
 from policy_patch.training._trl import drop_fused_head
@@ -43,6 +46,7 @@ logger = logging.get_logger(__name__)
 
 RUN_NAME = "training_run.json"  # what is being trained in a folder, so that another run does not go on from it
 LOG_NAME = "training_log.json"
+_LARGEST_JSON = 2**28  # bytes of one of them; chosen by us
 
 
 @dataclass
@@ -247,29 +251,51 @@ class PolicyPatchTrainer:
             "start_sha256": hashlib.sha256(vectors).hexdigest(),
             "base": self.model.config._name_or_path,
         }
-        run = json.loads(json.dumps(run, default=str))  # as it will be read back, to compare like with like
+        run = _shown_run(json.loads(json.dumps(run, default=str)))  # as it will be read back, to compare like with like
         in_main_process(lambda: _claim(Path(self.args.output_dir, RUN_NAME), run))
+
+
+def _shown_run(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what is noted of a run without tokens and keys, which decide about no result, and without folders."""
+    return {**blanked(run), "base": without_folders(str(run.get("base") or ""))}
 
 
 def _claim(path: Path, run: dict[str, Any]) -> None:
     """Note `run` at `path`; refuse if another one is noted there."""
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
-        if changed:
-            words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
-            raise TrainingError(
-                f"`{path.parent}` holds another run: {words}. Give another `output_dir`, delete that "
-                "folder, or repeat the settings to go on with its run."
-            )
+    if not path.is_file():
+        _write_json(path, run)
         return
-    _write_json(path, run)
+    try:
+        noted = dict(parse_json(read_text(path, largest=_LARGEST_JSON), most_nested=32))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(
+            f"`{path}` cannot be read ({error}), so nothing says what was trained in that folder. Give another "
+            "`output_dir`, or delete that one."
+        ) from error
+    before = _shown_run(noted)
+    changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
+    if changed:
+        words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
+        raise TrainingError(
+            f"`{path.parent}` holds another run: {words}. Give another `output_dir`, delete that "
+            "folder, or repeat the settings to go on with its run."
+        )
+    if noted != before:  # of an earlier version, which wrote tokens and folders as they were given
+        _write_json(path, before)
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
     """Return what a finished stage logged; nothing if its log was deleted, which harms no patch."""
     path = folder / LOG_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        entries = parse_json(read_text(path, largest=_LARGEST_JSON), most_nested=32)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"`{path}` cannot be read ({error}). Delete it; that harms no patch.") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise TrainingError(f"`{path}` is no log of a stage, a list of objects. Delete it; that harms no patch.")
+    return entries
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -102,3 +102,34 @@ def test_the_module_runs_as_the_command_does():
     )
     assert done.returncode == 2
     assert "`nothing` does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--sft.hub_token", "hf_Abc123", "--seed", "hf_Abc123"],
+        ["push", "folder", "org/p", "--no_such_option", "hf_Abc123"],
+    ],
+)
+def test_what_is_wrong_with_the_words_is_said_without_secrets(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    out, err = capsys.readouterr()
+    assert err and "hf_Abc123" not in out + err
+
+
+def test_an_error_that_is_none_of_ours_is_shown_without_secrets(monkeypatch):
+    import traceback
+
+    from policy_patch.cli import info
+
+    token = "hf_" + "Abc123"  # a traceback shows the lines of this file
+
+    def fail(arguments):
+        raise RuntimeError(f"told {token}") from ValueError(f"Bearer {token}")
+
+    monkeypatch.setattr(info, "run", fail)
+    with pytest.raises(RuntimeError) as caught:
+        main(["info", "x"])
+    said = "".join(traceback.format_exception(caught.value))
+    assert "RuntimeError: told ***" in said and "ValueError: Bearer ***" in said and token not in said

@@ -168,7 +168,7 @@ class Misbehaving(BaseHTTPRequestHandler):
 def server():
     handler = type("Told", (Misbehaving,), {"requests": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield handler, f"http://127.0.0.1:{server.server_address[1]}/v1"
         server.shutdown()
 
@@ -486,7 +486,7 @@ def elsewhere():
     handler = type("Elsewhere", (Misbehaving,), {"requests": []})
     handler.body = {"choices": [{"text": "x", "finish_reason": "stop", "index": 0}] * 2}
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield handler, server.server_address[1]
         server.shutdown()
 

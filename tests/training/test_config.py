@@ -97,3 +97,34 @@ def test_each_stage_has_its_own_folder_and_seed(tmp_path):
     assert (type(sft), type(dpo)) == (PolicyPatchSFTConfig, PolicyPatchDPOConfig)
     assert (sft.output_dir, dpo.output_dir) == (f"{tmp_path}/sft", f"{tmp_path}/dpo")
     assert (sft.seed, dpo.seed, dpo.beta) == (5, 7, 0.3)
+
+
+SECRETS = {
+    "hub_token": "a-token-of-no-form", "model_init_kwargs": {"token": "another-token"}, "run_name": "with hf_Abc123",
+}  # fmt: skip
+
+
+@stages
+def test_no_secret_is_shown_or_given_to_trackers(config_class, tmp_path):
+    config = config_class(output_dir=str(tmp_path), **SECRETS)
+    for text in (repr(config), str(config), f"{config}", config.to_json_string(), str(config.to_sanitized_dict())):
+        assert not any(secret in text for secret in ("a-token-of-no-form", "another-token", "hf_Abc123"))
+    assert (config.hub_token, config.model_init_kwargs) == ("a-token-of-no-form", {"token": "another-token"}), (
+        "they are used all the same"
+    )
+    assert "learning_rate=" in repr(config)
+
+
+def test_the_settings_of_both_stages_show_none_either():
+    shown = repr(PolicyPatchTrainingConfig(output_dir="out", sft=SECRETS, dpo={"hub_token": "third"}))
+    assert shown.startswith("PolicyPatchTrainingConfig(output_dir='out', sft={'hub_token': '***'")
+    assert "third" not in shown and "another-token" not in shown
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("hub_tokn", "of-no-form"), ("qqqqqq", "hf_lower_case"), ("api_key", "x-y-z")]
+)
+def test_an_unknown_key_does_not_show_a_secret(key, value):
+    config = PolicyPatchTrainingConfig(output_dir="out", sft={key: value})
+    with pytest.raises(ConfigError, match=rf"`sft\.{key}` is unknown \(given: '\*\*\*'\)"):
+        config.stage("sft")

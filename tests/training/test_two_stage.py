@@ -324,6 +324,50 @@ def test_settings_that_json_writes_otherwise_are_still_the_same_run(tmp_path):
     assert notes[0] == notes[1]
 
 
+SECRETS = {"hub_token": "a-token-of-no-form", "model_init_kwargs": {"token": "hf_another_one"}}
+
+
+def test_no_token_and_no_folder_of_the_base_is_noted_or_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "a-key-of-no-form")
+    settings = {**SECRETS, "run_name": "a-key-of-no-form"}
+    model = patched()
+    model.config._name_or_path = "/home/anna/models/base"
+    with caplog.at_level("DEBUG", "policy_patch"):
+        two_stage_trainer(model, tmp_path, sft={**settings, "max_steps": 1}, dpo={"max_steps": 0}).train()
+    with pytest.raises(TrainingError, match="`sft` was") as caught:
+        two_stage_trainer(model, tmp_path, sft={**settings, "max_steps": 2}, dpo={"max_steps": 0})
+    said = str(caught.value) + caplog.text
+    for path in tmp_path.rglob("*"):
+        said += path.read_bytes().decode("latin-1") if path.is_file() else path.name
+    for secret in ("a-token-of-no-form", "hf_another_one", "a-key-of-no-form", "/home/anna"):
+        assert secret not in said, secret
+    assert json.loads((tmp_path / "training_run.json").read_text())["base"] == "base"
+
+
+def test_another_token_is_the_same_run(tmp_path):
+    two_stage_trainer(patched(), tmp_path, sft=SECRETS)
+    two_stage_trainer(patched(), tmp_path, sft={**SECRETS, "hub_token": "a-newer-one"})
+
+
+def test_a_run_that_was_noted_with_its_token_goes_on_and_loses_it(tmp_path):
+    model = patched()
+    model.config._name_or_path = "/home/anna/base"
+    trainer = two_stage_trainer(model, tmp_path, sft=SECRETS)
+    path = tmp_path / "training_run.json"
+    noted = json.loads(path.read_text())
+    path.write_text(json.dumps({**noted, "sft": trainer.args.sft, "base": "/home/anna/base"}))
+    two_stage_trainer(model, tmp_path, sft=SECRETS)
+    assert json.loads(path.read_text()) == noted and "a-token-of-no-form" not in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000])
+def test_a_note_that_cannot_be_read_is_refused(tmp_path, text):
+    (tmp_path / "training_run.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"cannot be read.*Give another `output_dir`, or delete that one"):
+        two_stage_trainer(patched(), tmp_path)
+    assert (tmp_path / "training_run.json").read_text() == text
+
+
 def test_wrong_settings_are_found_before_anything_is_written_or_trained(tmp_path):
     with pytest.raises(ConfigError, match=r"`sft\.learning_rat` is unknown .*Did you mean `learning_rate`"):
         two_stage_trainer(patched(), tmp_path / "run", sft={"learning_rat": 1})
