@@ -213,7 +213,7 @@ def _read_config(path: Path) -> tuple[PolicyPatchConfig, str]:
     try:
         return read_config(read_text(path, largest=LARGEST_CONFIG), str(path))
     except Fault as fault:
-        raise PatchFileError(f"{fault.at(str(path))}. It is no configuration of a patch: get the patch again.") from fault
+        raise PatchFileError(f"{fault.at(str(path))}. It is no configuration: get the patch again.") from fault
     except OSError as error:
         raise PatchFileError(f"{path} cannot be read: {error}.") from error
 

@@ -1,5 +1,6 @@
 """Tests of `policy_patch.patch_folder`: bit-equal after a save, refused after damage, whole after any kill."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -7,15 +8,19 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from policy_patch import PolicyPatchConfig, __version__
+from policy_patch import PolicyPatchConfig, __version__, folder_lock, patch_folder
 from policy_patch.atomic import pending_files
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError
+from policy_patch.folder_lock import NoLockHere, only_writer
 from policy_patch.patch_folder import (
     CONFIG_NAME,
     TENSORS_NAME,
@@ -435,6 +440,143 @@ def test_a_patch_reads_after_real_kills_of_a_process_that_saves_in_a_loop(tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("read after every kill")
     assert int(done.stdout.split()[-1]) > 0, "no kill fell into a save: the loop proved nothing"
+
+
+# Others who save meanwhile; see also `test_two_writers.py`
+
+
+def between(monkeypatch, action, times: int = 1) -> list:
+    """Do something in the middle of the next reads, after the configuration was read and before the vectors are."""
+    read_vectors, done, acting = patch_folder._read_vectors, [], []
+
+    def interrupted(*args):
+        if len(done) < times and not acting:  # a save reads, too
+            done.append(None)
+            acting.append(None)
+            action()
+            acting.clear()
+        return read_vectors(*args)
+
+    monkeypatch.setattr(patch_folder, "_read_vectors", interrupted)
+    return done
+
+
+def no_locks(monkeypatch) -> None:
+    def refuse(folder):
+        raise NoLockHere("as on NFS")
+
+    monkeypatch.setattr(folder_lock, "_try", refuse)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_save_in_the_middle_of_a_read_is_not_taken_for_damage(folder, monkeypatch, locks):
+    if not locks:
+        no_locks(monkeypatch)
+    saved = iter(range(2, 9))
+    done = between(monkeypatch, lambda: write_patch_folder(folder, *patch(next(saved))), times=1 if locks else 3)
+    assert number_in(folder) == 1 + len(done)
+
+
+def test_a_larger_patch_that_comes_in_the_middle_of_a_read_is_not_too_large(folder, monkeypatch):
+    larger = PolicyPatchConfig(), torch.ones(1000, 1000)
+    between(monkeypatch, lambda: write_patch_folder(folder, *larger))
+    assert torch.equal(read_patch_folder(folder)[1], larger[1])
+
+
+def test_between_the_renames_of_another_the_newer_patch_is_read(folder, monkeypatch):
+    seen, replace = [], os.replace
+
+    def looking(source, target):
+        seen.append(number_in(folder))
+        replace(source, target)
+        seen.append(number_in(folder))
+
+    monkeypatch.setattr(os, "replace", looking)
+    write_patch_folder(folder, *patch(2))
+    assert seen == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_damage_is_told_at_once_where_locks_are_and_after_a_moment_elsewhere(folder, monkeypatch, locks):
+    if not locks:
+        no_locks(monkeypatch)
+    content = (folder / TENSORS_NAME).read_bytes()
+    (folder / TENSORS_NAME).write_bytes(content[:-1] + b"x")
+    start = time.monotonic()
+    with pytest.raises(PatchFileError, match="altered or damaged"):
+        read_patch_folder(folder)
+    assert locks or time.monotonic() - start > 0.1
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_folder_that_is_written_without_a_break_is_not_called_altered(folder, monkeypatch, locks):
+    if not locks:
+        no_locks(monkeypatch)
+    monkeypatch.setattr(patch_folder, "_PATIENCE", 0.3)
+    saved = iter(range(2, 10**6))
+    between(monkeypatch, lambda: write_patch_folder(folder, *patch(next(saved))), times=10**6)
+    if locks:  # in another thread, whose lock is not the reader's own
+        monkeypatch.setattr(patch_folder, "no_writer", lambda folder: contextlib.nullcontext(False))
+    with pytest.raises(PatchFileError, match=r"was written to without a break for 0.3 seconds, .* Try again"):
+        read_patch_folder(folder)
+
+
+def test_who_waits_too_long_for_another_is_told(folder, monkeypatch):
+    monkeypatch.setattr(patch_folder, "only_writer", partial(only_writer, patience=0.05))
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with only_writer(folder):
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    with pytest.raises(PatchSaveError, match=r"another process has been writing there for 0.05 seconds.* is intact"):
+        write_patch_folder(folder, *patch(2))
+    done.set()
+    thread.join()
+    assert number_in(folder) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX permissions")
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_read_only_folder_is_read_and_left_as_it_is(folder, damaged):
+    if damaged:
+        path = folder / TENSORS_NAME
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    before = [(path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
+    child = os.fork()
+    if child == 0:  # root may write anywhere, so as somebody who may not
+        with contextlib.suppress(BaseException):
+            for path in (folder, *folder.iterdir()):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            for path in folder.parents:
+                with contextlib.suppress(OSError):
+                    path.chmod(path.stat().st_mode | 0o055)
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            try:
+                read_patch_folder(folder)
+                os._exit(0)
+            except PatchFileError:
+                os._exit(1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == int(damaged)
+    assert [(path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())] == before
+    folder.chmod(0o755)
+
+
+def test_a_folder_in_the_place_of_a_file_is_our_error_and_nothing_is_lost(folder):
+    for name in (TENSORS_NAME, CONFIG_NAME):
+        (folder / name).rename(folder / "kept")
+        (folder / name).mkdir()
+        with pytest.raises(PatchSaveError, match=f"there is a folder of that name: '{name}'"):
+            write_patch_folder(folder, *patch(2))
+        (folder / name).rmdir()
+        (folder / "kept").rename(folder / name)
+        assert number_in(folder) == 1 and len(list(folder.iterdir())) == 2
 
 
 # Copying
