@@ -48,8 +48,9 @@ def read_text(path: str | os.PathLike, *, largest: int) -> str:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
+        is_larger = os.fstat(file.fileno()).st_size > largest
+        content = b"" if is_larger else file.read(largest + 1)  # what is no plain file does not say how large it is
+    if is_larger or len(content) > largest:
         raise Fault((), f"more than {largest:,} bytes; it was not read")
     try:
         return content.decode()

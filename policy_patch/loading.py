@@ -19,6 +19,7 @@ from typing import Any
 
 from policy_patch.errors import ModelLoadError
 
+_LARGEST_CONFIG = 2**24  # bytes; chosen by us, large ones list a hundred thousand labels
 _WAIT = 10.0  # seconds for a load elsewhere to leave what it swapped, which takes milliseconds; chosen by us
 
 _lock = threading.RLock()
@@ -56,6 +57,7 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
     with loading():
         before = _wait_until_sound(named)
         with load_errors(named, advice):
+            _check_config_size(source)
             model = auto_class.from_pretrained(source, **options)
         _check_undisturbed(named, before)
         check_has_values(model, named, asked=_asks_for_none(options))
@@ -115,6 +117,15 @@ _ELSEWHERE = (
     "not safe with threads and can leave the process without tied weights. Load models one after the other, or all "
     "inside `policy_patch.loading.loading()`; if it happens again, restart the process."
 )
+
+
+def _check_config_size(source: Any) -> None:
+    """Refuse a folder whose configuration is far larger than one: transformers reads it in one piece."""
+    path = os.path.join(source, "config.json")
+    if os.path.isfile(path) and os.path.getsize(path) > _LARGEST_CONFIG:
+        raise ModelLoadError(
+            f"`{path}` has {os.path.getsize(path):,} bytes; expected at most {_LARGEST_CONFIG:,}. It was not read."
+        )
 
 
 def _wait_until_sound(named: str) -> Any:

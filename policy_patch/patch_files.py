@@ -3,7 +3,6 @@
 What the files hold is the business of `patch_folder.py`, where they lie that of `hub.py`.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from transformers.utils import logging
 
 from policy_patch.bos import agreed_bos
 from policy_patch.config import PolicyPatchConfig
+from policy_patch.documents import parse_json, read_text
 from policy_patch.errors import (
     EvaluationError,
     HubRevisionError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_PATCH_NAME = "default"
+_LARGEST_REPORT = 2**26  # bytes; ours have some hundred thousand
 
 
 class PatchFiles:
@@ -325,7 +326,7 @@ def read_evaluation(source: str | PathLike | None) -> dict[str, Any] | None:
         return None
     path = Path(source, EVALUATION_NAME) if Path(source).is_dir() else Path(source)
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parse_json(read_text(path, largest=_LARGEST_REPORT))
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"Cannot read the report {path} ({error}). Give an {EVALUATION_NAME} that `policy-patch evaluate` wrote."

@@ -5,6 +5,7 @@ Values that no table holds are refused here, with place and column; what a row m
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,11 @@ from policy_patch.data.values import MOST_NESTED, Fault, check_value, is_whole, 
 from policy_patch.errors import DataError
 
 Rows = Iterator[tuple[str, Any]]  # place and row
+
+# Characters, bytes, characters; chosen by us. A file may be as long as it likes, what is read in one piece may not.
+_LONGEST_LINE = 2**26
+_LARGEST_LIST = 2**28
+_MOST_BLANKS = 2**20  # in front of a list
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
@@ -30,7 +36,8 @@ def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
 
     Raises:
         DataError: it cannot be read, or not as this kind of file; a column or a key that is there twice; an integer
-            beyond 64 bits; half a character; brackets nested too deeply; a cell of CSV that is too long.
+            beyond 64 bits; half a character; brackets nested too deeply; a cell of CSV, a line, or a list of JSON that
+            is too long.
         MissingExtraError: a parquet file, and `datasets` (which brings pyarrow) is not installed.
     """
     kind = kind or path.suffix
@@ -106,14 +113,24 @@ def _check_column(name: str, column: Any) -> None:
         raise
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file, and read no further than the longest that may be."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise ValueError(f"line {number} has more than {_LONGEST_LINE:,} characters; it was not read")
+        yield line
+
+
 def _text_lines(file: TextIO) -> Rows:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         if line.strip():
             yield f"line {number}", _checked(f"line {number}", line.rstrip("\r\n"))
 
 
 def _json_lines(file: TextIO) -> Rows:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         if line.strip():
             try:
                 yield f"line {number}", parse_json(line.rstrip())
@@ -126,15 +143,15 @@ def _json_lines(file: TextIO) -> Rows:
 
 def _json(file: TextIO) -> Rows:
     """Yield the entries of one list, or, if the file does not begin with `[`, one object a line."""
-    start = file.read(1)
-    while start.isspace():
-        start = file.read(1)
+    start = file.read(_MOST_BLANKS).lstrip()[:1]
     file.seek(0)
     if start != "[":
         yield from _json_lines(file)
         return
+    if os.fstat(file.fileno()).st_size > _LARGEST_LIST:
+        raise ValueError(f"it has more than {_LARGEST_LIST:,} bytes, and a list is read in one piece; write JSON lines")
     try:
-        entries = parse_json(file.read(), most_nested=MOST_NESTED + 1)
+        entries = parse_json(file.read(_LARGEST_LIST), most_nested=MOST_NESTED + 1)
     except Fault as fault:
         number, *path = fault.path or ("",)
         raise ValueError(fault.at(_entry(number), path)) from fault
@@ -179,7 +196,7 @@ def _csv_records(file: TextIO) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _kept(file: TextIO, lines: list[str]) -> Iterator[str]:
-    for line in file:
+    for line in _lines(file):
         lines.append(line)
         yield line
 

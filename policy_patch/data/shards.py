@@ -20,10 +20,12 @@ from policy_patch.atomic import write_whole
 from policy_patch.data.sampling import count_equal_before
 from policy_patch.data.values import check_texts, parse_json
 from policy_patch.data.workers import Workers
+from policy_patch.documents import read_text
 from policy_patch.errors import DataError
 
 SAMPLING_NAME = "sampling.json"  # how the answers in a folder were sampled, so that others do not join them
 SHARD_SIZE = 64
+_LARGEST = 2**28  # bytes of one file; chosen by us
 
 Progress = Callable[[int, int], None]
 Entry = TypeVar("Entry")
@@ -168,7 +170,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         _write(path, json.dumps(identity, indent=1) + "\n")
         return
     try:
-        before = dict(parse_json(path.read_text(encoding="utf-8")))
+        before = dict(parse_json(read_text(path, largest=_LARGEST)))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"`{path}` cannot be read ({error}), so nothing says how the answers in that folder were sampled. Give "
@@ -197,7 +199,7 @@ def _read_shard(work: Work[Entry], folder: Path | None, shard: Shard) -> list[En
     if folder is None:
         return None
     try:
-        lines = [parse_json(line) for line in shard.path(folder).read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in read_text(shard.path(folder), largest=_LARGEST).splitlines()]
         entries = [work.decode(values) for values in lines]
         return entries if [values["prompt"] for values in lines] == shard.prompts else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from importlib import resources
 
 from policy_patch.data.thoughts import final_answer
-from policy_patch.data.values import Fault, parse_json
+from policy_patch.documents import Fault, parse_json, read_text
 from policy_patch.errors import EvaluationError
 
 WORD_LISTS = ("pronouns", "nouns")
+_LARGEST_LIST = 2**20  # bytes; chosen by us
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,8 @@ def load_gender_words(source: str | os.PathLike) -> GenderWords:
         text = resources.files("policy_patch.evaluation").joinpath("words", f"{source}.json").read_text("utf-8")
     else:
         try:
-            with open(source, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(source, largest=_LARGEST_LIST)
+        except (OSError, Fault) as error:
             raise EvaluationError(
                 f"`{source}` is no word list: expected {', '.join(WORD_LISTS)}, all, or a JSON file ({error})."
             ) from error

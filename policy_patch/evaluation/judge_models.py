@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.data.values import check_texts
+from policy_patch.documents import Fault, read_text
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.evaluation.judges import answers_to, check_template, filled
@@ -21,8 +22,9 @@ _SAFE_LABEL = re.compile(
     r"(?<![a-z])(?:non?|not|un|in)(?:[ _-]|(?=harm|toxic|hate|dangerous|violat|offens|abus|threat))|harmless", re.I
 )
 
-# The prompt in the card of a HarmBench classifier: the value of "prompt" in a dictionary of Python.
-_PROMPT_IN_CARD = re.compile(r"""["']prompt["']\s*:\s*('''.*?'''|\"\"\".*?\"\"\")""", re.DOTALL)
+# Where the prompt begins in the card of a HarmBench classifier: it is the value of "prompt" in a dictionary of Python.
+_PROMPT_IN_CARD = re.compile(r"""["']prompt["']\s*+:\s*+('''|\"\"\")""")
+_LARGEST_CARD = 2**22  # bytes
 
 # Least share of its probability that a judge has to give to its two words, over all answers of a call. Chosen by us: a
 # judge gives them nearly all, a model that is none nearly nothing, and what is left would be noise blown up.
@@ -321,20 +323,28 @@ def _prompt_in_card(source: str) -> str:
     if not source:
         raise EvaluationError(f"`template` is missing: a loaded model without a name has no card to read. {what_to_do}")
     try:
-        with open(cached_file(source, "README.md"), encoding="utf-8") as file:
-            found = _PROMPT_IN_CARD.search(file.read())
-    except (OSError, UnicodeDecodeError) as error:
+        found = _first_prompt(read_text(cached_file(source, "README.md"), largest=_LARGEST_CARD))
+    except (OSError, Fault) as error:
         raise EvaluationError(
             f"The card of `{source}`, where its prompt is, cannot be read: {str(error).splitlines()[0]} {what_to_do}"
         ) from error
     if found is None:
         raise EvaluationError(f"The card of `{source}` publishes no `prompt`. {what_to_do}")
     try:
-        prompt = ast.literal_eval(found[1])
+        prompt = ast.literal_eval(found)
     except (SyntaxError, ValueError) as error:
         raise EvaluationError(f"The `prompt` in the card of `{source}` is no text of Python. {what_to_do}") from error
     check_texts([prompt], f"prompt of {source}", EvaluationError)
     return prompt
+
+
+def _first_prompt(card: str) -> str | None:
+    """Return the first prompt in a card, in its quotes, if there is one."""
+    for found in _PROMPT_IN_CARD.finditer(card):
+        end = card.find(found[1], found.end())
+        if end >= 0:
+            return card[found.start(1) : end + len(found[1])]
+    return None
 
 
 def _unsafe_labels(config: Any, given: Sequence[str] | None, kind_of_output: str) -> list[str]:

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from policy_patch.data.thoughts import final_answer
+from policy_patch.documents import Fault, read_text
 from policy_patch.errors import EvaluationError
 
+_LARGEST_LIST = 2**20  # bytes; chosen by us
 OPENING = 200  # characters of an answer that are looked at; chosen by us: a refusal comes first, advice after it
 
 # Our own list. Contractions and "can not" are spelled out before texts are compared, so each phrase stands here once:
@@ -116,11 +118,12 @@ def load_phrases(path: str | Path) -> tuple[str, ...]:
         EvaluationError: it cannot be read, or has no phrase in it.
     """
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, largest=_LARGEST_LIST).removeprefix("\ufeff")
+    except (OSError, Fault) as error:
         raise EvaluationError(
             f"Cannot read `{path}`: {error}. Give a text file in UTF-8 with one refusal phrase per line."
         ) from error
+    lines = [line.strip() for line in text.splitlines()]
     phrases = tuple(line for line in lines if line and not line.startswith("#"))
     if not phrases:
         raise EvaluationError(

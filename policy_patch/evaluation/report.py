@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch.atomic import write_whole
+from policy_patch.documents import Fault, read_text
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.comparisons import Comparison
 from policy_patch.evaluation.intervals import (
@@ -24,6 +25,7 @@ from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.systems import BASE
 
 FORMAT_VERSION = 2
+_LARGEST_REPORT = 2**26  # bytes; ours have some hundred thousand
 REPORT_NAME, TABLE_NAME, PICTURE_NAME = "evaluation.json", "evaluation.md", "evaluation.png"
 
 
@@ -332,9 +334,11 @@ class EvaluationReport:
         """
         path = Path(folder) / REPORT_NAME
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            return cls.from_json(read_text(path, largest=_LARGEST_REPORT), str(path))
+        except OSError as error:
             raise EvaluationError(f"Cannot read `{path}`: {error}. Make one with `evaluate_policy_patch`.") from error
+        except Fault as fault:
+            raise EvaluationError(f"{fault.at(f'`{path}`')}. Make one with `evaluate_policy_patch`.") from fault
 
 
 def _known(kind: str, name: str, known: Any) -> str:

@@ -11,12 +11,14 @@ from typing import Any
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from policy_patch.documents import parse_json, read_text
 from policy_patch.errors import CheckpointSaveError
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY
 from policy_patch.state_dict import set_policy_patch_state_dict
 from policy_patch.training.processes import in_main_process, save_patch
 
+_LARGEST_STATE = 2**28  # bytes of a trainer's state, which holds its whole log; chosen by us
 # What scripts tell the card of a model that was fine-tuned; the card of a patch is filled from its configuration.
 _OF_ANOTHER_CARD = (
     "model_name", "dataset_name", "language", "license", "finetuned_from", "tasks", "dataset_tags", "dataset",
@@ -119,6 +121,7 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
         step, state_file = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"), path / "trainer_state.json"
         if step.isdigit() and state_file.is_file():
             try:
+                parse_json(read_text(state_file, largest=_LARGEST_STATE), most_nested=32)
                 TrainerState.load_from_json(str(state_file))
                 read_patch_folder(path)
             except (ValueError, TypeError, OSError):

@@ -23,6 +23,7 @@ from policy_patch.data.rows import (
     rows_of,
     shortly,
 )
+from policy_patch.documents import parse_json
 from policy_patch.errors import DataError
 from policy_patch.model import PolicyPatchModel
 
@@ -276,11 +277,20 @@ def _total(tokens: dict[str, int]) -> int:
     return tokens["prompt"] + max(count for name, count in tokens.items() if name != "prompt")
 
 
+def _parsed(tools: str) -> Any:
+    try:
+        return parse_json(tools)
+    except ValueError as error:
+        raise DataError(
+            f"`tools` of a row cannot be read as JSON ({error}): {shortly(tools)}. Give a list of tools, or its JSON."
+        ) from error
+
+
 def _ending(tokenizer: Any, row: dict[str, Any], answer: str, chat_template: str | None) -> list[int]:
     """Return the tokens that the chat template writes behind the answer's last word."""
     tools = row.get("tools")
     options = {
-        "tools": json.loads(tools) if isinstance(tools, str) else tools,
+        "tools": _parsed(tools) if isinstance(tools, str) else tools,
         **(row.get("chat_template_kwargs") or {}),
     }
     if chat_template is not None:
