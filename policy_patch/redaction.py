@@ -38,7 +38,7 @@ _AFTER_A_NAME = re.compile(
     (["']?\s*[=:]\s*["']?)(?!None\b|True\b|False\b|null\b)([^\s"'`,;&()\[\]{}]{4,})""",
     re.IGNORECASE | re.VERBOSE,
 )
-_BEARER = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE)
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;)\]}]+", re.IGNORECASE)
 _USER_OF_A_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#@\"'`]+@", re.IGNORECASE)
 _QUERY_OF_A_URL = re.compile(r"(\bhttps?://[^\s?#\"'`<>]*)[?#][^\s\"'`<>)]+", re.IGNORECASE)
 
