@@ -31,7 +31,7 @@ _MARK = re.compile(
 )
 
 # gpt-oss ("harmony"): `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`.
-_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w*)[^<]*(?:<\|message\|>|\Z)")
+_CHANNEL = re.compile(r"<\|channel\|>\s*+(?P<name>\w*+)[^<]*+(?:<\|message\|>|\Z)")
 _END_OF_MESSAGE = re.compile(r"<\|(?:start|end|return|call|channel)\|>")
 
 _CHANNEL_TOKENS = {"<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>"}

@@ -1,5 +1,7 @@
 """Tests of `policy_patch.data.thoughts`: answers without their thoughts, in every way that models mark these."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +113,14 @@ def test_special_tokens_that_mark_thoughts_are_known():
     assert marks_among(["<s>", "[THINK]", "[/THINK]", "[INST]"]) == {"[THINK]", "[/THINK]"}
     assert marks_among(["<|end|>", "<|user|>"]) == set(), "Phi ends a turn with it"
     assert marks_among(["<|end|>", "<|channel|>", "<|message|>"]) == {"<|end|>", "<|channel|>", "<|message|>"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<|channel|>" + " " * 100_000 + "<x", "<think>" * 20_000, "</think>" * 20_000, "<think" + " a|" * 50_000,
+     "<|channel|>" * 10_000, "analysisA" + "assistant" * 20_000],
+)  # fmt: skip
+def test_no_text_takes_its_time(text):
+    start = time.monotonic()
+    final_answer(text)
+    assert time.monotonic() - start < 5
