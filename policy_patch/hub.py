@@ -15,7 +15,7 @@ from huggingface_hub.file_download import repo_folder_name
 from transformers.utils import logging
 
 from policy_patch import __version__
-from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
 from policy_patch.errors import DamagedDownloadError, HubRevisionError, PatchFileError, PatchNotFoundError
 from policy_patch.hub_errors import hub_errors
 from policy_patch.hub_names import REPO_ID, check_revision, check_subfolder, check_token, prefix_of, split_id
@@ -28,7 +28,7 @@ CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
 PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
 DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # what tells people about a patch; fetched where people ask
-LARGEST_CONFIG, LARGEST_CARD = 2**20, 2**22  # bytes; ours are far below
+LARGEST_CARD = 2**22  # bytes; ours are far below
 _LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26}
 
 

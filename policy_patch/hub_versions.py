@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from huggingface_hub import HfApi
 
-from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, PublishConflictError
-from policy_patch.hub import LARGEST_CONFIG, HubOptions, fetch_file
+from policy_patch.hub import HubOptions, fetch_file
 from policy_patch.hub_errors import hub_errors
 from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.prefix import vectors_from_bytes

@@ -78,6 +78,8 @@ def _tensor_file(config: PolicyPatchConfig, vectors: torch.Tensor) -> bytes:
         text = config.to_json()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The configuration holds a value that JSON does not: {error}.") from error
+    if len(text) > LARGEST_CONFIG:  # all of it is ASCII
+        raise ConfigError(f"The configuration has {len(text):,} bytes; expected at most {LARGEST_CONFIG:,}.")
     return vectors_to_bytes(vectors, read_config(text, "The configuration")[1])
 
 

@@ -74,6 +74,7 @@ HEIGHTS = {
     "generation": 4,
     "inference": 5,
     "hub": 4,
+    "pulled_folder": 5,
     "hub_push": 6,
     "publishing": 7,
     "patch_files": 8,

@@ -235,6 +235,8 @@ def test_a_value_that_could_not_be_read_again_is_not_written(folder):
     for value in (float("inf"), 2**70, object(), {1: 2, "1": 3}, "\ud800"):
         with pytest.raises(ConfigError, match=r"The configuration (is no valid JSON|holds a value that JSON does not)"):
             write_patch_folder(folder, PolicyPatchConfig(base_fingerprint={"a": value}), torch.ones(SHAPE))
+    with pytest.raises(ConfigError, match=r"The configuration has 5,\d+,\d+ bytes; expected at most 4,194,304"):
+        write_patch_folder(folder, PolicyPatchConfig(risk="r" * 5 * 10**6), torch.ones(SHAPE))
     assert number_in(folder) == 1
 
 

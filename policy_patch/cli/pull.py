@@ -7,12 +7,14 @@ from policy_patch.cli.console import print_json, say
 HELP = "Get a patch from the Hub into a folder; an older version rolls back."
 DESCRIPTION = """Get a patch from the Hub into a folder: patch, card and report of one commit, each file checked.
 
-A patch that is in the folder is replaced, in one step: pulling an older version is how to roll back. The token for a
-private one is that of `hf auth login`, or HF_TOKEN.
+What an earlier pull put into the folder is replaced: pulling an older version is how to roll back, and pulling again
+mends a damaged patch. Anything else in it may be unpublished work, like a patch that was trained there, and is not
+touched; with --overwrite it is kept in a new folder beside it. A private one needs the token of `hf auth login`, or
+HF_TOKEN.
 
 Examples:
   policy-patch pull org/tox-patch
-  policy-patch pull org/tox-patch@v1.1.0 --output_dir tox-patch
+  policy-patch pull org/tox-patch@v1.1.0 --output_dir pulled/tox-patch
   policy-patch info org/tox-patch"""
 
 
@@ -20,6 +22,11 @@ def add_arguments(parser: Any) -> None:
     """Add the options of the command."""
     parser.add_argument("patch", type=str, help="Repository, maybe with a version: org/tox-patch@v1.2.0.")
     parser.add_argument("--output_dir", type=str | None, help="Folder to write. Default: the repository's name.")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="Replace what was not pulled, too; it is kept in a new folder beside it.",
+    )
     parser.add_argument("--revision", type=str | None, help="Branch, tag, commit or refs/pr/N. Default: main.")
     parser.add_argument("--subfolder", type=str | None, help="Folder of the repository that holds the patch.")
     parser.add_argument("--cache_dir", type=str | None, help="Cache. Default: HF_HUB_CACHE.")
@@ -33,27 +40,26 @@ def run(args: Any) -> int:
 
     from policy_patch.errors import PatchNotFoundError
     from policy_patch.hub import DESCRIBING_FILES, HubOptions, locate_patch
-    from policy_patch.patch_folder import copy_patch_folder, read_patch_folder
+    from policy_patch.pulled_folder import pull_into
 
     options = HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download)
     location = locate_patch(args.patch, options, optional=DESCRIBING_FILES)
     if location.repo_id is None:
         raise PatchNotFoundError(f"`{args.patch}` is a folder; `pull` wants a repository, like `org/tox-patch`.")
     folder = Path(args.output_dir or location.repo_id.rpartition("/")[2])
-    try:
-        before = read_patch_folder(folder)[0].patch_version
-    except PatchNotFoundError:
-        before = None
-    config = copy_patch_folder(location.folder, folder, with_files=DESCRIBING_FILES)
+    pulled = pull_into(location, folder, overwrite=args.overwrite)
+    version, base = pulled.config.patch_version, pulled.config.base_model_name_or_path
     if args.json:
-        print_json(
-            {"folder": str(folder), "version": config.patch_version, "commit": location.commit, "before": before}
-        )
+        kept = pulled.kept and str(pulled.kept)
+        done = {"folder": str(folder), "version": version, "commit": location.commit, "before": pulled.before}
+        print_json({**done, "kept": kept})
         return 0
     print(folder)
-    was = f", in place of {before}" if before not in (None, config.patch_version) else ""
+    was = f", in place of {pulled.before}" if pulled.before not in (None, version) else ""
     say(
-        f"Version {config.patch_version} of {location.repo_id} (commit {location.commit[:12]}){was}, for "
-        f"{config.base_model_name_or_path}. Look at it: policy-patch info {folder}"
+        f"Version {version} of {location.repo_id} (commit {location.commit[:12]}){was}, for {base}. Look at it: "
+        f"policy-patch info {folder}"
     )
+    if pulled.kept:
+        say(f"What was in the folder before is in {pulled.kept}.")
     return 0

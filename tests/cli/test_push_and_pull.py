@@ -4,6 +4,7 @@ customer's.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
@@ -101,12 +102,53 @@ def test_pull_and_roll_back(hub, folder, tmp_path, capsys, monkeypatch):
 
 
 def test_what_describes_another_version_does_not_stay(hub, folder, tmp_path, capsys):
-    assert push(folder) == 0
-    target = shutil.copytree(folder, tmp_path / "target")
-    (target / "evaluation.json").write_text("{}")
-    assert main(["pull", REPO, "--output_dir", str(target), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.partition("\n")[2])["before"] == "1.2.0"
+    assert push(folder, "--version", "1.2.1") == 0
+    synthetic_report().save(folder)
+    assert push(folder, "--version", "1.3.0") == 0
+    target = tmp_path / "target"
+    assert main(["pull", REPO, "--output_dir", str(target)]) == 0
+    assert (target / "evaluation.json").is_file()
+    capsys.readouterr()
+    assert main(["pull", f"{REPO}@1.2.1", "--output_dir", str(target), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["version"], result["before"], result["kept"]) == ("1.2.1", "1.3.0", None)
     assert not (target / "evaluation.json").exists()
+
+
+def test_a_training_folder_is_not_overwritten_without_being_asked(hub, folder, tmp_path, capsys, monkeypatch):
+    """README's own lines: train into `tox-patch`, push it, pull it."""
+    training = folder.rename(tmp_path / "tox-patch")
+    for name in ("training_run.json", "training_report.md", "pairs.jsonl"):
+        (training / name).write_text(name)
+    before = {path.name: path.read_bytes() for path in training.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", "tox-patch", REPO, "--version", "1.2.0"]) == 0
+    assert main(["pull", f"{REPO}@v1.2.0"]) == 2
+    err = capsys.readouterr().err
+    assert "maybe unpublished work: pairs.jsonl, training_report.md, training_run.json" in err
+    assert "--output_dir pulled/tox-patch" in err and "--overwrite" in err
+    assert {path.name: path.read_bytes() for path in training.iterdir()} == before
+
+    assert main(["pull", f"{REPO}@v1.2.0", "--output_dir", "pulled/tox-patch"]) == 0
+    assert read_patch_folder("pulled/tox-patch")[0] == read_patch_folder("tox-patch")[0]
+
+    capsys.readouterr()
+    assert main(["pull", f"{REPO}@v1.2.0", "--overwrite", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["kept"]
+    assert {path.name: path.read_bytes() for path in Path(kept).iterdir()} == before
+    assert not (training / "training_run.json").exists() and (training / "README.md").is_file()
+
+
+def test_pulling_again_mends_a_damaged_patch(hub, folder, tmp_path, capsys):
+    assert push(folder) == 0
+    pull = ["pull", REPO, "--output_dir", str(tmp_path / "pulled")]
+    assert main(pull) == 0
+    path = tmp_path / "pulled" / TENSORS_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    assert main(["info", str(tmp_path / "pulled")]) == 2
+    assert main(pull) == 0
+    assert path.read_bytes() == whole and main(["info", str(tmp_path / "pulled")]) == 0
 
 
 def test_pull_of_nothing_leaves_the_folder_alone(hub, folder, capsys):

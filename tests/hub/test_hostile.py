@@ -65,7 +65,7 @@ def test_a_tensor_file_far_too_large_is_not_fetched(hub, files):
 
 
 def test_a_configuration_far_too_large_is_not_fetched(hub, files):
-    put({**files, CONFIG: files[CONFIG] + b" " * 2**21})
+    put({**files, CONFIG: files[CONFIG] + b" " * 2**22})
     hub.log.clear()
     with pytest.raises(PatchFileError, match="It was not fetched"):
         load()
