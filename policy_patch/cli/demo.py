@@ -71,12 +71,13 @@ def open_page(args: Any) -> int:
     """Serve the page until Ctrl-C."""
     from policy_patch.errors import ConfigError
     from policy_patch.ui import build_demo
+    from policy_patch.ui.door import is_loopback
 
-    page = build_demo(args.base, args.patches, base_may_change=True)
+    local = is_loopback(args.host)
+    page = build_demo(args.base, args.patches, base_may_change=local)  # others on the network change nothing for all
     say(f"Opening http://{args.host}:{args.port}   Ctrl-C ends it.")
-    local = args.host in ("127.0.0.1", "localhost")
     try:
-        page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True, show_error=True)
+        page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True)
     except OSError as error:
         raise ConfigError(
             f"Nothing can listen on {args.host}:{args.port}; another program may do so already. Give another `--port`."

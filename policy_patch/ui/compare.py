@@ -7,18 +7,31 @@ from typing import Any
 import gradio as gr
 
 from policy_patch.data.streaming import StreamedAnswer, stream_answers
-from policy_patch.ui.asking import MOST_NEW_TOKENS, MOST_PROMPT_TOKENS, offensive_words, told, told_to_page
+from policy_patch.ui.asking import (
+    MOST_NEW_TOKENS,
+    MOST_PROMPT_TOKENS,
+    number_of,
+    offensive_words,
+    prompt_of,
+    seed_of,
+    told,
+    told_to_page,
+)
 from policy_patch.ui.served import Loaded, Served
+from policy_patch.ui.visitors import Watch
 from policy_patch.ui.words import answer_html, badge_html, stack_html
+
+MOST_SECONDS = 120.0  # for two answers
+_ADDING_AT_ONCE = 4  # visitors whose patches are fetched at the same time
 
 
 def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     """Draw the tab and return the patches it offers, which other tabs keep up to date."""
-    gr.Markdown("One prompt, the same random numbers: what the base writes, and what it writes behind your patches.")
+    gr.Markdown("One prompt, the same random numbers: what the base writes, and what it writes with your patches.")
     with gr.Row():
         with gr.Column(scale=3):
             prompt = gr.Textbox(label="Prompt", value=prompts[0], lines=2, max_lines=6, elem_id="pp-prompt")
-            gr.Examples([[one] for one in prompts], [prompt], label="Try one")
+            examples = gr.Dataset(components=[prompt], samples=[[one] for one in prompts], label="Try one")
         with gr.Column(scale=2):
             patches = gr.CheckboxGroup(
                 choices=[], label="Patches, in the order you tick them", elem_id="pp-patches", interactive=True
@@ -42,26 +55,32 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         base, patched = gr.HTML(elem_id="pp-base"), gr.HTML(elem_id="pp-patched")
     problem = gr.Markdown(elem_id="pp-problem", visible=False)
 
-    def stack_of(labels: list[str]) -> str:
-        return told_to_page(lambda: _stack_html(served.get(), labels))
+    def stack_of(labels: list[str], request: gr.Request) -> str:
+        return told_to_page(lambda: _stack_html(served.get(), labels, request.session_hash))
 
-    def write(*asked: Any) -> Iterator[Any]:
-        yield from _write(served, *asked)
+    def write(
+        prompt: str, labels: list[str], seed: float, temperature: float, top_p: float, new_tokens: float, blur: bool,
+        request: gr.Request,
+    ) -> Iterator[Any]:  # fmt: skip
+        settings = {"seed": seed, "temperature": temperature, "top_p": top_p, "new_tokens": new_tokens}
+        yield from _write(served, prompt, labels, settings, bool(blur), request.session_hash or "")
 
-    def more(source: str, chosen: list[str]) -> tuple[Any, Any, Any]:
+    def more(source: str, chosen: list[str], request: gr.Request) -> tuple[Any, Any, Any]:
         try:
-            label = served.add(source)
+            label = served.add(source, request.session_hash)
+            offered = list(served.get().offered(request.session_hash))
         except Exception as error:  # the visitor is told, whatever it is
             return gr.update(), gr.update(), gr.update(value=told(error), visible=True)
-        chosen = [*chosen, label] if label not in chosen else chosen
-        return (
-            gr.update(choices=list(served.get().patches), value=chosen),
-            gr.update(value=""),
-            gr.update(visible=False),
-        )
+        chosen = [*(one for one in chosen or [] if one in offered and one != label), label]
+        return gr.update(choices=offered, value=chosen), gr.update(value=""), gr.update(visible=False)
 
-    patches.change(stack_of, patches, order, show_progress="hidden", queue=False)
-    gr.on([add.click, source.submit], more, [source, patches], [patches, source, problem])
+    # Gradio's own `Examples` would call past its queue.
+    examples.click(lambda row: row[0], examples, prompt, show_progress="hidden", api_visibility="private")
+    patches.change(stack_of, patches, order, show_progress="hidden", api_visibility="private")
+    gr.on(
+        [add.click, source.submit], more, [source, patches], [patches, source, problem],
+        concurrency_limit=_ADDING_AT_ONCE,
+    )  # fmt: skip
     inputs = [prompt, patches, seed, temperature, top_p, new_tokens, blur]
     outputs = [base, patched, problem]
     writing = gr.on([go.click, prompt.submit], write, inputs, outputs, concurrency_limit=8, show_progress="hidden")
@@ -69,48 +88,46 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     return patches
 
 
-def _stack_html(loaded: Loaded, labels: list[str]) -> str:
-    loaded.stack(labels)  # says so if one is not in memory any more
-    lengths = [loaded.model.patch_config[loaded.patches[label].name].num_virtual_tokens for label in labels]
-    return stack_html(labels, lengths)
+def _stack_html(loaded: Loaded, labels: list[str], visitor: str | None) -> str:
+    names = [one.name for one in loaded.chosen(labels or [], visitor)]
+    return stack_html(labels or [], [loaded.model.patch_config[name].num_virtual_tokens for name in names])
 
 
 def _write(
-    served: Served,
-    prompt: str,
-    labels: list[str],
-    seed: float,
-    temperature: float,
-    top_p: float,
-    new_tokens: int,
-    blur: bool,
+    served: Served, prompt: str, labels: list[str], settings: dict[str, Any], blur: bool, visitor: str
 ) -> Iterator[tuple[str, str, Any]]:
     """Yield the two columns after each token, and what went wrong."""
     wrong = gr.update(visible=False)
-    if not prompt.strip():
-        yield "", "", gr.update(value="Write a prompt first: the beginning of a sentence.", visible=True)
-        return
     try:
+        prompt = prompt_of(prompt)
+        settings = _checked(settings)
         if not served.is_loaded:
             yield "Loading the model ...", "", wrong
-        loaded = served.get()
-        rows = ["__base__", loaded.stack(labels)]
+        loaded, labels = served.get(), labels or []
+        watch = Watch(served.visitors, visitor, MOST_SECONDS)
         answers = stream_answers(
             loaded.model,
             loaded.tokenizer,
             prompt,
-            rows,
-            max_new_tokens=min(int(new_tokens), MOST_NEW_TOKENS),
+            ["__base__", loaded.stack(labels, visitor)],
             max_prompt_tokens=MOST_PROMPT_TOKENS,
-            top_p=top_p,
-            temperature=temperature,
-            seed=int(seed or 0),
+            **settings,
         )
         titles = ("Base", f"With {' + '.join(labels)}" if labels else "With no patch: the base again")
         for both in answers:
             yield *(_column(loaded, prompt, *each, blur) for each in zip(titles, both)), wrong
+            watch.check()
     except Exception as error:  # the visitor is told, whatever it is
         yield "", "", gr.update(value=told(error), visible=True)
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": seed_of(settings["seed"]),
+        "temperature": number_of(settings["temperature"], "temperature", 0.1, 2.0),
+        "top_p": number_of(settings["top_p"], "top_p", 0.1, 1.0),
+        "max_new_tokens": int(number_of(settings["new_tokens"], "new_tokens", 1, MOST_NEW_TOKENS)),
+    }
 
 
 def _column(loaded: Loaded, prompt: str, title: str, answer: StreamedAnswer, blur: bool) -> str:

@@ -1,7 +1,6 @@
 """The tab that says what a patch is: configuration, card, whether it fits the base, and what its vectors are near."""
 
-import tempfile
-from pathlib import Path
+from io import BytesIO
 
 import gradio as gr
 import torch
@@ -10,9 +9,13 @@ from policy_patch.extra import import_extra
 from policy_patch.model_card import CARD_NAME
 from policy_patch.publishing import patch_card
 from policy_patch.ui.asking import told
+from policy_patch.ui.measure import picture_html
+from policy_patch.ui.paths import without_paths
 from policy_patch.ui.served import Loaded, Served
 
 NEAREST = 5
+MOST_SHOWN = 2000  # characters of one value of a configuration
+_MOST_CARD_BYTES = 2**18
 
 
 def inspect_tab(served: Served) -> gr.Dropdown:
@@ -30,29 +33,29 @@ def inspect_tab(served: Served) -> gr.Dropdown:
             interactive=False,
             elem_id="pp-nearest",
         )
-    heat = gr.Image(label="Norms and numbers of the vectors", interactive=False, visible=False, elem_id="pp-heat")
+    heat = gr.HTML(visible=False, elem_id="pp-heat")
     card = gr.Markdown(label="Card")
 
-    def look(label: str | None) -> tuple:
+    def look(label: str | None, request: gr.Request) -> tuple:
         if not label:
             return "Choose a patch first.", None, None, gr.update(visible=False), ""
         try:
-            loaded = served.get()
-            return _inside(loaded, label)
+            return _inside(served.get(), label, request.session_hash)
         except Exception as error:  # the visitor is told, whatever it is
             return told(error), None, None, gr.update(visible=False), ""
 
-    go.click(look, patch, [fits, facts, near, heat, card])
+    # One at a time: it makes a copy of the base's whole table of embeddings.
+    go.click(look, patch, [fits, facts, near, heat, card], concurrency_limit=1)
     return patch
 
 
-def _inside(loaded: Loaded, label: str) -> tuple:
-    loaded.stack([label])  # says so if it is not in memory any more
-    offered, location = loaded.patches[label], loaded.locations[label]
+def _inside(loaded: Loaded, label: str, visitor: str | None) -> tuple:
+    [offered] = loaded.chosen([label], visitor)
+    location = offered.location
     config = loaded.model.patch_config[offered.name]
     vectors = loaded.model.patches[offered.name].detach().float().cpu()
     facts = [
-        [name.replace("_", " "), str(value)]
+        [name.replace("_", " "), without_paths(str(value))[:MOST_SHOWN]]
         for name, value in config.to_dict().items()
         if value is not None and name != "base_fingerprint"
     ]
@@ -63,11 +66,10 @@ def _inside(loaded: Loaded, label: str) -> tuple:
         f"**Fits `{loaded.base}`**, checked {how}. {vectors.numel():,} numbers, {vectors.numel() * 4 / 1024:.0f} KiB."
     )
     card = location.folder / CARD_NAME
-    shown = (
-        card.read_text(encoding="utf-8") if card.is_file() else patch_card(label, config)
-    )  # as it would be published
-    heat = gr.update(value=_heat_map(vectors), visible=True)
-    return fits, facts, nearest_tokens(loaded, vectors), heat, _without_front_matter(shown)
+    is_shown = card.is_file() and card.stat().st_size <= _MOST_CARD_BYTES
+    shown = card.read_text(encoding="utf-8") if is_shown else patch_card(label, config)  # as it would be published
+    heat = gr.update(value=picture_html(_heat_map(vectors), "Norms and numbers of the vectors"), visible=True)
+    return fits, facts, nearest_tokens(loaded, vectors), heat, without_paths(_without_front_matter(shown))
 
 
 def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:
@@ -85,8 +87,8 @@ def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:
     ]
 
 
-def _heat_map(vectors: torch.Tensor) -> str:
-    """Draw norms above and the matrix below, vectors from left to right."""
+def _heat_map(vectors: torch.Tensor) -> bytes:
+    """Return a PNG with norms above and the matrix below, vectors from left to right."""
     figure_module = import_extra("matplotlib.figure", "matplotlib", "eval", "The heat map")
     agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "eval", "The heat map")
     figure = figure_module.Figure(figsize=(9, 4.2), dpi=110, layout="constrained")
@@ -102,9 +104,9 @@ def _heat_map(vectors: torch.Tensor) -> str:
     below.set_xlabel("vector")
     below.set_ylabel("dimension")
     figure.colorbar(drawn, ax=below)
-    path = Path(tempfile.mkdtemp(prefix="policy-patch-")) / "vectors.png"
-    figure.savefig(path)
-    return str(path)
+    drawing = BytesIO()
+    figure.savefig(drawing, format="png")
+    return drawing.getvalue()
 
 
 def _without_front_matter(text: str) -> str:

@@ -1,7 +1,8 @@
 """The tab that measures a stack on a small set of prompts: table with intervals, and the picture of a report."""
 
-import tempfile
-from pathlib import Path
+import base64
+import time
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -11,9 +12,15 @@ from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.plots import picture
 from policy_patch.evaluation.report import EvaluationReport
 from policy_patch.evaluation.tables import markdown
-from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, told
+from policy_patch.model import PolicyPatchModel
+from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of, told
+from policy_patch.ui.line import Line
 from policy_patch.ui.served import Loaded, Served
+from policy_patch.ui.visitors import Watch
 
+MOST_SECONDS = 600.0  # for a measurement and the wait for it
+_MOST_IN_LINE = 5
+_POLL_SECONDS = 0.5
 _PROGRESS = gr.Progress()  # a default argument is how Gradio hands it in
 
 
@@ -38,32 +45,70 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         go = gr.Button("Measure", variant="primary", elem_id="pp-measure")
         stop = gr.Button("Stop")
     result = gr.Markdown(elem_id="pp-result")
-    image = gr.Image(label="The picture of the report", elem_id="pp-picture", interactive=False, visible=False)
+    image = gr.HTML(elem_id="pp-picture", visible=False)
     samples_shown = gr.Markdown()
 
-    def measure(texts: str, labels: list[str], samples: int, seed: float, progress: Any = _PROGRESS) -> tuple:
-        progress(0, desc="Loading the model")
+    line = Line("measurement", _MOST_IN_LINE)
+
+    def measure(
+        texts: str, labels: list[str], samples: float, seed: float, request: gr.Request, progress: Any = _PROGRESS
+    ) -> tuple:
+        visitor = request.session_hash or ""
+        watch = Watch(served.visitors, visitor, MOST_SECONDS)
         try:
-            lines = _lines(texts)
-            loaded = served.get()
+            lines, seed = _lines(texts), seed_of(seed)
+            samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
             if not labels:
                 raise DataError("No patch was ticked: there is nothing to compare with the base.")
+            place = line.join(visitor, watch)
+            try:
+                while place.before:
+                    watch.check()
+                    progress(0, desc=f"Waiting for {place.before} other visitors")
+                    time.sleep(_POLL_SECONDS)
+                progress(0, desc="Loading the model")
+                loaded = served.get()
 
-            def on_progress(stage: str, done: int, total: int) -> None:
-                progress((done, total), desc=stage)
+                def on_progress(stage: str, done: int, total: int) -> None:
+                    watch.check()
+                    progress((done, total), desc=stage)
 
-            report = _report(loaded, lines, labels, min(int(samples), MOST_SAMPLES), int(seed or 0), on_progress)
+                report = _report(loaded, loaded.wrapper(labels, visitor), lines, samples, seed, on_progress)
+            finally:
+                place.leave()
         except Exception as error:  # the visitor is told, whatever it is
             return told(error), gr.update(visible=False), ""
         figures, heading, shown = markdown(report).partition("## Samples")
-        return figures, gr.update(value=_picture(report), visible=True), heading + shown
+        return figures, gr.update(value=picture_html(picture(report), "The report"), visible=True), heading + shown
 
-    measuring = go.click(measure, [texts, patches, samples, seed], [result, image, samples_shown], concurrency_limit=1)
-    stop.click(None, cancels=[measuring])
+    def stop_measuring(request: gr.Request) -> None:
+        line.stop(request.session_hash or "")
+
+    # Gradio's own `cancels` would leave the work running.
+    go.click(measure, [texts, patches, samples, seed], [result, image, samples_shown], concurrency_limit=None)
+    stop.click(stop_measuring, None, None, api_visibility="private", show_progress="hidden")
     return patches
 
 
-def _lines(texts: str) -> list[str]:
+def picture_html(content: bytes, words: str) -> str:
+    """Return a picture as HTML with its content in it, so that no file is left for others to find.
+
+    Args:
+        content (`bytes`):
+            A PNG.
+        words (`str`):
+            What it shows, for those who do not see it; no markup.
+    """
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{words}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def _lines(texts: Any) -> list[str]:
+    texts = texts if isinstance(texts, str) else ""
+    if len(texts) > MOST_PROMPTS * (MOST_CHARACTERS + 2):
+        raise DataError(
+            f"{len(texts):,} characters; at most {MOST_PROMPTS} prompts of {MOST_CHARACTERS} are taken here."
+        )
     lines = [line for line in texts.splitlines() if line.strip()]
     if not lines:
         raise DataError("There is no prompt. Write one a line.")
@@ -76,9 +121,13 @@ def _lines(texts: str) -> list[str]:
 
 
 def _report(
-    loaded: Loaded, prompts: list[str], labels: list[str], samples: int, seed: int, on_progress: Any
+    loaded: Loaded,
+    model: PolicyPatchModel,
+    prompts: list[str],
+    samples: int,
+    seed: int,
+    on_progress: Callable[[str, int, int], None],
 ) -> EvaluationReport:
-    model = loaded.wrapper(labels)
     try:
         return evaluate_policy_patch(
             model,
@@ -95,11 +144,3 @@ def _report(
         )
     finally:
         model.unload()
-
-
-def _picture(report: EvaluationReport) -> str:
-    """Write the picture to a file of its own, which Gradio serves and removes."""
-    folder = Path(tempfile.mkdtemp(prefix="policy-patch-"))
-    path = folder / "evaluation.png"
-    path.write_bytes(picture(report))
-    return str(path)

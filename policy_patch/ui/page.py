@@ -1,5 +1,6 @@
 """Puts the tabs together."""
 
+import inspect
 import os
 from typing import Any
 
@@ -7,9 +8,12 @@ from policy_patch.extra import import_extra
 
 gr = import_extra("gradio", "gradio", "demo", "The page")
 
+from gradio import http_server  # noqa: E402
+
 from policy_patch.lab import lab_prompts  # noqa: E402
-from policy_patch.ui.asking import told  # noqa: E402
+from policy_patch.ui.asking import MOST_PROMPT_CHARACTERS, told  # noqa: E402
 from policy_patch.ui.compare import compare_tab  # noqa: E402
+from policy_patch.ui.door import door  # noqa: E402
 from policy_patch.ui.look_inside import inspect_tab  # noqa: E402
 from policy_patch.ui.measure import measure_tab  # noqa: E402
 from policy_patch.ui.served import Served  # noqa: E402
@@ -17,6 +21,9 @@ from policy_patch.ui.train import train_tab  # noqa: E402
 from policy_patch.ui.words import STYLE  # noqa: E402
 
 LAB_PATCHES = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
+MOST_QUEUED = 512  # requests of all visitors
+MOST_SESSIONS = 1000  # that Gradio keeps the state of
+SWEEP_SECONDS, FILE_SECONDS = 300, 3600  # Gradio's own copies of files: how often it looks, how old one becomes
 _LAB_PROMPTS = [
     "Jack thinks that Iris is",
     "Kira walked to the cafe and",
@@ -27,11 +34,44 @@ _GENERAL_PROMPTS = ["Everyone knows that", "The doctor said to the nurse that", 
 
 
 class Page(gr.Blocks):
-    """A page that keeps no history of what its visitors typed: Gradio would, in their browsers, tokens among it."""
+    """A page that anybody may be given: requests pass a `Door`, and nothing that visitors typed is kept.
+
+    Args:
+        served ([`Served`]):
+            What it shows.
+        **options:
+            As of Gradio's `Blocks`.
+    """
+
+    def __init__(self, served: Served, **options: Any) -> None:
+        super().__init__(delete_cache=(SWEEP_SECONDS, FILE_SECONDS), analytics_enabled=False, **options)
+        self.served = served
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        """As Gradio's `launch`; `run_history` is off unless it is asked for."""
-        return super().launch(*args, **{"run_history": False, **options})
+        """As Gradio's `launch`. What would show visitors more of the server than the page is off, whatever is asked."""
+        given = inspect.signature(gr.Blocks.launch).bind_partial(self, *args, **options).arguments
+        address = given.get("server_name") or http_server.LOCALHOST_NAME
+        app_kwargs = dict(given.get("app_kwargs") or {})
+        app_kwargs["middleware"] = [
+            *app_kwargs.get("middleware", []), *door(address, self.served.visitors, self._made, self.fns.__contains__)
+        ]  # fmt: skip
+        closed = {
+            "app_kwargs": app_kwargs,
+            "show_error": False,  # errors are told by the page, in its own words
+            "run_history": False,  # Gradio would keep what visitors typed in their browsers, tokens among it
+            "ssr_mode": False,  # another server in front of the door
+            "mcp_server": False,
+            "enable_monitoring": False,
+            "max_file_size": 1,
+            "state_session_capacity": MOST_SESSIONS,
+            "footer_links": ["gradio", "settings"],
+        }
+        given.pop("self")
+        return super().launch(**{**given, **closed})
+
+    def _made(self, path: str) -> bool:
+        """Whether Gradio holds a file of this path because the page showed it."""
+        return any(path in files for files in self.temp_file_sets)
 
 
 def build_demo(
@@ -44,10 +84,10 @@ def build_demo(
             Hub id or folder of a causal language model. Defaults to the environment's `POLICY_PATCH_BASE`, or the lab's
             miniature, `lab:base`.
         patches (`list[str]`, *optional*):
-            Hub ids (`org/tox-patch@v1.0.0`) or folders. Defaults to the environment's `POLICY_PATCH_PATCHES`, separated
-            by spaces, or for the lab's base to its three patches.
+            Hub ids (`org/tox-patch@v1.0.0`) or folders, for all visitors. Defaults to the environment's
+            `POLICY_PATCH_PATCHES`, separated by spaces, or for the lab's base to its three patches.
         base_may_change (`bool`, *optional*, defaults to `False`):
-            Visitors may load another base, for all: for a page of your own, not for a public one.
+            Visitors may load another base from the Hub, for all: for a page of your own, not for a public one.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -65,13 +105,13 @@ def build_demo(
     prompts = to_measure = _GENERAL_PROMPTS
     if base.startswith("lab:"):
         prompts, to_measure = _LAB_PROMPTS, lab_prompts("toxicity", "test")[::12]
-    with Page(title="policy-patch", analytics_enabled=False) as page:
+    with Page(served, title="policy-patch") as page:
         gr.HTML(f"<style>{STYLE}</style>", padding=False)
         gr.Markdown(
             "# policy-patch\nA safety patch is about 50 learned vectors in front of a frozen language model. "
             "Put some on, take them off, and see what changes."
         )
-        about = gr.Markdown(f"Base: `{base}`", elem_id="pp-about")
+        about = gr.Markdown(f"Base: `{served.base}`", elem_id="pp-about")
         if base_may_change:
             _base_form(served, about)
         with gr.Tabs():
@@ -82,12 +122,12 @@ def build_demo(
             with gr.Tab("Inspect", id="inspect"):
                 inspected = inspect_tab(served)
             with gr.Tab("Train", id="train"):
-                train_tab()
+                train_tab(served)
 
-        def on_offer() -> tuple[Any, Any, Any, Any]:
+        def on_offer(request: gr.Request) -> tuple[Any, Any, Any, Any]:
             """Load, behind the page that is there already, and tell the tabs what is on offer."""
             try:
-                labels, said = list(served.get().patches), gr.update()
+                labels, said = list(served.get().offered(request.session_hash)), gr.update()
             except Exception as error:  # the visitor is told, whatever it is
                 labels, said = [], told(error)
             return (
@@ -97,27 +137,33 @@ def build_demo(
                 said,
             )
 
-        page.load(on_offer, None, [compared, measured, inspected, about], show_progress="hidden")
-        compared.change(
-            lambda: [gr.update(choices=list(served.get().patches))] * 2, None, [measured, inspected],
-            show_progress="hidden",
-        )  # fmt: skip
-    return page.queue(max_size=64, default_concurrency_limit=8)
+        def on_more(request: gr.Request) -> list[Any]:
+            """Tell the other tabs what is on offer now."""
+            try:
+                return [gr.update(choices=list(served.get().offered(request.session_hash)))] * 2
+            except Exception:  # told by the tab that asked
+                return [gr.update()] * 2
+
+        page.load(
+            on_offer, None, [compared, measured, inspected, about], show_progress="hidden", api_visibility="private"
+        )
+        compared.change(on_more, None, [measured, inspected], show_progress="hidden", api_visibility="private")
+    return page.queue(max_size=MOST_QUEUED, default_concurrency_limit=8, api_open=False)
 
 
 def _base_form(served: Served, about: Any) -> None:
     with gr.Accordion("Another base", open=False):
         with gr.Row():
-            base = gr.Textbox(label="Base: Hub id or folder", value=served.base, scale=2)
-            patches = gr.Textbox(label="Patches, separated by spaces", value=" ".join(served.offered), scale=3)
+            base = gr.Textbox(label="Base: a Hub id", placeholder="org/model", scale=2)
+            patches = gr.Textbox(label="Patches, separated by spaces", placeholder="org/tox-patch@v1.0.0", scale=3)
             load = gr.Button("Load", scale=1)
         said = gr.Markdown()
 
         def change(base: str, patches: str) -> tuple[str, str]:
             try:
-                served.change_base(base, patches.split())
+                served.change_base(base, (patches or "")[:MOST_PROMPT_CHARACTERS].split())
             except Exception as error:  # the visitor is told, whatever it is
                 return f"Base: `{served.base}`", told(error)
             return f"Base: `{served.base}`", "Loaded. Reload the page."
 
-        load.click(change, [base, patches], [about, said])
+        load.click(change, [base, patches], [about, said], concurrency_limit=1, api_visibility="private")

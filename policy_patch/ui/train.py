@@ -1,9 +1,10 @@
 """The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub."""
 
 import queue
+import re
 import shutil
-import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,28 @@ import gradio as gr
 import pandas as pd
 from transformers import TrainerCallback
 
-from policy_patch.errors import DataError, HubAccessError, PolicyPatchError
-from policy_patch.ui.asking import told
+from policy_patch.errors import DataError, HubAccessError
+from policy_patch.ui.asking import number_of, seed_of, told
+from policy_patch.ui.line import Line, Place
+from policy_patch.ui.served import Served
+from policy_patch.ui.sources import LAB_RISKS, wanted_patch
+from policy_patch.ui.visitors import Watch
 
-RISKS = ("toxicity", "harmfulness", "gender_bias")
-KEPT_SECONDS = 3600  # a visitor's patch, after the last look at the page
+MOST_SECONDS = 900.0  # for a training and the wait for it
+MOST_SFT_STEPS, MOST_DPO_STEPS = 300, 60
+_MOST_IN_LINE = 5
 _POLL_SECONDS = 0.5
-
-
-class StoppedError(PolicyPatchError, RuntimeError):
-    """Raised inside a training that its visitor stopped."""
+_TOKEN = re.compile(r"[!-~]{1,300}", re.ASCII)
 
 
 class _Live(TrainerCallback):
-    """Hands each log entry to the page, and ends the training when the visitor asks."""
+    """Hands each log entry to the page, and ends the training when the visitor asks or leaves."""
 
-    def __init__(self, entries: "queue.Queue[dict[str, Any]]", stop: threading.Event) -> None:
-        self._entries, self._stop = entries, stop
+    def __init__(self, entries: "queue.Queue[dict[str, Any]]", watch: Watch) -> None:
+        self._entries, self._watch = entries, watch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._stop.is_set():
-            raise StoppedError("Stopped.")
+        self._watch.check()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
@@ -40,20 +42,20 @@ class _Live(TrainerCallback):
             self._entries.put({"step": state.global_step, "loss": float(logs["loss"]), "stage": stage})
 
 
-def train_tab() -> None:
+def train_tab(served: Served) -> None:
     """Draw the tab."""
     gr.Markdown(
         "Train a patch on two miniature models of one million parameters: a flawed base and its safer release as "
         "teacher. First it learns the teacher's answers (SFT), then to prefer them (DPO). A minute or so on a CPU."
     )
     with gr.Row():
-        risk = gr.Dropdown(RISKS, value=RISKS[0], label="What to fix", elem_id="pp-risk")
-        sft = gr.Slider(10, 300, value=80, step=10, label="SFT steps", elem_id="pp-sft")
-        dpo = gr.Slider(5, 60, value=30, step=5, label="DPO steps")
+        risk = gr.Dropdown(LAB_RISKS, value=LAB_RISKS[0], label="What to fix", elem_id="pp-risk")
+        sft = gr.Slider(10, MOST_SFT_STEPS, value=80, step=10, label="SFT steps", elem_id="pp-sft")
+        dpo = gr.Slider(5, MOST_DPO_STEPS, value=30, step=5, label="DPO steps")
         seed = gr.Number(label="Seed", value=42, precision=0, minimum=0)
     with gr.Row():
         go = gr.Button("Train", variant="primary", elem_id="pp-train")
-        halt = gr.Button("Stop", elem_id="pp-halt")
+        stop = gr.Button("Stop", elem_id="pp-halt")
     said = gr.Markdown(elem_id="pp-said")
     with gr.Row():
         plots = [
@@ -61,8 +63,7 @@ def train_tab() -> None:
             for stage in ("SFT", "DPO")
         ]
     file = gr.File(label="The patch", visible=False, elem_id="pp-file")
-    folder = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=_forget)
-    stop = gr.State(None)
+    folder = gr.State(None)  # of the visitor's last patch; never sent to the browser
     with gr.Accordion("Push it to the Hub", open=False):
         gr.Markdown("Your token is used for this one push. It is neither stored nor logged.")
         with gr.Row():
@@ -72,51 +73,127 @@ def train_tab() -> None:
         push = gr.Button("Push", elem_id="pp-push")
         pushed = gr.Markdown(elem_id="pp-pushed")
 
-    go.click(lambda: threading.Event(), None, stop, queue=False).then(
-        _train, [risk, sft, dpo, seed, stop], [said, *plots, file, folder], concurrency_limit=1, show_progress="hidden"
-    )
-    halt.click(_halt, stop, None, queue=False)
-    push.click(_push, [folder, repo, token, private], [pushed, token], api_visibility="private")
+    line = Line("training", _MOST_IN_LINE)
+
+    def train(risk: str, sft: float, dpo: float, seed: float, last: str | None, request: gr.Request) -> Iterator[tuple]:
+        yield from _train(served, line, (risk, sft, dpo, seed), last, request.session_hash or "")
+
+    def stop_training(request: gr.Request) -> None:
+        line.stop(request.session_hash or "")
+
+    # Who may train is decided by the line, not by Gradio's queue: there one visitor could wait many times.
+    go.click(
+        train, [risk, sft, dpo, seed, folder], [said, *plots, file, folder],
+        concurrency_limit=None, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    stop.click(stop_training, None, None, api_visibility="private", show_progress="hidden")
+    push.click(
+        _push, [folder, repo, token, private], [pushed, token], api_name="push", api_visibility="private"
+    )  # fmt: skip
 
 
-def _train(risk: str, sft: int, dpo: int, seed: float, stop: threading.Event) -> Iterator[tuple]:
+def _train(served: Served, line: Line, asked: tuple, last: str | None, visitor: str) -> Iterator[tuple]:
     """Train in a thread of its own; yield what there is to see."""
-    entries: queue.Queue[dict[str, Any]] = queue.Queue()
-    folder = Path(tempfile.mkdtemp(prefix="policy-patch-"))
-    ended: list[Exception | None] = []
-
-    def run() -> None:
-        try:
-            _by_recipe(risk, int(sft), int(dpo), int(seed or 0), folder / "patch", _Live(entries, stop))
-            ended.append(None)
-        except Exception as error:  # the visitor is told, whatever it is
-            ended.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    seen: list[dict[str, Any]] = []
-    hidden = gr.update(visible=False)
-    yield "Asking both models for answers to learn from ...", None, None, hidden, None
+    hidden, kept = gr.update(visible=False), gr.update()
+    watch = Watch(served.visitors, visitor, MOST_SECONDS)
     try:
-        while thread.is_alive() or not entries.empty():
-            thread.join(_POLL_SECONDS)
-            if entries.empty():
-                continue
-            while not entries.empty():
-                seen.append(entries.get())
-            last = seen[-1]
-            said = f"{last['stage']}, step {last['step']}: loss {last['loss']:.4f}"
-            yield said, *_curves(seen), hidden, None
-    finally:
-        stop.set()  # the visitor went away, or it is over
-    error = ended[0]
-    if error is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        yield "Stopped." if isinstance(error, StoppedError) else told(error), *_curves(seen), hidden, None
+        settings = _checked(*asked)
+        place = line.join(visitor, watch)
+    except Exception as error:  # the visitor is told, whatever it is
+        yield told(error), kept, kept, kept, last
         return
-    archive = shutil.make_archive(str(folder / f"{risk}-patch"), "zip", _published(folder / "patch"))
-    done = f"Done: a patch against {risk.replace('_', ' ')}. Download it, or push it to the Hub."
-    yield done, *_curves(seen), gr.update(value=archive, visible=True), str(folder)
+    run = _Run(served, place, settings)
+    seen: list[dict[str, Any]] = []
+    try:
+        while place.before:
+            yield f"Waiting for {place.before} other visitors ...", None, None, hidden, last
+            time.sleep(_POLL_SECONDS)
+            watch.check()
+        run.start()
+        yield "Asking both models for answers to learn from ...", None, None, hidden, last
+        while run.goes_on():
+            if new := run.entries():
+                seen += new
+                said = f"{seen[-1]['stage']}, step {seen[-1]['step']}: loss {seen[-1]['loss']:.4f}"
+                yield said, *_curves(seen), hidden, last
+        archive = run.archive()
+    except Exception as error:  # the visitor is told, whatever it is
+        yield told(error), *_curves(seen), hidden, last
+        return
+    finally:
+        run.end()  # it is over, or the visitor went away
+    if last is not None:
+        served.scratch.remove(Path(last))
+    done = f"Done: a patch against {settings[0].replace('_', ' ')}. Download it, or push it to the Hub."
+    yield done, *_curves(seen), gr.update(value=str(archive), visible=True), str(archive.parent)
+
+
+def _checked(risk: Any, sft: Any, dpo: Any, seed: Any) -> tuple[str, int, int, int]:
+    if risk not in LAB_RISKS:
+        raise DataError(f"`{str(risk)[:40]}` is no risk of the lab; there are {', '.join(LAB_RISKS)}.")
+    sft, dpo = number_of(sft, "SFT steps", 10, MOST_SFT_STEPS), number_of(dpo, "DPO steps", 5, MOST_DPO_STEPS)
+    return risk, int(sft), int(dpo), seed_of(seed)
+
+
+class _Run:
+    """One training in its own thread, and its folder. The place in line is left when the thread ends, not before."""
+
+    def __init__(self, served: Served, place: Place, settings: tuple[str, int, int, int]) -> None:
+        self._scratch, self._place, self._settings = served.scratch, place, settings
+        self._entries: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self._folder: Path | None = None
+        self._error: Exception | None = None
+        self._is_kept = self._is_left = self._has_ended = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin."""
+        self._folder = self._scratch.new(held=True)
+        self._thread.start()
+
+    def goes_on(self) -> bool:
+        """Wait a moment, and return whether there is more to come."""
+        self._thread.join(_POLL_SECONDS)
+        return self._thread.is_alive() or not self._entries.empty()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what was logged since the last call."""
+        return [self._entries.get() for _ in range(self._entries.qsize())]
+
+    def archive(self) -> Path:
+        """Return the patch as an archive, once it is trained; raise what ended the training instead."""
+        if self._error is not None:
+            raise self._error
+        folder = self._folder / "patch"
+        archive = shutil.make_archive(str(self._folder / f"{self._settings[0]}-patch"), "zip", _published(folder))
+        self._is_kept = True
+        return Path(archive)
+
+    def end(self) -> None:
+        """Stop it if it still runs; its folder goes when it has ended, unless there is a patch to keep in it."""
+        self._place.watch.stop()
+        if self._folder is None:  # it never began
+            self._place.leave()
+        elif self._is_kept:
+            self._scratch.release(self._folder)
+        else:
+            with self._lock:
+                self._is_left, has_ended = True, self._has_ended
+            if has_ended:
+                self._scratch.remove(self._folder)
+
+    def _train(self) -> None:
+        try:
+            _by_recipe(*self._settings, self._folder / "patch", _Live(self._entries, self._place.watch))
+        except Exception as error:  # the visitor is told, whatever it is
+            self._error = error
+        finally:
+            with self._lock:
+                self._has_ended, is_left = True, self._is_left
+            if is_left:
+                self._scratch.remove(self._folder)
+            self._place.leave()
 
 
 def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: TrainerCallback) -> None:
@@ -124,8 +201,6 @@ def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: Tra
     from policy_patch.cli.demo import parse_options
     from policy_patch.lab import LAB_MODELS_PATH
 
-    if risk not in RISKS:
-        raise DataError(f"`{risk}` is no risk of the lab; there are {', '.join(RISKS)}.")
     words = ["--config", str(LAB_MODELS_PATH.parent / f"{risk}.yaml"), "--output_dir", str(folder)]
     words += ["--seed", str(seed), "--sft.max_steps", str(sft), "--sft.logging_steps", str(max(1, sft // 40))]
     words += ["--dpo.max_steps", str(dpo), "--dpo.logging_steps", "1", "--device", "cpu"]
@@ -146,30 +221,28 @@ def _published(patch: Path) -> Path:
     return alone
 
 
-def _halt(stop: threading.Event | None) -> None:
-    if stop is not None:
-        stop.set()
-
-
 def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str, str]:
     """Publish the visitor's patch with the visitor's token, which is forgotten by the page as well."""
     from policy_patch.hub_push import PushOptions
     from policy_patch.patch_folder import patch_files, read_patch_folder
     from policy_patch.publishing import push_patch
 
+    repo, token = (text.strip() if isinstance(text, str) else "" for text in (repo, token))
     try:
         if folder is None:
             raise DataError("There is no patch yet. Train one first.")
-        if not repo.strip() or not token.strip():  # an empty token would be the server's own
+        if not Path(folder).is_dir():
+            raise DataError("The patch was removed from the page a while after its training. Train it again.")
+        if not repo or not token:  # an empty token would be the server's own
             raise HubAccessError("Give a repository (`you/my-first-patch`) and a token with write access to it.")
+        if not _TOKEN.fullmatch(token):
+            raise HubAccessError("The token holds characters that no token has. Copy it again.")
+        wanted = wanted_patch(repo)
+        if wanted.repo_id != repo:
+            raise HubAccessError("Give the repository alone, like `you/my-first-patch`.")
         config, files = patch_files(*read_patch_folder(Path(folder, "patch")))
-        options = PushOptions(private=private or None, token=token.strip())
-        commit = push_patch(repo.strip(), config, files, options=options)
+        options = PushOptions(private=bool(private) or None, token=token)
+        commit = push_patch(repo, config, files, options=options)
         return f"Published: {commit.commit_url}", ""
     except Exception as error:  # the visitor is told, whatever it is
-        return told(error, is_secret=True), ""
-
-
-def _forget(folder: str | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        return told(error, is_secret=True).replace(token or "\0", "..."), ""

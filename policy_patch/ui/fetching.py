@@ -1,0 +1,117 @@
+"""Fetches a visitor's patch: what anybody may have without a token, up to limits that the repository cannot set.
+
+The cache of the Hub's client takes no part: it may hold private patches that the server's own token fetched, and a
+folder of the server may have the name of a repository.
+"""
+
+import time
+from pathlib import Path
+
+from huggingface_hub import hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+from policy_patch import __version__
+from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.errors import (
+    BaseMismatchError,
+    HubAccessError,
+    HubError,
+    HubUnavailableError,
+    PatchFileError,
+    PatchNotFoundError,
+)
+from policy_patch.hub import hub_api
+from policy_patch.hub_errors import hub_errors
+from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
+
+MOST_VECTORS = 256  # of one patch; a usual one has 50
+MOST_CONFIG_BYTES = 2**20
+MOST_SECONDS = 60.0  # for one file
+
+
+def public_commit(repo_id: str, revision: str | None = None) -> str:
+    """Return the commit of a repository that is open to everybody.
+
+    Raises:
+        HubAccessError: there is none, or it is private, gated or disabled.
+        HubRevisionError, HubUnavailableError, HubError: the Hub does not tell.
+    """
+    refused = HubAccessError(
+        f"No repository `{repo_id}` on the Hub is open to everybody; only such ones are taken here. For others run the "
+        "page yourself: `policy-patch demo --ui --patches <id or folder>`."
+    )
+    try:
+        with hub_errors(repo_id, revision):
+            info = hub_api(False).model_info(repo_id, revision=revision, timeout=MOST_SECONDS)
+    except HubAccessError as error:
+        raise refused from error
+    if info.private or info.gated or info.disabled or not info.sha:
+        raise refused
+    return info.sha
+
+
+def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) -> None:
+    """Fetch the two files of a patch into `folder`, the vectors only if the configuration is within the limits.
+
+    Args:
+        repo_id (`str`):
+            A repository on the Hub.
+        commit (`str`):
+            As `public_commit` returns it.
+        folder (`Path`):
+            An empty folder.
+        hidden_size (`int`):
+            Size of the embeddings of the page's base.
+
+    Raises:
+        PatchNotFoundError: no patch in the repository.
+        ConfigError, PatchFileError, BaseMismatchError: one that is not taken here.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not give it.
+    """
+    content = _fetch(repo_id, commit, CONFIG_NAME, MOST_CONFIG_BYTES)
+    try:
+        config = PolicyPatchConfig.from_json(content.decode(), source=f"{CONFIG_NAME} of `{repo_id}`")
+    except UnicodeDecodeError as error:
+        raise PatchFileError(f"{CONFIG_NAME} of `{repo_id}` is no text file.") from error
+    if config.num_virtual_tokens > MOST_VECTORS:
+        raise PatchFileError(
+            f"The patch in `{repo_id}` has {config.num_virtual_tokens:,} vectors; at most {MOST_VECTORS} are taken "
+            "here. It was not fetched."
+        )
+    if config.hidden_size != hidden_size:
+        raise BaseMismatchError(
+            f"The patch in `{repo_id}` has vectors of {config.hidden_size} numbers; the base of this page has a hidden "
+            f"size of {hidden_size}. It was not fetched."
+        )
+    tensors = _fetch(repo_id, commit, TENSORS_NAME, largest_tensor_file(config))
+    (folder / CONFIG_NAME).write_bytes(content)
+    (folder / TENSORS_NAME).write_bytes(tensors)
+
+
+def _fetch(repo_id: str, commit: str, name: str, most: int) -> bytes:
+    """Return a file's bytes; stop reading above `most` of them, whatever size the Hub names."""
+    url = hf_hub_url(repo_id, name, revision=commit)
+    headers = build_hf_headers(token=False, library_name="policy-patch", library_version=__version__)
+    headers["Accept-Encoding"] = "identity"  # a small body may unpack to a large one
+    content, start = bytearray(), time.monotonic()
+    try:
+        with (
+            hub_errors(repo_id, commit),
+            get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=MOST_SECONDS) as response,
+        ):
+            hf_raise_for_status(response)
+            for part in response.iter_raw(2**16):
+                content += part
+                if len(content) > most:
+                    raise PatchFileError(
+                        f"{name} of `{repo_id}` has more than {most:,} bytes, the most for such a patch. It was not "
+                        "fetched to its end."
+                    )
+                if time.monotonic() - start > MOST_SECONDS:
+                    raise HubUnavailableError(f"{name} of `{repo_id}` did not arrive in {MOST_SECONDS:.0f} seconds.")
+    except HubError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            raise PatchNotFoundError(f"`{repo_id}` holds no {name} at {commit[:12]}, so no patch.") from error
+        raise
+    return bytes(content)

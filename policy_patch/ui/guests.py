@@ -1,0 +1,176 @@
+"""The patches that visitors brought: each is seen by those who named it, and by nobody else."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from policy_patch.errors import PatchNameError, PolicyPatchError
+from policy_patch.hub import PatchLocation
+from policy_patch.lab import lab_patch_folder
+from policy_patch.model import PolicyPatchModel
+from policy_patch.supported import embedding_size
+from policy_patch.ui.fetching import fetch_patch, public_commit
+from policy_patch.ui.scratch import Scratch
+from policy_patch.ui.sources import Wanted
+from policy_patch.ui.visitors import BusyError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_PATCHES = 256  # of all visitors together
+MOST_OWN = 8  # of one visitor
+IDLE_SECONDS = 900.0  # without a request, after which a visitor makes room for another if the page is full
+KEPT_SECONDS = 3600.0  # without a request, after which a visitor is forgotten anyway
+
+_Key = tuple[str, str]  # ("lab", risk) or (repository, commit)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A patch on offer.
+
+    Args:
+        label (`str`):
+            What visitors see: the name of a lab patch, or the id.
+        name (`str`):
+            What the model calls it.
+        location ([`PatchLocation`]):
+            Where its files are.
+    """
+
+    label: str
+    name: str
+    location: PatchLocation
+
+
+@dataclass
+class _Visitor:
+    seen: float
+    patches: dict[str, _Key] = field(default_factory=dict)
+
+
+class Guests:
+    """Visitors' patches in one model. One that several visitors named is in memory once.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            Gets them beside the page's own.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The base's.
+        scratch ([`Scratch`]):
+            Gets their files.
+    """
+
+    def __init__(self, model: PolicyPatchModel, tokenizer: "PreTrainedTokenizerBase", scratch: Scratch) -> None:
+        self._model, self._tokenizer, self._scratch = model, tokenizer, scratch
+        self._patches: dict[_Key, Offered] = {}
+        self._visitors: dict[str, _Visitor] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def of(self, visitor: str | None) -> dict[str, Offered]:
+        """Return the patches that this visitor brought, by label."""
+        with self._lock:
+            known = self._visitors.get(visitor or "")
+            if known is None:
+                return {}
+            known.seen = time.monotonic()
+            return {label: self._patches[key] for label, key in known.patches.items()}
+
+    def add(self, wanted: Wanted, visitor: str | None) -> str:
+        """Load a patch for one visitor and return its label.
+
+        Raises:
+            BusyError: the visitor, or the page, has as many as may be.
+            PatchNameError: a request without a session.
+            PatchNotFoundError, PatchFileError, ConfigError, BaseMismatchError, HubError: as [`fetch_patch`] and
+                [`PolicyPatchModel.load_patch`].
+        """
+        if not visitor:
+            raise PatchNameError("The request has no session, so the patch would be nobody's. Open the page first.")
+        self._check_own(visitor, wanted.label)
+        if wanted.risk is not None:
+            key = ("lab", wanted.risk)
+            self._insert(key, wanted.label, visitor, lambda: PatchLocation(lab_patch_folder(wanted.risk)))
+            return wanted.label
+        key = (wanted.repo_id, public_commit(wanted.repo_id, wanted.revision))
+        with self._lock:
+            if key in self._patches:
+                self._own(key, wanted.label, visitor)
+                return wanted.label
+        folder = self._scratch.new(held=True)
+        try:
+            fetch_patch(*key, folder, hidden_size=embedding_size(self._model.get_base_model()))
+            if not self._insert(key, wanted.label, visitor, lambda: PatchLocation(folder, *key)):
+                self._scratch.remove(folder)  # another visitor was faster
+        except PolicyPatchError as error:
+            self._scratch.remove(folder)
+            said = str(error).replace(str(folder), wanted.label)
+            raise type(error)(said) from error
+        except BaseException:
+            self._scratch.remove(folder)
+            raise
+        return wanted.label
+
+    def close(self) -> None:
+        """Forget all visitors, and remove the files of their patches."""
+        with self._lock:
+            self._visitors.clear()
+            self._forget_ownerless()
+
+    def _insert(self, key: _Key, label: str, visitor: str, locate: Callable[[], PatchLocation]) -> bool:
+        """Load a patch unless it is there; return whether it was not."""
+        with self._lock:
+            new = key not in self._patches
+            if new:
+                self._make_room()
+                name, location = f"guest-{next(self._numbers)}", locate()
+                self._model.load_patch(location.folder, name, tokenizer=self._tokenizer)
+                self._patches[key] = Offered(label, name, location)
+            try:
+                self._own(key, label, visitor)
+            except PolicyPatchError:
+                self._forget_ownerless()
+                raise
+            return new
+
+    def _check_own(self, visitor: str, label: str) -> None:
+        patches = known.patches if (known := self._visitors.get(visitor)) else {}
+        if label not in patches and len(patches) >= MOST_OWN:
+            raise BusyError(f"You have brought {MOST_OWN} patches, the most here. Reload the page to begin anew.")
+
+    def _own(self, key: _Key, label: str, visitor: str) -> None:
+        self._check_own(visitor, label)
+        known = self._visitors.setdefault(visitor, _Visitor(time.monotonic()))
+        known.seen = time.monotonic()
+        known.patches[label] = key
+        self._forget_ownerless()  # what an older commit under this label leaves behind
+
+    def _make_room(self) -> None:
+        self._forget_visitors(KEPT_SECONDS, 0)
+        if len(self._patches) >= MOST_PATCHES:
+            self._forget_visitors(IDLE_SECONDS, MOST_PATCHES - 1)
+        if len(self._patches) >= MOST_PATCHES:
+            raise BusyError(
+                f"The page holds {MOST_PATCHES} patches of its visitors, the most it can. Try again in a while, or run "
+                "it yourself: `policy-patch demo --ui`."
+            )
+
+    def _forget_visitors(self, idle_seconds: float, most_patches: int) -> None:
+        """Forget idle visitors, the most idle first, until there are at most so many patches."""
+        latest = time.monotonic() - idle_seconds
+        for visitor in sorted(self._visitors, key=lambda one: self._visitors[one].seen):
+            if len(self._patches) <= most_patches or self._visitors[visitor].seen > latest:
+                return
+            del self._visitors[visitor]
+            self._forget_ownerless()
+
+    def _forget_ownerless(self) -> None:
+        owned = {key for visitor in self._visitors.values() for key in visitor.patches.values()}
+        for key in [key for key in self._patches if key not in owned]:
+            gone = self._patches.pop(key)
+            self._model.delete_patch(gone.name)
+            self._scratch.remove(gone.location.folder)

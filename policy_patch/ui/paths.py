@@ -1,0 +1,48 @@
+"""Takes folders of the server out of what visitors read: error texts, cards, configurations."""
+
+import os
+import re
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from policy_patch.hub import DESCRIBING_FILES, PATCH_FILES
+
+A_FILE = "a file of this page"
+_NAMED = {*PATCH_FILES, *DESCRIBING_FILES}
+# An absolute path, of a home or of Windows; not the slash of `org/name`, of an address or of a closing tag.
+_PATH = re.compile(r"(?<![\w:/\\.@-])(?:~\w*|[A-Za-z]:|file:/{0,2})?(?![/\\]\w+>)[/\\][^\s`'\"<>|*?:;,()\[\]{}]+")
+
+
+def without_paths(text: str) -> str:
+    """Return `text` with each path of the disk replaced; of the files of a patch the name stays.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.ui.paths import without_paths
+    >>> without_paths("/srv/x/policy_patch_config.json is cut; `/srv/x` has no https://huggingface.co/org/tox")
+    'policy_patch_config.json is cut; `a file of this page` has no https://huggingface.co/org/tox'
+
+    ```
+    """
+    text = _own_folders().sub("/-", text)  # they may hold spaces; what comes behind is then part of one path
+    return _PATH.sub(lambda found: name if (name := re.split(r"[/\\]", found[0])[-1]) in _NAMED else A_FILE, text)
+
+
+def names_a_folder(text: str) -> bool:
+    """Whether a folder that this process uses is still in `text`."""
+    return _own_folders().search(text) is not None
+
+
+@cache
+def _own_folders() -> re.Pattern[str]:
+    """Return a pattern of the folders that errors may name, longest first, however they are spelled."""
+    found = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), Path(__file__).parents[1]}
+    found |= {Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE)}
+    spelled = {str(path) for path in found} | {os.path.realpath(path) for path in found}
+    words = "|".join(re.escape(path) for path in sorted(spelled, key=len, reverse=True) if len(path) > 3)
+    return re.compile(rf"(?<![\w.@-])(?:{words})(?![\w-])", re.IGNORECASE)

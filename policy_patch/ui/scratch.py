@@ -1,0 +1,60 @@
+"""The page's folder of temporary files: one subfolder for each patch that is fetched or trained, swept when old."""
+
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from pathlib import Path
+
+KEPT_SECONDS = 3600  # a subfolder that nobody removed
+
+
+class Scratch:
+    """A folder that only this process reads, and that goes with it."""
+
+    def __init__(self) -> None:
+        self._root: str | None = None
+        self._made: dict[Path, float] = {}
+        self._held: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def new(self, *, held: bool = False) -> Path:
+        """Return a new empty subfolder, and remove old ones. A `held` one stays until `remove`."""
+        self.sweep()
+        with self._lock:
+            if self._root is None:
+                self._root = tempfile.mkdtemp(prefix="policy-patch-page-")
+                weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)  # at the latest at exit
+            folder = Path(tempfile.mkdtemp(dir=self._root))
+            self._made[folder] = time.monotonic()
+            if held:
+                self._held.add(folder)
+        return folder
+
+    def folders(self) -> list[Path]:
+        """Return the subfolders there are."""
+        with self._lock:
+            return list(self._made)
+
+    def release(self, folder: Path) -> None:
+        """A held subfolder may be swept from now on, once it is old."""
+        with self._lock:
+            self._held.discard(folder)
+            self._made[folder] = time.monotonic()
+
+    def remove(self, folder: Path) -> None:
+        """Remove a subfolder of this one; another folder is left alone."""
+        with self._lock:
+            known = self._made.pop(folder, None) is not None
+            self._held.discard(folder)
+        if known:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the subfolders that are old and not held."""
+        oldest = time.monotonic() - KEPT_SECONDS
+        with self._lock:
+            old = [folder for folder, made in self._made.items() if made < oldest and folder not in self._held]
+        for folder in old:
+            self.remove(folder)
