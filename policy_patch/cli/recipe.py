@@ -17,16 +17,20 @@ _LARGEST = 2**20  # bytes; chosen by us, recipes have a few thousand
 
 
 class RecipeFile(ActionConfigFile):
-    """The option `--config`: a file, checked by [`check_recipe`] and then read by jsonargparse."""
+    """The option `--config`: a file or the text of one, checked as [`check_recipe`] says, then read by jsonargparse."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Check the file and read it."""
-        if isinstance(values, str | os.PathLike) and os.path.isfile(values):
+        is_file = isinstance(values, str | os.PathLike) and os.path.isfile(values)
+        named = f"`{values}`" if is_file else "The text of `--config`"
+        if is_file:
             check_recipe(Path(values))
+        elif isinstance(values, str):
+            _check_text(values, named)
         try:
             super().__call__(parser, cfg, values, option_string)
         except (ValueError, TypeError, OverflowError) as error:  # a number without digits, the month 13
-            raise ConfigError(f"`{values}` has a value that YAML cannot read: {error}.") from error
+            raise ConfigError(f"{named} has a value that YAML cannot read: {error}.") from error
 
 
 def check_recipe(path: Path) -> None:
@@ -40,7 +44,7 @@ def check_recipe(path: Path) -> None:
         ConfigError: it cannot be read, is too large or not UTF-8, or as [`check_yaml`].
     """
     try:
-        check_yaml(read_text(path, largest=_LARGEST).removeprefix("\ufeff"))
+        text = read_text(path, largest=_LARGEST)
     except OSError as error:
         raise ConfigError(f"Cannot read the recipe `{path}`: {error}.") from error
     except Fault as fault:
@@ -49,3 +53,11 @@ def check_recipe(path: Path) -> None:
             byte = f"the byte 0x{error.object[error.start]:02x}"
             fault = YamlFault(line, f"{byte}, which is not UTF-8; save the file as UTF-8")
         raise ConfigError(f"{fault.at(f'`{path}`')}.") from fault
+    _check_text(text.removeprefix("\ufeff"), f"`{path}`")
+
+
+def _check_text(text: str, named: str) -> None:
+    try:
+        check_yaml(text)
+    except Fault as fault:
+        raise ConfigError(f"{fault.at(named)}.") from fault

@@ -52,6 +52,21 @@ def test_what_yaml_takes_without_a_word_is_refused(tmp_path, capsys, text, messa
     assert out == "" and err.startswith("policy-patch: `") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]", r"The text of `--config`, line 1 has `\*a` within the value of that name"),
+        (BOMB, "The text of `--config`, line 4 has more than 10,000 values"),
+        (f"seed: {'9' * 5000}", "The text of `--config`, line 1 has an integer beyond 64 bits in `seed`: 9999"),
+        ("seed: 0x_", "The text of `--config` has a value that YAML cannot read"),
+    ],
+)
+def test_a_text_in_place_of_a_file_is_looked_at_too(text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        _parser().parse_args(["train", "--config", text, "--base", "a", "--output_dir", "x"])
+    assert len(str(error.value)) < 300
+
+
 def test_what_is_clear_is_read_as_before(tmp_path):
     found = parsed(
         tmp_path,
