@@ -12,6 +12,7 @@ _BEGINS_AS_A_PLACE = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]|file:
 _MORE = re.compile(
     r" \((?:answer alone|prompt and answer|lexical)\)| at https?://| behind | told | on vLLM|, chat|, own template"
 )
+_AND = " + "  # between the names of scorers that work together
 
 
 def is_local(name: str | None, *, look: bool = True) -> bool:
@@ -49,6 +50,8 @@ def without_folders(name: str) -> str:
 
     ```
     """
+    if _AND in name:
+        return _AND.join(without_folders(part) for part in name.split(_AND))
     more = _MORE.search(name)
     model, rest = (name[: more.start()], name[more.start() :]) if more else (name, "")
     if not is_local(model):

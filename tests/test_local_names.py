@@ -37,6 +37,11 @@ def test_other_names_stay(name):
     assert without_folders(f"{name} at https://host/v1") == f"{name} at https://host/v1"
 
 
+def test_names_of_scorers_that_work_together_are_shown_each_for_itself():
+    assert without_folders("lexical + /home/anna/clf") == without_folders("lexical + ./clf") == "lexical + clf"
+    assert without_folders("/home/anna/clf + org/clf (answer alone)") == "clf + org/clf (answer alone)"
+
+
 def test_a_folder_that_is_there_is_a_place_whatever_it_looks_like(tmp_path, monkeypatch):
     (tmp_path / "org" / "model").mkdir(parents=True)
     assert not is_local("org/model")

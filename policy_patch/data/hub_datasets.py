@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.data.extra import import_datasets
 from policy_patch.errors import DataError, HubError, HubUnavailableError
+from policy_patch.redaction import blank_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,11 +86,13 @@ def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
         from policy_patch.hub import hub_api
 
         hub_api(token).auth_check(repo_id, repo_type="dataset")
+        blank_error(error)
         raise DataError(f"Cannot read the dataset `{repo_id}`: {error}") from error
     except (DatasetsError, ValueError, NotImplementedError) as error:
         full = _cause(error, OSError)
         if full is not None:  # of the disk, or of the connection: the Hub's errors have the words
             raise full from error
+        blank_error(error)
         raise DataError(f"Cannot read the dataset `{repo_id}`: {_words(error)}") from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):

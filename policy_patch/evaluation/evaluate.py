@@ -37,6 +37,7 @@ from policy_patch.evaluation.report import (
 )
 from policy_patch.evaluation.risks import Risk, risk_named
 from policy_patch.evaluation.systems import BASE, PATCH, systems_to_compare
+from policy_patch.local_names import without_folders
 
 NUM_SHOWN_PROMPTS = 5
 
@@ -246,7 +247,9 @@ def _filtering_scorers(model: Any) -> list[str]:
 
 def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
     """Whether a scorer, or a part that two combined ones share, is among those that filtered."""
-    return any(set(scorer.split(" + ")) & set(name.split(" + ")) for name in filtered_by)
+    # A published patch names what filtered its pairs without the folders of the machine that made it.
+    parts = set(without_folders(scorer).split(" + "))
+    return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
 
 
 def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:
@@ -362,8 +365,7 @@ def _model_name(model: Any) -> str:
     """Return the name a model was loaded by; of a folder its last part, since reports are published."""
     if not hasattr(model, "config"):
         return getattr(model, "name", type(model).__name__)
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return os.path.basename(os.path.normpath(name)) if os.path.isdir(name) else name
+    return without_folders(getattr(model.config, "_name_or_path", "") or type(model).__name__)
 
 
 def _environment(model: Any) -> dict[str, str]:
