@@ -25,6 +25,7 @@ class AutoPolicyPatchModel:
         tokenizer: Any = None,
         allow_base_mismatch: bool = False,
         base_probe: bool = True,
+        allow_large_vectors: bool = False,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -39,8 +40,10 @@ class AutoPolicyPatchModel:
             model_id (`str`, `os.PathLike` or a sequence of them):
                 Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
                 Several form a stack, in the given order; the first one names the base.
-            patch_name, is_trainable, tokenizer, allow_base_mismatch, base_probe, revision, subfolder (*optional*):
+            patch_name, is_trainable, revision, subfolder (*optional*):
                 Of the patch, as in [`PolicyPatchModel.from_pretrained`].
+            tokenizer, allow_base_mismatch, base_probe, allow_large_vectors (*optional*):
+                What the patch is held against, as there.
             token, cache_dir, local_files_only, force_download (*optional*):
                 Of patch and base.
             base_kwargs (*optional*):
@@ -92,6 +95,7 @@ class AutoPolicyPatchModel:
             tokenizer=tokenizer,
             allow_base_mismatch=allow_base_mismatch,
             base_probe=base_probe,
+            allow_large_vectors=allow_large_vectors,
             subfolder=subfolder,
             token=token,
             cache_dir=cache_dir,

@@ -26,6 +26,7 @@ from policy_patch.fingerprint import check_base, renewed_fingerprint
 from policy_patch.hub import EVALUATION_NAME, HubOptions, locate_patch, split_id
 from policy_patch.hub_push import PushOptions
 from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_folder
+from policy_patch.prefix import check_norms
 from policy_patch.publishing import published_config, push_patch
 
 logger = logging.get_logger(__name__)
@@ -53,6 +54,7 @@ class PatchFiles:
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         allow_base_mismatch: bool = False,
         base_probe: bool = True,
+        allow_large_vectors: bool = False,
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -77,6 +79,8 @@ class PatchFiles:
             base_probe (`bool`, *optional*, defaults to `True`):
                 Compare what the base predicts behind a few ids with what the right one predicts: one forward of 16
                 tokens, once for several patches.
+            allow_large_vectors (`bool`, *optional*, defaults to `False`):
+                Accept vectors that are more than 100 times as long as the base's token embeddings.
             revision (`str`, *optional*):
                 Branch, tag, commit or pull request (`refs/pr/N`) of the repository.
             subfolder (`str`, *optional*):
@@ -113,6 +117,8 @@ class PatchFiles:
             source=f"`{fspath(model_id)}`, made for `{config.base_model_name_or_path}`",
         )
         source = f"`{fspath(model_id)}`"
+        if not allow_large_vectors:
+            check_norms(vectors, base.get_input_embeddings(), f"The vectors of {source}")
         config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
         device = base.get_input_embeddings().weight.device
         self._insert(
@@ -148,8 +154,8 @@ class PatchFiles:
             is_trainable (`bool`, *optional*, defaults to `False`):
                 Whether the vectors get gradients, to train the patch further.
             options (*optional*):
-                `tokenizer`, `allow_base_mismatch`, `base_probe`, `revision`, `subfolder`, `token`, `cache_dir`,
-                `local_files_only` and `force_download`, as in [`load_patch`].
+                `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
+                `token`, `cache_dir`, `local_files_only` and `force_download`, as in [`load_patch`].
 
         Returns:
             [`PolicyPatchModel`]: the patched model, with the patch or the stack active.

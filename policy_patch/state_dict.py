@@ -5,7 +5,7 @@ import torch
 from policy_patch.errors import PatchFileError
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_files import DEFAULT_PATCH_NAME
-from policy_patch.prefix import TENSOR_KEY, check_finite, overwrite
+from policy_patch.prefix import TENSOR_KEY, check_finite, check_norms, overwrite
 
 
 def get_policy_patch_state_dict(
@@ -21,7 +21,11 @@ def get_policy_patch_state_dict(
 
 
 def set_policy_patch_state_dict(
-    model: PolicyPatchModel, state_dict: dict[str, torch.Tensor], patch_name: str = DEFAULT_PATCH_NAME
+    model: PolicyPatchModel,
+    state_dict: dict[str, torch.Tensor],
+    patch_name: str = DEFAULT_PATCH_NAME,
+    *,
+    allow_large_vectors: bool = False,
 ) -> None:
     """Overwrite the vectors of one patch in place.
 
@@ -32,10 +36,12 @@ def set_policy_patch_state_dict(
             `{"patch": vectors}`, vectors `(num_virtual_tokens, hidden_size)`.
         patch_name (`str`, *optional*, defaults to `"default"`):
             Which patch.
+        allow_large_vectors (`bool`, *optional*, defaults to `False`):
+            Accept vectors that are more than 100 times as long as the base's token embeddings.
 
     Raises:
         PatchNameError: a name that is not loaded.
-        PatchFileError: another key or shape than the patch's, NaN or infinity.
+        PatchFileError: another key or shape than the patch's, NaN or infinity, or too long vectors.
     """
     model._check_known(patch_name)
     parameter = model.patches[patch_name]
@@ -45,4 +51,6 @@ def set_policy_patch_state_dict(
         found = {key: tuple(value.shape) for key, value in state_dict.items()}
         raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(shape)}}}.")
     check_finite(vectors, "the given vectors")
+    if not allow_large_vectors:
+        check_norms(vectors, model.get_base_model().get_input_embeddings(), "The given vectors")
     overwrite(parameter, vectors)

@@ -10,8 +10,15 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from policy_patch import AutoPolicyPatchModel, PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.errors import BaseMismatchError, PatchNotFoundError, UnsupportedModelError
+from policy_patch import (
+    AutoPolicyPatchModel,
+    PolicyPatchConfig,
+    PolicyPatchModel,
+    get_policy_patch_model,
+    set_policy_patch_state_dict,
+)
+from policy_patch.errors import BaseMismatchError, PatchFileError, PatchNotFoundError, UnsupportedModelError
+from policy_patch.patch_folder import write_patch_folder
 from tests.tiny_models import BOS, tiny_model, tiny_tokenizer
 
 IDS = torch.tensor([[BOS, 5, 9, 20]])
@@ -180,3 +187,30 @@ def test_a_weight_that_changed_renews_nothing(tmp_path, warnings):
     assert model.patch_config["default"].base_fingerprint is before and warnings == []
     with pytest.raises(BaseMismatchError):
         PolicyPatchModel.from_pretrained(model.unload(), tmp_path)
+
+
+# Vectors out of all proportion
+
+
+def test_vectors_beyond_all_embeddings_are_refused_unless_allowed(tmp_path):
+    model = patched()
+    vectors = model.patches["default"].detach() * 1e5
+    with pytest.raises(PatchFileError, match="The given vectors hold a vector of norm"):
+        set_policy_patch_state_dict(model, {"patch": vectors})
+    set_policy_patch_state_dict(model, {"patch": vectors}, allow_large_vectors=True)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(
+        PatchFileError, match=rf"The vectors of `{tmp_path}` hold a vector of norm .*`allow_large_vectors=T"
+    ):
+        PolicyPatchModel.from_pretrained(tiny_model(), tmp_path)
+    loaded = PolicyPatchModel.from_pretrained(tiny_model(), tmp_path, allow_large_vectors=True)
+    assert torch.equal(loaded.patches["default"], vectors)
+
+
+def test_a_refused_patch_leaves_the_base_without_one(tmp_path):
+    write_patch_folder(tmp_path, patched().patch_config["default"], torch.full((4, 32), 1e30))
+    base = tiny_model().eval()
+    expected = base(IDS).logits
+    with pytest.raises(PatchFileError, match="of norm"):
+        PolicyPatchModel.from_pretrained(base, tmp_path)
+    assert torch.equal(base(IDS).logits, expected)

@@ -13,7 +13,14 @@ from safetensors.torch import load, save
 
 from policy_patch import PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
-from policy_patch.prefix import check_finite, config_hash_in, initial_vectors, vectors_from_bytes, vectors_to_bytes
+from policy_patch.prefix import (
+    check_finite,
+    check_norms,
+    config_hash_in,
+    initial_vectors,
+    vectors_from_bytes,
+    vectors_to_bytes,
+)
 from tests.tiny_models import tiny_model
 
 SHAPE = (3, 8)
@@ -270,3 +277,39 @@ def test_changed_bytes_give_vectors_of_the_right_shape_or_our_error(data):
     except PatchFileError:
         return
     assert vectors.shape == SHAPE and vectors.isfinite().all()
+
+
+# Norms
+
+
+def test_vectors_beyond_any_embedding_by_orders_are_refused(family):
+    embeddings = tiny_model(family).get_input_embeddings()
+    longest = embeddings(torch.arange(259)).norm(dim=1).max().detach()
+    usual = torch.nn.functional.normalize(VECTORS + 1, dim=1) * longest
+    for good in (usual, 99 * usual, 1e-42 * usual, 0 * usual):
+        check_norms(good, embeddings, "these")
+    for bad in (102, 1e6, 1e30):
+        with pytest.raises(
+            PatchFileError, match=r"these hold a vector of norm .*; .*at most 100 times .*`allow_large_v"
+        ):
+            check_norms(torch.cat([usual[1:], bad * usual[:1]]), embeddings, "these")
+
+
+def test_embeddings_that_cannot_be_read_here_limit_nothing():
+    huge = 1e30 * VECTORS
+    check_norms(huge, torch.nn.Embedding(9, 8, device="meta"), "these")
+    check_norms(huge, torch.nn.Embedding.from_pretrained(torch.zeros(9, 8)), "these")
+    sharded = torch.nn.Embedding(9, 8)
+    sharded.weight.data = torch.empty(0)  # as DeepSpeed leaves it
+    check_norms(huge, sharded, "these")
+
+
+def test_offloaded_embeddings_are_read():
+    from accelerate import cpu_offload
+
+    base = cpu_offload(tiny_model(), execution_device="cpu")
+    embeddings = base.get_input_embeddings()
+    assert next(embeddings.parameters()).is_meta
+    check_norms(0.01 * VECTORS, embeddings, "these")
+    with pytest.raises(PatchFileError, match="these hold a vector of norm"):
+        check_norms(1e6 * VECTORS, embeddings, "these")

@@ -4,7 +4,6 @@ Tasks, batches and metrics are lm-eval's business; here is only that its rows ge
 trained. The class is made when it is asked for, since only then `lm_eval` is needed.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from copy import deepcopy
@@ -17,8 +16,7 @@ from policy_patch.hub import locate_patch
 from policy_patch.loading import check_has_values, loading
 from policy_patch.model import BASE_NAME, PolicyPatchModel
 from policy_patch.patch_files import distinct_names
-from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import vectors_to_bytes
+from policy_patch.patch_folder import patch_hash, read_patch_folder
 
 MODEL_NAME = "policy-patch"  # as lm-eval's `--model`
 
@@ -171,7 +169,7 @@ class PatchedRows:
             "risk": config.risk,
             "placement": config.placement,
             "num_virtual_tokens": self._model.patches[name].shape[0],
-            "sha256": hashlib.sha256(vectors_to_bytes(self._model.patches[name])).hexdigest(),
+            "sha256": patch_hash(config, self._model.patches[name]),
         }
 
     def _active(self) -> list[str]:

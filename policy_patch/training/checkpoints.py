@@ -100,7 +100,7 @@ class PatchCheckpoints:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         _, vectors = read_patch_folder(resume_from_checkpoint)
         model = self.accelerator.unwrap_model(model or self.model)
-        set_policy_patch_state_dict(model, {TENSOR_KEY: vectors}, self.patch_name)
+        set_policy_patch_state_dict(model, {TENSOR_KEY: vectors}, self.patch_name, allow_large_vectors=True)
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)

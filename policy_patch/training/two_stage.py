@@ -183,7 +183,9 @@ class PolicyPatchTrainer:
             return _read_log(folder)
         if stage == "sft" or not self._load_finished(Path(self.args.output_dir, "sft")):
             # An earlier try of this stage, in this process, may have left the vectors somewhere on the way.
-            set_policy_patch_state_dict(self.model, {TENSOR_KEY: self._start}, self.patch_name)
+            set_policy_patch_state_dict(
+                self.model, {TENSOR_KEY: self._start}, self.patch_name, allow_large_vectors=True
+            )
         trainer = self._trainer(stage)
         try:
             with separate_run(trainer, stage):
@@ -236,7 +238,7 @@ class PolicyPatchTrainer:
             _, vectors = read_patch_folder(folder)
         except PatchNotFoundError:
             return False
-        set_policy_patch_state_dict(self.model, {TENSOR_KEY: vectors}, self.patch_name)
+        set_policy_patch_state_dict(self.model, {TENSOR_KEY: vectors}, self.patch_name, allow_large_vectors=True)
         return True
 
     def _claim_folder(self) -> None:
