@@ -125,6 +125,23 @@ def test_many_threads_load_different_models_at_once_and_all_are_right(folders, s
     assert later.lm_head.weight is later.transformer.wte.weight, "the process still ties heads"
 
 
+def test_many_threads_load_patches_with_their_bases_at_once(folders, slow, tmp_path):
+    for family, folder in folders.items():
+        base = AutoModelForCausalLM.from_pretrained(folder)
+        config = PolicyPatchConfig(risk="toxicity", num_virtual_tokens=2, init="random")
+        get_policy_patch_model(base, config).save_pretrained(tmp_path / family)
+    ways = [
+        lambda folder=tmp_path / family, dtype=dtype: AutoPolicyPatchModel.from_pretrained(folder, dtype=dtype)
+        for family in folders
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    one_after_the_other = [load()(IDS).logits for load in ways]
+    models = at_once(ways)
+    assert not [model for model in models if isinstance(model, Exception)]
+    assert all(torch.equal(model(IDS).logits, expected) for model, expected in zip(models, one_after_the_other))
+    assert is_sound()
+
+
 def test_without_the_lock_they_are_not_and_the_process_is_left_broken(folders, slow, put_back, monkeypatch):
     monkeypatch.setattr(loading, "_lock", contextlib.nullcontext())
     monkeypatch.setattr(loading, "_WAIT", 0.0)
@@ -141,9 +158,7 @@ def test_transformers_itself_still_breaks_a_process(folders, slow, put_back):
     later = AutoModelForCausalLM.from_pretrained(folders["gpt2"])
     assert not is_sound()
     assert later.lm_head.weight.device.type == "meta"
-    with pytest.raises(
-        ModelLoadError, match=r"load it: `lm_head.weight` got no values\. .* one after the other"
-    ):
+    with pytest.raises(ModelLoadError, match=r"load it: `lm_head.weight` got no values\. .* one after the other"):
         check_has_values(later, "it")
 
 
