@@ -18,10 +18,11 @@ from policy_patch.ui.asking import (
     told_to_page,
 )
 from policy_patch.ui.served import Loaded, Served
-from policy_patch.ui.visitors import Watch
+from policy_patch.ui.visitors import BusyError, Watch
 from policy_patch.ui.words import answer_html, badge_html, stack_html
 
 MOST_SECONDS = 120.0  # for two answers
+_MOST_OWN = 2  # prompts of one visitor that are answered at the same time
 _ADDING_AT_ONCE = 4  # visitors whose patches are fetched at the same time
 
 
@@ -63,11 +64,17 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
         settings = {"seed": seed, "temperature": temperature, "top_p": top_p, "new_tokens": new_tokens}
-        yield from _write(served, prompt, labels, settings, bool(blur), request.session_hash or "")
+        visitor = request.session_hash or ""
+        try:
+            with served.visitors.working(visitor, "writing", _MOST_OWN):
+                yield from _write(served, prompt, labels, settings, bool(blur), visitor)
+        except BusyError as error:
+            yield "", "", gr.update(value=told(error), visible=True)
 
     def more(source: str, chosen: list[str], request: gr.Request) -> tuple[Any, Any, Any]:
         try:
-            label = served.add(source, request.session_hash)
+            with served.visitors.working(request.session_hash, "adding a patch"):
+                label = served.add(source, request.session_hash)
             offered = list(served.get().offered(request.session_hash))
         except Exception as error:  # the visitor is told, whatever it is
             return gr.update(), gr.update(), gr.update(value=told(error), visible=True)

@@ -145,6 +145,8 @@ class Door:
         session, function = asked.get("session_hash"), asked.get("fn_index")
         if session is not None and not (isinstance(session, str) and re.fullmatch(_SESSION, session)):
             return 400, "The request names its session in no way that a browser would."
+        if asked.get("batched"):  # several requests in one, whose visitor no function could tell
+            return 400, "The page takes one request at a time."
         if function is not None and not (type(function) is int and self._has_function(function)):
             return 404, "The page has no such function."
         return None

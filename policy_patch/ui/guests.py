@@ -1,6 +1,6 @@
 """The patches that visitors brought: each is seen by those who named it, and by nobody else."""
 
-import itertools
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +68,6 @@ class Guests:
         self._model, self._tokenizer, self._scratch = model, tokenizer, scratch
         self._patches: dict[_Key, Offered] = {}
         self._visitors: dict[str, _Visitor] = {}
-        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def of(self, visitor: str | None) -> dict[str, Offered]:
@@ -127,7 +126,7 @@ class Guests:
             new = key not in self._patches
             if new:
                 self._make_room()
-                name, location = f"guest-{next(self._numbers)}", locate()
+                name, location = f"guest-{secrets.token_hex(8)}", locate()
                 self._model.load_patch(location.folder, name, tokenizer=self._tokenizer)
                 self._patches[key] = Offered(label, name, location)
             try:

@@ -40,12 +40,13 @@ def inspect_tab(served: Served) -> gr.Dropdown:
         if not label:
             return "Choose a patch first.", None, None, gr.update(visible=False), ""
         try:
-            return _inside(served.get(), label, request.session_hash)
+            with served.visitors.working(request.session_hash, "looking inside"):
+                return _inside(served.get(), label, request.session_hash)
         except Exception as error:  # the visitor is told, whatever it is
             return told(error), None, None, gr.update(visible=False), ""
 
-    # One at a time: it makes a copy of the base's whole table of embeddings.
-    go.click(look, patch, [fits, facts, near, heat, card], concurrency_limit=1)
+    # Few at a time: each makes a copy of the base's whole table of embeddings.
+    go.click(look, patch, [fits, facts, near, heat, card], concurrency_limit=2)
     return patch
 
 

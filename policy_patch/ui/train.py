@@ -18,7 +18,7 @@ from policy_patch.ui.asking import number_of, seed_of, told
 from policy_patch.ui.line import Line, Place
 from policy_patch.ui.served import Served
 from policy_patch.ui.sources import LAB_RISKS, wanted_patch
-from policy_patch.ui.visitors import Watch
+from policy_patch.ui.visitors import BusyError, Watch
 
 MOST_SECONDS = 900.0  # for a training and the wait for it
 MOST_SFT_STEPS, MOST_DPO_STEPS = 300, 60
@@ -87,8 +87,16 @@ def train_tab(served: Served) -> None:
         concurrency_limit=None, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     stop.click(stop_training, None, None, api_visibility="private", show_progress="hidden")
+
+    def push_(folder: str | None, repo: str, token: str, private: bool, request: gr.Request) -> tuple[str, str]:
+        try:
+            with served.visitors.working(request.session_hash, "a push"):
+                return _push(folder, repo, token, private)
+        except BusyError as error:
+            return told(error), ""
+
     push.click(
-        _push, [folder, repo, token, private], [pushed, token], api_name="push", api_visibility="private"
+        push_, [folder, repo, token, private], [pushed, token], api_name="push", api_visibility="private"
     )  # fmt: skip
 
 

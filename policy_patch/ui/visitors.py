@@ -30,6 +30,7 @@ class Visitors:
     def __init__(self) -> None:
         self.is_counting = False
         self._open: Counter[str] = Counter()
+        self._working: Counter[tuple[str, str]] = Counter()
         self._left: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -48,6 +49,26 @@ class Visitors:
                     self._left[visitor] = time.monotonic()
                 while len(self._left) > MOST_REMEMBERED:
                     del self._left[next(iter(self._left))]
+
+    @contextmanager
+    def working(self, visitor: str | None, work: str, most: int = 1) -> Iterator[None]:
+        """Within the context the visitor has one more piece of this work running.
+
+        Raises:
+            BusyError: there are `most` already.
+        """
+        key = (visitor or "", work)
+        with self._lock:
+            if self._working[key] >= most:
+                raise BusyError(f"The page still does what you asked for before ({work}). Wait for its end.")
+            self._working[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working[key] -= 1
+                if self._working[key] <= 0:
+                    del self._working[key]
 
     def gone_since(self, visitor: str, start: float) -> float:
         """Return for how many seconds, since `start` at most, the visitor has had no connection."""

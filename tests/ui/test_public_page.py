@@ -8,6 +8,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ pytest.importorskip("gradio")
 
 from huggingface_hub import HfApi
 
+from policy_patch.cli.demo import open_page
 from policy_patch.hub import HubOptions, locate_patch
 from policy_patch.lab import lab_patch_folder
 from policy_patch.patch_folder import TENSORS_NAME, patch_files, read_patch_folder
@@ -209,10 +211,11 @@ def test_no_response_tells_about_the_servers_disk(space):
     told = "\n".join(heard)
     assert_tells_nothing(space, told.replace("/etc/passwd", ""))
     assert "root:x:" not in told and told.count("process_completed") >= len(odd)
-    for odd in ({"fn_index": 9999}, {"fn_index": "a"}, {"fn_index": True}, {"fn_index": -1}, {"session_hash": None}):
-        body = {"data": [], "session_hash": "x", "fn_index": 0, **odd}
+    odd = ({"fn_index": 9999}, {"fn_index": "a"}, {"fn_index": True}, {"fn_index": -1}, {"session_hash": None})
+    for odd in (*odd, {"batched": True}, {"data": None}, {"data": {"a": 1}}, {"event_data": "x"}):
+        body = {"data": [], "session_hash": "x", "fn_index": space.functions["write"], **odd}
         response = space.client.post("/gradio_api/queue/join", json=body)
-        assert response.status_code >= 400
+        assert response.status_code >= 400 or "event_data" in odd
         assert_tells_nothing(space, response.text)
     assert visitor.offered() == OWN
 
@@ -302,6 +305,22 @@ def test_requests_have_limits(space):
         assert not message["success"] or "did not work" in message["output"]["data"][0], message
 
 
+def test_one_visitor_does_not_take_all_the_places_of_writing(space):
+    eve = Visitor(space)
+    eve.offered()
+    for _ in range(24):
+        assert eve.join("write", "Jack thinks", [], 0, 1.0, 0.9, 100, False).status_code == 200
+    ann = Visitor(space)
+    ann.offered()
+    start = time.monotonic()
+    assert "done" in ann.write(["toxicity"])[1]
+    waited = time.monotonic() - start
+    said = [message for message in eve.messages() if message["msg"] == "process_completed"]
+    refused = [one for one in said if "still does what you asked" in json.dumps(one)]
+    assert len(said) == 24 and len(refused) >= 16 and waited < 30
+    assert "done" in eve.write(["toxicity"])[1]
+
+
 def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     """One that is watched goes on; one that nobody watches ends and leaves nothing."""
     before = space.temporary()
@@ -317,7 +336,7 @@ def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     pause(5)
     assert len(space.temporary()) == len(before) + 1  # hers waits in line, and is given up there
     watching.close()
-    for _ in range(300):
+    for _ in range(1200):  # it asks for answers before its first step; there it cannot be stopped
         if space.temporary() == before:
             break
         pause(0.1)
@@ -352,3 +371,24 @@ def test_a_page_for_the_network_checks_no_host_unless_told(monkeypatch):
     monkeypatch.setenv("POLICY_PATCH_HOSTS", "patches.example.org *.gradio.live")
     for address in ("0.0.0.0", "127.0.0.1"):
         assert "patches.example.org" in door(address, Visitors(), bool, bool)[0].kwargs["allowed_hosts"]
+
+
+@pytest.mark.parametrize(
+    "host, may_change", [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)]
+)
+def test_only_on_a_machine_of_ones_own_the_base_may_change(monkeypatch, host, may_change):
+    asked = {}
+
+    class Page:
+        def launch(self, **options):
+            asked["launched"] = options
+
+    def build(base, patches, *, base_may_change):
+        asked.update(base=base, base_may_change=base_may_change)
+        return Page()
+
+    monkeypatch.setattr("policy_patch.ui.build_demo", build, raising=False)
+    args = SimpleNamespace(base="lab:base", patches=None, host=host, port=7860)
+    assert open_page(args) == 0
+    assert asked["base_may_change"] is may_change and asked["launched"]["inbrowser"] is may_change
+    assert not asked["launched"].get("show_error")

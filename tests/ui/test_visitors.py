@@ -40,6 +40,18 @@ def test_work_ends_when_it_is_stopped_or_takes_too_long():
         Watch(visitors, "ann", -1).check()
 
 
+def test_a_visitor_has_so_many_pieces_of_one_work_running():
+    visitors = Visitors()
+    with visitors.working("ann", "writing", 2), visitors.working("ann", "writing", 2):
+        with pytest.raises(BusyError, match=r"\(writing\)"), visitors.working("ann", "writing", 2):
+            pass
+        with visitors.working("ann", "looking"), visitors.working("ben", "writing"):
+            pass
+    with visitors.working("ann", "writing"):
+        pass
+    assert not visitors._working
+
+
 def test_visitors_are_forgotten_in_the_end(monkeypatch):
     monkeypatch.setattr(module, "MOST_REMEMBERED", 3)
     visitors = Visitors()
