@@ -29,8 +29,8 @@ _lock = threading.RLock()
 def loading() -> Iterator[None]:
     """Within the context no other thread loads a model through this package. A thread may enter it again.
 
-    For code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. It must not wait
-    for another thread that loads, which waits for it.
+    For code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. It must not
+    wait for another thread that loads, which waits for it.
     """
     with _lock:
         yield
