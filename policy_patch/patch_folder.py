@@ -107,10 +107,11 @@ def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> Non
 
 def _finish_killed_save(folder: Path) -> None:
     """Move a pending configuration into place if the vectors are already its own, and remove what else is pending."""
-    with contextlib.suppress(PolicyPatchError):
-        found = _read_once(folder)
-        if isinstance(found, _Pair) and found.config_path != folder / CONFIG_NAME:
-            os.replace(found.config_path, folder / CONFIG_NAME)
+    if any(pending_files(folder / CONFIG_NAME)):
+        with contextlib.suppress(PolicyPatchError):
+            found = _read_once(folder)
+            if isinstance(found, _Pair) and found.config_path != folder / CONFIG_NAME:
+                os.replace(found.config_path, folder / CONFIG_NAME)
     for name in (TENSORS_NAME, CONFIG_NAME):
         with contextlib.suppress(PermissionError):  # another user's, in a shared folder; it does no harm
             remove_pending(folder / name)
@@ -176,6 +177,10 @@ def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
             if now != before:
                 before, since = now, time.monotonic()
             is_alone = time.monotonic() - since > _QUIET
+        except PatchNotFoundError:
+            raise
+        except FileNotFoundError as error:  # the folder itself went
+            raise PatchNotFoundError(_why_no_patch(folder)) from error
         if is_alone or isinstance(found, _Pair):
             return found
         pause()
@@ -187,27 +192,30 @@ def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
 
 def _state(folder: Path) -> list[tuple[int, int, int]]:
     """Return what changes with every save."""
-    found = [os.stat(folder / name) for name in (TENSORS_NAME, CONFIG_NAME)]
+    found = [path.stat() for name in (TENSORS_NAME, CONFIG_NAME) if (path := folder / name).exists()]
     return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in found]
 
 
 def _read_once(folder: Path) -> _Pair | PatchFileError:
     """Return the pair; or why the files are none, which may be that another save comes between."""
-    config_path = folder / CONFIG_NAME
-    if not config_path.is_file():
-        raise PatchNotFoundError(_why_no_patch(folder))
+    config_path, fault = folder / CONFIG_NAME, None
     if not (folder / TENSORS_NAME).is_file():
-        raise PatchNotFoundError(f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch.")
-    config, config_sha256 = _read_config(config_path)
-    try:
-        return _Pair(config, _read_vectors(folder, config, config_sha256), config_path)
-    except PatchFileError as error:
-        with contextlib.suppress(OSError):
-            for pending in pending_files(config_path):
-                with contextlib.suppress(ConfigError, PatchFileError):
-                    config, config_sha256 = _read_config(pending)
-                    return _Pair(config, _read_vectors(folder, config, config_sha256), pending)
-        return error
+        half = f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch."
+        raise PatchNotFoundError(half if config_path.is_file() else _why_no_patch(folder))
+    if config_path.is_file():
+        config, config_sha256 = _read_config(config_path)
+        try:
+            return _Pair(config, _read_vectors(folder, config, config_sha256), config_path)
+        except PatchFileError as error:
+            fault = error
+    with contextlib.suppress(OSError):
+        for pending in pending_files(config_path):
+            with contextlib.suppress(ConfigError, PatchFileError):
+                config, config_sha256 = _read_config(pending)
+                return _Pair(config, _read_vectors(folder, config, config_sha256), pending)
+    if fault is None:
+        raise PatchNotFoundError(_why_no_patch(folder))
+    return fault
 
 
 def _read_config(path: Path) -> tuple[PolicyPatchConfig, str]:

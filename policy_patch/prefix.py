@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TENSOR_KEY = "patch"
 _HEADER_BYTES = 8  # safetensors: little-endian unsigned 64-bit length of the JSON header, then header, then tensors
-_LARGEST_NORM, _SAMPLED_ROWS = 100, 1024  # see `check_norms`
+_LARGEST_NORM, _SAMPLED_ROWS = 100, 256  # see `check_norms`
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
@@ -223,7 +223,7 @@ def check_finite(vectors: torch.Tensor, source: str) -> None:
 def check_norms(vectors: torch.Tensor, embeddings: nn.Module, source: str) -> None:
     """Raise `PatchFileError` if a vector is longer than any token embedding of the base by orders of magnitude.
 
-    The limit is our choice: 100 times the longest of 1,024 embeddings. Patches that were trained well end at 0.7 to 1.3
+    The limit is our choice: 100 times the longest of 256 embeddings. Patches that were trained well end at 0.7 to 1.3
     times, at learning rates ten times the usual ones at 40. Where the embeddings cannot be read in this process
     (sharded over several, or on the meta device), nothing is compared.
 

@@ -350,6 +350,18 @@ def test_a_kill_at_any_moment_leaves_the_old_patch_or_the_new_one(tmp_path, half
     assert seen == [1, 1, 1, 2, 2]  # killed at two writes and two renames, then not at all
 
 
+def test_a_first_save_that_is_killed_leaves_the_patch_as_soon_as_its_vectors_are_there(tmp_path):
+    for at in range(1, 5):
+        assert save_and_kill(tmp_path / str(at), 1, at, half=False)
+        if at < 4:
+            with pytest.raises(PatchNotFoundError):
+                read_patch_folder(tmp_path / str(at))
+        else:
+            assert number_in(tmp_path / str(at)) == 1
+        write_patch_folder(tmp_path / str(at), *patch(2))
+        assert number_in(tmp_path / str(at)) == 2 and len(list((tmp_path / str(at)).iterdir())) == 2
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_a_second_kill_on_what_a_first_one_left_loses_nothing(tmp_path, half):
     for first in range(1, 5):
