@@ -6,6 +6,7 @@ by its hash (git's sha1 of small files, sha256 of large ones): that is compared 
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from transformers.utils import logging
 
 from policy_patch import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
-from policy_patch.errors import DamagedDownloadError, HubRevisionError, PatchFileError, PatchNotFoundError
+from policy_patch.errors import DamagedDownloadError, HubError, HubRevisionError, PatchFileError, PatchNotFoundError
 from policy_patch.hub_errors import hub_errors
-from policy_patch.hub_names import REPO_ID, check_revision, check_subfolder, check_token, prefix_of, split_id
+from policy_patch.hub_names import REPO_ID, check_revision, check_subfolder, check_token, is_commit, prefix_of, split_id
 from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.redaction import without_secrets
 from policy_patch.versions import precedence, version_of_tag
 
 logger = logging.get_logger(__name__)
@@ -107,6 +109,11 @@ def locate_patch(
         check_token(options.token)
     if os.path.isdir(model_id):
         return PatchLocation(Path(model_id, options.subfolder or ""))
+    if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
+        raise PatchNotFoundError(
+            f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "
+            "`org/tox-patch`, and a token as `token=`."
+        )
     repo_id, revision = split_id(model_id)
     if os.path.isabs(repo_id) or not REPO_ID.fullmatch(repo_id):
         # Not a repository's name, so a folder was meant: reading it will say what is wrong with it.
@@ -126,6 +133,8 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
         commit = api.resolve_revision(
             repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
         ).resolved
+    if not is_commit(commit):  # it becomes part of addresses and of paths in the cache
+        raise HubError(f"The Hub names {commit[:80]!r} as a commit of `{repo_id}`, which is none. Try again.")
     prefix = prefix_of(options.subfolder)
     cached = {name: _cached(repo_id, prefix + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from policy_patch.errors import HubAccessError, HubError, HubRevisionError, PatchNotFoundError
-from policy_patch.redaction import unsendable
+from policy_patch.redaction import unsendable, without_secrets
 from policy_patch.versions import SEMVER, version_tag
 
 REPO_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
@@ -87,15 +87,19 @@ def check_repo_id(repo_id: str) -> None:
     Raises:
         HubError: such a name.
     """
+    if not isinstance(repo_id, str):
+        raise HubError(f"`repo_id` is a {type(repo_id).__name__}; expected a name like `org/tox-patch`.")
     try:
         validate_repo_id(repo_id)
-    except HFValidationError as error:
-        _, revision = split_id(repo_id) if isinstance(repo_id, str) else ("", None)
-        hint = " A version is given by `patch_version` (`--version`), a branch by `revision`." if revision else ""
-        raise HubError(
-            f"`{repo_id}` is no name of a repository; expected one like `org/tox-patch`, of letters a to z, digits, "
-            f"`-`, `_` and `.`.{hint}"
-        ) from error
+        return
+    except HFValidationError:  # its text quotes the name, and an address may have a token in it
+        pass
+    _, revision = split_id(repo_id)
+    hint = " A version is given by `patch_version` (`--version`), a branch by `revision`." if revision else ""
+    raise HubError(
+        f"`{without_secrets(repo_id)}` is no name of a repository; expected one like `org/tox-patch`, of letters a to "
+        f"z, digits, `-`, `_` and `.`.{hint}"
+    )
 
 
 def check_token(token: str | bool | None) -> None:

@@ -201,10 +201,11 @@ def _card(
     name = place.prefix + CARD_NAME
     if name not in ours:
         return {name: card.encode()}
-    path = fetch_file(place.repo_id, name, parent, options.reading)
-    if path.stat().st_size > LARGEST_CARD:
+    with hub_errors(place.repo_id, parent, doing="publish in"):
+        (entry,) = place.api.get_paths_info(place.repo_id, [name], revision=parent)
+    if entry.size > LARGEST_CARD:  # not ours
         return {}
-    existing = path.read_bytes()
+    existing = fetch_file(place.repo_id, name, parent, options.reading).read_bytes()
     try:
         merged = merge_card(existing.decode(), card).encode()
     except UnicodeDecodeError:

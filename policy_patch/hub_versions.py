@@ -38,6 +38,8 @@ class Published:
             The patch's configuration.
         options ([`~policy_patch.hub.HubOptions`]):
             How to ask the Hub.
+        api (`huggingface_hub.HfApi`):
+            The Hub's client.
     """
 
     repo_id: str
@@ -45,6 +47,7 @@ class Published:
     commit: str
     config: PolicyPatchConfig
     options: HubOptions = field(repr=False)
+    api: HfApi = field(repr=False)
 
     def is_same(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
         """Whether it is this patch, whoever wrote the files."""
@@ -62,10 +65,12 @@ class Published:
         if self.config.sha256 == config.sha256:
             return True
         name = self.prefix + TENSORS_NAME
+        with hub_errors(self.repo_id, self.commit, doing="look at the version in"):
+            entries = self.api.get_paths_info(self.repo_id, [name], revision=self.commit)
+        if not entries or getattr(entries[0], "size", 0) > largest_tensor_file(self.config):
+            return False
         try:
             path = fetch_file(self.repo_id, name, self.commit, self.options)
-            if path.stat().st_size > largest_tensor_file(self.config):
-                return False
             theirs = vectors_from_bytes(path.read_bytes(), self.config, f"{self.repo_id}/{name}")
             mine = vectors_from_bytes(tensors, config, TENSORS_NAME)
         except (PatchFileError, ConfigError):
@@ -99,7 +104,7 @@ def read_published(
             f"`{repo_id}` holds a {name} that this version of policy-patch cannot read ({error}). Upgrade, or "
             f"give `parent_commit={commit!r}` to replace it knowingly."
         ) from error
-    return Published(repo_id, prefix, commit, config, options)
+    return Published(repo_id, prefix, commit, config, options, api)
 
 
 def check_tag(

@@ -17,6 +17,7 @@ from policy_patch.hub_place import MAIN, check_place
 from policy_patch.hub_push import PushOptions, publish
 from policy_patch.local_names import is_local, without_folders, without_folders_in
 from policy_patch.model_card import merge_card, model_card
+from policy_patch.redaction import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -43,7 +44,8 @@ def published_config(
     if base_model is not None:
         name, revision = split_id(base_model)
         if not can_be_hub_id(name):
-            raise ConfigError(f"`base_model={base_model!r}` (`--base`) is no name on the Hub; expected `org/model`.")
+            shown = without_secrets(base_model)
+            raise ConfigError(f"`base_model={shown!r}` (`--base`) is no name on the Hub; expected `org/model`.")
         if revision is None and name == config.base_model_name_or_path:
             revision = config.base_model_revision
         config = replace(config, base_model_name_or_path=name, base_model_revision=revision)
@@ -67,8 +69,8 @@ def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
     )
     if name and name not in _LAB_BASES and (is_local(name, look=look) or not can_be_hub_id(name)):
         raise ConfigError(
-            f"The patch names its base `{name}`, which is a place on this machine or no name on the Hub, and "
-            f"what is published would show it. {what_to_do}"
+            f"The patch names its base `{without_secrets(name)}`, which is a place on this machine or no name on the "
+            f"Hub, and what is published would show it. {what_to_do}"
         )
     if revision is not None and not is_commit(revision):
         raise ConfigError(

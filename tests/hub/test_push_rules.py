@@ -352,3 +352,17 @@ def test_a_push_of_what_is_there_asks_for_nothing_twice(hub, base):
     before = len(hub.log)
     model.push_to_hub(REPO)
     assert not [line for line in requests(hub, before) if "/commit/" in line or "preupload" in line or "/tag/" in line]
+
+
+def test_files_that_are_no_patch_s_are_not_fetched_by_a_push(hub, base):
+    model = new_patch(base, "1.0.0", seed=1)
+    model.push_to_hub(REPO)
+    other = new_patch(base, "1.0.0", seed=1)
+    there = patch_files(replace(other.patch_config["default"], patch_version="1.0.0"), other.patches["default"] * 2)[1]
+    put({**there, TENSORS: there[TENSORS] + bytes(2**21), CARD: b"---\nlicense: mit\n---\n" + b"x" * 2**23})
+    before = len(hub.log)
+    with pytest.raises(PublishConflictError, match="with other vectors"):
+        model.push_to_hub(REPO)
+    new_patch(base, "1.1.0", seed=3).push_to_hub(REPO)
+    assert not [line for line in requests(hub, before) if line.startswith("GET /_cdn")]
+    assert len(published(hub)[CARD]) > 2**23, "a card that is none of ours stays"

@@ -206,6 +206,20 @@ def a_name_of_other_letters(world):
     return lambda: world.pull("acmé/tox-patch\n")
 
 
+@case(PatchNotFoundError, r"`https://\*\*\*@huggingface\.co/acme/tox-patch` is an address; give the name")
+def an_address_with_a_token_in_it(world):
+    return lambda: world.pull("https://alice:hf_alice@huggingface.co/acme/tox-patch")
+
+
+@case(HubError, r"names '\.\./\.\./x' as a commit of `acme/tox-patch`, which is none. Try again")
+def a_hub_that_names_no_commit(world):
+    from types import SimpleNamespace
+
+    answer = SimpleNamespace(resolved="../../x")
+    world.monkeypatch.setattr(HfApi, "resolve_revision", lambda *args, **kwargs: answer)
+    return lambda: world.pull()
+
+
 @case(PatchNotFoundError, r"PEFT adapter.*Load it with PEFT: `PeftModel\.from_pretrained`")
 def a_peft_adapter(world):
     put({"adapter_config.json": b"{}", "adapter_model.bin": b"x"}, "acme/lora")
@@ -379,6 +393,11 @@ def private_asked_for_where_all_is_public(world):
 @case(HubError, r"no name of a repository; expected one like `org/tox-patch`.*A version is given by `patch_version`")
 def a_repository_with_a_version_in_its_name(world):
     return lambda: world.push(repo_id=f"{REPO}@v1.1.0")
+
+
+@case(HubError, r"`https://\*\*\*@huggingface\.co/acme/p` is no name of a repository; expected one like")
+def a_push_to_an_address_with_a_token_in_it(world):
+    return lambda: world.push(repo_id="https://alice:hf_alice@huggingface.co/acme/p")
 
 
 @case(HubError, r"no name of a repository; expected one like `org/tox-patch`")
