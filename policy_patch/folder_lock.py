@@ -42,7 +42,7 @@ def only_writer(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
                 raise TimeoutError(errno.ETIMEDOUT, f"another process has been writing there for {patience:g} seconds")
             pause()
     except NoLockHere:
-        from filelock import FileLock  # huggingface_hub brings it
+        from filelock import FileLock
 
         lock = FileLock(folder / LOCK_NAME, timeout=patience)  # its Timeout is an OSError
     with lock:
