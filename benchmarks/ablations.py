@@ -100,7 +100,7 @@ def main() -> None:
                 setting, seed, choices, results, args.output_dir / f"seed-{seed}",
                 lambda: write_whole(path, (json.dumps(results, indent=1) + "\n").encode()),
             )  # fmt: skip
-    (args.output_dir / "ablations.md").write_text(markdown(results))
+    write_whole(args.output_dir / "ablations.md", markdown(results).encode())
     picture(results, args.output_dir / "ablations.png")
     print(markdown(results))
 

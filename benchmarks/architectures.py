@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from policy_patch import PolicyPatchConfig, PolicyPatchError, get_policy_patch_model
+from policy_patch.atomic import write_whole
 from policy_patch.evaluation.tables import markdown_table
 
 NUM_VECTORS, NUM_NEW = 12, 8
@@ -54,7 +55,7 @@ def main() -> None:
         print(f"{number + 1}/{len(types)} {model_type}: {found[model_type]}", file=sys.stderr, flush=True)
         if args.output:
             args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.write_text(json.dumps(found, indent=1) + "\n")
+            write_whole(args.output, (json.dumps(found, indent=1) + "\n").encode())
     print(markdown(found))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stored_run import claim
 
+from policy_patch.atomic import write_whole
 from policy_patch.cli.demo import train_and_measure
 from policy_patch.evaluation import EvaluationReport
 
@@ -46,8 +47,8 @@ def main() -> None:
         reports[seed] = EvaluationReport.load(folder)
     summary = summarise(reports, args.recipe, args.measure)
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / f"{args.name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (args.results / f"{args.name}.md").write_text(markdown(summary))
+    write_whole(args.results / f"{args.name}.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_whole(args.results / f"{args.name}.md", markdown(summary).encode())
     print(markdown(summary))
 
 

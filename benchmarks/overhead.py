@@ -38,6 +38,7 @@ from transformers.utils import logging
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
 from policy_patch._compat import generation_cache_argument
+from policy_patch.atomic import write_whole
 from policy_patch.evaluation.tables import markdown_table
 from policy_patch.growing_cache import growing
 
@@ -77,8 +78,8 @@ def main() -> None:
         done["points"].append(point)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(done, indent=1) + "\n")
-            path.with_suffix(".md").write_text(markdown(done))
+            write_whole(path, (json.dumps(done, indent=1) + "\n").encode())
+            write_whole(path.with_suffix(".md"), markdown(done).encode())
 
     for batch, prompt, patch in points(args):
         at = {"batch": batch, "prompt": prompt, "patch": patch}
@@ -95,7 +96,7 @@ def main() -> None:
         keep({"swap": swaps(args, base, args.patch_lengths[0])})
     print(markdown(done))
     if path:
-        path.with_suffix(".md").write_text(markdown(done))
+        write_whole(path.with_suffix(".md"), markdown(done).encode())
         picture(done, path.with_suffix(".png"))
 
 

@@ -19,6 +19,7 @@ from stored_run import made_with
 from transformers.utils import logging
 
 from policy_patch import self_check
+from policy_patch.atomic import write_whole
 from policy_patch.freezing import Freezing
 
 
@@ -44,7 +45,9 @@ def main() -> None:
         print(f"{name}: {middle:.1f} ms [{low:.1f}, {high:.1f}]")
     if args.output:
         told = {name: value for name, value in vars(args).items() if name != "output"}
-        args.output.write_text(json.dumps({"settings": told | made_with(), "milliseconds": times}, indent=1) + "\n")
+        write_whole(
+            args.output, (json.dumps({"settings": told | made_with(), "milliseconds": times}, indent=1) + "\n").encode()
+        )
 
 
 def parse() -> argparse.Namespace:

@@ -17,6 +17,7 @@ import numpy as np
 from over_seeds import figure
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch.atomic import write_whole
 from policy_patch.data import build_preference_pairs, mix_preference_pairs, sample_completions
 from policy_patch.evaluation import average_maximum_toxicity, conditional_nll, load_scorer
 from policy_patch.lab import lab_prompts, load_lab_base, load_lab_teacher, load_lab_tokenizer
@@ -48,8 +49,8 @@ def main() -> None:
             print(f"seed {seed}: {name}: {figures}", flush=True)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({"seeds": args.seeds, "results": results}, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(markdown(results))
+        write_whole(args.output, (json.dumps({"seeds": args.seeds, "results": results}, indent=1) + "\n").encode())
+        write_whole(args.output.with_suffix(".md"), markdown(results).encode())
     print(markdown(results))
 
 

@@ -17,6 +17,7 @@ import yaml
 from over_seeds import figure
 from stored_run import claim
 
+from policy_patch.atomic import write_whole
 from policy_patch.cli import evaluate, train
 from policy_patch.cli.demo import parse_options
 from policy_patch.cli.evaluate_stack import study
@@ -40,9 +41,9 @@ def main() -> None:
         seeds[seed] = json.loads((folder / "composition.json").read_text())
         print(f"seed {seed} is measured", flush=True)
     text = table(seeds) + "\n" + details({seed: args.output_dir / f"seed-{seed}" for seed in seeds})
-    (args.output_dir / "three_risks.md").write_text(text)
+    write_whole(args.output_dir / "three_risks.md", text.encode())
     summary = {"seeds": args.seeds, "num_prompts": args.num_prompts, "num_samples": args.num_samples, "results": seeds}
-    (args.output_dir / "three_risks.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(args.output_dir / "three_risks.json", (json.dumps(summary, indent=1) + "\n").encode())
     print(text)
 
 

@@ -28,6 +28,8 @@ import torch
 from stored_run import made_with, refuse_others
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from policy_patch.atomic import write_whole
+
 SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1536}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 PRESETS = {
@@ -61,8 +63,11 @@ def main() -> None:
             print(markdown(results[-1:]).splitlines()[-1], flush=True)
             if args.output:
                 args.output.parent.mkdir(parents=True, exist_ok=True)
-                args.output.write_text(json.dumps({"settings": settings(args), "results": results}, indent=1) + "\n")
-                args.output.with_suffix(".md").write_text(markdown(results))
+                write_whole(
+                    args.output,
+                    (json.dumps({"settings": settings(args), "results": results}, indent=1) + "\n").encode(),
+                )
+                write_whole(args.output.with_suffix(".md"), markdown(results).encode())
     print(markdown(results))
 
 
