@@ -162,6 +162,15 @@ def test_transformers_itself_still_breaks_a_process(folders, slow, put_back):
         check_has_values(later, "it")
 
 
+def test_what_functions_of_the_caller_load_is_looked_at():
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_model().config)
+    with pytest.raises(ModelLoadError, match="Cannot load the teacher: "):
+        loaded(lambda: model)
+    with pytest.raises(ModelLoadError, match="Cannot load the model of a system: "), System(lambda: model).opened():
+        pass
+
+
 # Loads elsewhere
 
 

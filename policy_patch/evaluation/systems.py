@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_patch.errors import EvaluationError
-from policy_patch.loading import loading
+from policy_patch.loading import check_has_values, loading
 
 BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"
 
@@ -55,7 +55,10 @@ class System:
 def _loaded(load: Callable[[], Any]) -> Any:
     """Return the model that a function loads, while nothing else of this package loads one."""
     with loading():
-        return load()
+        model = load()
+    if hasattr(model, "named_modules"):  # not what is served elsewhere
+        check_has_values(model, "the model of a system")
+    return model
 
 
 def systems_to_compare(
