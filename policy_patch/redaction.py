@@ -20,15 +20,15 @@ _SECRET_NAME = re.compile(
 _OF_A_VOCABULARY = re.compile(r"(?:^|_)(?:[be]os|pad|unk|sep|cls|mask|image|audio|video|stop|special)_token$")
 _ENVIRONMENT_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_KEY|CREDENTIALS?)$", re.IGNORECASE)
 # The forms in which services hand out secrets. A word with `hf_` is one of the Hub's tokens if it holds a digit, a
-# capital or another letter that no name in code has.
+# capital or another letter that no name in code has. Repeats have bounds: texts of others are read in linear time.
 _LOOKS = re.compile(
     r"""(?<![A-Za-z0-9])(?:
-    hf_(?=[^\s"'`]*[^a-z_\s"'`.,;:()\[\]{}<>\\/-])[^\s"'`,;()\[\]{}<>]+
+    hf_(?=[^\s"'`]{0,200}[^a-z_\s"'`.,;:()\[\]{}<>\\/-])[^\s"'`,;()\[\]{}<>]+
     | (?:sk|rk|pk)-[A-Za-z0-9_-]{8,}
     | api_org_[A-Za-z0-9]{8,}
     | gh[opsru]_[A-Za-z0-9]{16,} | github_pat_\w{16,} | glpat-[\w-]{16,} | xox[abeprs]-[\w-]{8,}
     | A(?:KI|SI)A[0-9A-Z]{16} | AIza[\w-]{30,}
-    | eyJ[\w-]{8,}\.[\w-]+\.[\w-]*
+    | eyJ[\w-]{8,2000}\.[\w-]{1,4000}\.[\w-]*
     )""",
     re.VERBOSE,
 )
@@ -39,8 +39,8 @@ _AFTER_A_NAME = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;)\]}]+", re.IGNORECASE)
-_USER_OF_A_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#@\"'`]+@", re.IGNORECASE)
-_QUERY_OF_A_URL = re.compile(r"(\bhttps?://[^\s?#\"'`<>]*)[?#][^\s\"'`<>)]+", re.IGNORECASE)
+_USER_OF_A_URL = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#@\"'`]{1,2000}@", re.IGNORECASE)
+_QUERY_OF_A_URL = re.compile(r"(\bhttps?://[^\s?#\"'`<>]{0,2000})[?#][^\s\"'`<>)]+", re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
