@@ -146,13 +146,8 @@ def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, tor
         ConfigError: a configuration that cannot be read.
         PatchFileError: a file that is damaged, or two files that were not saved together.
     """
-    folder = Path(folder)
-    found = _read_once(folder)
-    if isinstance(found, PatchFileError):
-        found = _read_undisturbed(folder)
-    if isinstance(found, PatchFileError):
-        raise found
-    return found.config, found.vectors
+    pair = _read_pair(Path(folder))
+    return pair.config, pair.vectors
 
 
 @dataclass(frozen=True)
@@ -162,6 +157,16 @@ class _Pair:
     config: PolicyPatchConfig
     vectors: torch.Tensor
     config_path: Path
+    files: dict[str, bytes]
+
+
+def _read_pair(folder: Path) -> _Pair:
+    found = _read_once(folder)
+    if isinstance(found, PatchFileError):
+        found = _read_undisturbed(folder)
+    if isinstance(found, PatchFileError):
+        raise found
+    return found
 
 
 def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
@@ -203,33 +208,33 @@ def _read_once(folder: Path) -> _Pair | PatchFileError:
         half = f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch."
         raise PatchNotFoundError(half if config_path.is_file() else _why_no_patch(folder))
     if config_path.is_file():
-        config, config_sha256 = _read_config(config_path)
+        text, config, config_sha256 = _read_config(config_path)  # no save leaves half of one: a fault is the patch's
         try:
-            return _Pair(config, _read_vectors(folder, config, config_sha256), config_path)
+            return _pair_with(folder, config_path, text, config, config_sha256)
         except PatchFileError as error:
             fault = error
     with contextlib.suppress(OSError):
         for pending in pending_files(config_path):
             with contextlib.suppress(ConfigError, PatchFileError):
-                config, config_sha256 = _read_config(pending)
-                return _Pair(config, _read_vectors(folder, config, config_sha256), pending)
+                return _pair_with(folder, pending, *_read_config(pending))
     if fault is None:
         raise PatchNotFoundError(_why_no_patch(folder))
     return fault
 
 
-def _read_config(path: Path) -> tuple[PolicyPatchConfig, str]:
-    """Return the configuration in a file, and its hash."""
+def _read_config(path: Path) -> tuple[str, PolicyPatchConfig, str]:
+    """Return the text of a configuration, what it says, and its hash."""
     try:
-        return read_config(read_text(path, largest=LARGEST_CONFIG), str(path))
+        text = read_text(path, largest=LARGEST_CONFIG)
     except Fault as fault:
         raise PatchFileError(f"{fault.at(str(path))}. It is no configuration: get the patch again.") from fault
     except OSError as error:
         raise PatchFileError(f"{path} cannot be read: {error}.") from error
+    return text, *read_config(text, str(path))
 
 
-def _read_vectors(folder: Path, config: PolicyPatchConfig, config_sha256: str) -> torch.Tensor:
-    """Return the vectors if they and the configuration were saved together."""
+def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchConfig, config_sha256: str) -> _Pair:
+    """Return the pair if the vectors and this configuration were saved together."""
     path = folder / TENSORS_NAME
     largest = largest_tensor_file(config)
     try:
@@ -250,10 +255,10 @@ def _read_vectors(folder: Path, config: PolicyPatchConfig, config_sha256: str) -
         )
     if (expected := config_hash_in(content, str(path))) != config_sha256:
         raise PatchFileError(
-            f"{folder / CONFIG_NAME} has the hash {config_sha256}; {TENSORS_NAME} beside it says {expected}. The "
-            "configuration was altered or damaged after it was saved: get the patch again from where it came from."
+            f"{config_path} has the hash {config_sha256}; {TENSORS_NAME} beside it says {expected}. The configuration "
+            "was altered or damaged after it was saved: get the patch again from where it came from."
         )
-    return vectors
+    return _Pair(config, vectors, config_path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
 
 
 def copy_patch_folder(
@@ -274,9 +279,9 @@ def copy_patch_folder(
         PatchNotFoundError, ConfigError, PatchFileError: as [`read_patch_folder`]; nothing is written then.
         PatchSaveError: as [`write_patch_folder`].
     """
-    config, _ = read_patch_folder(source)
     source, target = Path(source), Path(target)
-    write_patch_files(target, {name: (source / name).read_bytes() for name in (TENSORS_NAME, CONFIG_NAME)})
+    pair = _read_pair(source)
+    write_patch_files(target, pair.files)
     try:
         for name in with_files:
             if (source / name).is_file():
@@ -285,7 +290,7 @@ def copy_patch_folder(
                 (target / name).unlink(missing_ok=True)
     except OSError as error:
         raise PatchSaveError(f"The patch is in `{target}`, but {name} cannot be written: {error}.") from error
-    return config
+    return pair.config
 
 
 def largest_tensor_file(config: PolicyPatchConfig) -> int:

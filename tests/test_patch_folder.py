@@ -461,7 +461,7 @@ def test_a_patch_reads_after_real_kills_of_a_process_that_saves_in_a_loop(tmp_pa
 
 def between(monkeypatch, action, times: int = 1) -> list:
     """Do something in the middle of the next reads, after the configuration was read and before the vectors are."""
-    read_vectors, done, acting = patch_folder._read_vectors, [], []
+    pair_with, done, acting = patch_folder._pair_with, [], []
 
     def interrupted(*args):
         if len(done) < times and not acting:  # a save reads, too
@@ -469,9 +469,9 @@ def between(monkeypatch, action, times: int = 1) -> list:
             acting.append(None)
             action()
             acting.clear()
-        return read_vectors(*args)
+        return pair_with(*args)
 
-    monkeypatch.setattr(patch_folder, "_read_vectors", interrupted)
+    monkeypatch.setattr(patch_folder, "_pair_with", interrupted)
     return done
 
 
@@ -617,3 +617,9 @@ def test_a_damaged_patch_is_not_copied(tmp_path):
     with pytest.raises(PatchFileError):
         copy_patch_folder(tmp_path / "a", tmp_path / "b")
     assert read_patch_folder(tmp_path / "b")[0].patch_version == "0.9.0"
+
+
+def test_a_copy_of_a_folder_in_which_a_save_was_killed_is_whole(folder, tmp_path):
+    assert save_and_kill(folder, 2, 4, half=False)
+    copy_patch_folder(folder, tmp_path / "copy")
+    assert number_in(tmp_path / "copy") == 2 and len(list((tmp_path / "copy").iterdir())) == 2
