@@ -19,6 +19,7 @@ from policy_patch.model import PolicyPatchModel
 from policy_patch.supported import embedding_size
 from policy_patch.ui.fetching import fetch_patch, public_commit
 from policy_patch.ui.guests import Guests, Offered
+from policy_patch.ui.paths import hide_folder
 from policy_patch.ui.scratch import Scratch
 from policy_patch.ui.sources import wanted_base, wanted_patch
 from policy_patch.ui.visitors import Visitors
@@ -108,6 +109,9 @@ class Served:
         self.base, self.base_may_change = shown_name(base), base_may_change
         self.visitors, self.scratch = Visitors(), Scratch()
         self._given = (base, list(patches))
+        for source in (base, *patches):
+            if shown_name(source) != source:
+                hide_folder(source)
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
 

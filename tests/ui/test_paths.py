@@ -8,6 +8,7 @@ import pytest
 from policy_patch.errors import HubError, PatchFileError
 from policy_patch.ui.asking import told
 from policy_patch.ui.paths import A_FILE, names_a_folder, without_paths
+from policy_patch.ui.served import Served
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,14 @@ def test_ids_addresses_and_words_stay(text):
 
 def test_the_names_of_a_patchs_files_stay():
     assert without_paths("/tmp/a/policy_patch.safetensors is cut") == "policy_patch.safetensors is cut"
+
+
+def test_a_folder_with_spaces_goes_whole_where_it_is_quoted_or_given_at_the_start():
+    assert without_paths("`/srv/my models/x` and '/a b/c d' are cut") == f"`{A_FILE}` and '{A_FILE}' are cut"
+    assert without_paths("in /srv/my odd folder/y") != f"in {A_FILE}"
+    Served("./my models/base", ["/srv/my odd folder"])
+    assert without_paths("`./my models/base/config.json` is cut") == f"`{A_FILE}` is cut"
+    assert without_paths("in /srv/my odd folder/y") == f"in {A_FILE}"
 
 
 def test_errors_told_to_visitors_name_no_folder():

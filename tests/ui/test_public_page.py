@@ -190,6 +190,20 @@ def test_what_is_fetched_has_limits_that_the_repository_does_not_set(space, hub,
     assert space.temporary() == before
 
 
+def test_results_tell_nothing_about_the_servers_disk_either(space):
+    visitor = Visitor(space)
+    visitor.offered()
+    table, picture, samples = visitor.answer("measure", "Jack thinks that Iris is", ["toxicity"], 2, 0)
+    assert "lab-insults" in table and "image/png;base64" in picture["value"] and samples
+    for told in (
+        table,
+        samples,
+        json.dumps(visitor.answer("look", "toxicity")),
+        json.dumps(visitor.write(["toxicity"])),
+    ):
+        assert_tells_nothing(space, told)
+
+
 def test_no_response_tells_about_the_servers_disk(space):
     """Every function of the page, with inputs that no browser would send."""
     page = space.client.get("/")
