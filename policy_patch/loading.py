@@ -11,6 +11,7 @@ Nothing is decided here about which model, or where it goes.
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
             model = auto_class.from_pretrained(source, **options)
         _check_undisturbed(named, before)
         check_has_values(model, named, asked=_asks_for_none(options))
+        _check_types(model, named)
     return model
 
 
@@ -161,6 +163,26 @@ def _swapped() -> str | None:
         if is_swap and "<locals>" in getattr(function, "__qualname__", ""):
             return name
     return None
+
+
+def _check_types(model: Any, named: str) -> None:
+    """Refuse a model whose weights have a type that nobody asked for: they get torch's default one as it is just then.
+
+    Weights in float32 are in order where a model keeps some so: then its other layers do the same.
+    """
+    import torch
+
+    wanted = getattr(model.config, "dtype", None)
+    if not isinstance(wanted, torch.dtype) or getattr(model, "hf_quantizer", None) is not None:
+        return
+    types: dict[str, set[torch.dtype]] = {}  # by name without the numbers of layers
+    for name, weight in [*model.named_parameters(), *model.named_buffers()]:
+        if weight.dtype in (torch.float32, torch.float16, torch.bfloat16):
+            types.setdefault(re.sub(r"\d+", "#", name), set()).add(weight.dtype)
+    for name, found in types.items():
+        if len(found) > 1 or not found <= {wanted, torch.float32}:
+            shown = " and ".join(sorted(str(dtype) for dtype in found))
+            raise ModelLoadError(f"Cannot load {named}: `{name}` is {shown}, asked for was {wanted}. {_ELSEWHERE}")
 
 
 def _asks_for_none(options: dict[str, Any]) -> bool:

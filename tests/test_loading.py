@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     GPT2LMHeadModel,
+    LlamaForCausalLM,
     PreTrainedModel,
     initialization,
 )
@@ -230,6 +232,49 @@ def test_one_elsewhere_that_begins_meanwhile_is_noticed(folders, put_back):
         load_pretrained(Meanwhile, folders["gpt2"])
     with pytest.raises(ModelLoadError, match="torch's default dtype was swapped meanwhile"):
         load_pretrained(OtherType, folders["gpt2"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_types_that_nobody_asked_for_are_noticed(folders, monkeypatch, put_back, dtype):
+    other = torch.bfloat16 if dtype == torch.float32 else torch.float32
+    made = []
+
+    class Disturbed(LlamaForCausalLM):
+        """Stands for a load elsewhere that changes torch's default dtype and puts it back meanwhile."""
+
+        def __init__(self, *args, **kwargs):
+            with mock.patch.object(torch.nn.Linear, "__init__", linear):
+                super().__init__(*args, **kwargs)
+
+    def linear(self, *args, **kwargs):
+        torch.set_default_dtype(other if len(made) in (3, 4) else dtype)
+        made.append(self)
+        init(self, *args, **kwargs)
+        torch.set_default_dtype(dtype)
+
+    init = torch.nn.Linear.__init__
+    with pytest.raises(
+        ModelLoadError, match=rf"`model\.layers\.#\..*_proj\.weight` is .*, asked for was {dtype}\. It looks"
+    ):
+        load_pretrained(Disturbed, folders["llama"], dtype=dtype)
+    assert len(made) > 5
+    for family in folders:
+        assert load_pretrained(AutoModelForCausalLM, folders[family], dtype=dtype).dtype == dtype
+
+
+def test_weights_that_a_model_keeps_in_float32_are_in_order():
+    model = tiny_model().to(torch.bfloat16)
+    model.config.dtype = torch.bfloat16
+    for layer in model.model.layers:
+        layer.mlp.gate_proj.float()
+    loading._check_types(model, "it")
+    model.model.layers[1].mlp.gate_proj.to(torch.bfloat16)
+    with pytest.raises(
+        ModelLoadError, match=r"`model\.layers\.#\.mlp\.gate_proj\.weight` is torch.bfloat16 and torch.flo"
+    ):
+        loading._check_types(model, "it")
+    model.config.dtype = "auto"
+    loading._check_types(model, "it")
 
 
 def test_the_swaps_are_those_of_transformers():
