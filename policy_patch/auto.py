@@ -7,6 +7,7 @@ from typing import Any
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.hub import HubOptions, locate_patch
 from policy_patch.loading import load_pretrained
+from policy_patch.local_names import lab_folder
 from policy_patch.model import PolicyPatchModel
 from policy_patch.patch_files import ids_of
 from policy_patch.patch_folder import read_patch_folder
@@ -78,7 +79,7 @@ class AutoPolicyPatchModel:
         at = f" at {config.base_model_revision}" if config.base_model_revision else ""
         base = load_pretrained(
             AutoModelForCausalLM,
-            name,
+            lab_folder(name) or name,
             named=f"the base `{name}`{at} that the patch `{fspath(first)}` names",
             advice="If you have it elsewhere, load it yourself and call `PolicyPatchModel.from_pretrained(base, ...)`.",
             **{"trust_remote_code": False, **given, **base_kwargs},

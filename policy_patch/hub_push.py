@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
-from policy_patch.errors import HubError, HubUnavailableError, PublishConflictError
+from policy_patch.errors import HubError, HubUnavailableError, PolicyPatchError, PublishConflictError
 from policy_patch.hub import CARD_NAME, EVALUATION_NAME, LARGEST_CARD, HubOptions, fetch_file, git_blob_id, hub_api
 from policy_patch.hub_errors import hub_errors
 from policy_patch.hub_place import Place, find_place
@@ -278,10 +278,14 @@ def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: Co
                 tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
                 check_tag(api, repo_id, tags, config, tensors, options.reading)
     except (HubError, PublishConflictError) as error:
-        raise type(error)(
-            f"{error} The commit {commit.oid[:12]} is in `{repo_id}` already, without that tag; the same push again "
-            "makes no second one."
-        ) from error.__cause__
+        raise _without_tag(error, repo_id, commit.oid) from error.__cause__
+
+
+def _without_tag(error: HubError | PublishConflictError, repo_id: str, commit: str) -> PolicyPatchError:
+    return type(error)(
+        f"{error} The commit {commit[:12]} is in `{repo_id}` already, without that tag; the same push again makes no "
+        "second one."
+    )
 
 
 def _landed(

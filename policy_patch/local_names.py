@@ -5,6 +5,7 @@ What is published names the last folder alone. Whether a repository of a name ex
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 _BEGINS_AS_A_PLACE = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]|file:", re.IGNORECASE)
@@ -12,6 +13,8 @@ _BEGINS_AS_A_PLACE = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]|file:
 _MORE = re.compile(
     r" \((?:answer alone|prompt and answer|lexical)\)| at https?://| behind | told | on vLLM|, chat|, own template"
 )
+LAB_MODELS = ("lab:base", "lab:teacher")  # they come with the package, so everybody has them
+_LAB_FOLDER = re.compile(r".*[/\\]policy_patch[/\\]lab[/\\]models[/\\](base|teacher)[/\\]?")
 _AND = " + "  # between the names of scorers that work together
 
 
@@ -36,6 +39,17 @@ def is_local(name: str | None, *, look: bool = True) -> bool:
     if not name or re.match(r"(?:openai|chat):|https?://", name):
         return False
     return bool(_BEGINS_AS_A_PLACE.match(name) or "\\" in name or name.count("/") > 1 or (look and os.path.isdir(name)))
+
+
+def lab_name(name: str | None) -> str | None:
+    """Return the name of a model of the lab, given the folder that it was loaded from, wherever the package is."""
+    found = _LAB_FOLDER.fullmatch(name or "")
+    return None if found is None else f"lab:{found[1]}"
+
+
+def lab_folder(name: str) -> str | None:
+    """Return the folder of `lab:base` or `lab:teacher` in this package; None for other names."""
+    return str(Path(__file__).parent / "lab" / "models" / name.removeprefix("lab:")) if name in LAB_MODELS else None
 
 
 def without_folders(name: str) -> str:

@@ -15,20 +15,21 @@ from policy_patch.hub import EVALUATION_NAME
 from policy_patch.hub_names import is_commit, split_id
 from policy_patch.hub_place import MAIN, check_place
 from policy_patch.hub_push import PushOptions, publish
-from policy_patch.local_names import is_local, without_folders, without_folders_in
+from policy_patch.local_names import LAB_MODELS, is_local, lab_name, without_folders, without_folders_in
 from policy_patch.model_card import merge_card, model_card
 from policy_patch.redaction import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
-_LAB_BASES = ("lab:base", "lab:teacher")  # they come with the package, so everybody has them
-
 
 def published_config(
     config: PolicyPatchConfig, *, version: str | None = None, base_model: str | None = None
 ) -> PolicyPatchConfig:
     """Return the configuration of a patch as it is published.
+
+    The lab's models are named `lab:base` and `lab:teacher`, wherever the package is installed; scorers that filtered
+    the pairs without their folders.
 
     Args:
         config ([`PolicyPatchConfig`]):
@@ -41,6 +42,9 @@ def published_config(
     Raises:
         ConfigError: the base is a folder of this machine, or no name of a repository; or its revision is no commit.
     """
+    in_lab = lab_name(config.base_model_name_or_path)
+    if in_lab is not None:
+        config = replace(config, base_model_name_or_path=in_lab)
     if base_model is not None:
         name, revision = split_id(base_model)
         if not can_be_hub_id(name):
@@ -67,7 +71,7 @@ def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
         "Say which model on the Hub it is: `policy-patch push --base org/model`, or "
         '`push_to_hub(..., base_model="org/model")`. Nothing was published.'
     )
-    if name and name not in _LAB_BASES and (is_local(name, look=look) or not can_be_hub_id(name)):
+    if name and name not in LAB_MODELS and (is_local(name, look=look) or not can_be_hub_id(name)):
         raise ConfigError(
             f"The patch names its base `{without_secrets(name)}`, which is a place on this machine or no name on the "
             f"Hub, and what is published would show it. {what_to_do}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import HfApi
 
-from policy_patch import PolicyPatchModel
+from policy_patch import AutoPolicyPatchModel, PolicyPatchModel
 from policy_patch.cli import main
 from policy_patch.errors import ConfigError, PatchSaveError, PublishConflictError
 from policy_patch.hub import HubOptions, published_versions
@@ -216,6 +216,18 @@ def test_a_name_that_is_a_folder_here_is_asked_about(hub, base, tmp_path, monkey
 def test_a_base_that_others_have_is_published(hub, base, name):
     named(base, name).push_to_hub(REPO)
     assert published_versions(REPO)
+
+
+def test_the_lab_s_base_is_named_by_its_name_wherever_it_lies(hub):
+    from policy_patch import PolicyPatchConfig, get_policy_patch_model
+    from policy_patch.lab import load_lab_base
+
+    model = get_policy_patch_model(load_lab_base(), PolicyPatchConfig(num_virtual_tokens=2, init="vocab"))
+    model.push_to_hub(REPO)
+    assert model.patch_config["default"].base_model_name_or_path == "lab:base"
+    assert "load_lab_base()" in published(hub)[CARD] and "lab/models" not in str(published(hub))
+    loaded = AutoPolicyPatchModel.from_pretrained(REPO)
+    assert loaded.patches["default"].equal(model.patches["default"])
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "abc123", "A" * 40, "../.."])
