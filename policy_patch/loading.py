@@ -168,7 +168,8 @@ def _swapped() -> str | None:
 def _check_types(model: Any, named: str) -> None:
     """Refuse a model whose weights have a type that nobody asked for: they get torch's default one as it is just then.
 
-    Weights in float32 are in order where a model keeps some so: then its other layers do the same.
+    Weights in float32 are in order where a model keeps some so: then its other layers do the same. Buffers have types
+    of their own: RecurrentGemma has one in bfloat16, always.
     """
     import torch
 
@@ -176,7 +177,7 @@ def _check_types(model: Any, named: str) -> None:
     if not isinstance(wanted, torch.dtype) or getattr(model, "hf_quantizer", None) is not None:
         return
     types: dict[str, set[torch.dtype]] = {}  # by name without the numbers of layers
-    for name, weight in [*model.named_parameters(), *model.named_buffers()]:
+    for name, weight in model.named_parameters():
         if weight.dtype in (torch.float32, torch.float16, torch.bfloat16):
             types.setdefault(re.sub(r"\d+", "#", name), set()).add(weight.dtype)
     for name, found in types.items():
