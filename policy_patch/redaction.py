@@ -120,7 +120,9 @@ def blanked(value: Any, name: str = "") -> Any:
         return blanked(value.decode(errors="replace"))
     if not isinstance(value, str):
         return value
-    return BLANK if _WHOLE_VALUE.fullmatch(value.strip()) else without_secrets(value)
+    word = value.strip()
+    is_secret = _WHOLE_VALUE.fullmatch(word) or (len(word) >= 3 and word in _of_the_environment(shortest=3))
+    return BLANK if is_secret else without_secrets(value)
 
 
 def blank_error(error: BaseException, clean: Callable[[str], str] = without_secrets) -> None:
@@ -151,8 +153,13 @@ def blank_error(error: BaseException, clean: Callable[[str], str] = without_secr
 def _clean_arguments(error: BaseException, clean: Callable[[str], str]) -> None:
     if any(isinstance(arg, str) and clean(arg) != arg for arg in error.args):
         error.args = tuple(clean(arg) if isinstance(arg, str) else arg for arg in error.args)
-    for name in ("strerror", "filename", "filename2") if isinstance(error, OSError) else ():  # shown in place of them
-        value = getattr(error, name)
+    shown_apart: tuple[str, ...] = ()  # kept beside the arguments, and shown in place of them
+    if isinstance(error, OSError):
+        shown_apart = ("strerror", "filename", "filename2")
+    elif isinstance(error, UnicodeError):
+        shown_apart = ("object",)
+    for name in shown_apart:
+        value = getattr(error, name, None)
         if isinstance(value, str) and clean(value) != value:
             setattr(error, name, clean(value))
 
@@ -192,7 +199,7 @@ def _request_of(error: BaseException) -> Any:
         return None
 
 
-def _of_the_environment() -> Iterator[str]:
+def _of_the_environment(shortest: int = _SHORTEST) -> Iterator[str]:
     for name, value in os.environ.items():
-        if len(value.strip()) >= _SHORTEST and _ENVIRONMENT_NAME.search(name) and not os.path.exists(value):
+        if len(value.strip()) >= shortest and _ENVIRONMENT_NAME.search(name) and not os.path.exists(value):
             yield value.strip()

@@ -65,6 +65,17 @@ def test_short_values_other_variables_and_paths_are_none(monkeypatch, name, valu
     assert without_secrets(f"it was {value}, you see") == f"it was {value}, you see"
 
 
+def test_a_short_one_is_a_secret_where_it_is_all_of_a_setting(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "abc")
+    assert blanked({"note": "abc", "other": "abcd"}) == {"note": "***", "other": "abcd"}
+
+
+def test_an_error_that_keeps_its_text_apart_is_blanked():
+    error = UnicodeEncodeError("ascii", f"Bearer {TOKEN}", 7, 8, "ordinal not in range")
+    blank_error(error)
+    assert TOKEN not in f"{error!r}{error}{error.object}{error.args}"
+
+
 def test_given_secrets_are_blanked_the_longest_first_and_as_python_quotes_them():
     assert without_secrets("abcd abc", "abc", "abcd") == "*** ***"
     assert (

@@ -13,6 +13,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from policy_patch.documents import parse_json, read_text
 from policy_patch.errors import CheckpointSaveError
+from policy_patch.hub_errors import hub_errors
+from policy_patch.hub_names import check_token
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.prefix import TENSOR_KEY
 from policy_patch.state_dict import set_policy_patch_state_dict
@@ -68,8 +70,10 @@ class PatchCheckpoints:
         """
         token = token if token is not None else self.args.hub_token
         private = private if private is not None else self.args.hub_private_repo
+        check_token(token)
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
+            with hub_errors(self.args.hub_model_id or "your repository", doing="make"):
+                self.init_hf_repo(token=token, private=private)
         self.save_model(_internal_call=True)
         model = self.accelerator.unwrap_model(self.model)
         options = {name: value for name, value in kwargs.items() if name not in _OF_ANOTHER_CARD}

@@ -68,6 +68,16 @@ def test_versions_only_go_up(hub, base, there, pushed, goes_up, same_vectors):
     assert state(hub) == before and model.patch_config["default"] == config
 
 
+def test_versions_only_go_up_in_a_folder_and_a_branch_of_their_own(hub, base):
+    new_patch(base, "3.0.0", seed=1).push_to_hub(REPO)
+    for place in ({"subfolder": "bias"}, {"revision": "support/1.x"}):
+        new_patch(base, "1.1.0", seed=2).push_to_hub(REPO, **place)
+        before = state(hub)
+        with pytest.raises(PublishConflictError, match=r"holds version 1\.1\.0, newer than this 1\.0\.0"):
+            new_patch(base, "1.0.0", seed=2).push_to_hub(REPO, **place)
+        assert state(hub) == before
+
+
 def test_an_older_version_that_is_there_already_does_not_come_back(hub, base):
     old = new_patch(base, "1.0.0", seed=1)
     old.push_to_hub(REPO)
