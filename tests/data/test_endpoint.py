@@ -393,6 +393,19 @@ def test_a_path_is_named_by_its_hash(tmp_path):
     assert OpenAIEndpoint("m", "http://host:8000/v1/").name == "m at http://host:8000/v1"
 
 
+def test_a_judge_s_name_and_identity_have_no_path_either():
+    from policy_patch.evaluation.judges import EndpointJudge, load_judge
+
+    url = "https://gateway.example/very-secret/v1"
+    for judge in (EndpointJudge("m", url), load_judge(f"openai:m@{url}")):
+        assert "very-secret" not in judge.name + judge.identity and judge.name.startswith(
+            "m at https://gateway.example"
+        )
+    with pytest.raises(EndpointError, match="a user name, a password or a query") as error:
+        load_judge("openai:m@https://me:very-secret@host/v1")
+    assert "very-secret" not in everything_said_in(error.value)
+
+
 def test_neither_path_nor_key_gets_into_the_answers_on_disk(server, tmp_path, monkeypatch):
     from policy_patch.data.stored_answers import stored_answers
 

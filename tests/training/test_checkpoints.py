@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from policy_patch import PolicyPatchModel
-from policy_patch.errors import CheckpointSaveError, PatchNotFoundError
+from policy_patch.errors import CheckpointSaveError, HubAccessError, PatchNotFoundError
 from tests.tiny_models import tiny_model
 from tests.training.synthetic import (
     HIDDEN_SIZE,
@@ -175,6 +175,14 @@ def test_a_push_is_the_patch_with_its_own_card_in_one_commit(kind, tmp_path, hub
     files = set(HfApi().list_repo_files("acme/tox"))
     assert files - {".gitattributes"} == {*PATCH, "README.md"}
     assert not any(tmp_path.rglob("README.md")), "the card of a fine-tuned model is not written"
+
+
+@pytest.mark.parametrize("options", [{"token": "hf_ü"}, {"token": "hf_alice\n"}])
+def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(tmp_path, hub, options):
+    trainer = sft_trainer(patched(), tmp_path, **SAVED)
+    with pytest.raises(HubAccessError, match="`token=` has a") as caught:
+        trainer.push_to_hub(**options)
+    assert "hf_" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}" and not hub.log
 
 
 def test_the_state_of_a_run_is_json_and_names_no_path_of_the_base(tmp_path):
