@@ -68,7 +68,7 @@ class Guests:
         self._model, self._tokenizer, self._scratch = model, tokenizer, scratch
         self._patches: dict[_Key, Offered] = {}
         self._visitors: dict[str, _Visitor] = {}
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def of(self, visitor: str | None) -> dict[str, Offered]:
         """Return the patches that this visitor brought, by label."""
@@ -122,18 +122,22 @@ class Guests:
 
     def _insert(self, key: _Key, label: str, visitor: str, locate: Callable[[], PatchLocation]) -> bool:
         """Load a patch unless it is there; return whether it was not."""
-        with self._lock:
-            new = key not in self._patches
+        with self._loading:  # others go on meanwhile with the patches that are there
+            with self._lock:
+                new = key not in self._patches
+                if new:
+                    self._make_room()
             if new:
-                self._make_room()
                 name, location = f"guest-{secrets.token_hex(8)}", locate()
                 self._model.load_patch(location.folder, name, tokenizer=self._tokenizer)
-                self._patches[key] = Offered(label, name, location)
-            try:
-                self._own(key, label, visitor)
-            except PolicyPatchError:
-                self._forget_ownerless()
-                raise
+            with self._lock:
+                if new:
+                    self._patches[key] = Offered(label, name, location)
+                try:
+                    self._own(key, label, visitor)
+                except PolicyPatchError:
+                    self._forget_ownerless()
+                    raise
             return new
 
     def _check_own(self, visitor: str, label: str) -> None:

@@ -151,6 +151,8 @@ def picture(page, name):
 
 def test_compare_shows_what_the_package_samples_and_blurs_on_request(browser, server):
     with visit(browser, server) as page:
+        page.get_by_text("Kira walked to the cafe and").click()
+        sync_api.expect(page.locator("#pp-prompt textarea")).to_have_value("Kira walked to the cafe and")
         prompt = "Jack thinks that Iris is"
         assert write(page, prompt, ["toxicity"]) == expected(prompt, ["toxicity"])
         assert "toxicity (50 vectors)" in page.locator("#pp-order").text_content()
