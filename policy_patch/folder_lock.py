@@ -17,7 +17,8 @@ LOCK_NAME = ".policy_patch.lock"  # only where the folder itself cannot be locke
 _PATIENCE = 60.0  # seconds that a writer waits for others; a save takes milliseconds
 _LONGEST_PAUSE = 0.003  # seconds between two tries; random, so that two processes do not keep in step
 
-_held: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held", default=frozenset())
+# With the process, since a child that is forked while its parent holds a lock does not hold it.
+_held: ContextVar[frozenset[tuple[int, int, int]]] = ContextVar("held", default=frozenset())
 
 
 class NoLockHere(Exception):
@@ -98,5 +99,5 @@ def _try(folder: Path) -> contextlib.ExitStack | None:
         return stack.pop_all()
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, os.getpid()

@@ -25,6 +25,7 @@ from policy_patch.prefix import config_hash_in, vectors_from_bytes, vectors_to_b
 
 TENSORS_NAME = "policy_patch.safetensors"
 _HEADER_LIMIT = 64 * 1024  # our file's header has under 400 bytes; a longer one is not ours, so it is not read
+LARGEST_TENSORS = 2**30  # bytes, whatever a configuration says: 65,536 vectors of 4096 numbers
 _PATIENCE = 20.0  # seconds that a reader tries to come between the saves of others
 _QUIET = 0.1  # seconds without a change, after which no save is under way; for where folders cannot be locked
 
@@ -48,7 +49,7 @@ def write_patch_folder(
     Raises:
         PatchSaveError: full disk, read-only folder, others who write there without end; what was there before still
             loads.
-        PatchFileError: the vectors hold NaN or infinity.
+        PatchFileError: the vectors hold NaN or infinity, or are more than a patch has.
         ConfigError: a value in the configuration that JSON does not hold.
     """
     written, files = patch_files(config, vectors)
@@ -62,6 +63,8 @@ def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[Polic
         config, num_virtual_tokens=vectors.shape[0], hidden_size=vectors.shape[1], policy_patch_version=__version__
     )
     content = _tensor_file(written, vectors)
+    if len(content) > LARGEST_TENSORS:
+        raise PatchFileError(f"The vectors take {len(content):,} bytes; a patch has at most {LARGEST_TENSORS:,}.")
     written = replace(written, sha256=hashlib.sha256(content).hexdigest())
     return written, {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
 
@@ -295,7 +298,7 @@ def copy_patch_folder(
 
 def largest_tensor_file(config: PolicyPatchConfig) -> int:
     """Return how many bytes a tensor file with this configuration has at most."""
-    return _HEADER_LIMIT + 4 * config.num_virtual_tokens * (config.hidden_size or 0)
+    return min(LARGEST_TENSORS, _HEADER_LIMIT + 4 * config.num_virtual_tokens * (config.hidden_size or 0))
 
 
 def _why_no_patch(folder: Path) -> str:

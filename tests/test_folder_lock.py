@@ -85,6 +85,22 @@ def test_another_thread_waits_and_the_same_one_may_ask_again(tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is left in the folder"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX")
+def test_a_child_that_is_forked_meanwhile_waits_like_others_and_keeps_nothing(tmp_path):
+    end, begin = os.pipe()
+    with only_writer(tmp_path):
+        child = os.fork()
+        if child == 0:
+            with no_writer(tmp_path) as is_alone:
+                seen = is_alone
+            os.read(end, 1)
+            os._exit(int(seen))
+    with no_writer(tmp_path) as is_alone:
+        assert is_alone, "the child keeps what it inherited"
+    os.write(begin, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_waiting_costs_no_file_descriptors(tmp_path, holder):
     before = len(os.listdir("/dev/fd"))
     with pytest.raises(TimeoutError), only_writer(tmp_path, patience=0.3):

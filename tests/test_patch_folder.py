@@ -224,6 +224,18 @@ def test_a_huge_tensor_file_is_not_read(folder):
         read_patch_folder(folder)
 
 
+def test_no_configuration_makes_a_huge_tensor_file_allowed(folder, monkeypatch):
+    values = json.loads((folder / CONFIG_NAME).read_text())
+    (folder / CONFIG_NAME).write_text(json.dumps({**values, "num_virtual_tokens": 10**9, "hidden_size": 10**9}))
+    with open(folder / TENSORS_NAME, "r+b") as file:
+        file.truncate(10**10)
+    with pytest.raises(PatchFileError, match=r"has 10,000,000,000 bytes; .* at most 1,073,741,824. It was not read"):
+        read_patch_folder(folder)
+    monkeypatch.setattr(patch_folder, "LARGEST_TENSORS", 200)
+    with pytest.raises(PatchFileError, match=r"The vectors take \d+ bytes; a patch has at most 200"):
+        write_patch_folder(folder.with_name("new"), *patch(2))
+
+
 def test_a_huge_configuration_is_not_read(folder):
     with open(folder / CONFIG_NAME, "r+b") as file:
         file.truncate(3 * 10**9)
