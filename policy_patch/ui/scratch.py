@@ -1,6 +1,9 @@
 """The page's folder of temporary files: one subfolder for each patch that is fetched or trained, swept when old."""
 
+import os
+import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -8,6 +11,8 @@ import weakref
 from pathlib import Path
 
 KEPT_SECONDS = 3600  # a subfolder that nobody removed
+LEFT_SECONDS = 24 * 3600  # the folder of a page that was killed
+_NAME = "policy-patch-page-"
 
 
 class Scratch:
@@ -23,8 +28,9 @@ class Scratch:
         """Return a new empty subfolder, and remove old ones. A `held` one stays until `remove`."""
         self.sweep()
         with self._lock:
-            if self._root is None:
-                self._root = tempfile.mkdtemp(prefix="policy-patch-page-")
+            if self._root is None or not os.path.isdir(self._root):
+                _sweep_killed(Path(tempfile.gettempdir()))
+                self._root = tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-")
                 weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)  # at the latest at exit
             folder = Path(tempfile.mkdtemp(dir=self._root))
             self._made[folder] = time.monotonic()
@@ -58,3 +64,29 @@ class Scratch:
             old = [folder for folder, made in self._made.items() if made < oldest and folder not in self._held]
         for folder in old:
             self.remove(folder)
+
+
+def _sweep_killed(temporary: Path) -> None:
+    """Remove the old folders of this user's pages that do not run any more: a kill leaves them behind."""
+    for folder in temporary.glob(f"{_NAME}*"):
+        pid = re.match(rf"{_NAME}(\d+)-", folder.name)
+        try:
+            about = folder.lstat()
+            old = time.time() - about.st_mtime > LEFT_SECONDS
+            mine = stat.S_ISDIR(about.st_mode) and (not hasattr(os, "getuid") or about.st_uid == os.getuid())
+            if pid and old and mine and not _runs(int(pid[1])):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # it went meanwhile
+            continue
+
+
+def _runs(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # there `os.kill` would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -102,9 +102,8 @@ class Visitor:
         response = self.join(function, *data)
         assert response.status_code == 200, response.text
         event = response.json()["event_id"]
-        return [one for one in self.messages() if one.get("event_id") == event and one["msg"] == "process_completed"][
-            -1
-        ]
+        mine = [one for one in self.messages() if one.get("event_id") == event]
+        return [one for one in mine if one["msg"] == "process_completed"][-1]
 
     def answer(self, function: str | int, *data: Any) -> list:
         """Return the outputs of one request."""
@@ -123,3 +122,14 @@ class Visitor:
     def write(self, labels: list[str], prompt: str = "Jack thinks", tokens: Any = 4) -> list:
         """Return both columns and what is said to be wrong."""
         return self.answer("write", prompt, labels, 0, 1.0, 0.9, tokens, False)
+
+
+def disk_words(space: Space) -> list[str]:
+    """What would tell a visitor about the server's disk."""
+    here = [str(space.folder), str(Path.home()), sys.prefix, str(APP.parents[1]), "site-packages", "Traceback"]
+    return [*here, "/tmp/", "File \"", ".py\"", "hf_alice"]  # fmt: skip
+
+
+def assert_tells_nothing(space: Space, text: str) -> None:
+    """Fail if a text that a visitor got tells about the server."""
+    assert not [word for word in disk_words(space) if word in text], text[:2000]
