@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from policy_patch.errors import ModelLoadError
+from policy_patch.redaction import blank_error
 
 _LARGEST_CONFIG = 2**24  # bytes; chosen by us, large ones list a hundred thousand labels
 _WAIT = 10.0  # seconds for a load elsewhere to leave what it swapped, which takes milliseconds; chosen by us
@@ -84,6 +85,7 @@ def load_errors(named: str, advice: str = "") -> Iterator[None]:
         OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, SafetensorError,
         StrictDataclassError,
     ) as error:  # fmt: skip
+        blank_error(error)  # a token that cannot be sent is quoted by what sends it
         raise ModelLoadError(f"Cannot load {named}: {_first_line(error)} {advice}".rstrip()) from error
 
 

@@ -388,3 +388,18 @@ def test_files_that_are_no_patch_s_are_not_fetched_by_a_push(hub, base):
     new_patch(base, "1.1.0", seed=3).push_to_hub(REPO)
     assert not [line for line in requests(hub, before) if line.startswith("GET /_cdn")]
     assert len(published(hub)[CARD]) > 2**23, "a card that is none of ours stays"
+
+
+@pytest.mark.parametrize("token", ["hf_ü", "hf_Abcü123"])
+def test_a_base_that_is_loaded_with_such_a_token_shows_none_of_it(hub, monkeypatch, token):
+    from policy_patch.cli.models import load_model
+    from policy_patch.errors import ModelLoadError
+
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelLoadError, match="Cannot load") as caught:
+        load_model("acme/base")
+    one, said = caught.value, ""
+    while one is not None:
+        said += f"{one!r} {one} {one.args} {getattr(one, 'object', '')} "
+        one = one.__cause__ or one.__context__
+    assert token not in said
