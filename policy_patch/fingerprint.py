@@ -4,39 +4,20 @@ It reads a few values of every weight, the settings, and what the base predicts 
 finds mistakes, not forgeries: those are for signatures.
 """
 
-from collections.abc import Iterable
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
 from transformers.utils import logging
 
-from policy_patch.base_probe import probe_of, why_not_comparable
-from policy_patch.base_settings import changed_settings, forward_settings
-from policy_patch.base_weights import (
-    EMBEDDING,
-    HEAD,
-    MAX_WEIGHTS,
-    Weights,
-    is_tied,
-    packed_modules,
-    request,
-    tensors_of,
-    weights_of,
-)
+from policy_patch.base_comparison import Comparison
+from policy_patch.base_probe import Probe, probe_of, why_not_comparable
+from policy_patch.base_settings import forward_settings
+from policy_patch.base_sizes import architecture_of, check_architecture
+from policy_patch.base_weights import is_tied, request, weights_of
 from policy_patch.errors import BaseMismatchError
-from policy_patch.fingerprint_reading import (
-    CONFIG_FIELDS,
-    EMBEDDING_FIELDS,
-    FIELDS,
-    FORMAT,
-    Recorded,
-    encoded,
-    is_field_value,
-    read_fingerprint,
-)
+from policy_patch.fingerprint_reading import FORMAT, encoded, read_fingerprint
 from policy_patch.tokenizer_hash import tokenizer_hash
-from policy_patch.weight_samples import SampleRequest, Samples, is_plain, moved_samples, read_samples
+from policy_patch.weight_samples import Samples, read_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,13 +26,12 @@ logger = logging.get_logger(__name__)
 
 # Our choice. Relatives are near 1; 64 samples of unrelated normal numbers reach 0.5 about once in 70,000.
 _RELATED = 0.5
-_NAMED = 3  # parameters that an error names
 
 
 def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None" = None) -> dict[str, Any]:
     """Return the identity of `base` and its tokenizer, as plain JSON values.
 
-    It runs the base once on 16 tokens.
+    It runs the base once on 2 rows of 16 tokens.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -62,10 +42,12 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     Returns:
         `dict`: `format` (2); `architecture`, sizes by name; `tokenizer`, a SHA-256 in hexadecimal, or `None`;
         `settings`, those of the configuration that change a forward; `tied`, whether the head is the table of
-        embeddings, or `None`; `embedding` and `head`, 64 elements each, or `None`; `weights`, 8 elements of every other
-        parameter and persistent buffer by name, or `None` for one that cannot be read (quantised, on the meta device,
-        not finite); `probe`, log-probabilities of 32 tokens at 4 places of a fixed sequence, or `None`. Elements are
-        little-endian fp32 in base64, at positions drawn from the name and the shape.
+        embeddings, or `None`; `weights`, elements of every parameter and persistent buffer by name, or `None` for one
+        that cannot be read (packed into fewer than 8 bits, not in memory, not finite): 64 of the token embeddings and
+        of the head, one of each expert, else 8; `dtype`, that of most of them, and `dtypes`, those of the others;
+        `steps`, quantisation steps of 8-bit weights; `probe`, log-probabilities of 32 tokens at 4 places of a fixed
+        sequence, with their precision and noise, or `None`. Elements are little-endian fp32 in base64, at positions
+        drawn from the name and the shape.
 
     Example:
 
@@ -79,24 +61,34 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
     ```
     """
     weights = weights_of(base)
-    readable = [request(name, *weight) for name, weight in weights.items() if is_plain(weight[1])]
-    samples = {
-        name: encoded(found.values) for name, found in read_samples(readable).items() if found.values.isfinite().all()
-    }
+    samples = read_samples([request(name, *weight) for name, weight in weights.items()])
+    samples = {name: found for name, found in samples.items() if found.values.isfinite().all()}
+    dtypes = {name: _dtype_name(found) for name, found in samples.items()}
+    most = Counter(dtypes.values()).most_common(1)
+    main = most[0][0] if most else None
     probe = None if why_not_comparable(base) else probe_of(base)
     return {
         "format": FORMAT,
-        "architecture": _architecture(base),
+        "architecture": architecture_of(base),
         "tokenizer": None if tokenizer is None else tokenizer_hash(tokenizer),
         "settings": forward_settings(base),
         "tied": is_tied(base),
-        "embedding": samples.get(EMBEDDING),
-        "head": samples.get(HEAD),
-        "weights": {name: samples.get(name) for name in weights if name not in (EMBEDDING, HEAD)},
+        "dtype": main,
+        "dtypes": {name: dtype for name, dtype in dtypes.items() if dtype != main},
+        "weights": {name: encoded(samples[name].values) if name in samples else None for name in weights},
+        "steps": {name: encoded(found.steps) for name, found in samples.items() if found.steps.any()},
         "probe": None
-        if probe is None
-        else {"precision": probe.precision, "log_probs": encoded(probe.log_probs.flatten())},
+        if not isinstance(probe, Probe)
+        else {
+            "precision": probe.precision,
+            "noise": probe.noise,
+            "log_probs": encoded(probe.log_probs.flatten()),
+        },
     }
+
+
+def _dtype_name(samples: Samples) -> str | None:
+    return None if samples.dtypes[0] is None else str(samples.dtypes[0]).removeprefix("torch.")
 
 
 def check_base(
@@ -123,7 +115,7 @@ def check_base(
         allow_mismatch (`bool`, *optional*, defaults to `False`):
             Accept a fine-tuned or edited relative, with a warning.
         probe (`bool`, *optional*, defaults to `True`):
-            Compare what the base predicts, too, which takes one forward of 16 tokens.
+            Compare what the base predicts, too, which takes one forward of 2 rows of 16 tokens.
         source (`str`, *optional*, defaults to `"the patch"`):
             Where the fingerprint comes from, for error messages.
 
@@ -138,33 +130,38 @@ def check_base(
         )
         return
     recorded = read_fingerprint(fingerprint, source)
-    _check_architecture(base, recorded.architecture, source)
+    check_architecture(base, recorded.architecture, source)
     if tokenizer is not None and recorded.tokenizer is not None and tokenizer_hash(tokenizer) != recorded.tokenizer:
         raise BaseMismatchError(
             f"{source} was made with another tokenizer than the given one: vocabulary, special tokens or the ids of a "
             "probe text differ. Give the tokenizer of the base that the patch was made for."
         )
-    weights = weights_of(base)
-    found = read_samples(_requests(recorded, base, weights))
-    _check_is_related(recorded, found, source)
-    reasons = [*_moved(recorded, found), *_names(recorded, base, weights)]
+    comparison = Comparison(base, recorded)
+    correlation = comparison.correlation()
+    if not correlation >= _RELATED:
+        raise BaseMismatchError(
+            f"{source} was made for another model of the same shape: the correlation of the token embeddings is "
+            f"{correlation:.2f}; that of a fine-tuned relative is at least {_RELATED}. Load the base that the "
+            "patch was made for."
+        )
+    differences = comparison.moved() + comparison.names()
     if recorded.format == FORMAT:
-        reasons += changed_settings(recorded.settings, forward_settings(base)) + _tying(recorded, base)
+        differences += comparison.settings() + comparison.tying()
     else:
         logger.warning(
             f"The fingerprint of {source} is of format 1: it cannot see a change of the head, of most layers or of "
             "settings. Patches that are made today have format 2; ask its maker for a release of it."
         )
-    # What already differs needs no forward to be told.
-    reasons += _predictions(recorded, found, base, source) if probe and not reasons else []
-    if not reasons:
-        if not found:
+    if probe and not differences:  # what already differs needs no forward to be told
+        differences = comparison.predictions()
+    if not differences:
+        if unknown := comparison.not_compared():
             logger.warning(
-                f"No weight of this base can be compared with those that {source} was made for. Make sure that it is "
-                "the same base."
+                f"Not compared with the base of {source}: {', and '.join(unknown)}. Weights that are packed, split or "
+                "not in memory can hide a change. What was compared is the same."
             )
         return
-    message = f"{source} was made for another state of this base: {'; '.join(reasons)}"
+    message = f"{source} was made for another state of this base: {'; '.join(differences)}"
     if not allow_mismatch:
         raise BaseMismatchError(
             f"{message}. This base is a fine-tuned or edited relative, on which the patch was never measured. Load the "
@@ -193,7 +190,7 @@ def renewed_fingerprint(
     """
     if fingerprint is None:
         return None
-    now, before = _architecture(base), fingerprint["architecture"]
+    now, before = architecture_of(base), fingerprint["architecture"]
     rows = now.get("embedding_rows"), before.get("embedding_rows")
     known = fingerprint["tokenizer"] if tokenizer is not None else None
     if rows[0] == rows[1] and (known is None or known == tokenizer_hash(tokenizer)):
@@ -203,139 +200,3 @@ def renewed_fingerprint(
         f"and have {rows[0]}). The patch is saved for the base as it is now, and loads on no other."
     )
     return base_fingerprint(base, tokenizer)
-
-
-# What may differ
-
-
-def _check_is_related(recorded: Recorded, found: dict[str, Samples], source: str) -> None:
-    """Raise `BaseMismatchError` for a model whose token embeddings have nothing to do with those of the right one."""
-    if EMBEDDING not in found or not moved_samples(recorded.samples[EMBEDDING], found[EMBEDDING]).any():
-        return
-    correlation = _correlation(recorded.samples[EMBEDDING], found[EMBEDDING].values)
-    if not correlation >= _RELATED:
-        raise BaseMismatchError(
-            f"{source} was made for another model of the same shape: the correlation of the token embeddings is "
-            f"{correlation:.2f}; that of a fine-tuned relative is at least {_RELATED}. Load the base that the "
-            "patch was made for."
-        )
-
-
-def _moved(recorded: Recorded, found: dict[str, Samples]) -> list[str]:
-    """Return in words which weights have moved further than loading explains."""
-    moved: dict[str, int] = {}
-    by_count: dict[int, list[str]] = {}
-    for name in found:
-        by_count.setdefault(recorded.samples[name].numel(), []).append(name)
-    for names in by_count.values():  # many parameters at once
-        values, steps = (torch.stack([getattr(found[name], part) for name in names]) for part in ("values", "steps"))
-        counts = moved_samples(torch.stack([recorded.samples[name] for name in names]), Samples(values, steps)).sum(1)
-        moved |= {name: int(count) for name, count in zip(names, counts) if count}
-    if not moved:
-        return []
-    total = sum(samples.values.numel() for samples in found.values())
-    return [
-        f"{sum(moved.values())} of {total} samples of its weights moved further than rounding explains, those of "
-        f"{_some(moved)}"
-    ]
-
-
-def _requests(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[SampleRequest]:
-    """Return what to read: of all tensors, since packages keep 8-bit weights in buffers."""
-    all_of_it = tensors_of(base) | weights
-    return [request(name, *all_of_it[name]) for name in recorded.samples if name in all_of_it]
-
-
-def _names(recorded: Recorded, base: "PreTrainedModel", weights: Weights) -> list[str]:
-    """Return in words which parameters have gone or come; a fingerprint of format 1 names only a few."""
-    packed = packed_modules(base)
-
-    def counts(name: str) -> bool:
-        return name.rpartition(".")[0] not in packed
-
-    lacking = [name for name in recorded.names - tensors_of(base).keys() if counts(name)]
-    words = [f"it lacks {len(lacking)} parameters, {_some(lacking)}"] if lacking else []
-    if recorded.format == 1 or len(recorded.names) >= MAX_WEIGHTS:
-        return words
-    new = weights.keys() - recorded.names - {EMBEDDING, HEAD}
-    new = [name for name in new if isinstance(weights[name][1], nn.Parameter) and counts(name)]
-    return words + ([f"it has {len(new)} more parameters, {_some(new)}"] if new else [])
-
-
-def _tying(recorded: Recorded, base: "PreTrainedModel") -> list[str]:
-    tied = is_tied(base)
-    if None in (tied, recorded.tied) or tied == recorded.tied:
-        return []
-    words = {True: "the table of its token embeddings", False: "a matrix of its own"}
-    return [f"its head is {words[tied]}, expected {words[recorded.tied]}"]
-
-
-def _predictions(recorded: Recorded, samples: dict[str, Samples], base: "PreTrainedModel", source: str) -> list[str]:
-    if recorded.probe is None:
-        return []
-    why_not = why_not_comparable(base)
-    if why_not is not None:
-        logger.warning(
-            f"What this base predicts was not compared with what the base of {source} predicted: {why_not}. Its "
-            "settings, and those weights that can be read, are the same."
-        )
-        return []
-    found = probe_of(base)
-    if found is None:
-        return ["it cannot be run on the ids of the check, or gives numbers that are not finite"]
-    same = all(torch.equal(recorded.samples[name], each.values) for name, each in samples.items())
-    off = recorded.probe.differs_from(found, same_weights=same)
-    return (
-        []
-        if off is None
-        else [
-            f"with the same weights and settings it predicts other tokens (log-probabilities off by {off:.2g} of their "
-            "spread): an adapter, a hook or replaced code is at work in it. `base_probe=False` leaves this check out"
-        ]
-    )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = ["the head" if name == HEAD else "the token embeddings" if name == EMBEDDING else name for name in names]
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return ", ".join(sorted(listed)[:_NAMED]) + more
-
-
-def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Return Pearson's correlation; NaN if either side is constant or not finite."""
-    one, other = (side.double() - side.double().mean() for side in (one, other))
-    return float((one * other).sum() / (one.norm() * other.norm()))
-
-
-# Architecture
-
-
-def _architecture(base: "PreTrainedModel") -> dict[str, Any]:
-    """Return the fields of `FIELDS` that the base has, as plain JSON values."""
-    config, embeddings = base.config.get_text_config(), base.get_input_embeddings()
-    shape = getattr(getattr(embeddings, "weight", None), "shape", ())
-    # The module's own sizes first: packed weights have another shape.
-    sizes = [getattr(embeddings, name, None) for name in ("num_embeddings", "embedding_dim")]
-    sizes = shape if None in sizes and len(shape) == 2 else sizes
-    found = {
-        "model_type": config.model_type,
-        **dict(zip(EMBEDDING_FIELDS, sizes)),
-        **{field: getattr(config, field, None) for field in CONFIG_FIELDS},
-    }
-    found = {field: list(value) if isinstance(value, tuple) else value for field, value in found.items()}
-    return {field: value for field, value in found.items() if is_field_value(value)}
-
-
-def _check_architecture(base: "PreTrainedModel", expected: dict[str, Any], source: str) -> None:
-    """Raise `BaseMismatchError` for fields that differ; one that either side lacks says nothing."""
-    found = _architecture(base)
-    different = [
-        f"`{field}` is {found[field]!r}, expected {expected[field]!r}"
-        for field in FIELDS
-        if field in found and field in expected and found[field] != expected[field]
-    ]
-    if different:
-        raise BaseMismatchError(
-            f"{source} was made for another architecture: {'; '.join(different)}. Load the base that it was made for; "
-            "a patch cannot be carried over to another size or architecture."
-        )

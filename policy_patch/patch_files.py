@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from policy_patch.base_probe import looking_once
 from policy_patch.bos import agreed_bos
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.documents import parse_json, read_text
@@ -77,8 +78,8 @@ class PatchFiles:
             allow_base_mismatch (`bool`, *optional*, defaults to `False`):
                 Accept a base that was fine-tuned since. Another size, architecture or tokenizer is never accepted.
             base_probe (`bool`, *optional*, defaults to `True`):
-                Compare what the base predicts behind a few ids with what the right one predicts: one forward of 16
-                tokens, once for several patches.
+                Compare what the base predicts behind a few ids with what the right one predicts: one forward of 2 rows
+                of 16 tokens, once for several patches.
             allow_large_vectors (`bool`, *optional*, defaults to `False`):
                 Accept vectors that are more than 100 times as long as the base's token embeddings.
             revision (`str`, *optional*):
@@ -179,8 +180,9 @@ class PatchFiles:
             )
         model = cls(base)
         try:
-            for one, name in zip(ids, names, strict=True):
-                model.load_patch(one, name, is_trainable=is_trainable, **options)
+            with looking_once():
+                for one, name in zip(ids, names, strict=True):
+                    model.load_patch(one, name, is_trainable=is_trainable, **options)
             model.set_patch(names)
         except BaseException:
             model.unload()

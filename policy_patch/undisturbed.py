@@ -1,21 +1,48 @@
 """A base as it is when it serves, for a while: for runs that look at it and leave no trace."""
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+_lock = threading.RLock()  # two runs at once would put back each other's modes
+
 
 @contextmanager
 def undisturbed(base: nn.Module) -> Iterator[None]:
-    """Within the context `base` is in eval mode and nothing needs gradients; modes are put back behind it."""
-    training = [module for module in base.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
+    """Within the context `base` is in eval mode and nothing needs gradients.
+
+    Behind it modes are put back, and what rotary modules remember of the length of a text. One thread at a time; a
+    training step in another thread sees the modes meanwhile.
+    """
+    with _lock:
+        training = [module for module in base.modules() if module.training]
+        remembered = [(module, dict(vars(module)), dict(module._buffers)) for module in _that_remember(base)]
         for module in training:
-            module.training = True
+            module.training = False
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                yield
+        finally:
+            for module, attributes, buffers in remembered:
+                module._buffers.update(buffers)
+                vars(module).update({key: each for key, each in attributes.items() if not key.startswith("_")})
+            for module in training:  # last, since it is an attribute, too
+                module.training = True
+
+
+def _that_remember(base: nn.Module) -> list[nn.Module]:
+    """Return modules that replace buffers which are not saved, like rotary frequencies of `dynamic` and `longrope`."""
+    return [module for module in base.modules() if module._non_persistent_buffers_set]
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that holds the lock is not in the child
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -4,7 +4,7 @@ Which weights are read, and what follows from a difference, is the business of `
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,31 @@ _UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Elements to read: of `tensor`, a weight of `module`; `name` is empty for the input embeddings."""
+    """Elements to read: `count` of `tensor`, a weight of `module`; drawn from all of it, or of each first index one."""
 
     name: str
     tensor: torch.Tensor
     module: nn.Module | None
     count: int
+    of_each: bool = False
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`values` and, for 8-bit weights, quantisation `steps` (0 for others): both `(count,)`, fp32."""
+    """Elements of one parameter, or of several with the same count.
+
+    Args:
+        values (`torch.Tensor`):
+            `(count,)` or `(parameters, count)`, fp32.
+        steps (`torch.Tensor`):
+            In the same shape: quantisation steps of 8-bit weights, 0 for others.
+        dtypes (`tuple[torch.dtype | None, ...]`):
+            Of each parameter, as it is in memory; None if that is not known.
+    """
 
     values: torch.Tensor
     steps: torch.Tensor
+    dtypes: tuple[torch.dtype | None, ...]
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -58,6 +69,7 @@ def read_samples(requests: list[SampleRequest]) -> dict[str, Samples]:
     with torch.no_grad():
         for request in requests:
             try:
+                request = _in_memory(request)
                 read = _plain_elements(request) if is_plain(request.tensor) else _int8_elements(request)
             except _UNREADABLE:
                 continue
@@ -67,8 +79,22 @@ def read_samples(requests: list[SampleRequest]) -> dict[str, Samples]:
         for entries in by_device.values():
             moved = torch.cat([read for _, read in entries], dim=1).cpu()  # (2, all elements)
             parts = moved.split([request.count for request, _ in entries], dim=1)
-            found.update({request.name: Samples(*part) for (request, _), part in zip(entries, parts)})
+            for (request, _), part in zip(entries, parts):
+                found[request.name] = Samples(*part, (request.tensor.dtype if is_plain(request.tensor) else None,))
     return found
+
+
+def _in_memory(request: SampleRequest) -> SampleRequest:
+    """Return a request for a weight that accelerate has put elsewhere (offloading) as one for where it is kept."""
+    hook = getattr(request.module, "_hf_hook", None)
+    if not request.tensor.is_meta or hook is None:
+        return request
+    name = next(name for name, each in request.module._parameters.items() if each is request.tensor)
+    for each in (hook, *getattr(hook, "hooks", ())):
+        kept = getattr(each, "weights_map", None)
+        if kept is not None:
+            return replace(request, tensor=kept[name])
+    return request
 
 
 def _plain_elements(request: SampleRequest) -> torch.Tensor:
@@ -149,7 +175,10 @@ def _of_blocks(table: torch.Tensor, integers: torch.Tensor, row: torch.Tensor, c
 def _positions(request: SampleRequest, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     """Return an index, `(count,)` int64 for each dimension, drawn from the name and the shape."""
     flat = draw(f"{request.name}/{list(shape)}", request.count, max(1, int(np.prod(shape, dtype=np.int64))))
-    return tuple(torch.from_numpy(index.copy()) for index in np.unravel_index(flat, shape or (1,)))
+    at = [index.copy() for index in np.unravel_index(flat, shape or (1,))]
+    if request.of_each:  # as far as the count allows
+        at[0] = np.arange(request.count, dtype=np.int64) * max(1, shape[0] // request.count) % shape[0]
+    return tuple(torch.from_numpy(index) for index in at)
 
 
 def draw(name: str, count: int, below: int) -> np.ndarray:
@@ -162,43 +191,51 @@ def draw(name: str, count: int, below: int) -> np.ndarray:
     return (np.frombuffer(b"".join(blocks), dtype="<u8")[:count] % np.uint64(below)).astype(np.int64)
 
 
-def moved_samples(recorded: torch.Tensor, found: Samples) -> torch.Tensor:
-    """Return which samples differ by more than loading in any precision explains, bool in the shape of `recorded`.
+def moved_samples(recorded: Samples, found: Samples) -> torch.Tensor:
+    """Return which samples differ by more than loading in any precision explains, bool in the shape of the values.
 
-    A rounding counts only if it may have happened: if it leaves all samples of the other side as they are, and if it
-    explains at least as many parameters as there are that it cannot have met. So bf16 must equal bf16, and a small step
-    of fine-tuning in fp32 is seen, also of a norm, whose old value of 1 says nothing of a precision.
-
-    Args:
-        recorded (`torch.Tensor`):
-            `(count,)` of one parameter, or `(parameters, count)`, fp32.
-        found ([`Samples`]):
-            In the same shape.
+    What is in half precision on one side must be what rounding makes of the other side. What is in fp32 on both sides
+    must be equal, unless one of them comes from a file in half precision: that is believed if the rounding explains at
+    least as many parameters as there are that it cannot have met, or has not met.
     """
-    loaded = found.values
-    distance = (loaded - recorded).abs()
-    rounding = recorded.abs() * _RELATIVE + _ABSOLUTE
-    accepted = recorded == loaded
-    equal, quantised = accepted.all(dim=-1, keepdim=True), (found.steps > 0).any(dim=-1, keepdim=True)
+    one, other = recorded.values, found.values
+    distance, equal = (one - other).abs(), (one == other).all(dim=-1, keepdim=True)
+    rounding = one.abs() * _RELATIVE + _ABSOLUTE
+    telling = equal & (one.amax(-1, keepdim=True) > one.amin(-1, keepdim=True))  # all ones say nothing of a precision
+    quantised = ((recorded.steps > 0) | (found.steps > 0)).any(dim=-1, keepdim=True)
 
     def explained(by: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
         """Return `by` where `possible`, `(parameters, 1)`, unless more parameters speak against it."""
         samples = by & possible
-        for_it, against_it = (~equal & samples.all(dim=-1, keepdim=True)).sum(), (~possible & ~quantised).sum()
+        for_it, against_it = (
+            (~equal & samples.all(dim=-1, keepdim=True)).sum(),
+            (~quantised & (~possible | telling)).sum(),
+        )
         return samples & (for_it >= against_it)
 
-    for given, other in ((recorded, loaded), (loaded, recorded)):
+    accepted = one == other
+    for side, given in ((recorded, found), (found, recorded)):
         for dtypes in _ROUNDINGS:
-            accepted |= explained(_rounded(given, dtypes) == other, _is_rounded(other, dtypes))
-    (recorded_bf16, recorded_fp16), (loaded_bf16, loaded_fp16) = (
-        [_is_rounded(side, dtypes) for dtypes in _ROUNDINGS[:2]] for side in (recorded, loaded)
-    )
-    half = (recorded_bf16 | recorded_fp16) & (loaded_bf16 | loaded_fp16)
-    accepted |= explained(distance <= _ABSOLUTE, half)
-    # One side bf16, the other fp16.
-    accepted |= explained((distance <= rounding) & (recorded_bf16 != loaded_bf16), half)
-    accepted |= (found.steps > 0) & (distance <= _OF_STEP * found.steps + rounding)
+            by = _rounded(given.values, dtypes) == side.values
+            accepted |= by & _is_in(side, dtypes[-1]) & ~_is_in(given, dtypes[-1])
+            accepted |= explained(by, _is_in(side, torch.float32, None) & _is_rounded(side.values, dtypes))
+    halves = [(_is_half(side, torch.bfloat16), _is_half(side, torch.float16)) for side in (recorded, found)]
+    cross = (halves[0][0] & halves[1][1]) | (halves[0][1] & halves[1][0])
+    accepted |= explained((distance <= rounding) | (distance <= _ABSOLUTE), cross)
+    steps = recorded.steps + found.steps
+    accepted |= (steps > 0) & (distance <= _OF_STEP * steps + rounding)
     return ~accepted
+
+
+def _is_in(side: Samples, *dtypes: torch.dtype | None) -> torch.Tensor:
+    """Return which parameters are in one of `dtypes`, `(parameters, 1)` or `(1,)` bool."""
+    found = torch.tensor([dtype in dtypes for dtype in side.dtypes])
+    return found.unsqueeze(-1) if side.values.dim() > 1 else found
+
+
+def _is_half(side: Samples, dtype: torch.dtype) -> torch.Tensor:
+    """Return which parameters are in `dtype`, or look as if they had been where that is not known."""
+    return _is_in(side, dtype) | (_is_in(side, None) & _is_rounded(side.values, (dtype,)))
 
 
 def _is_rounded(values: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:

@@ -4,14 +4,14 @@ Deep models under the names of real parameters, at a tiny width.
 """
 
 import copy
+import json
 import logging
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, MixtralConfig
 
-from policy_patch import base_probe
 from policy_patch.errors import BaseMismatchError
 from policy_patch.fingerprint import base_fingerprint, check_base
 
@@ -286,14 +286,130 @@ def test_the_same_base_passes_with_a_compiled_backbone(bases, said):
     assert not said
 
 
-def test_a_stack_costs_one_forward(bases, monkeypatch):
+def test_the_same_base_passes_with_linear_maps_alone_rounded(bases, said):
+    """As `autocast` trainings and some loaders keep it: norms in fp32 beside matrices in bf16."""
     base, fingerprint = bases[32]
-    replaced, runs, run = copy.deepcopy(base), [], base_probe._run
-    monkeypatch.setattr(base_probe, "_run", lambda model: runs.append(model) or run(model))
-    for _ in range(3):
-        check_base(base, fingerprint)
-    assert len(runs) <= 1
-    replaced.model.norm.forward = replaced.model.norm.forward  # nothing can be known of it, so it runs each time
-    for _ in range(3):
-        check_base(replaced, fingerprint)
-    assert runs[-3:] == [replaced] * 3
+    mixed = copy.deepcopy(base)
+    for module in mixed.modules():
+        if isinstance(module, nn.Linear):
+            module.to(torch.bfloat16)
+    check_base(mixed, fingerprint, probe=False)
+    check_base(base, base_fingerprint(mixed), probe=False)
+    assert not any("moved" in text for text in said)
+
+
+# What the side that is read cannot show in full
+
+
+def test_a_fingerprint_of_an_8_bit_base_holds_its_weights(bases):
+    quantization = pytest.importorskip("torchao.quantization")
+    base, _ = bases[32]
+    quantised = copy.deepcopy(base).bfloat16()
+    quantization.quantize_(quantised, quantization.Int8WeightOnlyConfig())
+    fingerprint = json.loads(json.dumps(base_fingerprint(quantised)))
+    assert None not in fingerprint["weights"].values() and len(fingerprint["steps"]) == 225
+    for loaded in (torch.float32, torch.bfloat16, torch.float16):
+        check_base(copy.deepcopy(base).to(loaded), fingerprint)
+    check_base(quantised, fingerprint)
+    for part in ("model.layers.3.mlp.down_proj", "lm_head"):
+        edited = copy.deepcopy(base)
+        shaken(edited.get_submodule(part).weight, 0.5)
+        refuse(edited, fingerprint, "samples of its weights moved")
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_weights_that_are_offloaded_are_compared(place, bases, tmp_path, said):
+    base, fingerprint = bases[32]
+    base.save_pretrained(tmp_path / "base")
+    edited = copy.deepcopy(base)
+    shaken(edited.model.layers[5].mlp.down_proj.weight)
+    edited.save_pretrained(tmp_path / "edited")
+    devices = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    devices |= {f"model.layers.{number}": "disk" for number in range(32)}
+
+    def load(name: str) -> nn.Module:
+        if place == "disk":
+            options = {"device_map": devices, "offload_folder": tmp_path / f"off-{name}"}
+            return AutoModelForCausalLM.from_pretrained(tmp_path / name, **options)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        for layer in model.model.layers:
+            accelerate.cpu_offload(layer, execution_device="cpu")
+        return model
+
+    accelerate = pytest.importorskip("accelerate")
+    right = load("base")
+    assert right.model.layers[5].mlp.down_proj.weight.is_meta
+    check_base(right, fingerprint)
+    assert not said
+    refuse(load("edited"), fingerprint, r"those of model\.layers\.5\.mlp\.down_proj")
+    of_offloaded = base_fingerprint(right)
+    assert None not in of_offloaded["weights"].values()
+    check_base(base, of_offloaded)
+    refuse(edited, of_offloaded, r"those of model\.layers\.5\.mlp\.down_proj")
+
+
+def test_weights_that_cannot_be_read_are_said(bases, said):
+    base, fingerprint = bases[32]
+    packed = copy.deepcopy(base)
+    packed.model.layers[0].mlp.up_proj.weight = nn.Parameter(torch.zeros(24, 8, dtype=torch.uint8), requires_grad=False)
+    check_base(packed, fingerprint, probe=False)
+    assert len(said) == 1 and "1 of 291 weights (model.layers.0.mlp.up_proj.weight)" in said.pop()
+    check_base(base, base_fingerprint(packed))
+    assert len(said) == 1 and "1 of 291 weights (model.layers.0.mlp.up_proj.weight), and what it predicts" in said[0]
+
+
+# Edits that hide behind a precision
+
+
+@pytest.mark.parametrize("loaded", [torch.float32, torch.float16])
+def test_edited_norms_of_a_base_from_a_bf16_file_are_refused(loaded):
+    """Its weights say that nothing was rounded: they are equal to the bit on both sides."""
+    base = deep_model(32)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in base.named_parameters():
+            if "norm" in name:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+            weight.copy_(weight.bfloat16())
+    fingerprint = base_fingerprint(base)
+    check_base(copy.deepcopy(base).to(loaded), fingerprint)
+    with torch.no_grad():
+        for name, weight in base.named_parameters():
+            if "norm" in name:
+                weight += 1e-3
+    refuse(base.to(loaded), fingerprint, "samples of its weights moved")
+
+
+def test_one_expert_of_a_fused_tensor_is_refused():
+    torch.manual_seed(0)
+    shape = _SHAPE | {"num_hidden_layers": 3, "num_local_experts": 24, "initializer_range": 0.1}
+    base = AutoModelForCausalLM.from_config(MixtralConfig(**shape)).eval()
+    fingerprint = base_fingerprint(base)
+    for expert in range(24):
+        edited = copy.deepcopy(base)
+        experts = edited.model.layers[1].mlp.experts
+        with torch.no_grad():
+            for weight in experts.parameters():
+                assert weight.dim() == 3
+                weight[expert] = 0.1 * torch.randn(weight[expert].shape)
+        refuse(edited, fingerprint, r"those of model\.layers\.1\.mlp\.experts")
+
+
+# Settings that JSON or a reader could stumble over
+
+
+def test_settings_come_back_from_json_whatever_they_hold(bases):
+    base, _ = bases[32]
+    other = copy.deepcopy(base)
+    other.config.time_step_limit = (0.0, float("inf"))
+    other.config.a_not_a_number = float("nan")
+    other.config.long = list(range(1000))
+    deep: list = []
+    for _ in range(20):
+        deep = [deep]
+    other.config.deep = {"inside": deep, "kept": 1}
+    fingerprint = json.loads(json.dumps(base_fingerprint(other), allow_nan=False))
+    assert fingerprint["settings"]["time_step_limit"] == [0.0, "inf"]
+    check_base(other, fingerprint)
+    other.config.time_step_limit = (0.0, 1.0)
+    refuse(other, fingerprint, "`time_step_limit` is")

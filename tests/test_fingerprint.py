@@ -228,14 +228,15 @@ def test_quantised_embeddings_are_read_or_left_out(warnings):
     fingerprint = base_fingerprint(base)
     in_tensors = in_int8_tensors(base, names=("embed_tokens",))
     check_base(in_tensors, fingerprint, probe=False)
-    assert base_fingerprint(in_tensors)["embedding"] is None
+    assert base_fingerprint(in_tensors)["steps"].keys() == {"token embeddings"}
     check_base(base, base_fingerprint(in_tensors))
+    assert "what it predicts (that of the right base is not known)" in warnings.pop()
     with pytest.raises(BaseMismatchError, match="another model of the same shape"):
         check_base(in_int8_tensors(model_of(seed=1), names=("embed_tokens",)), fingerprint)
     packed = copy.deepcopy(base)
     packed.model.embed_tokens.weight = nn.Parameter(torch.zeros(9, 1, dtype=torch.uint8), requires_grad=False)
     check_base(packed, fingerprint)
-    assert len(warnings) == 1 and "packed into fewer than 8 bits" in warnings[0]
+    assert len(warnings) == 1 and "1 of 21 weights (token embeddings), and what it predicts" in warnings[0]
 
 
 def test_weights_that_cannot_be_read_are_left_out(warnings):
@@ -260,7 +261,7 @@ def test_weights_that_cannot_be_read_are_left_out(warnings):
     check_base(packed, fingerprint)
     recorded = base_fingerprint(packed)["weights"]
     assert len([name for name in fingerprint["weights"] if recorded.get(name) is None]) == 9
-    assert len(warnings) == 1 and "fewer than 8 bits" in warnings[0]
+    assert len(warnings) == 1 and "9 of 21 weights" in warnings[0] and "fewer than 8 bits" in warnings[0]
 
 
 def test_a_base_of_which_nothing_can_be_read_is_refused(warnings):
@@ -268,9 +269,9 @@ def test_a_base_of_which_nothing_can_be_read_is_refused(warnings):
     with pytest.raises(BaseMismatchError, match="it cannot be run on the ids of the check"):
         check_base(copy.deepcopy(base).to("meta"), base_fingerprint(base))
     check_base(copy.deepcopy(base).to("meta"), base_fingerprint(base), probe=False)
-    assert len(warnings) == 1 and "No weight of this base can be compared" in warnings[0]
+    assert len(warnings) == 1 and "21 of 21 weights" in warnings[0]
     nothing = base_fingerprint(copy.deepcopy(base).to("meta"))
-    assert nothing["embedding"] is None and set(nothing["weights"].values()) == {None} and nothing["probe"] is None
+    assert set(nothing["weights"].values()) == {None} and nothing["probe"] is None
     check_base(base, nothing)
     assert len(warnings) == 2
 
@@ -281,7 +282,7 @@ def test_weights_that_are_not_finite_are_left_out(warnings):
         base.model.norm.weight.fill_(float("nan"))
         base.model.embed_tokens.weight.fill_(float("inf"))
     fingerprint = base_fingerprint(base)
-    assert fingerprint["embedding"] is None and fingerprint["weights"]["model.norm.weight"] is None
+    assert {fingerprint["weights"][name] for name in ("token embeddings", "model.norm.weight")} == {None}
     assert fingerprint["probe"] is None
     check_base(base, fingerprint)
 
@@ -461,8 +462,8 @@ def test_the_positions_stay_where_they_are():
     values = {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in fingerprint["weights"].items()}
     assert values["model.norm.weight"].tolist() == [1, 31, 0, 9, 13, 20, 29, 20]
     assert values["model.layers.0.mlp.up_proj.weight"].tolist() == [1381, 1452, 1459, 76, 927, 1254, 1012, 272]
-    embedding = np.frombuffer(base64.b64decode(fingerprint["embedding"]), "<f4")
-    assert embedding.shape == (64,) and embedding[:4].tolist() == [8228, 5384, 6676, 8119]
+    embedding = values["token embeddings"]
+    assert embedding.shape == (64,) and embedding[:2].tolist() == [616, 6705]
 
 
 def test_the_random_states_the_base_and_the_tokenizer_are_left_alone(family, tokenizer):
@@ -530,17 +531,30 @@ def altered(path: tuple[str, ...], value: object) -> dict:
         (altered(("architecture", "embedding_rows"), 10**5000), "`architecture.embedding_rows` .* whole number"),
         (altered(("tokenizer",), 5), "`tokenizer` .* must be null or a SHA-256"),
         (altered(("tokenizer",), "abc"), "`tokenizer` .* must be null or a SHA-256"),
-        (altered(("embedding",), 5), "`embedding` .* 64 finite fp32 values in base64"),
-        (altered(("embedding",), "A" * 10**7), "`embedding` .* 64 finite fp32 values"),
-        (altered(("embedding",), "é" * 344), "`embedding` .* 64 finite fp32 values"),
-        (altered(("embedding",), "!" * 344), "`embedding` .* 64 finite fp32 values"),
-        (altered(("embedding",), "A" * 344), "`embedding` .* 64 finite fp32 values"),
-        (altered(("embedding",), base64.b64encode(np.full(64, np.nan, "<f4")).decode()), "`embedding` .* 64 finite"),
-        (altered(("weights",), 5), "`weights` .* at most 6000 parameter names"),
-        (altered(("weights",), {1: "x"}), "`weights` .* at most 6000 parameter names"),
-        (altered(("weights",), {str(i): "x" for i in range(6001)}), "`weights` .* at most 6000 parameter names"),
-        (altered(("weights", ""), "x"), "`weights` .* empty parameter name"),
-        (altered(("weights", "x" * 999), "x"), "`weights.x{92}` .* 8 finite fp32 values"),
+        (altered(("weights", "token embeddings"), 5), "`weights.token embeddings` .* 64 finite fp32 values in base64"),
+        (altered(("weights", "token embeddings"), "A" * 10**7), "`weights.token embeddings` .* 64 finite fp32 values"),
+        (altered(("weights", "token embeddings"), "é" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
+        (altered(("weights", "token embeddings"), "!" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
+        (altered(("weights", "token embeddings"), "A" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
+        (
+            altered(("weights", "token embeddings"), base64.b64encode(np.full(64, np.nan, "<f4")).decode()),
+            "`weights.token embeddings` .* 64 finite",
+        ),
+        (altered(("weights",), 5), "`weights` .* at most 6002 parameter names"),
+        (altered(("weights",), {1: "x"}), "`weights` .* at most 6002 parameter names"),
+        (altered(("weights",), {str(i): "x" for i in range(6003)}), "`weights` .* at most 6002 parameter names"),
+        (altered(("steps",), 5), "`steps` .* with names of `weights`"),
+        (altered(("steps", "x"), "x"), "`steps` .* with names of `weights`"),
+        (altered(("dtype",), "int8"), "`dtypes.token embeddings` .* must be null or one of float32"),
+        (altered(("settings",), []), "`settings` .* object of plain values"),
+        (altered(("settings", "x"), list(range(501))), "`settings` .* object of plain values"),
+        (altered(("tied",), 1), "`tied` .* true, false or null"),
+        (altered(("probe",), []), "`probe` .* null or an object"),
+        (altered(("probe", "precision"), "int1"), "`probe.precision` .* one of float32"),
+        (altered(("probe", "noise"), -1), "`probe.noise` .* number from 0"),
+        (altered(("probe", "log_probs"), "A" * 8), "`probe.log_probs` .* 128 finite"),
+        (altered(("tokenizer",), "x" * 64), "`tokenizer` .* must be null or a SHA-256"),
+        (altered(("weights", "x" * 999), "x"), r"`weights.x{92}\.\.\.` .* 8 to 256 finite fp32 values"),
     ],
 )
 def test_a_damaged_fingerprint_is_refused_with_what_is_wrong(fingerprint, words):
@@ -551,7 +565,7 @@ def test_a_damaged_fingerprint_is_refused_with_what_is_wrong(fingerprint, words)
 
 def test_names_of_parameters_that_the_base_does_not_have_are_a_mismatch():
     weights = {f"{name} renamed": text for name, text in GOOD["weights"].items()}
-    with pytest.raises(BaseMismatchError, match=r"it lacks 19 parameters, .* renamed and 16 more; it has 19 more"):
+    with pytest.raises(BaseMismatchError, match=r"it lacks 21 parameters, .* renamed and 18 more; it has 19 more"):
         check_base(BASE, altered(("weights",), weights))
 
 
@@ -592,13 +606,12 @@ def test_any_change_of_a_fingerprint_is_silent_or_one_of_our_errors(path, value,
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(["embedding", *GOOD["weights"]]), st.integers(0, 10**6), st.characters())
+@given(st.sampled_from(list(GOOD["weights"])), st.integers(0, 10**6), st.characters())
 def test_one_changed_character_of_a_sample_is_silent_or_one_of_our_errors(name, at, character):
-    path = (name,) if name == "embedding" else ("weights", name)
-    text = GOOD["embedding"] if name == "embedding" else GOOD["weights"][name]
+    text = GOOD["weights"][name]
     at %= len(text)
     with contextlib.suppress(ConfigError, BaseMismatchError):
-        check_base(BASE, altered(path, text[:at] + character + text[at + 1 :]))
+        check_base(BASE, altered(("weights", name), text[:at] + character + text[at + 1 :]))
 
 
 # The format before
@@ -625,6 +638,16 @@ def test_a_fingerprint_of_format_1_is_read_and_says_what_it_cannot_see(warnings)
 def test_a_patch_without_a_fingerprint_is_loaded_with_a_warning(warnings):
     check_base(BASE, None, source="old patch")
     assert len(warnings) == 1 and "old patch does not say which base" in warnings[0]
+
+
+def test_names_of_a_hostile_fingerprint_are_not_repeated_at_length():
+    name = "\x1b[31mx\n" * 20_000
+    with pytest.raises(BaseMismatchError) as caught:
+        check_base(BASE, altered(("weights", name), None))
+    assert len(str(caught.value)) < 1000 and "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(BaseMismatchError) as caught:
+        check_base(BASE, altered(("architecture", "model_type"), name))
+    assert len(str(caught.value)) < 1000 and "\x1b" not in str(caught.value)
 
 
 # A vocabulary that grew
