@@ -4,7 +4,8 @@
 
 The base is a Llama with the width of a 7B model and few, narrow layers: what is measured does not depend on its depth.
 Each round reads, checks hash and fingerprint, and puts the vectors in front of the base; beside it the same round
-without the forward of 2 rows of 16 tokens that the fingerprint asks for, and without a fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved.
+without the forward of 2 rows of 16 tokens that the fingerprint asks for, and without a fingerprint; and PEFT's loading
+of a prompt of that size if PEFT is installed. The rounds are interleaved.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel, base_probe, get_policy_patch_model
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.patch_folder import patch_files
 
 COMMIT = "0" * 40

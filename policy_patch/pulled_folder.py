@@ -94,7 +94,9 @@ def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: 
     except PolicyPatchError:
         raise
     except OSError as error:
-        raise PatchSaveError(f"Cannot pull into `{folder}`: {error}. What is there loads; pull again to finish.") from error
+        raise PatchSaveError(
+            f"Cannot pull into `{folder}`: {error}. What is there loads; pull again to finish."
+        ) from error
     return Pulled(config, before, kept)
 
 
