@@ -22,6 +22,7 @@ def test_no_response_tells_about_the_servers_disk(space):
     page = space.client.get("/")
     assert_tells_nothing(space, page.text.replace("/tmp/gradio", ""))
     assert_tells_nothing(space, json.dumps(space.config) + space.client.get("/gradio_api/info").text)
+    assert space.config["show_error"] is False
     file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "x", "url": "file:///etc/passwd"}
     odd = [None, "/etc/passwd", file, [file], -1, 1e308, True, [["toxicity"]], {"value": file}, ["toxicity"] * 50]
     visitor = Visitor(space)

@@ -84,6 +84,8 @@ def test_a_private_or_gated_patch_is_not_served_even_from_the_servers_own_cache(
     api.update_repo_settings("acme/secret-patch", private=True)
     for source in sources:  # it is in memory now, for the one who could have it
         assert "did not work" in Visitor(space).add(source)
+    api.update_repo_settings("acme/secret-patch", private=False, gated="auto")
+    assert "open to everybody" in Visitor(space).add(sources[1])
 
 
 def test_two_hundred_visitors_at_once_see_their_own_patches_and_the_pages(space, hub):
@@ -209,7 +211,12 @@ def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     assert len(space.temporary()) == len(before) + 1
     eve.join("train", "harmfulness", 10, 5, 1, None)  # asks, and never listens
     pause(5)
-    assert len(space.temporary()) == len(before) + 1  # hers waits in line, and is given up there
+    assert len(space.temporary()) == len(before) + 1  # hers waited in line, and was given up there:
+    again = eve.join("train", "harmfulness", 10, 5, 1, None).json()["event_id"]
+    listening = eve.messages()
+    heard = (json.dumps(message) for message in listening if message.get("event_id") == again)
+    assert "Waiting for 1" in next(one for one in heard if "Waiting for" in one or "has not ended" in one)
+    listening.close()
     watching.close()
     for _ in range(1200):  # it asks for answers before its first step; there it cannot be stopped
         if space.temporary() == before:
