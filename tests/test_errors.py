@@ -13,10 +13,11 @@ from policy_patch.errors import PolicyPatchError
 CLASSES = [member for _, member in inspect.getmembers(errors, inspect.isclass)]
 LEAVES = [member for member in CLASSES if member is not PolicyPatchError]
 CORE = sorted(Path(errors.__file__).parent.glob("*.py"))
-# Signals from one file of the core to others, which make one of our errors of them; errors of the system's kind that the
-# writer of a folder turns into a `PatchSaveError`; one of ours that was returned before it is raised.
+# Signals from one file of the core to others, which make one of our errors of them; errors of the system's kind that
+# the writer of a folder turns into a `PatchSaveError`; one of ours that was returned before it is raised.
 SIGNALS = {
     ("documents.py", "Fault"),
+    ("yaml_documents.py", "Fault"),
     ("yaml_documents.py", "YamlFault"),
     ("folder_lock.py", "NoLockHere"),
     ("folder_lock.py", "TimeoutError"),
