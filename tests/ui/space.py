@@ -20,7 +20,7 @@ APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
 # A visitor who went away is noticed sooner than in life; everything else is as the Space has it.
 _SOONER = """import runpy
 import policy_patch.ui.visitors as visitors
-visitors.GONE_SECONDS = 3.0
+visitors.GONE_SECONDS = 2.0
 runpy.run_path({!r}, run_name="__main__")"""
 
 

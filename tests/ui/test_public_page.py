@@ -93,14 +93,16 @@ def test_two_hundred_visitors_at_once_see_their_own_patches_and_the_pages(space,
     for number, name in enumerate(names):
         put(lab_files(number + 2), name)
     visitors = [(Visitor(space), names[number % 20]) for number in range(200)]
+    writing = {visitor for visitor, _ in visitors[::3]}
 
     def visit(one) -> str:
         visitor, name = one
         before, added = visitor.offered(), visitor.answer("more", name, [])
-        told = json.dumps([added, visitor.write([name, "toxicity"], tokens=2)])
+        told = json.dumps([added, visitor.write([name, "toxicity"], tokens=2) if visitor in writing else name])
         foreign = [other for other in names if f'"{other}"' in told and other != name]
         alone = before == OWN and sorted(label for label, _ in added[0]["choices"]) == sorted([*OWN, name])
-        return "" if alone and not foreign and f"With {name} + toxicity" in told else f"{name}: {before} {told}"
+        wrote = visitor not in writing or f"With {name} + toxicity" in told
+        return "" if alone and wrote and not foreign else f"{name}: {before} {told}"
 
     with ThreadPoolExecutor(24) as pool:
         assert [wrong for wrong in pool.map(visit, visitors) if wrong] == []
@@ -210,7 +212,7 @@ def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     assert any("of yours has not ended" in json.dumps(message) for message in watching)
     assert len(space.temporary()) == len(before) + 1
     eve.join("train", "harmfulness", 10, 5, 1, None)  # asks, and never listens
-    pause(5)
+    pause(3.5)
     assert len(space.temporary()) == len(before) + 1  # hers waited in line, and was given up there:
     again = eve.join("train", "harmfulness", 10, 5, 1, None).json()["event_id"]
     listening = eve.messages()
