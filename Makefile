@@ -10,8 +10,8 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # stay under 40 minutes on two cores.
 CORE_TESTS = $(addprefix tests/test_, $(addsuffix .py, compat exactness injection proof self_check few_layers base_state \
 	length_switch lengths patched_cache patched_call disabling bos copies decoding patch_names delegation model config \
-	patch_files patch_folder auto fingerprint))
-NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/test_trainer_hook.py tests/hub/test_round_trip.py tests/hub/test_push.py \
+	patch_files patch_folder auto fingerprint base_probe))
+NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/test_trainer_hook.py tests/test_loading.py tests/hub/test_round_trip.py tests/hub/test_push.py \
 	$(addprefix tests/training/test_, $(addsuffix .py, trl_contract sft dpo two_stage adopted settings fused_head))
 LOWEST_TESTS = $(CORE_TESTS) tests/hub/test_round_trip.py tests/hub/test_push.py tests/evaluation/test_scorers.py \
 	tests/evaluation/test_evaluate.py tests/evaluation/test_plots.py
