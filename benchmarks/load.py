@@ -5,8 +5,8 @@
 The base is a Llama with the width of a 7B model and few, narrow layers: what is measured does not depend on its depth.
 Each round reads, checks hash and fingerprint, and puts the vectors in front of the base; beside it the same round
 without a fingerprint, and PEFT's loading of a prompt of that size if PEFT is installed. The rounds are interleaved. The
-forward of 2 rows of 16 tokens, by which the fingerprint also compares what the base predicts, is as slow as the base: it
-is left out, or measured with `--with_forward`.
+forward of 2 rows of 16 tokens, by which the fingerprint also compares what the base predicts, is as slow as the base:
+it is left out, or measured with `--with_forward`.
 """
 
 import argparse
