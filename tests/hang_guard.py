@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 LOOK_SECONDS = 0.5
+GRACE_SECONDS = 20.0  # execnet itself gives its workers 10
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,14 +79,34 @@ class Watch:
             _end_what_dead_workers_left()
             if self._limit and time.monotonic() - self._heard > self._limit:
                 self._hung = list(self._running)
-                os.kill(os.getpid(), signal.SIGINT)  # pytest ends as if somebody had pressed Ctrl-C
+                self._end()
                 return
+
+    def _end(self) -> None:
+        """End the run as if somebody had pressed Ctrl-C; if that does not end it, without its workers, and at last by
+        force."""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(GRACE_SECONDS)
+        for child in _workers():
+            with contextlib.suppress(psutil.Error, OSError):
+                os.killpg(child.pid, signal.SIGKILL)
+        time.sleep(GRACE_SECONDS)
+        names = self._hung or ["no test had begun: the workers were collecting"]
+        os.write(2, "".join(f"HANGS {name}, and the run does not end\n" for name in names).encode())
+        os._exit(pytest.ExitCode.INTERRUPTED)
 
 
 def _end_what_dead_workers_left() -> None:
     """Kill the group of each worker that is dead; pytest-xdist hears of it when nobody holds its pipe any more."""
-    for child in psutil.Process().children():
+    for child in _workers():
         # Until its exit code is fetched its number belongs to it, and no other group can have it.
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+        with contextlib.suppress(psutil.Error, OSError):
             if child.status() == psutil.STATUS_ZOMBIE:
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def _workers() -> list[psutil.Process]:
+    """Return the processes that this one started; none if they change while they are listed."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return psutil.Process().children()
+    return []

@@ -88,13 +88,16 @@ def test_another_thread_waits_and_the_same_one_may_ask_again(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX")
 def test_a_child_that_is_forked_meanwhile_waits_like_others_and_keeps_nothing(tmp_path):
     end, begin = os.pipe()
+    has_looked, looked = os.pipe()
     with only_writer(tmp_path):
         child = os.fork()
         if child == 0:
             with no_writer(tmp_path) as is_alone:
                 seen = is_alone
+            os.write(looked, b"x")
             os.read(end, 1)
             os._exit(int(seen))
+        os.read(has_looked, 1)
     with no_writer(tmp_path) as is_alone:
         assert is_alone, "the child keeps what it inherited"
     os.write(begin, b"x")

@@ -1,11 +1,12 @@
 """Tests of `policy-patch evaluate --stack`: the matrix on the terminal and on disk, and what is refused."""
 
 import json
-import shutil
+from dataclasses import replace
 
 import pytest
 
 from policy_patch.cli import main
+from policy_patch.patch_folder import read_patch_folder, write_patch_folder
 
 FAST = [
     "--num_samples",
@@ -24,10 +25,9 @@ FAST = [
 @pytest.fixture
 def two(patch_folder, tmp_path):
     """Folders of two patches, one for each of two risks."""
+    config, vectors = read_patch_folder(patch_folder)
     for name, risk in (("tox", "toxicity"), ("harm", "harmfulness")):
-        shutil.copytree(patch_folder, tmp_path / name)
-        path = tmp_path / name / "policy_patch_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "risk": risk}))
+        write_patch_folder(tmp_path / name, replace(config, risk=risk), vectors)
     return f"{tmp_path / 'tox'},{tmp_path / 'harm'}"
 
 
