@@ -115,7 +115,7 @@ class PatchFiles:
             tokenizer=tokenizer,
             allow_mismatch=allow_base_mismatch,
             probe=base_probe,
-            source=f"`{fspath(model_id)}`, made for `{config.base_model_name_or_path}`",
+            source=f"`{fspath(model_id)}` (for `{config.base_model_name_or_path}`)",
         )
         source = f"`{fspath(model_id)}`"
         if not allow_large_vectors:
