@@ -34,6 +34,9 @@ _NUM_VECTORS = 3
 # 0.035 on the models of our tests; a way that is wrong for one row 0.02 and 0.08 and more. Missing vectors are off by
 # about 1, and nothing less is a reason to refuse a base: noise may flip a choice of experts.
 _ROUNDING, _MISSING = (0.03, 0.06), (0.2, 0.5)
+# In fp32, worst token, as shares of the outputs: noise was up to 2e-6 in layers 4096 wide. A text that counts a wide
+# gap as distance may be off by only 4e-5 (RoFormer).
+_NOISE, _WRONG, _MISSING_IN_FP32 = 1e-5, 1e-4, 1e-3
 _GAP = 512  # columns of padding; our choice, more than the windows of most models and still cheap
 # What models raise on unknown inputs. A proof that fails is an answer, too.
 _FAILURES = (
@@ -160,21 +163,23 @@ class _Check:
             off = check.off(batch=False)
         except _FAILURES as error:
             raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
-        if not check.is_near(off, 1e-3, _MISSING):
+        if not check.is_near(off, _MISSING_IN_FP32, _MISSING):
             raise UnsupportedModelError(_not_exact(base, f"its logits are off by {off.mean():.1%}"))
-        both = check.holds(1e-3, batch=True, step=2)  # one by one only where something is wrong
-        paddable = both or check.holds(1e-3, batch=True)
-        many = both or check.holds(1e-3, step=2)
+        both = check.holds(_WRONG, batch=True, step=2)  # one by one only where something is wrong
+        paddable = both or check.holds(_WRONG, batch=True)
+        many = both or check.holds(_WRONG, step=2)
         found = Findings(paddable=paddable, many_at_once=many, stateful=check.stateful)
         injection.findings = replace(found, cacheable=True, unequal=True, gaps=True, many_at_once=True)
-        cacheable = check.holds(1e-4, batch=False)
-        unequal = cacheable and check.holds(1e-4, batch=True)
+        cacheable = check.holds(_NOISE)
+        unequal = cacheable and check.holds(_NOISE, batch=True)
+        gaps = unequal and check.holds(_NOISE, gap=True)
         switch, grows = length_switch(base)
         return replace(
             found,
             cacheable=cacheable,
-            unequal=unequal,
-            gaps=unequal and check.holds(1e-4, gap=True),
+            # A base that counts places itself counts gaps, too; a small one may just not show.
+            unequal=unequal and (gaps or injection.takes_positions),
+            gaps=gaps,
             length_switch=switch,
             grows_beyond=grows,
         )

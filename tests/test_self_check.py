@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, RoFormerConfig
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model, self_check
 from policy_patch.architecture import backbone_of
@@ -17,7 +17,7 @@ from policy_patch.findings import Findings
 from policy_patch.self_check import checked_injection
 from policy_patch.stacks import BatchStacks
 from tests.mutations import FORWARDS, mutate_forward, skip_hooks
-from tests.tiny_models import tiny_model
+from tests.tiny_models import VOCAB_SIZE, tiny_model
 
 CONFIG = PolicyPatchConfig(num_virtual_tokens=4, init="random")
 
@@ -190,3 +190,17 @@ def test_every_base_warns_if_transformers_is_not_a_tested_one(monkeypatch):
     monkeypatch.setattr(self_check, "warn_if_untested", lambda: asked.append(1))
     checked_injection(tiny_model())
     assert asked == [1]
+
+
+def test_a_base_that_counts_a_gap_as_distance_is_found_though_little_shows():
+    """RoFormer turns by places and takes no positions: vectors further away change its outputs by 0.00004."""
+    config = RoFormerConfig(
+        vocab_size=VOCAB_SIZE, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=512, is_decoder=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(config).eval()
+    injection = checked_injection(base)
+    found = injection.findings
+    injection.remove()
+    assert found.cacheable and not found.gaps and not found.unequal
