@@ -28,7 +28,7 @@ from tiny_configs import tiny_config
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from policy_patch import PolicyPatchConfig, PolicyPatchError, get_policy_patch_model
+from policy_patch import PolicyPatchConfig, PolicyPatchError, PolicyPatchModel, get_policy_patch_model
 from policy_patch.atomic import write_whole
 from policy_patch.evaluation.tables import markdown_table
 
@@ -42,7 +42,7 @@ LARGEST = 50_000_000  # parameters; what is larger was not built tiny
 
 def main() -> None:
     args = parse()
-    types = args.only or list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    types = args.only or [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name != PolicyPatchModel.__name__]
     found: dict[str, dict[str, str]] = {}
     if args.output:
         claim(args.output.with_suffix(".run.json"), {})
