@@ -45,6 +45,8 @@ class Watch:
         self._over = threading.Event()
 
     def pytest_sessionstart(self) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: Ctrl-C would do nothing
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=self._look, daemon=True).start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

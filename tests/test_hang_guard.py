@@ -59,11 +59,25 @@ def flags() -> list[str]:
     return line.split()
 
 
-def run(tmp_path, source: str) -> tuple[int, str]:
-    """Run pytest on a file with the project's configuration and flags; return its exit code and all that it said."""
+def run(tmp_path, source: str, *before: str) -> tuple[int, str]:
+    """Run pytest on a file with the project's configuration and flags; return its exit code and all that it said.
+
+    `before` are words in front of the command.
+    """
     file, log = tmp_path / "test_hanging.py", tmp_path / "log.txt"
     file.write_text(source)
-    command = [sys.executable, "-m", "pytest", file, "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, *flags()]
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "pytest",
+        file,
+        "-c",
+        ROOT / "pyproject.toml",
+        "--rootdir",
+        tmp_path,
+        *flags(),
+    ]
     for name, seconds in LIMITS.items():
         command += ["--override-ini", f"{name}={seconds}"]
     with log.open("w") as said, started(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT) as process:
@@ -79,9 +93,11 @@ def test_tests_that_hang_or_die_are_named_and_all_others_run(tmp_path):
     assert re.search(r"= 5 failed, 10 passed in ", output), output
 
 
-def test_a_run_that_falls_silent_ends_with_a_summary(tmp_path):
+@pytest.mark.parametrize("before", [(), ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")], ids=["in front", "behind"])
+def test_a_run_that_falls_silent_ends_with_a_summary(before, tmp_path):
+    """Also a job that a shell runs behind: it gets no Ctrl-C."""
     begin = time.monotonic()
-    code, output = run(tmp_path, "import time\ntime.sleep(600)\n")
+    code, output = run(tmp_path, "import time\ntime.sleep(600)\n", *before)
     assert code == pytest.ExitCode.INTERRUPTED, output
     assert "nothing came from any worker for 15 s" in output and "HANGS no test had begun" in output, output
     assert time.monotonic() - begin < PATIENCE / 2
