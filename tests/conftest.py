@@ -26,10 +26,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
+
+# The same examples in each run: a red run is then a change of ours. --hypothesis-profile=default draws others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(params=FAMILIES)

@@ -5,7 +5,6 @@ Deep models under the names of real parameters, at a tiny width.
 
 import copy
 import json
-import logging
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Mixtr
 
 from policy_patch.errors import BaseMismatchError
 from policy_patch.fingerprint import base_fingerprint, check_base
+from tests.listening import listening
 
 DEPTHS = (32, 80)
 PLACES = ("first", "middle", "last")
@@ -43,13 +43,8 @@ def bases() -> dict[int, tuple[nn.Module, dict]]:
 @pytest.fixture
 def said():
     """What the module logged."""
-    texts = []
-    handler = logging.Handler()
-    handler.emit = lambda record: texts.append(record.getMessage())
-    logger = logging.getLogger("policy_patch.fingerprint")
-    logger.addHandler(handler)
-    yield texts
-    logger.removeHandler(handler)
+    with listening("policy_patch.fingerprint") as texts:
+        yield texts
 
 
 def layer_at(model: nn.Module, place: str) -> nn.Module:

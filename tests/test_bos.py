@@ -1,7 +1,6 @@
 """Tests of `policy_patch.bos`: a patch keeps the token that text begins with, whatever the base says later."""
 
 import json
-import logging
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +13,7 @@ from policy_patch.config import CONFIG_NAME
 from policy_patch.errors import BaseMismatchError, ConfigError
 from policy_patch.patch_folder import TENSORS_NAME
 from tests.definition import logits_by_definition
+from tests.listening import listening
 from tests.sealed import sealed
 from tests.tiny_models import BOS, EOS, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
@@ -43,13 +43,8 @@ def off(model: PolicyPatchModel, row: list[int] = ROW, placement: str = "after_b
 @pytest.fixture
 def warnings():
     """What the module logged."""
-    texts = []
-    handler = logging.Handler()
-    handler.emit = lambda record: texts.append(record.getMessage())
-    logger = logging.getLogger("policy_patch.bos")
-    logger.addHandler(handler)
-    yield texts
-    logger.removeHandler(handler)
+    with listening("policy_patch.bos") as texts:
+        yield texts
 
 
 # A new patch
@@ -189,7 +184,8 @@ def test_a_file_of_before_the_field_takes_the_tokenizer_s_or_the_base_s_with_a_w
     assert [model.patch_config["default"].bos_token_id for model in (by_tokenizer, by_base)] == [BOS, EOS]
     assert off(by_tokenizer) <= TOLERANCE
     assert warnings == [
-        f"`{tmp_path}` does not say which token its vectors go behind; {token} is taken for it." for token in (BOS, EOS)
+        f"WARNING: `{tmp_path}` does not say which token its vectors go behind; {token} is taken for it."
+        for token in (BOS, EOS)
     ]
 
 

@@ -1,7 +1,7 @@
 """Tests of `policy_patch._compat`: names that transformers changed are found, and unknown releases are named."""
 
 import functools
-import logging
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -22,27 +22,17 @@ from policy_patch._compat import (
     without_cache,
 )
 from policy_patch.errors import PatchInputError
+from tests.listening import listening
 from tests.tiny_models import BOS, tiny_model
 
 IDS = torch.tensor([[BOS, 5, 9]])
 
 
-def logged(name: str) -> list[str]:
-    """Return a list that the messages of a logger go to from now on."""
-    texts: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: texts.append(f"{record.levelname}: {record.getMessage()}")
-    logging.getLogger(name).addHandler(handler)
-    return texts
-
-
 @pytest.fixture
 def log_of():
-    """Gives `logged`, and takes its handlers off again."""
-    before = {name: list(logging.getLogger(name).handlers) for name in ("policy_patch._compat", "transformers")}
-    yield logged
-    for name, handlers in before.items():
-        logging.getLogger(name).handlers = handlers
+    """Gives a function that returns what a logger says from then on."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(listening(name))
 
 
 # The tested range

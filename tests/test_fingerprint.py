@@ -4,7 +4,6 @@ import base64
 import contextlib
 import copy
 import json
-import logging
 import random
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from policy_patch.errors import BaseMismatchError, ConfigError
 from policy_patch.fingerprint import base_fingerprint, check_base, renewed_fingerprint
 from policy_patch.lab import load_lab_base
+from tests.listening import listening
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,13 +71,8 @@ def refused(model: nn.Module, fingerprint: dict, warnings: list[str]) -> None:
 @pytest.fixture
 def warnings():
     """What the module logged."""
-    texts = []
-    handler = logging.Handler()
-    handler.emit = lambda record: texts.append(record.getMessage())
-    logger = logging.getLogger("policy_patch.fingerprint")
-    logger.addHandler(handler)
-    yield texts
-    logger.removeHandler(handler)
+    with listening("policy_patch.fingerprint") as texts:
+        yield texts
 
 
 # 8-bit weights, held as the packages hold them

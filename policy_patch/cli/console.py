@@ -67,8 +67,11 @@ def print_report(report: "EvaluationReport") -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[StagedProgress]:
-    """Show a progress bar with the time left for each stage that is told of."""
+def progress_bars(instead: StagedProgress | None = None) -> Iterator[StagedProgress]:
+    """Show a progress bar with the time left for each stage that is told of; or tell `instead`, and show none."""
+    if instead is not None:
+        yield instead
+        return
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),

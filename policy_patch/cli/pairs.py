@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from policy_patch.cli.console import print_json, print_table, progress_bars, say
+from policy_patch.cli.console import StagedProgress, print_json, print_table, progress_bars, say
 from policy_patch.cli.models import (
     ANSWERING_HELP,
     MODEL_HELP,
@@ -109,9 +109,10 @@ def sample_pairs(
     *,
     scorer: str,
     swap_genders: bool = False,
+    on_progress: StagedProgress | None = None,
     **settings: Any,
 ) -> tuple[Any, dict[str, int]]:
-    """Return preference pairs and the counts of what was kept and dropped, with a progress bar meanwhile."""
+    """Return preference pairs and the counts of what was kept and dropped; by default show a progress bar meanwhile."""
     from dataclasses import asdict
 
     from policy_patch.data import add_counterfactuals, build_preference_pairs
@@ -120,7 +121,7 @@ def sample_pairs(
     if tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = tokenizer
     counts: dict[str, int] = {}
-    with progress_bars() as progress:
+    with progress_bars(on_progress) as progress:
         pairs = build_preference_pairs(
             base, teacher, tokenizer, prompts,
             scorer=load_scorer(scorer), teacher_tokenizer=teacher_tokenizer,

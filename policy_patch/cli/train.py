@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policy_patch.cli.console import print_json, print_table, progress_bars, say
+from policy_patch.cli.console import StagedProgress, print_json, print_table, progress_bars, say
 from policy_patch.cli.models import (
     ANSWERING_HELP,
     MODEL_HELP,
@@ -116,8 +116,14 @@ def run(args: Any) -> int:
     return 0
 
 
-def train(args: Any, callbacks: Sequence[Any] = ()) -> dict[str, list[dict[str, Any]]]:
-    """Do what the recipe says, with these callbacks in both stages; return what each stage logged."""
+def train(
+    args: Any, callbacks: Sequence[Any] = (), on_progress: StagedProgress | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Do what the recipe says and return what each stage logged.
+
+    The callbacks run in both stages. `on_progress(stage, done, total)` is told of the sampling before them, in place of
+    a progress bar; what it raises ends the training.
+    """
     from dataclasses import asdict
 
     from policy_patch.cli.training_progress import RichProgress
@@ -133,7 +139,7 @@ def train(args: Any, callbacks: Sequence[Any] = ()) -> dict[str, list[dict[str, 
 
     if trains_on_teacher and is_endpoint(args.teacher):
         teacher()  # says why it cannot be had
-    pairs = _pairs(args, base, tokenizer)
+    pairs = _pairs(args, base, tokenizer, on_progress)
     progress = RichProgress()
     trainer = PolicyPatchTrainer(
         _model(args, base, tokenizer),
@@ -164,7 +170,7 @@ def _model(args: Any, base: Any, tokenizer: Any) -> Any:
     return get_policy_patch_model(base, config, tokenizer)
 
 
-def _pairs(args: Any, base: Any, tokenizer: Any) -> Any:
+def _pairs(args: Any, base: Any, tokenizer: Any, on_progress: StagedProgress | None) -> Any:
     """Return the preference pairs of the recipe: from its sources, or sampled into the output folder."""
     from policy_patch.data import save_preference_pairs
     from policy_patch.errors import DataError
@@ -183,18 +189,21 @@ def _pairs(args: Any, base: Any, tokenizer: Any) -> Any:
     pairs, counts = sample_pairs(
         base, teacher, tokenizer, teacher_tokenizer,
         prompts_of(args.data.prompts)[: args.data.num_prompts],
-        scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers",
+        scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers", on_progress=on_progress,
         **{name: args.data[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip
     if args.data.safe_prompts:
-        pairs = _with_helpful_pairs(args, pairs, base, teacher, tokenizer, teacher_tokenizer)
+        pairs = _with_helpful_pairs(args, pairs, base, teacher, tokenizer, teacher_tokenizer, on_progress)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks and writes
         say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
         save_preference_pairs(pairs, folder / "pairs.jsonl")
     return pairs
 
 
-def _with_helpful_pairs(args: Any, pairs: Any, base: Any, teacher: Any, tokenizer: Any, teacher_tokenizer: Any) -> Any:
+def _with_helpful_pairs(
+    args: Any, pairs: Any, base: Any, teacher: Any, tokenizer: Any, teacher_tokenizer: Any,
+    on_progress: StagedProgress | None,
+) -> Any:  # fmt: skip
     """Return the pairs and, mixed with them, pairs of harmless look-alikes that prefer an answer to a refusal."""
     from datasets import concatenate_datasets
 
@@ -202,7 +211,7 @@ def _with_helpful_pairs(args: Any, pairs: Any, base: Any, teacher: Any, tokenize
     from policy_patch.evaluation import load_scorer
 
     names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size")
-    with progress_bars() as progress:
+    with progress_bars(on_progress) as progress:
         helpful = build_helpful_pairs(
             base, teacher, tokenizer, prompts_of(args.data.safe_prompts)[: args.data.num_prompts],
             refusals=pairs["chosen"][:], scorer=load_scorer("compliance"), teacher_tokenizer=teacher_tokenizer,

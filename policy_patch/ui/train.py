@@ -36,6 +36,9 @@ class _Live(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._watch.check()
 
+    def on_sampling(self, stage: str, done: int, total: int) -> None:
+        self._watch.check()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             stage = "DPO" if "rewards/margins" in logs else "SFT"
@@ -204,7 +207,7 @@ class _Run:
             self._place.leave()
 
 
-def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: TrainerCallback) -> None:
+def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: _Live) -> None:
     from policy_patch.cli import train
     from policy_patch.cli.demo import parse_options
     from policy_patch.lab import LAB_MODELS_PATH
@@ -212,7 +215,7 @@ def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: Tra
     words = ["--config", str(LAB_MODELS_PATH.parent / f"{risk}.yaml"), "--output_dir", str(folder)]
     words += ["--seed", str(seed), "--sft.max_steps", str(sft), "--sft.logging_steps", str(max(1, sft // 40))]
     words += ["--dpo.max_steps", str(dpo), "--dpo.logging_steps", "1", "--device", "cpu"]
-    train.train(parse_options(train, words), callbacks=[live])
+    train.train(parse_options(train, words), callbacks=[live], on_progress=live.on_sampling)
 
 
 def _curves(seen: list[dict[str, Any]]) -> tuple[Any, Any]:

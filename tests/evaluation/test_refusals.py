@@ -1,9 +1,10 @@
 """Tests of `policy_patch.evaluation.refusals`: refusals however they are typed, and answers that are none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from policy_patch.data.thoughts import final_answer
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.refusals import OPENING, REFUSAL_PHRASES, is_refusal, load_phrases
 from policy_patch.lab.lexicon import REFUSAL
@@ -80,6 +81,7 @@ def test_only_the_opening_counts():
 
 @given(st.text(max_size=300), st.sampled_from(REFUSAL_PHRASES))
 def test_a_phrase_in_front_is_found_before_any_text(text, phrase):
+    assume(final_answer(text) == text)  # what closes a thought makes a thought of all before it
     assert is_refusal(f"{phrase.title()}. {text}")
 
 

@@ -220,7 +220,7 @@ def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     assert "Waiting for 1" in next(one for one in heard if "Waiting for" in one or "has not ended" in one)
     listening.close()
     watching.close()
-    for _ in range(1200):  # it asks for answers before its first step; there it cannot be stopped
+    for _ in range(300):
         if space.temporary() == before:
             break
         pause(0.1)

@@ -1,6 +1,7 @@
 """Tests of `policy_patch.ui.visitors`, `.line` and `.scratch`: whose work goes on, who waits, what stays on disk."""
 
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from policy_patch.ui import scratch as scratch_module
 from policy_patch.ui import visitors as module
 from policy_patch.ui.line import Line
 from policy_patch.ui.scratch import Scratch
+from policy_patch.ui.train import _by_recipe, _Live
 from policy_patch.ui.visitors import BusyError, StoppedError, Visitors, Watch
 
 pause = threading.Event().wait
@@ -32,6 +34,15 @@ def test_work_goes_on_while_its_visitor_waits_for_it_and_a_moment_longer(monkeyp
         with pytest.raises(StoppedError, match="nobody waits"):
             watch.check()
     Watch(visitors, "ann", 60).check()  # new work of the same visitor has its own moment
+
+
+def test_a_training_ends_while_it_asks_for_answers_before_its_first_step(tmp_path):
+    watch = Watch(Visitors(), "ann", 60)
+    entries = queue.Queue()
+    watch.stop()
+    with pytest.raises(StoppedError):
+        _by_recipe("toxicity", 10, 5, 1, tmp_path / "patch", _Live(entries, watch))
+    assert entries.empty() and not list(tmp_path.glob("patch/*sft*"))
 
 
 def test_work_ends_when_it_is_stopped_or_takes_too_long():
