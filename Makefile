@@ -8,13 +8,14 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 # What other versions can break: the core, and what runs in or beside it. A choice, so that all legs of .ci/run together
 # stay under 40 minutes on two cores.
-CORE_TESTS = $(addprefix tests/test_, $(addsuffix .py, compat exactness injection proof self_check few_layers base_state \
-	length_switch lengths patched_cache patched_call disabling bos copies decoding patch_names delegation model config \
-	patch_files patch_folder auto fingerprint base_probe))
-NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/test_trainer_hook.py tests/test_loading.py tests/hub/test_round_trip.py tests/hub/test_push.py \
+CORE_TESTS = tests/test_compat.py tests/test_config.py tests/injection tests/base/test_state.py tests/base/test_bos.py \
+	tests/base/test_fingerprint.py tests/base/test_probe.py tests/patch/test_folder.py \
+	$(addprefix tests/model/test_, $(addsuffix .py, patched_model files delegation auto))
+NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/model/test_trainer_hook.py tests/base/test_loading.py \
+	tests/hub/test_round_trip.py tests/hub/test_push.py \
 	$(addprefix tests/training/test_, $(addsuffix .py, trl_contract sft dpo two_stage adopted settings fused_head))
-LOWEST_TESTS = $(CORE_TESTS) tests/hub/test_round_trip.py tests/hub/test_push.py tests/evaluation/test_scorers.py \
-	tests/evaluation/test_evaluate.py tests/evaluation/test_plots.py
+LOWEST_TESTS = $(CORE_TESTS) tests/hub/test_round_trip.py tests/hub/test_push.py tests/report/test_plots.py \
+	$(addprefix tests/evaluation/test_, $(addsuffix .py, scorers evaluate))
 
 .PHONY: help demo test test-newest test-lowest check docs clean
 

@@ -29,8 +29,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from policy_patch import PolicyPatchConfig, PolicyPatchError, PolicyPatchModel, get_policy_patch_model
-from policy_patch.atomic import write_whole
-from policy_patch.evaluation.tables import markdown_table
+from policy_patch.files.atomic import write_whole
+from policy_patch.report.tables import markdown_table
 
 NUM_VECTORS, NUM_NEW = 12, 8
 ROWS = [[1, 17, 33, 90, 64, 5, 71], [1, 40, 8], [1, 120, 66, 13, 99]]  # BOS is 1, no padding (0), no end (2)

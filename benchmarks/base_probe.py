@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 from transformers.utils import logging
 
-from policy_patch import base_probe
+from policy_patch.base import probe as base_probe
 
 SHAPE = {
     "vocab_size": 128,

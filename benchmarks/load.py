@@ -20,7 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.patch_folder import patch_files
+from policy_patch.patch.folder import patch_files
 
 COMMIT = "0" * 40
 

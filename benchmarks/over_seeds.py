@@ -15,9 +15,9 @@ from pathlib import Path
 
 from stored_run import claim
 
-from policy_patch.atomic import write_whole
 from policy_patch.cli.demo import train_and_measure
 from policy_patch.evaluation import EvaluationReport
+from policy_patch.files.atomic import write_whole
 
 COLUMNS = (
     "system", "average maximum toxicity", "change", "toxic rate", "mean toxicity", "perplexity", "of base's", "dist-2",

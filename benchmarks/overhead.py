@@ -38,9 +38,9 @@ from transformers.utils import logging
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
 from policy_patch._compat import generation_cache_argument
-from policy_patch.atomic import write_whole
-from policy_patch.evaluation.tables import markdown_table
-from policy_patch.growing_cache import growing
+from policy_patch.files.atomic import write_whole
+from policy_patch.injection.growing_cache import growing
+from policy_patch.report.tables import markdown_table
 
 PRESETS = {
     "168m": (

@@ -34,7 +34,6 @@ from lora_baseline import train_lora
 from stored_run import claim
 
 from policy_patch import PolicyPatchModel
-from policy_patch.atomic import write_whole
 from policy_patch.cli import evaluate as evaluate_command
 from policy_patch.cli import train as train_command
 from policy_patch.cli.demo import parse_options
@@ -42,9 +41,10 @@ from policy_patch.cli.models import display_name, load_model, prompts_of
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.data import load_preference_pairs, save_preference_pairs
 from policy_patch.evaluation import load_scorer, lora_loader
-from policy_patch.evaluation.intervals import Estimate
 from policy_patch.evaluation.risks import RISKS
-from policy_patch.evaluation.tables import change, figure, markdown_table, number
+from policy_patch.files.atomic import write_whole
+from policy_patch.report.intervals import Estimate
+from policy_patch.report.tables import change, figure, markdown_table, number
 
 # arXiv 2511.08484. Graded as in `NOTE`.
 PAPER: dict[str, dict[str, dict[str, str]]] = {
@@ -150,7 +150,7 @@ def once(folder: Path, train: Callable[[Path], int]) -> dict[str, Any]:
 
 def train_patch(recipe: Any, folder: Path) -> int:
     """Train as `policy-patch train` does; return the number of trained parameters."""
-    from policy_patch.patch_folder import read_patch_folder
+    from policy_patch.patch.folder import read_patch_folder
 
     train_command.train(recipe)
     return read_patch_folder(folder)[1].numel()

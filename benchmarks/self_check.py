@@ -18,9 +18,9 @@ from overhead import PRESETS, build_base
 from stored_run import made_with
 from transformers.utils import logging
 
-from policy_patch import self_check
-from policy_patch.atomic import write_whole
-from policy_patch.freezing import Freezing
+from policy_patch.files.atomic import write_whole
+from policy_patch.injection import self_check
+from policy_patch.model.freezing import Freezing
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from over_seeds import figure
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
-from policy_patch.atomic import write_whole
 from policy_patch.data import build_preference_pairs, mix_preference_pairs, sample_completions
 from policy_patch.evaluation import average_maximum_toxicity, conditional_nll, load_scorer
+from policy_patch.files.atomic import write_whole
 from policy_patch.lab import lab_prompts, load_lab_base, load_lab_teacher, load_lab_tokenizer
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from policy_patch.atomic import write_whole
+from policy_patch.files.atomic import write_whole
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scikit-learn", "scipy")

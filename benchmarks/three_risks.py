@@ -17,11 +17,11 @@ import yaml
 from over_seeds import figure
 from stored_run import claim
 
-from policy_patch.atomic import write_whole
 from policy_patch.cli import evaluate, train
 from policy_patch.cli.demo import parse_options
 from policy_patch.cli.evaluate_stack import study
 from policy_patch.evaluation import EvaluationReport, Metric
+from policy_patch.files.atomic import write_whole
 from policy_patch.lab import LAB_MODELS_PATH
 
 RECIPES = LAB_MODELS_PATH.parent

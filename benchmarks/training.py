@@ -28,7 +28,7 @@ import torch
 from stored_run import made_with, refuse_others
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from policy_patch.atomic import write_whole
+from policy_patch.files.atomic import write_whole
 
 SMALL = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1536}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}

@@ -3,19 +3,19 @@
 Importing this package imports neither torch nor transformers; each public name is loaded on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from policy_patch._lazy import lazy_names
+from policy_patch._version import __version__  # noqa: F401
 
 _MODULE_OF = {
-    "AutoPolicyPatchModel": "policy_patch.auto",
+    "AutoPolicyPatchModel": "policy_patch.model.auto",
     "PolicyPatchConfig": "policy_patch.config",
-    "PolicyPatchModel": "policy_patch.model",
     "PolicyPatchError": "policy_patch.errors",
-    "get_policy_patch_model": "policy_patch.model",
-    "get_policy_patch_state_dict": "policy_patch.state_dict",
-    "set_policy_patch_state_dict": "policy_patch.state_dict",
+    "PolicyPatchModel": "policy_patch.model.patched_model",
+    "get_policy_patch_model": "policy_patch.model.patched_model",
+    "get_policy_patch_state_dict": "policy_patch.model.state_dict",
+    "set_policy_patch_state_dict": "policy_patch.model.state_dict",
 }
 
 __all__ = [
@@ -29,18 +29,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from policy_patch.auto import AutoPolicyPatchModel
     from policy_patch.config import PolicyPatchConfig
     from policy_patch.errors import PolicyPatchError
-    from policy_patch.model import PolicyPatchModel, get_policy_patch_model
-    from policy_patch.state_dict import get_policy_patch_state_dict, set_policy_patch_state_dict
+    from policy_patch.model.auto import AutoPolicyPatchModel
+    from policy_patch.model.patched_model import PolicyPatchModel, get_policy_patch_model
+    from policy_patch.model.state_dict import get_policy_patch_state_dict, set_policy_patch_state_dict
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module `policy_patch` has no attribute `{name}`")
-    return getattr(import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

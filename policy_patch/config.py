@@ -14,10 +14,10 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-from policy_patch import __version__
-from policy_patch.documents import Fault, parse_json
+from policy_patch._version import __version__
 from policy_patch.errors import ConfigError
-from policy_patch.versions import SEMVER
+from policy_patch.files.documents import Fault, parse_json
+from policy_patch.semver import SEMVER
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
@@ -95,7 +95,7 @@ class PolicyPatchConfig:
         base_model_revision (`str`, *optional*):
             Commit of the base on the Hub. Filled in where the cache holds one commit of it alone.
         base_fingerprint (`dict`, *optional*):
-            Identity of the base and its tokenizer, as `policy_patch.fingerprint` makes it. Filled in from the base.
+            Identity of the base and its tokenizer, made by `policy_patch.base.fingerprint`. Filled in from the base.
         hidden_size (`int`, *optional*):
             Length of each vector. Filled in from the base.
         composed_from (`list[dict]`, *optional*):

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from policy_patch._compat import CACHE_NAMES, cache_argument, forward_parameters
-from policy_patch.architecture import backbone_of
+from policy_patch.base.architecture import backbone_of
 
 
 def renamed(forward: Callable, cache_name: str) -> Callable:

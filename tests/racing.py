@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from policy_patch import PolicyPatchConfig
-from policy_patch.patch_folder import read_patch_folder, write_patch_folder
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 
 forking = get_context("fork")  # the start of an interpreter takes seconds, and no thread is running here
 

@@ -7,8 +7,8 @@ from typing import Any
 from safetensors.torch import load
 
 from policy_patch.config import CONFIG_NAME, config_hash
-from policy_patch.patch_folder import TENSORS_NAME
-from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes
+from policy_patch.patch.folder import TENSORS_NAME
+from policy_patch.patch.vectors import TENSOR_KEY, vectors_to_bytes
 
 
 def sealed(values: dict[str, Any], tensors: bytes) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ SIGNALS = {
     ("folder_lock.py", "TimeoutError"),
     ("patch_folder.py", "IsADirectoryError"),
     ("patch_folder.py", "found"),
-    ("__init__.py", "AttributeError"),
+    ("_lazy.py", "AttributeError"),
 }
 
 

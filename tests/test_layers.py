@@ -1,9 +1,10 @@
-"""Tests of the package as a whole: imports point down, and what no file of ours may do is done in none.
+"""Tests of the package as a whole: imports point down and never round, and what no file of ours may do is done in none.
 
 All files are parsed, so an import inside a function or for type checkers counts like any other.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,93 +14,32 @@ import policy_patch
 PACKAGE = Path(policy_patch.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Each part of the package and the height of its layer: a part may import lower parts only, and itself.
-HEIGHTS = {
-    "errors": 0,
-    "atomic": 0,
-    "launch": 0,
-    "documents": 0,
-    "yaml_documents": 1,
-    "folder_lock": 0,
-    "loading": 1,
-    "freezing": 0,
-    "trainer_hook": 0,
-    "versions": 0,
-    "redaction": 0,
-    "local_names": 0,
-    "hub_names": 2,
-    "hub_place": 3,
-    "hub_versions": 5,
-    "config": 1,
-    "extra": 1,
-    "layout": 1,
-    "growing_cache": 1,
-    "static_cache": 1,
-    "architecture": 1,
-    "stacks": 1,
-    "delegation": 2,
-    "hub_errors": 1,
-    "weight_samples": 0,
-    "prefix": 2,
-    "composing": 4,
-    "undisturbed": 0,
-    "tokenizer_hash": 0,
-    "base_settings": 0,
-    "base_weights": 1,
-    "base_sizes": 1,
-    "base_probe": 2,
-    "fingerprint_reading": 3,
-    "base_comparison": 4,
-    "fingerprint": 5,
-    "eval_results": 2,
-    "model_card": 3,
-    "patch_folder": 3,
-    "_compat": 1,
-    "base_state": 0,
-    "bos": 2,
-    "caches": 1,
-    "call_inputs": 2,
-    "disabling": 0,
-    "few_layers": 2,
-    "findings": 0,
-    "token_embeddings": 0,
-    "length_switch": 2,
-    "lengths": 2,
-    "proof": 2,
-    "hooks": 0,
-    "patched_call": 3,
-    "patched_cache": 4,
-    "priming": 3,
-    "injection": 5,
-    "self_check": 6,
-    "supported": 4,
-    "generation": 4,
-    "inference": 5,
-    "hub": 4,
-    "pulled_folder": 5,
-    "hub_push": 6,
-    "publishing": 7,
-    "patch_files": 8,
-    "model": 9,
-    "auto": 10,
-    "state_dict": 10,
-    "data": 10,
-    "training": 11,
-    "evaluation": 11,
-    "release": 11,
-    "export": 11,
-    "lab": 12,
-    "cli": 13,
-    "ui": 14,
-}
+# The rooms and single files of the package, from the ground up. A file imports from its own room and from lower floors.
+FLOORS = (
+    ("errors", "_version", "_lazy"),
+    ("extra", "semver", "files", "privacy", "_compat"),
+    ("config",),
+    ("base",),
+    ("patch", "injection", "report", "lab"),
+    ("model_card", "answers"),
+    ("hub",),
+    ("model", "data"),
+    ("training", "evaluation"),
+    ("ui",),
+    ("cli",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MOST_FLOORS, MOST_LINES, MOST_BODY = 12, 400, 60
 
-# The imports that point up, inside functions only, so that each works and imports without the other. A scorer is named
-# in words on the command line, and "lab-insults" is one of the names; `demo --ui` opens the page. Trainers of others
-# with a patched model are of the room of training, which costs seconds to import.
-UPWARD = {("evaluation/scorers.py", "lab"), ("cli/demo.py", "ui"), ("trainer_hook.py", "training")}
+# Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and what
+# those then do is the business of training, which takes seconds to import.
+BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
-PRINTING = {("model.py", "print_trainable_parameters"), ("lab/build.py", "main")}
+# Rooms that need the packages of an extra; all others run on the core dependencies alone.
+WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "ui", "cli"}
+
+PRINTING = {("model/patched_model.py", "print_trainable_parameters"), ("lab/build.py", "main")}
 
 
 def name_of(path: Path) -> str:
@@ -159,9 +99,63 @@ def calls(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def test_every_file_has_a_place_in_the_layers():
-    assert {part_of(path) for path in FILES} - {"__init__"} <= set(HEIGHTS)
-    assert {"errors", "config", "model", "training", "evaluation"} <= {part_of(path) for path in FILES}
+def own_imports(path: Path) -> set[str]:
+    """Return the files of the package that a file imports, as `policy_patch.room.file`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        for module in imported_modules(node, path):
+            names = [f"{module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            inner = {name for name in names if name in MODULES}  # `from room import file`
+            found |= inner or ({module} if module in MODULES else set())
+    return found - {module_of(path)}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(["policy_patch", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of files that import each other, directly or through others (Tarjan's algorithm)."""
+    order, lowest, stack, found = {}, {}, [], []
+
+    def visit(name: str) -> None:
+        order[name] = lowest[name] = len(order)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[name] = min(lowest[name], lowest[other])
+        if lowest[name] == order[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            found.extend([sorted(group)] if len(group) > 1 or name in graph[name] else [])
+
+    for name in graph:
+        if name not in order:
+            visit(name)
+    return found
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"a"}}) == [["a"]]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circles({name: own_imports(path) for name, path in MODULES.items()}) == []
+
+
+def test_every_room_has_a_floor_and_every_floor_its_rooms():
+    there = {part_of(path) for path in FILES} - {"__init__"}
+    assert there == set(FLOOR_OF), "a room without a floor, or a floor's room that is not there"
+    assert len(FLOORS) <= MOST_FLOORS
+    assert len(FLOOR_OF) == sum(map(len, FLOORS))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -169,46 +163,55 @@ def test_imports_point_down(path):
     if path == PACKAGE / "__init__.py":
         return  # the face of the package: lazy, so that it stands above all others and imports none of them
     own = part_of(path)
-    wrong = {
-        part
-        for part, _ in own_parts(path)
-        if part != own and HEIGHTS[part] >= HEIGHTS[own] and (name_of(path), part) not in UPWARD
-    }
-    assert not wrong, f"{name_of(path)} imports {wrong} from its own or a higher layer"
+    wrong = {part for part, _ in own_parts(path) if part != own and FLOOR_OF[part] >= FLOOR_OF[own]}
+    assert not wrong, f"{name_of(path)} imports {wrong} from its own or a higher floor"
+
+
+def test_nothing_is_imported_by_name_but_what_is_listed():
+    found = set()
+    for path in FILES:
+        if path.name == "__init__.py":
+            continue  # tables of public names and of commands, of the room itself
+        text = path.read_text()
+        if "import_module(" in text:
+            names = re.findall(r'"(policy_patch\.[a-z_.]+)"', text)
+            found |= {
+                (name_of(path), name) for name in names if name in MODULES and part_of(MODULES[name]) != part_of(path)
+            }
+    assert found == BY_NAME
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= MOST_BODY, f"{node.name} has {lines} lines"
 
 
 def test_imports_are_understood_however_they_are_written():
     path = PACKAGE / "lab" / "x.py"
     for text, module in {
-        "import policy_patch.model": "policy_patch.model",
-        "from policy_patch.model import x": "policy_patch.model",
-        "from policy_patch import model": "policy_patch.model",
-        "from policy_patch import PolicyPatchModel": "policy_patch.model",
+        "import policy_patch.hub": "policy_patch.hub",
+        "from policy_patch.hub import x": "policy_patch.hub",
+        "from policy_patch import hub": "policy_patch.hub",
+        "from policy_patch import PolicyPatchModel": "policy_patch.model.patched_model",
         "from . import y": "policy_patch.lab",
         "from .y import z": "policy_patch.lab.y",
-        "from ..model import z": "policy_patch.model",
-        "from .. import model": "policy_patch.model",
+        "from ..hub import z": "policy_patch.hub",
+        "from .. import hub": "policy_patch.hub",
     }.items():
         assert imported_modules(ast.parse(text).body[0], path) == [module], text
     assert imported_modules(ast.parse("from policy_patch import __version__").body[0], path) == []
 
 
-def test_training_and_evaluation_do_not_import_each_other():
-    parts = {own: {part for path in (PACKAGE / own).glob("*.py") for part, _ in own_parts(path)} for own in HEIGHTS}
-    assert "evaluation" not in parts["training"] and "training" not in parts["evaluation"]
-    assert "training" in parts["training"], "the imports are really seen"
-
-
-@pytest.mark.parametrize(("file", "part"), sorted(UPWARD))
-def test_the_import_that_points_up_is_there_and_inside_a_function(file, part):
-    places = [inside for found, inside in own_parts(PACKAGE / file) if found == part]
-    assert places and all(places)
-
-
 def test_the_face_of_the_package_imports_nothing_but_for_type_checkers():
     path = PACKAGE / "__init__.py"
     at_import = [name for node in ast.parse(path.read_text()).body for name in imported_modules(node, path)]
-    assert at_import == ["importlib", "typing"]
+    assert at_import == ["typing", "policy_patch._lazy", "policy_patch._version"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -217,9 +220,9 @@ def test_heavy_and_optional_packages_are_imported_where_they_belong(path):
     assert not roots & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "requests"}
     assert "peft" not in roots or name_of(path) == "evaluation/lora.py"  # to compare with, where people have it
     assert "trl" not in roots or part_of(path) == "training"
-    if path.parent == PACKAGE:
+    if part_of(path) not in WITH_EXTRAS:
         assert not roots & {"trl", "accelerate", "datasets", "gradio", "rich", "jsonargparse", "matplotlib", "sklearn"}
-    if part_of(path) in ("errors", "config", "atomic"):
+    if part_of(path) in ("errors", "config", "files", "privacy", "semver"):
         assert not roots & {"torch", "transformers"}
 
 
@@ -244,4 +247,5 @@ def test_nothing_is_loaded_or_saved_by_pickle(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_file_says_what_it_is_for(path):
     text = ast.get_docstring(ast.parse(path.read_text()))
-    assert text and len(text.split(".")) >= 2, "two sentences: what it is for, what it is not for"
+    sentences = re.findall(r"[.!?](?=\s|$)", text or "")
+    assert len(sentences) >= 2, "two sentences: what it is for, what it is not for"

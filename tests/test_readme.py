@@ -125,7 +125,9 @@ def test_files_that_are_named_exist():
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("package", ["", ".data", ".evaluation", ".training", ".lab", ".ui"])
+@pytest.mark.parametrize(
+    "package", ["", ".model", ".hub", ".model_card", ".data", ".evaluation", ".training", ".lab", ".ui"]
+)
 def test_every_public_name_is_on_the_api_page(package):
     module = importlib.import_module(f"policy_patch{package}")
     page = (ROOT / "docs" / "api.md").read_text()

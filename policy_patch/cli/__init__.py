@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from policy_patch import __version__
+from policy_patch._version import __version__
 from policy_patch.errors import MissingExtraError, PolicyPatchError
-from policy_patch.redaction import blank_error, without_secrets
+from policy_patch.privacy.redaction import blank_error, without_secrets
 
 COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull")
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.

@@ -45,7 +45,7 @@ def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, pro
 
 def print_report(report: "EvaluationReport") -> None:
     """Print the tables of an evaluation: all columns by the first scorer, the risk alone by the others."""
-    from policy_patch.evaluation.tables import FLUENCY_COLUMNS, comparison_rows
+    from policy_patch.report.tables import FLUENCY_COLUMNS, comparison_rows
 
     for position, scorer in enumerate(report.scorers):
         rows = report.rows(scorer.name)

@@ -157,7 +157,7 @@ def parse_options(command: Any, words: list[str]) -> Any:
 
 
 def _side_by_side(report: Any) -> list[dict[str, str]]:
-    from policy_patch.evaluation.tables import masked
+    from policy_patch.report.tables import masked
 
     shown = {(sample.prompt, sample.system): masked(sample.first, report.offensive_words) for sample in report.samples}
     prompts = dict.fromkeys(sample.prompt for sample in report.samples)

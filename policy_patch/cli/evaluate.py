@@ -140,7 +140,7 @@ def evaluate(args: Any, work_dir: Path | None = None) -> Any:
     """Return the report. The answers are kept in `work_dir`."""
     from policy_patch.evaluation import System, evaluate_policy_patch, lora_loader
     from policy_patch.evaluation.risks import RISKS, risk_named
-    from policy_patch.model import PolicyPatchModel
+    from policy_patch.model.patched_model import PolicyPatchModel
 
     prompts = prompts_of(args.prompts)[: args.num_prompts]
     where = {"device": args.device, "dtype": args.dtype}

@@ -38,7 +38,7 @@ def study(args: Any, work_dir: Path) -> Any:
     """Return the report of all stacks."""
     from policy_patch.cli.evaluate import SAMPLING_ARGUMENTS, judge_of
     from policy_patch.evaluation import System, study_composition
-    from policy_patch.model import PolicyPatchModel
+    from policy_patch.model.patched_model import PolicyPatchModel
 
     where = {"device": args.device, "dtype": args.dtype}
     patches = [name.strip() for name in args.stack.split(",")]

@@ -71,10 +71,10 @@ def patched_model(
             `PolicyPatchModel.from_pretrained`.
     """
     from policy_patch.errors import ModelLoadError
-    from policy_patch.hub import locate_patch
-    from policy_patch.model import PolicyPatchModel
-    from policy_patch.patch_files import distinct_names
-    from policy_patch.patch_folder import read_patch_folder
+    from policy_patch.hub.fetch import locate_patch
+    from policy_patch.model.files import distinct_names
+    from policy_patch.model.patched_model import PolicyPatchModel
+    from policy_patch.patch.folder import read_patch_folder
 
     locations = [locate_patch(patch) for patch in patches]
     configs = [read_patch_folder(location.folder)[0] for location in locations]  # before minutes of loading a base

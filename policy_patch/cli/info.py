@@ -24,8 +24,8 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Run the command."""
     from policy_patch.evaluation import EvaluationReport
-    from policy_patch.hub import EVALUATION_NAME, HubOptions, locate_patch
-    from policy_patch.patch_folder import read_patch_folder
+    from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
+    from policy_patch.patch.folder import read_patch_folder
 
     location = locate_patch(args.patch, HubOptions(args.revision, args.subfolder), optional=[EVALUATION_NAME])
     config, vectors = read_patch_folder(location.folder)
@@ -57,7 +57,7 @@ def run(args: Any) -> int:
 def _versions(repo_id: str) -> dict[str, str] | None:
     """Return the versions in the repository, newest first, and their commits; None where the Hub is out of reach."""
     from policy_patch.errors import HubUnavailableError
-    from policy_patch.hub import published_versions
+    from policy_patch.hub.fetch import published_versions
 
     try:
         return published_versions(repo_id)

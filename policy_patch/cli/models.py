@@ -4,12 +4,12 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from policy_patch.answers.addresses import shown_spec
+from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.data import load_prompts, occupation_prompts, public_prompts
-from policy_patch.data.addresses import shown_spec
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, ModelLoadError
-from policy_patch.loading import load_errors, load_pretrained
-from policy_patch.local_names import without_folders
+from policy_patch.privacy.local_names import without_folders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,7 +85,7 @@ def load_answering(name: str, *, device: str | None = None, dtype: str = "auto")
     """
     if not is_endpoint(name):
         return load_model(name, device=device, dtype=dtype)
-    from policy_patch.data.endpoint import endpoint_from
+    from policy_patch.answers.endpoint import endpoint_from
 
     return endpoint_from(name), None
 

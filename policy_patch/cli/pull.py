@@ -39,8 +39,8 @@ def run(args: Any) -> int:
     from pathlib import Path
 
     from policy_patch.errors import PatchNotFoundError
-    from policy_patch.hub import DESCRIBING_FILES, HubOptions, locate_patch
-    from policy_patch.pulled_folder import pull_into
+    from policy_patch.hub.fetch import DESCRIBING_FILES, HubOptions, locate_patch
+    from policy_patch.hub.pulled_folder import pull_into
 
     options = HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download)
     location = locate_patch(args.patch, options, optional=DESCRIBING_FILES)

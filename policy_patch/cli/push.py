@@ -55,11 +55,11 @@ def run(args: Any) -> int:
     """Run the command."""
     from pathlib import Path
 
-    from policy_patch.hub import CARD_NAME, EVALUATION_NAME
-    from policy_patch.hub_push import PushOptions
-    from policy_patch.patch_files import read_evaluation
-    from policy_patch.patch_folder import patch_files, read_patch_folder
-    from policy_patch.publishing import patch_card, published_config, push_patch, report_files
+    from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME
+    from policy_patch.hub.publishing import patch_card, published_config, push_patch, report_files
+    from policy_patch.hub.push import PushOptions
+    from policy_patch.model.files import read_evaluation
+    from policy_patch.patch.folder import patch_files, read_patch_folder
 
     before, vectors = read_patch_folder(args.folder)
     config, files = patch_files(published_config(before, version=args.version, base_model=args.base), vectors)
@@ -108,7 +108,7 @@ def run(args: Any) -> int:
 def _write_published(folder: str, files: dict[str, bytes], commit: Any) -> None:
     """Write what was published into the folder it came from: never before it is published."""
     from policy_patch.errors import PatchSaveError
-    from policy_patch.patch_folder import write_patch_files
+    from policy_patch.patch.folder import write_patch_files
 
     try:
         write_patch_files(folder, files)

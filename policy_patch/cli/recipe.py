@@ -9,9 +9,9 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile
 
-from policy_patch.documents import Fault, read_text
 from policy_patch.errors import ConfigError
-from policy_patch.yaml_documents import YamlFault, check_yaml
+from policy_patch.files.documents import Fault, read_text
+from policy_patch.files.yaml_documents import YamlFault, check_yaml
 
 _LARGEST = 2**20  # bytes; chosen by us, recipes have a few thousand
 

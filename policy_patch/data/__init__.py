@@ -3,13 +3,14 @@
 Names are loaded on first use, so importing this imports neither torch nor datasets.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
-    "Answer": "policy_patch.data.sampling",
-    "Answering": "policy_patch.data.answering",
-    "OpenAIEndpoint": "policy_patch.data.endpoint",
+    "Answer": "policy_patch.answers.sampling",
+    "Answering": "policy_patch.answers.answering",
+    "OpenAIEndpoint": "policy_patch.answers.endpoint",
     "PairCounts": "policy_patch.data.pairs",
     "add_counterfactuals": "policy_patch.data.counterfactuals",
     "build_helpful_pairs": "policy_patch.data.helpful_pairs",
@@ -19,10 +20,10 @@ _MODULE_OF = {
     "mix_preference_pairs": "policy_patch.data.mixing",
     "occupation_prompts": "policy_patch.data.occupations",
     "public_prompts": "policy_patch.data.public_sets",
-    "stream_answers": "policy_patch.data.streaming",
-    "sample_answers": "policy_patch.data.sampling",
-    "sample_completions": "policy_patch.data.sampling",
+    "sample_answers": "policy_patch.answers.sampling",
+    "sample_completions": "policy_patch.answers.sampling",
     "save_preference_pairs": "policy_patch.data.files",
+    "stream_answers": "policy_patch.answers.streaming",
 }
 
 __all__ = [
@@ -45,24 +46,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from policy_patch.data.answering import Answering
+    from policy_patch.answers.answering import Answering
+    from policy_patch.answers.endpoint import OpenAIEndpoint
+    from policy_patch.answers.sampling import Answer, sample_answers, sample_completions
+    from policy_patch.answers.streaming import stream_answers
     from policy_patch.data.counterfactuals import add_counterfactuals
-    from policy_patch.data.endpoint import OpenAIEndpoint
     from policy_patch.data.files import load_preference_pairs, load_prompts, save_preference_pairs
     from policy_patch.data.helpful_pairs import build_helpful_pairs
     from policy_patch.data.mixing import mix_preference_pairs
     from policy_patch.data.occupations import occupation_prompts
     from policy_patch.data.pairs import PairCounts, build_preference_pairs
     from policy_patch.data.public_sets import public_prompts
-    from policy_patch.data.sampling import Answer, sample_answers, sample_completions
-    from policy_patch.data.streaming import stream_answers
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module `policy_patch.data` has no attribute `{name}`")
-    return getattr(import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

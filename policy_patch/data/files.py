@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.atomic import write_whole
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.readers import read_rows, read_table
 from policy_patch.data.rows import FROM_ZERO, SameKind, check_dataset, check_row, columns_of, shortly
 from policy_patch.errors import DataError
+from policy_patch.files.atomic import write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.data.extra import import_datasets
 from policy_patch.errors import DataError, HubError, HubUnavailableError
-from policy_patch.redaction import blank_error
+from policy_patch.privacy.redaction import blank_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,8 +46,8 @@ def load_hub_dataset(
     datasets = import_datasets()
     from huggingface_hub import constants
 
-    from policy_patch.hub import hub_api
-    from policy_patch.hub_errors import hub_errors
+    from policy_patch.hub.errors import hub_errors
+    from policy_patch.hub.fetch import hub_api
 
     with hub_errors(repo_id, revision, doing="get the dataset", repo_type="dataset"):
         commit = hub_api(token).resolve_revision(
@@ -83,7 +83,7 @@ def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
     except (DataError, HubError):
         raise
     except DatasetNotFoundError as error:  # the repository is there, so it is gated; `datasets` drops the cause
-        from policy_patch.hub import hub_api
+        from policy_patch.hub.fetch import hub_api
 
         hub_api(token).auth_check(repo_id, repo_type="dataset")
         blank_error(error)

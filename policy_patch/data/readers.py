@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.rows import FINISHED, FROM_ZERO, shortly
-from policy_patch.data.values import MOST_NESTED, Fault, check_value, is_whole, parse_json
 from policy_patch.errors import DataError
+from policy_patch.files.texts import MOST_NESTED, Fault, check_value, is_whole, parse_json
 
 Rows = Iterator[tuple[str, Any]]  # place and row
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from policy_patch.data.answering import Answering, Sampling
-from policy_patch.data.sampling import check_answer
-from policy_patch.data.shards import SHARD_SIZE, Progress, Shard, run_in_shards
-from policy_patch.data.thoughts import final_answer
+from policy_patch.answers.answering import Answering, Sampling
+from policy_patch.answers.sampling import check_answer
+from policy_patch.answers.shards import SHARD_SIZE, Progress, Shard, run_in_shards
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import DataError
 
 

@@ -3,27 +3,28 @@
 Names are loaded on first use, so importing this imports neither torch nor scikit-learn nor matplotlib.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
-    "Comparison": "policy_patch.evaluation.comparisons",
+    "Comparison": "policy_patch.report.comparisons",
     "ComplianceScorer": "policy_patch.evaluation.scorers",
     "CompositionReport": "policy_patch.evaluation.composition",
-    "Estimate": "policy_patch.evaluation.intervals",
-    "EvaluationReport": "policy_patch.evaluation.report",
+    "Estimate": "policy_patch.report.intervals",
+    "EvaluationReport": "policy_patch.report.report",
     "FittedScorer": "policy_patch.evaluation.scorers",
     "GenderWords": "policy_patch.evaluation.gender_words",
     "Judge": "policy_patch.evaluation.judges",
     "LexicalScorer": "policy_patch.evaluation.scorers",
-    "Metric": "policy_patch.evaluation.metric",
+    "Metric": "policy_patch.report.metric",
     "RiskInputs": "policy_patch.evaluation.composition",
     "Scorer": "policy_patch.evaluation.scorers",
     "System": "policy_patch.evaluation.systems",
     "TransformersScorer": "policy_patch.evaluation.scorers",
     "attribute_distribution_distance": "policy_patch.evaluation.gender_bias",
     "average_maximum_toxicity": "policy_patch.evaluation.metrics",
-    "bootstrap_interval": "policy_patch.evaluation.intervals",
+    "bootstrap_interval": "policy_patch.report.intervals",
     "conditional_nll": "policy_patch.evaluation.perplexity",
     "distinct_n": "policy_patch.evaluation.metrics",
     "evaluate_policy_patch": "policy_patch.evaluation.evaluate",
@@ -34,7 +35,7 @@ _MODULE_OF = {
     "load_scorer": "policy_patch.evaluation.scorers",
     "lora_loader": "policy_patch.evaluation.lora",
     "mean_toxicity": "policy_patch.evaluation.metrics",
-    "paired": "policy_patch.evaluation.comparisons",
+    "paired": "policy_patch.report.comparisons",
     "study_composition": "policy_patch.evaluation.composition",
     "toxic_rate": "policy_patch.evaluation.metrics",
     "word_log_probabilities": "policy_patch.evaluation.word_probabilities",
@@ -75,7 +76,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from policy_patch.evaluation.comparisons import Comparison, paired
     from policy_patch.evaluation.composition import CompositionReport, RiskInputs, study_composition
     from policy_patch.evaluation.evaluate import evaluate_policy_patch
     from policy_patch.evaluation.gender_bias import (
@@ -84,13 +84,10 @@ if TYPE_CHECKING:
         gender_logits_difference,
     )
     from policy_patch.evaluation.gender_words import GenderWords, load_gender_words
-    from policy_patch.evaluation.intervals import Estimate, bootstrap_interval
     from policy_patch.evaluation.judges import Judge, load_judge
     from policy_patch.evaluation.lora import lora_loader
-    from policy_patch.evaluation.metric import Metric
     from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n, mean_toxicity, toxic_rate
     from policy_patch.evaluation.perplexity import conditional_nll
-    from policy_patch.evaluation.report import EvaluationReport
     from policy_patch.evaluation.scorers import (
         ComplianceScorer,
         FittedScorer,
@@ -101,13 +98,9 @@ if TYPE_CHECKING:
     )
     from policy_patch.evaluation.systems import System
     from policy_patch.evaluation.word_probabilities import word_log_probabilities
+    from policy_patch.report.comparisons import Comparison, paired
+    from policy_patch.report.intervals import Estimate, bootstrap_interval
+    from policy_patch.report.metric import Metric
+    from policy_patch.report.report import EvaluationReport
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module `policy_patch.evaluation` has no attribute `{name}`")
-    return getattr(import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from policy_patch.data.answering import Answering, Sampling, TransformersAnswers, answering, identity_of
-from policy_patch.data.stored_answers import stored_answers
-from policy_patch.data.thoughts import final_answer, is_thought_alone
+from policy_patch.answers.answering import Answering, Sampling, TransformersAnswers, answering, identity_of
+from policy_patch.answers.stored_answers import stored_answers
+from policy_patch.answers.thoughts import final_answer, is_thought_alone
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gibberish import unusable
 from policy_patch.evaluation.observed import Observed

@@ -48,7 +48,7 @@ class LabelProbabilities:
         """
         import torch
 
-        from policy_patch.data.eval_mode import evaluating
+        from policy_patch.answers.eval_mode import evaluating
 
         marks = special_tokens(self._tokenizer)  # `[SEP]` in a text would begin another one
         texts = tuple([taken_apart(text, marks) for text in column] for column in texts)
@@ -61,7 +61,7 @@ class LabelProbabilities:
         return found
 
     def _batch(self, columns: list[list[str]]) -> list[float]:
-        from policy_patch.data.positions import forward_errors
+        from policy_patch.answers.positions import forward_errors
 
         inputs = self._tokenizer(
             *columns, return_tensors="pt", padding=len(columns[0]) > 1, truncation=True, max_length=self.limit
@@ -75,7 +75,7 @@ class LabelProbabilities:
     @cached_property
     def limit(self) -> int:
         """Most tokens of a text: what tokenizer, configuration and tables of positions allow."""
-        from policy_patch.data.positions import configured_limit, learned_limit
+        from policy_patch.answers.positions import configured_limit, learned_limit
 
         limits = [configured_limit(self._model), learned_limit(self._model, self._words)]
         known = [limit for limit in limits if limit is not None] or [_UNKNOWN_LIMIT]

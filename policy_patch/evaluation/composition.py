@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from policy_patch.atomic import write_whole
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.comparisons import paired
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
-from policy_patch.evaluation.metric import Metric
-from policy_patch.evaluation.report import EvaluationReport
 from policy_patch.evaluation.systems import BASE, System
-from policy_patch.evaluation.tables import figure, markdown_table
+from policy_patch.files.atomic import write_whole
+from policy_patch.report.comparisons import paired
+from policy_patch.report.metric import Metric
+from policy_patch.report.report import EvaluationReport
+from policy_patch.report.tables import figure, markdown_table
 
 FORMAT_VERSION = 1
 JSON_NAME, TABLE_NAME, PICTURE_NAME = "composition.json", "composition.md", "composition.png"

@@ -17,27 +17,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from policy_patch import __version__
-from policy_patch.data.answering import Sampling
-from policy_patch.data.values import check_texts
+from policy_patch._version import __version__
+from policy_patch.answers.answering import Sampling
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
-from policy_patch.evaluation.comparisons import Comparison, paired
 from policy_patch.evaluation.gibberish import surprise_limit
-from policy_patch.evaluation.intervals import Estimate, bootstrap_interval, mean, perplexity
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
 from policy_patch.evaluation.readings import Progress
-from policy_patch.evaluation.report import (
+from policy_patch.evaluation.risks import Risk, risk_named
+from policy_patch.evaluation.systems import BASE, PATCH, systems_to_compare
+from policy_patch.files.texts import check_texts
+from policy_patch.privacy.local_names import without_folders
+from policy_patch.report.comparisons import Comparison, paired
+from policy_patch.report.intervals import Estimate, bootstrap_interval, mean, perplexity
+from policy_patch.report.report import (
     EvaluationReport,
     EvaluationSettings,
     ScorerRecord,
     ShownSamples,
     SystemResult,
 )
-from policy_patch.evaluation.risks import Risk, risk_named
-from policy_patch.evaluation.systems import BASE, PATCH, systems_to_compare
-from policy_patch.local_names import without_folders
 
 NUM_SHOWN_PROMPTS = 5
 

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gender_words import GenderWords
-from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.report.metric import Metric
 
 METRICS = (
     Metric("gender_attribute_score", "GAS"),

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-from policy_patch.data.thoughts import final_answer
-from policy_patch.documents import Fault, parse_json, read_text
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
+from policy_patch.files.documents import Fault, parse_json, read_text
 
 WORD_LISTS = ("pronouns", "nouns")
 _LARGEST_LIST = 2**20  # bytes; chosen by us

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy_patch.data.thoughts import final_answer
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.evaluation.refusals import is_refusal
 
 # As Whisper's `compression_ratio_threshold` (openai/whisper, transcribe.py) tells a decoder that loops.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.observed import Measured, Observed
 from policy_patch.evaluation.refusals import is_refusal
 from policy_patch.evaluation.toxicity import probabilities
+from policy_patch.report.metric import Metric
 
 METRICS = (
     Metric("attack_success_rate", "ASR"),

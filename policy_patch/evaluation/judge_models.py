@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from policy_patch.data.values import check_texts
-from policy_patch.documents import Fault, read_text
+from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.evaluation.judges import answers_to, check_template, filled
 from policy_patch.evaluation.marks import marks_around, special_tokens, taken_apart
-from policy_patch.loading import load_errors, load_pretrained
+from policy_patch.files.documents import Fault, read_text
+from policy_patch.files.texts import check_texts
 
 # Parts of label names as published classifiers have them, and how they say the opposite.
 _UNSAFE_LABEL = re.compile(r"unsafe|harm|toxic|hate|dangerous|violat|offens|abus|illegal|threat", re.IGNORECASE)
@@ -285,7 +285,7 @@ def _loaded(auto_class: str, model: Any, tokenizer: Any, device: str | None) -> 
 
 def _identity(model: Any, *more: Any) -> str:
     """Return what decides about verdicts: a hash of the judge's weights, and more."""
-    from policy_patch.data.answering import identity_of
+    from policy_patch.answers.answering import identity_of
 
     return f"{identity_of(model)} {more}"
 

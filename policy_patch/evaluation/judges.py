@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from policy_patch.data.thoughts import final_answer
-from policy_patch.data.values import check_texts
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.refusals import REFUSAL_PHRASES, is_refusal, load_phrases
 from policy_patch.evaluation.scorers import Scorer, load_scorer
+from policy_patch.files.texts import check_texts
 
 # Our own words. The answer comes last but for one line, marked off by a code that is drawn anew for each question,
 # because it may itself say how it is to be judged, or that it ends.
@@ -138,7 +138,7 @@ class EndpointJudge:
     kind = "endpoint"
 
     def __init__(self, model: str, base_url: str, template: str | None = None) -> None:
-        from policy_patch.data.endpoint import OpenAIEndpoint
+        from policy_patch.answers.endpoint import OpenAIEndpoint
 
         self.template = VERDICT_TEMPLATE if template is None else template
         check_template(self.template, ("prompt", "answer"))
@@ -171,7 +171,7 @@ class EndpointJudge:
 
     def _replies(self, pairs: list[tuple[str, str]], *, occurrence: int) -> list[str]:
         """Return the host's reply to the question about each pair; another `occurrence` is another seed."""
-        from policy_patch.data.answering import Sampling
+        from policy_patch.answers.answering import Sampling
 
         if not pairs:
             return []
@@ -248,7 +248,7 @@ def load_judge(spec: str) -> Judge:
     if kind in models and argument:
         return models[kind](argument)
     if re.fullmatch(r"openai:(.+?)@(https?://.+)", spec, re.DOTALL):
-        from policy_patch.data.addresses import split_spec
+        from policy_patch.answers.addresses import split_spec
 
         return EndpointJudge(*split_spec(spec)[1:])
     known = {
@@ -262,7 +262,7 @@ def load_judge(spec: str) -> Judge:
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"Did you mean `{known[near[0]]}`? " if near else ""
     available = ", ".join(["refusal-phrases", *(known | {"refusal-phrases": "refusal-phrases:<file>"}).values()])
-    from policy_patch.data.addresses import shown_spec
+    from policy_patch.answers.addresses import shown_spec
 
     raise EvaluationError(f"Judge {shown_spec(spec)!r} is unknown. {hint}Available: {available}.")
 

@@ -10,13 +10,13 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
+from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError, PositionLimitError
 from policy_patch.extra import import_extra
-from policy_patch.hub import locate_patch
-from policy_patch.loading import check_has_values, loading
-from policy_patch.model import BASE_NAME, PolicyPatchModel
-from policy_patch.patch_files import distinct_names
-from policy_patch.patch_folder import patch_hash, read_patch_folder
+from policy_patch.hub.fetch import locate_patch
+from policy_patch.model.files import distinct_names
+from policy_patch.model.patched_model import BASE_NAME, PolicyPatchModel
+from policy_patch.patch.folder import patch_hash, read_patch_folder
 
 MODEL_NAME = "policy-patch"  # as lm-eval's `--model`
 

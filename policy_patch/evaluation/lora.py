@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError, MissingExtraError
-from policy_patch.loading import check_has_values, loading
 
 
 def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = False) -> Callable[[], Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policy_patch.data.thoughts import final_answer
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.evaluation.readings import read_directly
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_patch.data.shards import Shard, run_in_shards
+from policy_patch.answers.shards import Shard, run_in_shards
 
 SHARD_SIZE = 256  # texts a file; a stopped run loses at most the work on so many
 

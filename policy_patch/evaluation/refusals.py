@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from policy_patch.data.thoughts import final_answer
-from policy_patch.documents import Fault, read_text
+from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
+from policy_patch.files.documents import Fault, read_text
 
 _LARGEST_LIST = 2**20  # bytes; chosen by us
 OPENING = 200  # characters of an answer that are looked at; chosen by us: a refusal comes first, advice after it

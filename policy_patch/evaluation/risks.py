@@ -7,8 +7,8 @@ from typing import Any
 
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation import gender_bias, harmfulness, toxicity
-from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.report.metric import Metric
 
 GREEDY = 1e-6  # a temperature that leaves the likeliest token alone
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from policy_patch.answers.thoughts import final_answer
+from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.data.readers import read_rows
-from policy_patch.data.thoughts import final_answer
-from policy_patch.data.values import check_texts
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.extra import import_extra
-from policy_patch.loading import load_errors, load_pretrained
+from policy_patch.files.texts import check_texts
 
 # Parts of label names as published classifiers have them, and how they say the opposite ("nothate", "non-toxic").
 _TOXIC_LABEL = re.compile(r"toxic|hate|offens|abus|insult|obscen|profan|threat|harass", re.IGNORECASE)
@@ -209,7 +209,7 @@ class TransformersScorer:
     @property
     def identity(self) -> str:
         """What decides about its scores; they are kept on disk under it."""
-        from policy_patch.data.answering import identity_of
+        from policy_patch.answers.answering import identity_of
 
         return f"{identity_of(self._model)} {self.toxic_labels}"
 

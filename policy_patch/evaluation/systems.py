@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError
-from policy_patch.loading import check_has_values, loading
 
 BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.metric import Metric
 from policy_patch.evaluation.metrics import maximum_per_prompt, mean_per_prompt, toxic_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.report.metric import Metric
 
 METRICS = (
     Metric("average_maximum_toxicity", "average maximum toxicity"),

@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from policy_patch._compat import cache_argument, cache_of, forward_parameters
-from policy_patch.data.eval_mode import evaluating
-from policy_patch.data.positions import forward_errors, room_for_text
+from policy_patch.answers.eval_mode import evaluating
+from policy_patch.answers.positions import forward_errors, room_for_text
 from policy_patch.errors import EvaluationError
 
 # What a model may write in front of its word. Llama Guard 3 writes two line breaks (its model card's examples), models

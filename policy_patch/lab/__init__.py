@@ -3,26 +3,22 @@
 Its names are looked up when used, so importing this imports neither torch nor transformers; see `README.md`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .checkpoints import LAB_MODELS_PATH, lab_patch_folder, load_lab_base, load_lab_teacher, load_lab_tokenizer
-    from .prompts import LAB_INIT_TEXT, LAB_INIT_TEXTS, LAB_PROMPT_SETS, LAB_SAFE_PROMPT, lab_prompts
-    from .scorer import LabInsultScorer
+from policy_patch._lazy import lazy_names
 
-_HOMES = {
-    "LAB_INIT_TEXT": "prompts",
-    "LAB_INIT_TEXTS": "prompts",
-    "LAB_MODELS_PATH": "checkpoints",
-    "LAB_PROMPT_SETS": "prompts",
-    "LAB_SAFE_PROMPT": "prompts",
-    "LabInsultScorer": "scorer",
-    "lab_patch_folder": "checkpoints",
-    "lab_prompts": "prompts",
-    "load_lab_base": "checkpoints",
-    "load_lab_teacher": "checkpoints",
-    "load_lab_tokenizer": "checkpoints",
+_MODULE_OF = {
+    "LAB_INIT_TEXT": "policy_patch.lab.prompts",
+    "LAB_INIT_TEXTS": "policy_patch.lab.prompts",
+    "LAB_MODELS_PATH": "policy_patch.lab.checkpoints",
+    "LAB_PROMPT_SETS": "policy_patch.lab.prompts",
+    "LAB_SAFE_PROMPT": "policy_patch.lab.prompts",
+    "LabInsultScorer": "policy_patch.lab.scorer",
+    "lab_patch_folder": "policy_patch.lab.checkpoints",
+    "lab_prompts": "policy_patch.lab.prompts",
+    "load_lab_base": "policy_patch.lab.checkpoints",
+    "load_lab_teacher": "policy_patch.lab.checkpoints",
+    "load_lab_tokenizer": "policy_patch.lab.checkpoints",
 }
 
 __all__ = [
@@ -39,12 +35,15 @@ __all__ = [
     "load_lab_tokenizer",
 ]
 
+if TYPE_CHECKING:
+    from policy_patch.lab.checkpoints import (
+        LAB_MODELS_PATH,
+        lab_patch_folder,
+        load_lab_base,
+        load_lab_teacher,
+        load_lab_tokenizer,
+    )
+    from policy_patch.lab.prompts import LAB_INIT_TEXT, LAB_INIT_TEXTS, LAB_PROMPT_SETS, LAB_SAFE_PROMPT, lab_prompts
+    from policy_patch.lab.scorer import LabInsultScorer
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -84,7 +84,7 @@ def _load(name: str, dtype: "torch.dtype | None") -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM
 
-    from policy_patch.loading import load_pretrained
+    from policy_patch.base.loading import load_pretrained
 
     return load_pretrained(
         AutoModelForCausalLM, LAB_MODELS_PATH / name, named=f"the lab's {name}", dtype=dtype or torch.float32

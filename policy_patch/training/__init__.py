@@ -3,8 +3,9 @@
 Names are loaded on first use, since a trainer takes seconds to import. Only `_trl.py` knows TRL's inside.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
     "PolicyPatchDPOConfig": "policy_patch.training.config",
@@ -30,12 +31,4 @@ if TYPE_CHECKING:
     from policy_patch.training.sft import PolicyPatchSFTTrainer
     from policy_patch.training.two_stage import PolicyPatchTrainer
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module `policy_patch.training` has no attribute `{name}`")
-    return getattr(import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

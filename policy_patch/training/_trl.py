@@ -15,9 +15,9 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from policy_patch.errors import MissingExtraError
-from policy_patch.launch import end_after_collectives
-from policy_patch.model import PolicyPatchModel
-from policy_patch.prefix import whole
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.patch.vectors import whole
+from policy_patch.training.launch import end_after_collectives
 
 SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
 

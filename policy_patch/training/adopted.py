@@ -1,7 +1,7 @@
 """transformers' `Trainer` and TRL's `SFTTrainer` and `DPOTrainer`, as they are with a `PolicyPatchModel`.
 
-`policy_patch.trainer_hook` calls `adopted` for each trainer that is made with one. Our own trainers are in `sft.py` and
-`dpo.py`, and need none of this.
+`policy_patch.model.trainer_hook` calls `adopted` for each trainer that is made with one. Our own trainers are in
+`sft.py` and `dpo.py`, and need none of this.
 """
 
 from functools import cache

@@ -11,13 +11,13 @@ from typing import Any
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from policy_patch.documents import parse_json, read_text
 from policy_patch.errors import CheckpointSaveError
-from policy_patch.hub_errors import hub_errors
-from policy_patch.hub_names import check_token
-from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import TENSOR_KEY
-from policy_patch.state_dict import set_policy_patch_state_dict
+from policy_patch.files.documents import parse_json, read_text
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.names import check_token
+from policy_patch.model.state_dict import set_policy_patch_state_dict
+from policy_patch.patch.folder import read_patch_folder
+from policy_patch.patch.vectors import TENSOR_KEY
 from policy_patch.training.processes import in_main_process, save_patch
 
 _LARGEST_STATE = 2**28  # bytes of a trainer's state, which holds its whole log; chosen by us

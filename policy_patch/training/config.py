@@ -14,7 +14,7 @@ import torch  # noqa: E402
 from trl import DPOConfig, SFTConfig  # noqa: E402
 
 from policy_patch.errors import ConfigError  # noqa: E402
-from policy_patch.redaction import BLANK, blanked, is_secret_name  # noqa: E402
+from policy_patch.privacy.redaction import BLANK, blanked, is_secret_name  # noqa: E402
 from policy_patch.training.settings import check_settings  # noqa: E402
 
 Reference = Literal["sft", "base", "teacher"]

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 from transformers.utils import logging
 
-from policy_patch.architecture import learned_position_limit
+from policy_patch.base.architecture import learned_position_limit
 from policy_patch.data.rows import (
     COMPLETION_COLUMNS,
     FILTERED_BY,
@@ -23,9 +23,9 @@ from policy_patch.data.rows import (
     rows_of,
     shortly,
 )
-from policy_patch.documents import parse_json
 from policy_patch.errors import DataError
-from policy_patch.model import PolicyPatchModel
+from policy_patch.files.documents import parse_json
+from policy_patch.model.patched_model import PolicyPatchModel
 
 logger = logging.get_logger(__name__)
 

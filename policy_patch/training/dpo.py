@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from policy_patch.errors import TrainingError
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.training._trl import (
     PatchTrainerMixin,
     drop_fused_head,

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from policy_patch.errors import TrainingError
-from policy_patch.prefix import whole
+from policy_patch.patch.vectors import whole
 from policy_patch.training.patch_norms import DISTANCE, NORM
 
 logger = logging.get_logger(__name__)

@@ -1,6 +1,6 @@
 """What keeps a trainer to the vectors of one patch, whoever thaws the base: before training, and at every step.
 
-Which settings and data a stage has is the business of the trainers; who froze a base, of `policy_patch.freezing`.
+Which settings and data a stage has is the business of the trainers; who froze a base, of `policy_patch.model.freezing`.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from policy_patch.errors import TrainingError
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
 
 
 class TrainsPatchAlone:

@@ -9,9 +9,9 @@ from os import PathLike
 from typing import Any
 
 from policy_patch.errors import TrainingError
-from policy_patch.model import PolicyPatchModel
-from policy_patch.patch_folder import write_patch_folder
-from policy_patch.prefix import whole
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.patch.folder import write_patch_folder
+from policy_patch.patch.vectors import whole
 
 
 def in_main_process(action: Callable[[], Any]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from policy_patch.data.eval_mode import evaluating
-from policy_patch.freezing import looking_on
-from policy_patch.model import PolicyPatchModel
+from policy_patch.answers.eval_mode import evaluating
+from policy_patch.model.freezing import looking_on
+from policy_patch.model.patched_model import PolicyPatchModel
 
 
 def shared_reference(model: PolicyPatchModel, *, patched: bool) -> PolicyPatchModel:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from policy_patch.atomic import write_whole
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import MissingExtraError
-from policy_patch.local_names import without_folders
+from policy_patch.files.atomic import write_whole
+from policy_patch.privacy.local_names import without_folders
 from policy_patch.training.curves import curves
 from policy_patch.training.health import ACCURACY, WARNINGS
 from policy_patch.training.patch_norms import DISTANCE, NORM

@@ -10,7 +10,7 @@ from copy import deepcopy
 from torch import nn
 from transformers import PreTrainedModel
 
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from policy_patch.data.eval_mode import evaluating
+from policy_patch.answers.eval_mode import evaluating
 from policy_patch.training._trl import IGNORED, PatchTrainerMixin
 from policy_patch.training.dataset import (
     FINISHED,

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from transformers.utils import logging
 
-from policy_patch.atomic import write_whole
 from policy_patch.errors import TrainingError
-from policy_patch.prefix import TENSOR_KEY
+from policy_patch.files.atomic import write_whole
+from policy_patch.patch.vectors import TENSOR_KEY
 
 logger = logging.get_logger(__name__)
 

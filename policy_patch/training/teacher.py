@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
+from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import TrainingError
-from policy_patch.loading import check_has_values, loading
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
 
 Teacher = PreTrainedModel | Callable[[], PreTrainedModel]
 

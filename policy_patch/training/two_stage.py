@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers.utils import logging
 
-from policy_patch.atomic import write_whole
-from policy_patch.documents import parse_json, read_text
+from policy_patch.base.tokenizer_hash import tokenizer_hash
 from policy_patch.errors import CheckpointSaveError, ConfigError, PatchNotFoundError, TrainingError
-from policy_patch.local_names import without_folders
-from policy_patch.model import PolicyPatchModel
-from policy_patch.patch_folder import read_patch_folder
-from policy_patch.prefix import TENSOR_KEY, vectors_to_bytes, whole
-from policy_patch.redaction import blanked
-from policy_patch.state_dict import set_policy_patch_state_dict
-from policy_patch.tokenizer_hash import tokenizer_hash
+from policy_patch.files.atomic import write_whole
+from policy_patch.files.documents import parse_json, read_text
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.model.state_dict import set_policy_patch_state_dict
+from policy_patch.patch.folder import read_patch_folder
+from policy_patch.patch.vectors import TENSOR_KEY, vectors_to_bytes, whole
+from policy_patch.privacy.local_names import without_folders
+from policy_patch.privacy.redaction import blanked
 from policy_patch.training._trl import drop_fused_head
 from policy_patch.training.checkpoints import last_checkpoint
 from policy_patch.training.config import PolicyPatchTrainingConfig

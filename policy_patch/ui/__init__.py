@@ -3,20 +3,19 @@
 `build_demo` returns it; `policy-patch demo --ui` opens it, and `spaces/policy_patch_demo` is it as a Space.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
+
+_MODULE_OF = {
+    "build_demo": "policy_patch.ui.page",
+}
+
+__all__ = [
+    "build_demo",
+]
 
 if TYPE_CHECKING:
     from policy_patch.ui.page import build_demo
 
-__all__ = ["build_demo"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module `policy_patch.ui` has no attribute `{name}`")
-    return getattr(import_module("policy_patch.ui.page"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from policy_patch.data.streaming import StreamedAnswer, stream_answers
+from policy_patch.answers.streaming import StreamedAnswer, stream_answers
 from policy_patch.ui.asking import (
     MOST_NEW_TOKENS,
     MOST_PROMPT_TOKENS,

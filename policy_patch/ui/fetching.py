@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from policy_patch import __version__
+from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
 from policy_patch.errors import (
     BaseMismatchError,
@@ -21,9 +21,9 @@ from policy_patch.errors import (
     PatchFileError,
     PatchNotFoundError,
 )
-from policy_patch.hub import hub_api
-from policy_patch.hub_errors import hub_errors
-from policy_patch.patch_folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.fetch import hub_api
+from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 
 MOST_VECTORS = 256  # of one patch; a usual one has 50
 MOST_CONFIG_BYTES = 2**20

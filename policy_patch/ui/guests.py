@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from policy_patch.base.supported import embedding_size
 from policy_patch.errors import PatchNameError, PolicyPatchError
-from policy_patch.hub import PatchLocation
+from policy_patch.hub.fetch import PatchLocation
 from policy_patch.lab import lab_patch_folder
-from policy_patch.model import PolicyPatchModel
-from policy_patch.supported import embedding_size
+from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit
 from policy_patch.ui.scratch import Scratch
 from policy_patch.ui.sources import Wanted

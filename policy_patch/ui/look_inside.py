@@ -6,8 +6,8 @@ import gradio as gr
 import torch
 
 from policy_patch.extra import import_extra
-from policy_patch.model_card import CARD_NAME
-from policy_patch.publishing import patch_card
+from policy_patch.hub.publishing import patch_card
+from policy_patch.model_card.card import CARD_NAME
 from policy_patch.ui.asking import told
 from policy_patch.ui.measure import picture_html
 from policy_patch.ui.paths import without_paths

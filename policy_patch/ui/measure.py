@@ -9,10 +9,10 @@ import gradio as gr
 
 from policy_patch.errors import DataError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
-from policy_patch.evaluation.plots import picture
-from policy_patch.evaluation.report import EvaluationReport
-from policy_patch.evaluation.tables import markdown
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.report.plots import picture
+from policy_patch.report.report import EvaluationReport
+from policy_patch.report.tables import markdown
 from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of, told
 from policy_patch.ui.line import Line
 from policy_patch.ui.served import Loaded, Served

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from policy_patch.hub import DESCRIBING_FILES, PATCH_FILES
+from policy_patch.hub.fetch import DESCRIBING_FILES, PATCH_FILES
 
 A_FILE = "a file of this page"
 _NAMED = {*PATCH_FILES, *DESCRIBING_FILES}

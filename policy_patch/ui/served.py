@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from policy_patch.base.supported import embedding_size
 from policy_patch.errors import HubError, ModelLoadError, PatchNameError
 from policy_patch.evaluation.scorers import load_scorer
-from policy_patch.hub import HubOptions, PatchLocation, locate_patch
-from policy_patch.model import PolicyPatchModel
-from policy_patch.supported import embedding_size
+from policy_patch.hub.fetch import HubOptions, PatchLocation, locate_patch
+from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit
 from policy_patch.ui.guests import Guests, Offered
 from policy_patch.ui.paths import hide_folder

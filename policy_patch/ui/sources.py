@@ -10,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from policy_patch.errors import ModelLoadError, PatchNameError
-from policy_patch.hub import split_id
+from policy_patch.hub.fetch import split_id
 
 LAB_RISKS = ("toxicity", "harmfulness", "gender_bias")
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"

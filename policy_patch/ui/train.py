@@ -225,7 +225,7 @@ def _curves(seen: list[dict[str, Any]]) -> tuple[Any, Any]:
 
 def _published(patch: Path) -> Path:
     """Return a folder with the files that make up a patch, and nothing of its making."""
-    from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_files
+    from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_files
 
     alone = patch.with_name("alone")
     write_patch_files(alone, patch_files(*read_patch_folder(patch))[1])
@@ -234,9 +234,9 @@ def _published(patch: Path) -> Path:
 
 def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str, str]:
     """Publish the visitor's patch with the visitor's token, which is forgotten by the page as well."""
-    from policy_patch.hub_push import PushOptions
-    from policy_patch.patch_folder import patch_files, read_patch_folder
-    from policy_patch.publishing import push_patch
+    from policy_patch.hub.publishing import push_patch
+    from policy_patch.hub.push import PushOptions
+    from policy_patch.patch.folder import patch_files, read_patch_folder
 
     repo, token = (text.strip() if isinstance(text, str) else "" for text in (repo, token))
     try:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from policy_patch.cli import main
-from policy_patch.patch_folder import read_patch_folder
+from policy_patch.patch.folder import read_patch_folder
 
 
 def test_the_demo_trains_and_shows_the_difference(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 
 from policy_patch.cli import main
 from policy_patch.evaluation import EvaluationReport
-from policy_patch.patch_folder import read_patch_folder, write_patch_folder
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 
 FAST = ["--num_samples", "2", "--max_new_tokens", "5", "--num_resamples", "50", "--prompts", "lab:toxicity/test"]
 FAST += ["--num_prompts", "4"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from policy_patch.cli import main
-from policy_patch.patch_folder import read_patch_folder, write_patch_folder
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 
 FAST = [
     "--num_samples",

@@ -33,7 +33,7 @@ def test_other_thresholds_use_the_answers_that_are_there(tmp_path, capsys, monke
     def no_more(*args, **kwargs):
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr("policy_patch.data.answering.sample_answers", no_more)
+    monkeypatch.setattr("policy_patch.answers.answering.sample_answers", no_more)
     assert main(["pairs", *words, "--min_margin", "0", "--max_chosen_score", "1.0"]) == 0
     out, err = capsys.readouterr()
     assert "kept" in out

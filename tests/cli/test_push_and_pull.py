@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from policy_patch.cli import main
-from policy_patch.patch_folder import TENSORS_NAME, read_patch_folder
+from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
 from tests.evaluation.synthetic import synthetic_report
 
 REPO = "acme/tox-patch"
@@ -65,7 +65,7 @@ def test_a_conflict_exits_with_2_and_says_what_to_do(hub, folder, capsys):
     assert push(folder) == 0
     shutil.copy(folder / TENSORS_NAME, folder / "kept")
     other = read_patch_folder(folder)
-    from policy_patch.patch_folder import write_patch_folder
+    from policy_patch.patch.folder import write_patch_folder
 
     write_patch_folder(folder, other[0], other[1] + 1)
     assert push(folder) == 2
@@ -80,7 +80,7 @@ def test_a_pull_request_is_shown(hub, folder, capsys):
 
 
 def test_pull_and_roll_back(hub, folder, tmp_path, capsys, monkeypatch):
-    from policy_patch.patch_folder import write_patch_folder
+    from policy_patch.patch.folder import write_patch_folder
 
     config, vectors = read_patch_folder(folder)
     synthetic_report().save(folder)

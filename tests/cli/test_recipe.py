@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.cli.recipe`: a recipe says one clear thing, or is refused with line and key."""
+"""Tests of `cli.recipe`: a recipe says one clear thing, or is refused with line and key."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.cli.sources`: one source, a list of one risk, a mapping of several, the patch's risk."""
+"""Tests of `cli.sources`: one source, a list of one risk, a mapping of several, the patch's risk."""
 
 import json
 

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 
 from policy_patch.cli import main
-from policy_patch.patch_folder import read_patch_folder
+from policy_patch.patch.folder import read_patch_folder
 from tests.processes import PATIENCE, started
 
 PAIRS = [

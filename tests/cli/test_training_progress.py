@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.cli.training_progress`: one bar a stage, with the newest figures, that always ends."""
+"""Tests of `cli.training_progress`: one bar a stage, with the newest figures, that always ends."""
 
 from types import SimpleNamespace
 

@@ -10,8 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.answers.test_shards import MANY, SIZE, run
 from tests.data.scorers import ShareOf
-from tests.data.test_shards import MANY, SIZE, run
 from tests.tiny_models import tiny_tokenizer
 
 RANK = os.environ.get("RANK", "0")

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.counterfactuals`: what a swapped text is, and which pairs are added."""
+"""Tests of `data.counterfactuals`: what a swapped text is, and which pairs are added."""
 
 import pytest
 from datasets import Dataset

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.extra`: the package, or the extra that brings it."""
+"""Tests of `data.extra`: the package, or the extra that brings it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.files`: prompts and pairs from each kind of file, there and back, clear refusals."""
+"""Tests of `data.files`: prompts and pairs from each kind of file, there and back, clear refusals."""
 
 import datetime
 import json

@@ -1,13 +1,13 @@
-"""Tests of `policy_patch.data.helpful_pairs`: who answers, who refuses, and which prompts are left out."""
+"""Tests of `data.helpful_pairs`: who answers, who refuses, and which prompts are left out."""
 
 from itertools import cycle
 
 import pytest
 
+from policy_patch.answers.sampling import Answer
 from policy_patch.data import build_helpful_pairs
 from policy_patch.data.helpful_pairs import _row
 from policy_patch.data.pairs import choose_pairs
-from policy_patch.data.sampling import Answer
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf

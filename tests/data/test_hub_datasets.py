@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.hub_datasets`, over HTTP to a Hub on loopback, by the real client of `datasets`."""
+"""Tests of `data.hub_datasets`, over HTTP to a Hub on loopback, by the real client of `datasets`."""
 
 import io
 import json

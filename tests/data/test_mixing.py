@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.mixing`: every row once or in given shares, one set of columns, clear refusals."""
+"""Tests of `data.mixing`: every row once or in given shares, one set of columns, clear refusals."""
 
 import pytest
 from datasets import Dataset

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.occupations`: openings with every occupation, of our list and of a file."""
+"""Tests of `data.occupations`: openings with every occupation, of our list and of a file."""
 
 import pytest
 

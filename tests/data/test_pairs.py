@@ -1,10 +1,10 @@
-"""Tests of `policy_patch.data.pairs`: which pairs are kept, what is counted, and what is refused."""
+"""Tests of `data.pairs`: which pairs are kept, what is counted, and what is refused."""
 
 import pytest
 
+from policy_patch.answers.sampling import Answer
 from policy_patch.data import PairCounts, build_preference_pairs
 from policy_patch.data.pairs import choose_pairs
-from policy_patch.data.sampling import Answer
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt
 from policy_patch.errors import DataError
 from tests.data.scorers import ShareOf

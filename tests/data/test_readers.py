@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.readers`: rows of each kind of file, each with its place as a person finds it."""
+"""Tests of `data.readers`: rows of each kind of file, each with its place as a person finds it."""
 
 import pyarrow
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.data.rows`: both kinds of rows pass, and what does not fit is named with row and column."""
+"""Tests of `data.rows`: both kinds of rows pass, and what does not fit is named with row and column."""
 
 import pyarrow
 import pytest

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from policy_patch.evaluation.comparisons import Comparison, paired
-from policy_patch.evaluation.intervals import bootstrap_interval, mean, perplexity
-from policy_patch.evaluation.report import (
+from policy_patch.evaluation.toxicity import METRICS
+from policy_patch.report.comparisons import Comparison, paired
+from policy_patch.report.intervals import bootstrap_interval, mean, perplexity
+from policy_patch.report.report import (
     EvaluationReport,
     EvaluationSettings,
     ScorerRecord,
     ShownSamples,
     SystemResult,
 )
-from policy_patch.evaluation.toxicity import METRICS
 
 JUDGING = ScorerRecord(name="fitted (lexical)", kind="lexical", filtered_training_pairs=False)
 FILTERING = ScorerRecord(name="alt-profanity-check (lexical)", kind="lexical", filtered_training_pairs=True)

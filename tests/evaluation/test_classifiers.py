@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.classifiers`: texts are cut to what the classifier takes."""
+"""Tests of `evaluation.classifiers`: texts are cut to what the classifier takes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.composition`: which stacks there are, what is marked, and the files of a study."""
+"""Tests of `evaluation.composition`: which stacks there are, what is marked, and the files of a study."""
 
 import json
 from dataclasses import replace

@@ -1,18 +1,18 @@
-"""Tests of `policy_patch.evaluation.evaluate`: the whole evaluation on tiny models, and what it refuses."""
+"""Tests of `evaluation.evaluate`: the whole evaluation on tiny models, and what it refuses."""
 
 import numpy as np
 import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
-from policy_patch.data.sampling import sample_completions
+from policy_patch.answers.sampling import sample_completions
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
-from policy_patch.evaluation.intervals import perplexity
 from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n
 from policy_patch.evaluation.perplexity import conditional_nll
-from policy_patch.evaluation.report import EvaluationReport
 from policy_patch.evaluation.systems import System
+from policy_patch.report.intervals import perplexity
+from policy_patch.report.report import EvaluationReport
 from tests.tiny_models import tiny_model
 
 PROMPTS = ["You are", "The weather is", "She", "It was", "He said", "All"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.data.answering import TransformersAnswers
-from policy_patch.data.sampling import Answer, sample_completions
+from policy_patch.answers.answering import TransformersAnswers
+from policy_patch.answers.sampling import Answer, sample_completions
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation import GenderWords, System, evaluate_policy_patch
 from policy_patch.evaluation.gender_bias import gender_attribute_score, gender_logits_difference

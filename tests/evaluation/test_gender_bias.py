@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.gender_bias`: figures computed by hand, their bounds, and what must not matter."""
+"""Tests of `evaluation.gender_bias`: figures computed by hand, their bounds, and what must not matter."""
 
 import numpy as np
 import pytest

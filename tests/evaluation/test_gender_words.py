@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.gender_words`: what counts as a word, the lists of the package, and one's own."""
+"""Tests of `evaluation.gender_words`: what counts as a word, the lists of the package, and one's own."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.gibberish`: what is no text, and that a refusal always is."""
+"""Tests of `evaluation.gibberish`: what is no text, and that a refusal always is."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.harmfulness`: success, refusal and neither, kept apart."""
+"""Tests of `evaluation.harmfulness`: success, refusal and neither, kept apart."""
 
 import numpy as np
 import pytest

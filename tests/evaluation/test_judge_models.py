@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.judge_models`: probabilities that are known, batches that change nothing, and
+"""Tests of `evaluation.judge_models`: probabilities that are known, batches that change nothing, and
 models that cannot judge, refused."""
 
 import pytest

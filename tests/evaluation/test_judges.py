@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.judges`: phrases, verdicts of an endpoint, and judges by name."""
+"""Tests of `evaluation.judges`: phrases, verdicts of an endpoint, and judges by name."""
 
 import json
 import re

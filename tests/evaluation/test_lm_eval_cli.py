@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.lm_eval_cli`: what it says when it cannot begin.
+"""Tests of `evaluation.lm_eval_cli`: what it says when it cannot begin.
 
 A run from end to end is in `test_lm_eval_model.py`, where lm-eval is installed.
 """

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.lm_eval_model`: lm-eval's figures are those of plain concatenation, row by row.
+"""Tests of `evaluation.lm_eval_model`: lm-eval's figures are those of plain concatenation, row by row.
 
 Without lm-eval these are skipped, but for those that say what is missing then.
 """

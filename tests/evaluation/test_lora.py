@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.lora`: PEFT's own logits, merged and not, and a base that nobody else uses."""
+"""Tests of `evaluation.lora`: PEFT's own logits, merged and not, and a base that nobody else uses."""
 
 import sys
 

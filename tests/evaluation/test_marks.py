@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.marks`: no text speaks as the judge's own words, and others stay as they are."""
+"""Tests of `evaluation.marks`: no text speaks as the judge's own words, and others stay as they are."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.metrics`: values by hand, bounds and invariances."""
+"""Tests of `evaluation.metrics`: values by hand, bounds and invariances."""
 
 import numpy as np
 import pytest

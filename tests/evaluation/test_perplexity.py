@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.perplexity`: equal to the formula, one text at a time, whatever the batch."""
+"""Tests of `evaluation.perplexity`: equal to the formula, one text at a time, whatever the batch."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.readings`: what is read is kept, whole, and never asked for twice."""
+"""Tests of `evaluation.readings`: what is read is kept, whole, and never asked for twice."""
 
 import numpy as np
 import pytest

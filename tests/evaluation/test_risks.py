@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.risks`: the risks by name, and what decides about each."""
+"""Tests of `evaluation.risks`: the risks by name, and what decides about each."""
 
 import pytest
 

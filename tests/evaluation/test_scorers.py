@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.scorers`: obvious texts in the right order, and unclear classifiers refused."""
+"""Tests of `evaluation.scorers`: obvious texts in the right order, and unclear classifiers refused."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.systems`: the order of systems, and names that are taken."""
+"""Tests of `evaluation.systems`: the order of systems, and names that are taken."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.verdicts`: equal to one text at a time without padding, in every family."""
+"""Tests of `evaluation.verdicts`: equal to one text at a time without padding, in every family."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.evaluation.word_probabilities` against one unpadded pass for each word, written plainly."""
+"""Tests of `evaluation.word_probabilities` against one unpadded pass for each word, written plainly."""
 
 import numpy as np
 import pytest

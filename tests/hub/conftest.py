@@ -5,7 +5,7 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.patch_folder import patch_files
+from policy_patch.patch.folder import patch_files
 from tests.tiny_models import tiny_model
 
 REPO = "acme/tox-patch"

@@ -18,7 +18,7 @@ from policy_patch.errors import (
     PatchFileError,
     PatchNotFoundError,
 )
-from policy_patch.hub import locate_patch
+from policy_patch.hub.fetch import locate_patch
 from tests.hub.conftest import REPO, files_of, new_patch, put
 from tests.tiny_models import tiny_model
 
@@ -202,7 +202,7 @@ def test_a_truncated_answer(published, hub):
 
 
 def test_a_full_disk(published, monkeypatch):
-    import policy_patch.hub as module
+    import policy_patch.hub.fetch as module
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

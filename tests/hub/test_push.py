@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, constants
 
 from policy_patch import PolicyPatchModel
 from policy_patch.errors import HubAccessError, HubUnavailableError, PublishConflictError
-from policy_patch.hub import published_versions
+from policy_patch.hub.fetch import published_versions
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
 from tests.tiny_models import tiny_model
 
@@ -93,7 +93,7 @@ def test_an_unreadable_configuration_is_replaced_knowingly_only(hub, base):
 
 def between_look_and_commit(monkeypatch, action) -> None:
     """Do something once, after the push has looked at the repository and before it commits."""
-    import policy_patch.hub_push as module
+    import policy_patch.hub.push as module
 
     commit, done = module._commit, []
 

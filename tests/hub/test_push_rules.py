@@ -13,10 +13,10 @@ from huggingface_hub import HfApi
 from policy_patch import AutoPolicyPatchModel, PolicyPatchModel
 from policy_patch.cli import main
 from policy_patch.errors import ConfigError, PatchSaveError, PublishConflictError
-from policy_patch.hub import HubOptions, published_versions
-from policy_patch.hub_push import PushOptions
-from policy_patch.patch_folder import patch_files, read_patch_folder
-from policy_patch.publishing import push_patch
+from policy_patch.hub.fetch import HubOptions, published_versions
+from policy_patch.hub.publishing import push_patch
+from policy_patch.hub.push import PushOptions
+from policy_patch.patch.folder import patch_files, read_patch_folder
 from tests.evaluation.synthetic import synthetic_report
 from tests.hub.conftest import REPO, new_patch, put, requests
 
@@ -111,7 +111,7 @@ def test_the_same_patch_from_another_version_of_the_package_changes_nothing(hub,
     model = new_patch(base)
     first = model.push_to_hub(REPO)
     before = published(hub)
-    monkeypatch.setattr("policy_patch.patch_folder.__version__", "9.9.9")
+    monkeypatch.setattr("policy_patch.patch.folder.__version__", "9.9.9")
     again = model.push_to_hub(REPO)
     after = published(hub)
     assert (after[CONFIG], after[TENSORS]) == (before[CONFIG], before[TENSORS])
@@ -166,7 +166,7 @@ def test_a_folder_gets_the_version_only_once_it_is_published(hub, base, tmp_path
         raise PatchSaveError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("policy_patch.patch_folder.write_patch_files", full)
+        patch.setattr("policy_patch.patch.folder.write_patch_files", full)
         assert main(["push", str(tmp_path), REPO, "--version", "1.1.0"]) == 2
     err = capsys.readouterr().err
     assert "It is published (commit" in err and "makes no second commit" in err and unchanged()

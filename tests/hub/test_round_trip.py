@@ -5,7 +5,7 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from policy_patch import PolicyPatchModel
-from policy_patch.hub import HubOptions, locate_patch, published_versions, split_id
+from policy_patch.hub.fetch import HubOptions, locate_patch, published_versions, split_id
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
 from tests.tiny_models import tiny_model
 
@@ -139,7 +139,7 @@ def test_an_unchanged_push_makes_no_commit(hub, base):
 
 def test_a_moving_branch_never_gives_files_of_two_versions(hub, base, ids, monkeypatch):
     """The branch moves after the first file: the second one still is of the commit that was resolved."""
-    import policy_patch.hub as module
+    import policy_patch.hub.fetch as module
 
     old, new = new_patch(base, "1.0.0", seed=1), new_patch(base, "1.1.0", seed=2)
     old.push_to_hub(REPO)

@@ -31,8 +31,8 @@ from policy_patch.errors import (
     PatchNotFoundError,
     PublishConflictError,
 )
-from policy_patch.hub import HubOptions, git_blob_id, locate_patch, published_versions
-from policy_patch.patch_folder import patch_files, read_patch_folder, write_patch_folder
+from policy_patch.hub.fetch import HubOptions, git_blob_id, locate_patch, published_versions
+from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_folder
 from tests.hub.conftest import REPO, files_of, new_patch, put
 
 CONFIG, TENSORS = "policy_patch_config.json", "policy_patch.safetensors"
@@ -159,8 +159,8 @@ def a_token_with_a_line_break(world):
 
 @case(HubAccessError, r"`token=` is empty.*Copy it again")
 def an_empty_token_for_a_push(world):
-    from policy_patch.hub_push import PushOptions
-    from policy_patch.publishing import push_patch
+    from policy_patch.hub.publishing import push_patch
+    from policy_patch.hub.push import PushOptions
 
     config, files = patch_files(*read_patch_folder(world.folder))
     return lambda: push_patch(REPO, config, files, options=PushOptions(token=""))
@@ -318,7 +318,7 @@ def _moved(world: "World", before: dict[str, Any]) -> None:
 
 @case(None, cached=WHOLE, server=_moved)
 def a_branch_that_moves_between_two_files(world):
-    import policy_patch.hub as module
+    import policy_patch.hub.fetch as module
 
     download, moved = module.hf_hub_download, []
 
@@ -466,7 +466,7 @@ def _only_theirs(world: World, before: dict[str, Any]) -> None:
     server=_only_theirs,
 )
 def somebody_publishes_at_the_same_moment(world):
-    import policy_patch.hub_push as module
+    import policy_patch.hub.push as module
 
     commit, done = module._commit, []
 

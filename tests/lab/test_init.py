@@ -26,5 +26,5 @@ def test_every_public_name_is_found_and_listed(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'load_lab_judge'"):
+    with pytest.raises(AttributeError, match="no attribute `load_lab_judge`"):
         lab.load_lab_judge  # noqa: B018

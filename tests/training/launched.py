@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from policy_patch.errors import PolicyPatchError
-from policy_patch.prefix import whole
+from policy_patch.patch.vectors import whole
 from policy_patch.training import PolicyPatchDPOTrainer, PolicyPatchSFTTrainer
 from tests.tiny_models import tiny_model
 from tests.training.synthetic import TRAINERS, losses, patched, two_stage_trainer, upstream_trainer

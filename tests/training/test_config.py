@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.config`: the defaults, the refusals and the sections of the two-stage settings."""
+"""Tests of `training.config`: the defaults, the refusals and the sections of the two-stage settings."""
 
 import pytest
 import torch

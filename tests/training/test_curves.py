@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.curves`: a readable picture for any log, and nobody's plots changed."""
+"""Tests of `training.curves`: a readable picture for any log, and nobody's plots changed."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.dataset`: wrong rows are named, prompts found, unfinished answers stay open.
+"""Tests of `training.dataset`: wrong rows are named, prompts found, unfinished answers stay open.
 
 What reaches the model in each of TRL's formats is in `test_formats.py`.
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from policy_patch.patch_folder import read_patch_folder
+from policy_patch.patch.folder import read_patch_folder
 from tests.processes import PATIENCE, started
 from tests.training.launched import OF_TRL, REFERENCES, SCENARIOS, SFT
 from tests.training.synthetic import HIDDEN_SIZE, NUM_VIRTUAL_TOKENS

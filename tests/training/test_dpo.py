@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.dpo`: the three reference policies, by hand and by memory, and the rows."""
+"""Tests of `training.dpo`: the three reference policies, by hand and by memory, and the rows."""
 
 import gc
 import math

@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, extract_prompt
 
 from policy_patch.data import mix_preference_pairs
 from policy_patch.errors import DataError
-from policy_patch.layout import Layout
+from policy_patch.injection.layout import Layout
 from policy_patch.training import (
     PolicyPatchDPOConfig,
     PolicyPatchDPOTrainer,

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.health`: an alarm on each kind of bad run, none on good ones, and no NaN on disk."""
+"""Tests of `training.health`: an alarm on each kind of bad run, none on good ones, and no NaN on disk."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.interrupt`: the first Ctrl-C finishes the step and saves, the second one interrupts.
+"""Tests of `training.interrupt`: the first Ctrl-C finishes the step and saves, the second one interrupts.
 
 The signals are real ones, sent to this process or to one of its own.
 """

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from policy_patch.errors import TrainingError
-from policy_patch.model import PolicyPatchModel
+from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.training.patch_alone import trained_patch_name
 from tests.training.synthetic import (
     TRAINERS,

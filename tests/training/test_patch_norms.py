@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.patch_norms`: the two figures by their definition, and in every log entry."""
+"""Tests of `training.patch_norms`: the two figures by their definition, and in every log entry."""
 
 import json
 import math

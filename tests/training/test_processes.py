@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.processes` in one process; `test_distributed.py` has two."""
+"""Tests of `training.processes` in one process; `test_distributed.py` has two."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policy_patch.errors import PatchSaveError, TrainingError
-from policy_patch.patch_folder import read_patch_folder
+from policy_patch.patch.folder import read_patch_folder
 from policy_patch.training import PolicyPatchDPOConfig
 from policy_patch.training.processes import in_main_process, is_sharded, save_patch
 from tests.training.synthetic import patched, vectors_of

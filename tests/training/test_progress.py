@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.progress`: the figures beside the bar, and the bar itself in a real run."""
+"""Tests of `training.progress`: the figures beside the bar, and the bar itself in a real run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.report`: what a run leaves beside the patch, and that it never costs the patch."""
+"""Tests of `training.report`: what a run leaves beside the patch, and that it never costs the patch."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from policy_patch import PolicyPatchConfig
 from policy_patch.errors import CheckpointSaveError
-from policy_patch.patch_folder import read_patch_folder
+from policy_patch.patch.folder import read_patch_folder
 from policy_patch.training import PolicyPatchDPOTrainer
 from policy_patch.training.report import CURVES_NAME, REPORT_NAME, TrainingReport, data_counts
 from tests.training.synthetic import patched, preference_pairs, two_stage_trainer

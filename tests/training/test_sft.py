@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.sft`: what the first stage learns from, what it moves, saves and leaves alone."""
+"""Tests of `training.sft`: what the first stage learns from, what it moves, saves and leaves alone."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.stage_memory`: a stage that was stopped logs what an uninterrupted one logs."""
+"""Tests of `training.stage_memory`: a stage that was stopped logs what an uninterrupted one logs."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.teacher`: whose probabilities can be compared with the base's, and which cannot."""
+"""Tests of `training.teacher`: whose probabilities can be compared with the base's, and which cannot."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.trackers`: what is logged is in the trackers, each stage in a run of its own."""
+"""Tests of `training.trackers`: what is logged is in the trackers, each stage in a run of its own."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.training.two_stage`: two stages in one folder, stopped anywhere and gone on with."""
+"""Tests of `training.two_stage`: two stages in one folder, stopped anywhere and gone on with."""
 
 import json
 import math
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from policy_patch import PolicyPatchModel
+from policy_patch.base.fingerprint import tokenizer_hash
 from policy_patch.errors import ConfigError, DataError, TrainingError
-from policy_patch.fingerprint import tokenizer_hash
 from policy_patch.training import PolicyPatchDPOTrainer, PolicyPatchSFTTrainer
 from tests.definition import logits_by_definition
 from tests.tiny_models import BOS, tiny_model

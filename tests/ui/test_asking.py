@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.asking`: what visitors are told, and what is kept from log and page."""
+"""Tests of `ui.asking`: what visitors are told, and what is kept from log and page."""
 
 from policy_patch.errors import DataError
 from policy_patch.ui.asking import logger as page_logger

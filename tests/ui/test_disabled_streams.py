@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from policy_patch.disabling import Disabling
+from policy_patch.injection.disabling import Disabling
 
 
 def test_a_generator_that_gradio_runs_stays_within_its_block_and_nobody_else_is():

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.guests`: how many patches visitors may bring, and who makes room for whom."""
+"""Tests of `ui.guests`: how many patches visitors may bring, and who makes room for whom."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.paths`: no folder of the server is left in what visitors read."""
+"""Tests of `ui.paths`: no folder of the server is left in what visitors read."""
 
 import tempfile
 from pathlib import Path

@@ -13,9 +13,9 @@ pytest.importorskip("gradio")
 
 from huggingface_hub import HfApi
 
-from policy_patch.hub import HubOptions, locate_patch
+from policy_patch.hub.fetch import HubOptions, locate_patch
 from policy_patch.lab import lab_patch_folder
-from policy_patch.patch_folder import TENSORS_NAME, patch_files, read_patch_folder
+from policy_patch.patch.folder import TENSORS_NAME, patch_files, read_patch_folder
 from tests.hub.conftest import put
 from tests.ui.space import Visitor, assert_tells_nothing
 from tests.ui.test_sources import HOSTILE

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.served`: one base in memory, loaded once, and what visitors may add to it."""
+"""Tests of `ui.served`: one base in memory, loaded once, and what visitors may add to it."""
 
 import shutil
 import threading
@@ -7,7 +7,7 @@ import pytest
 
 from policy_patch.errors import HubAccessError, ModelLoadError, PatchNameError, PatchNotFoundError
 from policy_patch.lab import lab_patch_folder, load_lab_base
-from policy_patch.patch_folder import patch_files, read_patch_folder
+from policy_patch.patch.folder import patch_files, read_patch_folder
 from policy_patch.ui import served as module
 from policy_patch.ui.served import Served, shown_name
 from tests.hub.conftest import put

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.sources`: what a visitor may type, and nothing else."""
+"""Tests of `ui.sources`: what a visitor may type, and nothing else."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.visitors`, `.line` and `.scratch`: whose work goes on, who waits, what stays on disk."""
+"""Tests of `ui.visitors`, `.line` and `.scratch`: whose work goes on, who waits, what stays on disk."""
 
 import os
 import queue

@@ -1,4 +1,4 @@
-"""Tests of `policy_patch.ui.words`: nothing that a model or a visitor writes becomes markup."""
+"""Tests of `ui.words`: nothing that a model or a visitor writes becomes markup."""
 
 from policy_patch.ui.words import answer_html, badge_html, stack_html
 

@@ -1,0 +1,3 @@
+"""The version of the package, alone in its file: what writes it into files needs nothing else of the package."""
+
+__version__ = "0.1.0"

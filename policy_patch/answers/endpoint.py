@@ -1,0 +1,292 @@
+"""A model that is served elsewhere, behind the OpenAI protocol, as what answers prompts.
+
+Requests, retries and connections are the business of the `openai` package. The key goes from the environment to the
+host and nowhere else, prompts to the host alone; what may be shown of an address is settled in `addresses.py`.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from policy_patch.answers.addresses import (
+    KEY_VARIABLE,
+    check_address,
+    redirect_elsewhere,
+    secret_path,
+    shown_address,
+    split_spec,
+)
+from policy_patch.answers.answering import Sampling
+from policy_patch.answers.sampling import Answer
+from policy_patch.answers.seeds import request_seed
+from policy_patch.errors import EndpointError
+from policy_patch.extra import import_extra
+from policy_patch.files.texts import with_whole_characters
+from policy_patch.privacy.redaction import BLANK, blank_error, unsendable, without_secrets
+
+_REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
+_MOST_WORDS = 100_000  # characters of what a host says that are looked at
+_SHOWN = 200  # characters of it that are shown
+_ECHO = 12  # characters of a prompt in a row that are blanked in what a host says
+
+
+class OpenAIEndpoint:
+    """A model behind an OpenAI-compatible endpoint: vLLM, `transformers serve`, llama.cpp, TGI, a hosted model.
+
+    Its own tokenizer and its own randomness are used: a seed is sent with each request, and a host may ignore it.
+
+    Args:
+        model (`str`):
+            Name of the model at the host.
+        base_url (`str`):
+            Up to and with `/v1`. Of another path only a hash is shown and written.
+        chat (`bool`, *optional*, defaults to `False`):
+            Send each prompt as the one message of a user to `/chat/completions`, for hosts that have nothing else. By
+            default `/completions` continues the text, as patches are trained to.
+        concurrency (`int`, *optional*, defaults to `8`):
+            Requests under way at a time.
+        timeout (`float`, *optional*, defaults to `120.0`):
+            Seconds to wait for one answer.
+        max_retries (`int`, *optional*, defaults to `5`):
+            Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
+        follow_redirects (`bool`, *optional*, defaults to `False`):
+            Send the prompts to another place, too, if the host answers that they belong there. Within the host, and
+            from http to https of it, redirects are followed anyway.
+
+    Raises:
+        EndpointError: an address with a user name, a password, a query or a fragment in it, or none.
+        MissingExtraError: the package `openai` is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        chat: bool = False,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        follow_redirects: bool = False,
+    ) -> None:
+        import_openai()
+        check_address(base_url)
+        self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
+        self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
+        self.address = shown_address(base_url)
+        self.name = f"{model} at {self.address}" + (", chat" if chat else "")
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        *,
+        occurrences: Sequence[int],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """Return the host's answers to each prompt; see [`Answering`].
+
+        Raises:
+            EndpointError: the host cannot be reached, refuses the key, knows no such model, sends elsewhere, or answers
+                otherwise than the protocol says, after all retries; or a key that cannot be sent.
+        """
+        from anyio.from_thread import start_blocking_portal
+
+        answers: list[list[Answer]] = [[] for _ in prompts]
+        done = 0
+        # The requests run in a loop of their own thread: what ends this call, Ctrl-C too, cancels them at once.
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
+            at_a_time = asyncio.Semaphore(self.concurrency)
+            futures = {
+                portal.start_task_soon(self._answers_to, client, at_a_time, prompt, occurrence, sampling): index
+                for index, (prompt, occurrence) in enumerate(zip(prompts, occurrences, strict=True))
+            }
+            for future in as_completed(futures):
+                answers[futures[future]] = future.result()
+                done += sampling.num_samples
+                if on_progress is not None:
+                    on_progress(done, len(prompts) * sampling.num_samples)
+        return answers
+
+    def _client(self) -> Any:
+        openai = import_openai()
+        key = _key() or "none"  # local servers ask for none; the client insists on one
+        http_client = openai.DefaultAsyncHttpxClient(
+            timeout=self.timeout, event_hooks={"response": [] if self.follow_redirects else [_stay_at_the_host]}
+        )
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=key,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            http_client=http_client,
+        )
+
+    async def _answers_to(
+        self, client: Any, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
+    ) -> list[Answer]:
+        """Ask for all answers at once, and again for what is missing: some hosts give one however many are wanted."""
+        answers: list[Answer] = []
+        while len(answers) < sampling.num_samples:
+            settings = {
+                "model": self.model,
+                "n": sampling.num_samples - len(answers),
+                "max_tokens": sampling.max_new_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
+            }
+            async with at_a_time:
+                with self._clear_errors(prompt):
+                    choices = await self._choices(client, prompt, settings)
+                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+            if not new:
+                raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
+            answers += new
+        return answers[: sampling.num_samples]
+
+    async def _choices(self, client: Any, prompt: str, settings: dict[str, Any]) -> list[Any]:
+        if self.chat:
+            messages = [{"role": "user", "content": prompt}]
+            return (await client.chat.completions.create(messages=messages, **settings)).choices
+        return (await client.completions.create(prompt=prompt, **settings)).choices
+
+    @contextmanager
+    def _clear_errors(self, prompt: str) -> Iterator[None]:
+        """Say in our words what the client's errors mean; in neither are the key, the path or the prompt."""
+        import openai
+
+        try:
+            yield
+        except (openai.OpenAIError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            reason = self._meaning(error, lambda text: self._clean(text, prompt))
+            blank_error(error, lambda text: self._clean(text, prompt))
+            raise EndpointError(f"{self.name} {reason}") from error
+
+    def _clean(self, text: str, prompt: str) -> str:
+        """Return a text of the host or of the client without the key, the part of the address that is not shown, and
+        what it repeats of the prompt."""
+        path = secret_path(self.base_url)
+        text = text.replace(self.base_url, self.address)
+        text = text if path is None else text.replace(path, f"/{BLANK}")
+        return _without_echo(without_secrets(text, _key()), prompt)
+
+    def _meaning(self, error: Exception, clean: Callable[[str], str]) -> str:
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return "did not answer in time. Raise `timeout`, or lower `concurrency`."
+        if isinstance(error, openai.APIConnectionError):
+            return (
+                f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
+                "end with `/v1`? The answers so far are kept; the same command goes on."
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return f"does not answer as the OpenAI protocol says: {clean(str(error))}."
+        status, reason = error.status_code, clean(_reason(error))[:_SHOWN].removesuffix(".")
+        elsewhere = error.response.headers.get(_REFUSED_REDIRECT)
+        if elsewhere is not None:
+            return (
+                f"sends elsewhere ({status}), to {clean(elsewhere)}. That was not followed, since the prompts would go "
+                "there. Give that address, if it is yours, or `follow_redirects=True`."
+            )
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return f"refuses the key ({status}). Set {KEY_VARIABLE} to a key of that host."
+        if isinstance(error, openai.NotFoundError):
+            return (
+                f"knows no such model or address (404): {reason}. For a host without `/completions` use `chat=True` "
+                "(`chat:` on the command line)."
+            )
+        if isinstance(error, openai.RateLimitError):
+            return (
+                f"still wants fewer requests after all retries (429): {reason}. Lower `concurrency`, or go on later: "
+                "the answers so far are kept."
+            )
+        return f"answers {status}: {reason}."
+
+
+def endpoint_from(spec: str) -> OpenAIEndpoint:
+    """Return the endpoint of `openai:<model>@<url>`, or of `chat:<model>@<url>` for one that only chats.
+
+    Raises:
+        EndpointError: the name has no model or no address in it.
+        MissingExtraError: the package `openai` is not installed.
+    """
+    kind, model, url = split_spec(spec)
+    return OpenAIEndpoint(model, url, chat=kind == "chat")
+
+
+def import_openai() -> ModuleType:
+    """Import `openai`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    return import_extra("openai", "openai", "endpoint", "A model behind an endpoint")
+
+
+def _key() -> str | None:
+    """Return the key of the environment.
+
+    Raises:
+        EndpointError: one that cannot be sent. The client's error would quote it.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    problem = None if key is None else unsendable(key)
+    if problem is not None:
+        raise EndpointError(
+            f"The key in {KEY_VARIABLE} {problem}, as no key has. Set it again, without anything around it; unset it "
+            "for a host that asks for none."
+        )
+    return key
+
+
+async def _stay_at_the_host(response: Any) -> None:
+    """Leave a redirect to another place unfollowed: without its target the client takes it for an answer."""
+    location = response.headers.get("location")
+    if location is None or not 300 <= response.status_code < 400:
+        return
+    elsewhere = redirect_elsewhere(str(response.request.url), location)
+    if elsewhere is not None:
+        del response.headers["location"]
+        response.headers[_REFUSED_REDIRECT] = elsewhere
+
+
+def _text_of(choice: Any) -> str:
+    """Return the text of a choice; U+FFFD for half a character at which a host has cut it, as a tokenizer writes it."""
+    text = choice.message.content if hasattr(choice, "message") else choice.text
+    if text is None and hasattr(choice, "message"):  # a chat model was cut short, maybe within its thoughts
+        return ""
+    if not isinstance(text, str):
+        raise TypeError(f"a choice with a {type(text).__name__} in place of a text")
+    return with_whole_characters(text)
+
+
+def _reason(error: Any) -> str:
+    """Return the host's own words, which some put elsewhere than OpenAI does."""
+    body = error.body if isinstance(error.body, dict) else {}
+    words = body.get("message") or body.get("detail") or error.response.text or error.message
+    words = " ".join(str(words).split())
+    return words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS].rpartition(" ")[0]  # no half of a key
+
+
+def _without_echo(text: str, prompt: str) -> str:
+    """Return a text with what it repeats of a prompt blanked, also where the prompt is quoted as JSON or Python."""
+    masked = [False] * len(text)
+    for form in {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1], repr(prompt)[1:-1]}:
+        form = " ".join(form.split())
+        length = min(_ECHO, len(form))
+        if length < 4:
+            continue
+        pieces_of_it = {form[start : start + length] for start in range(len(form) - length + 1)}
+        for start in range(len(text) - length + 1):
+            if text[start : start + length] in pieces_of_it:
+                masked[start : start + length] = [True] * length
+    runs = itertools.groupby(zip(text, masked), key=lambda pair: pair[1])
+    return "".join(BLANK if echo else "".join(char for char, _ in run) for echo, run in runs)

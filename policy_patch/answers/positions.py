@@ -1,0 +1,148 @@
+"""How many tokens of text a model takes: what its configuration says, and what its tables of positions hold.
+
+The tables are found by what a forward pass looks up in them, not by their names: RoBERTa counts positions from
+`padding_idx + 1` on, OPT and BART keep two spare rows, and all three differ from `max_position_embeddings`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from policy_patch.errors import PolicyPatchError
+
+# Lengths of the short texts that are tried, in words. Positions grow by one with each token over all of them.
+_TRIED = (2, 3, 5, 9)
+
+_known: "WeakKeyDictionary[nn.Module, tuple[Any, int | None]]" = WeakKeyDictionary()
+
+
+def room_for_text(model: Any, tokenizer: Any) -> int | None:
+    """Return how many tokens of text a causal language model takes, behind its active patches; None without a limit.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
+            The model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    limits = [limit for limit in (configured_limit(base), learned_limit(base, _rows_of(base, tokenizer))) if limit]
+    return min(limits) - num_vectors(model) if limits else None
+
+
+def num_vectors(model: Any) -> int:
+    """Return how many vectors of active patches stand in front of a model's text."""
+    return sum(model.patches[name].shape[0] for name in getattr(model, "active_patches", ()))
+
+
+def configured_limit(model: Any) -> int | None:
+    """Return `max_position_embeddings` of a model's configuration; None if there is none, or -1 for "no limit"."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit if limit is not None and limit > 0 else None
+
+
+def learned_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]]) -> int | None:
+    """Return how many tokens fit into the tables in which a model looks positions up; None if it is not seen to do so.
+
+    Short texts of several lengths are run, and every look-up in an embedding is watched. A table whose largest row
+    grows by one with each token is one of positions; where it begins to count is the difference of the two.
+
+    Args:
+        model (`nn.Module`):
+            The model. It is as before afterwards.
+        inputs_of (`Callable[[int], Mapping[str, Any]]`):
+            Returns the arguments of a forward pass over one text of so many equal words, `input_ids` `(1, length)`
+            among them.
+    """
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    if len(tables) < 2:  # that of tokens alone
+        return None
+    sizes = tuple(table.num_embeddings for table in tables)
+    if model not in _known or _known[model][0] != sizes:  # a table may have been resized meanwhile
+        _known[model] = sizes, _find_limit(model, inputs_of)
+    return _known[model][1]
+
+
+@contextmanager
+def forward_errors(name: str, length: int, error_class: type[PolicyPatchError]) -> Iterator[None]:
+    """Within the context, what a forward pass over too long a text fails with becomes an error of ours.
+
+    Args:
+        name (`str`):
+            Of the model.
+        length (`int`):
+            Tokens of the longest text.
+        error_class (`type[PolicyPatchError]`):
+            What to raise.
+    """
+    try:
+        yield
+    except PolicyPatchError:
+        raise
+    except (IndexError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise error_class(
+            f"`{name}` fails on a text of {length} tokens: {reason}. Is that more than it takes? Give shorter texts, "
+            "or a tokenizer whose `model_max_length` says how much it is."
+        ) from error
+
+
+def _rows_of(model: Any, tokenizer: Any) -> Callable[[int], dict[str, Any]]:
+    """Return what makes a row of one token, repeated, which is no padding."""
+    (*_, token) = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+
+    def inputs_of(length: int) -> dict[str, Any]:
+        ids = torch.full((1, length), token, device=model.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    return inputs_of
+
+
+def _find_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]]) -> int | None:
+    from policy_patch.answers.eval_mode import evaluating
+
+    lengths: list[int] = []
+    seen: list[dict[tuple[int, int], int]] = []  # for each text: (which look-up, rows of its table) -> largest row
+    with torch.no_grad(), evaluating(model):
+        for words in _TRIED:
+            inputs = inputs_of(words)
+            with _LookUps() as look_ups:
+                try:
+                    model(**inputs)
+                except (IndexError, RuntimeError, ValueError, TypeError):
+                    break  # fewer positions than that: those that did fit have to do
+            lengths.append(inputs["input_ids"].shape[1])
+            seen.append(look_ups.largest)
+    if len(set(lengths)) < 3:
+        return None
+    limits = []
+    for look_up in set.intersection(*(set(found) for found in seen)):
+        starts = {found[look_up] - (length - 1) for length, found in zip(lengths, seen)}
+        if len(starts) == 1 and min(starts) >= 0:
+            limits.append(look_up[1] - starts.pop())
+    return min(limits, default=None)
+
+
+class _LookUps(TorchFunctionMode):
+    """Watches the rows that are taken from embeddings, also by modules that add to the positions they are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: dict[tuple[int, int], int] = {}
+        self._count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is nn.functional.embedding:
+            self._note(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, input: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> None:
+        self._count += 1
+        # A row for each pair of tokens, `(length, length)`, is of a table of distances (T5), which has no last one.
+        if input.numel() and (input.dim() < 2 or input.shape[-2] == 1):
+            self.largest[self._count, weight.shape[0]] = int(input.max())

@@ -1,0 +1,207 @@
+"""One prompt behind several stacks at once, token by token: for a person who watches.
+
+All rows are drawn with the random numbers that `sample_completions` would draw them with, so what is shown is what a
+measurement of that seed sees.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from policy_patch.answers.sampling import (
+    NEUTRAL,
+    DrawToken,
+    check_settings,
+    decode_new,
+    draws_of,
+    encode,
+    end_and_padding,
+    evaluating,
+    keys_of,
+    warpers_of,
+)
+from policy_patch.errors import DataError
+
+Stack = str | tuple[str, ...]
+
+
+class StreamedAnswer(NamedTuple):
+    """What one row has written so far.
+
+    Args:
+        text (`str`):
+            The new text alone, without special tokens.
+        num_tokens (`int`):
+            How many tokens that is.
+        finished (`bool`):
+            Nothing more will come.
+        first_token_seconds (`float`, *optional*):
+            From the call to the first token.
+        seconds (`float`):
+            From the call to the last token so far.
+    """
+
+    text: str
+    num_tokens: int
+    finished: bool
+    first_token_seconds: float | None
+    seconds: float
+
+
+def stream_answers(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    stacks: Sequence[Stack],
+    *,
+    max_new_tokens: int = 40,
+    top_p: float = 0.9,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_prompt_tokens: int | None = None,
+) -> Iterator[list[StreamedAnswer]]:
+    """Yield what each row has written, after each token of the batch; the last list has all rows finished.
+
+    Generation runs in a thread of its own and ends with the next token when the iterator is closed.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            With the patches that `stacks` name.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The base's.
+        prompt (`str`):
+            The text to go on from.
+        stacks (`Sequence[str | tuple[str, ...]]`):
+            One entry for each row, as `patch_names` of `generate`: a name, a tuple of names or `"__base__"`.
+        max_new_tokens, top_p, temperature, seed:
+            As in [`sample_completions`].
+        max_prompt_tokens (`int`, *optional*):
+            A longer prompt is refused.
+
+    Raises:
+        DataError: an impossible setting, a prompt above `max_prompt_tokens`, or logits that are not numbers.
+        PatchNameError, PositionLimitError: as `generate`.
+
+    Example:
+
+    ```python
+    for base, patched in stream_answers(model, tokenizer, "You are", ["__base__", ("tox", "bias")]):
+        print(base.text, "|", patched.text)
+    ```
+    """
+    check_settings(
+        [prompt], num_samples=1, max_new_tokens=max_new_tokens, top_p=top_p, temperature=temperature, batch_size=1
+    )
+    row = encode(tokenizer, prompt)
+    if max_prompt_tokens is not None and len(row) > max_prompt_tokens:
+        raise DataError(f"The prompt has {len(row)} tokens; at most {max_prompt_tokens} are taken here.")
+    told = end_and_padding(model, tokenizer)
+    ends = told["eos_token_id"]
+    rows = [_Row(tokenizer, row, set(ends if isinstance(ends, list) else [ends])) for _ in stacks]
+    draws = np.stack([draws_of(keys_of([prompt], seed, [0])[0], 0, max_new_tokens)] * len(stacks))
+    warpers = warpers_of(temperature, top_p)
+    ids = torch.tensor([row] * len(stacks), device=model.device)
+
+    def generate(**more: Any) -> None:
+        with torch.no_grad(), evaluating(model):
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                patch_names=list(stacks),
+                logits_processor=LogitsProcessorList([*warpers, DrawToken(draws, len(row))]),
+                **{**NEUTRAL, **told, "max_new_tokens": max_new_tokens, **more},
+            )
+
+    return _read(generate, rows)
+
+
+def _read(generate: Callable[..., None], rows: list["_Row"]) -> Iterator[list[StreamedAnswer]]:
+    """Run `generate` in a thread and yield what the rows have after each of its tokens."""
+    tokens: queue.Queue[list[int] | Exception | None] = queue.Queue()
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            generate(streamer=_ToQueue(tokens), stopping_criteria=StoppingCriteriaList([_Asked(stop)]))
+            tokens.put(None)
+        except Exception as error:  # whoever reads the queue raises it
+            tokens.put(error)
+
+    start = time.perf_counter()
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while (new := tokens.get()) is not None:
+            if isinstance(new, Exception):
+                raise new
+            seconds = time.perf_counter() - start
+            for row, token in zip(rows, new, strict=True):
+                row.add(token, seconds)
+            yield [row.answer() for row in rows]
+        for row in rows:
+            row.finished = True
+        yield [row.answer() for row in rows]
+    finally:
+        stop.set()
+
+
+class _Row:
+    """Collects the tokens of one row up to its end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: list[int], ends: set[int]) -> None:
+        self._tokenizer, self._prompt, self._ends = tokenizer, prompt, ends
+        self._new: list[int] = []
+        self._first: float | None = None
+        self._seconds = 0.0
+        self.finished = False
+
+    def add(self, token: int, seconds: float) -> None:
+        if self.finished:
+            return
+        self._first = seconds if self._first is None else self._first
+        self._seconds = seconds
+        if token in self._ends:
+            self.finished = True
+        else:
+            self._new.append(token)
+
+    def answer(self) -> StreamedAnswer:
+        text = decode_new(self._tokenizer, self._prompt, self._new)
+        return StreamedAnswer(text, len(self._new), self.finished, self._first, self._seconds)
+
+
+class _ToQueue(BaseStreamer):
+    """Hands on the tokens of each step; the first thing `generate` gives is the prompt."""
+
+    def __init__(self, tokens: "queue.Queue[list[int] | Exception | None]") -> None:
+        self._tokens = tokens
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._prompt_seen:
+            self._tokens.put(value.flatten().tolist())
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing: the end is told when `generate` has returned."""
+
+
+class _Asked(StoppingCriteria):
+    """Stops all rows once nobody reads any more."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._stop.is_set(), device=input_ids.device, dtype=torch.bool)

@@ -1,0 +1,158 @@
+"""What differs between a base and the one that a fingerprint was made of, in words: one method for each kind.
+
+What follows from a difference is the business of `fingerprint.py`.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from policy_patch.base.fingerprint_reading import FORMAT, Recorded, shown
+from policy_patch.base.probe import probe_of, why_not_comparable
+from policy_patch.base.settings import changed_settings, forward_settings
+from policy_patch.base.weight_samples import Samples, moved_samples, read_samples
+from policy_patch.base.weights import (
+    EMBEDDING,
+    HEAD,
+    MAX_WEIGHTS,
+    is_tied,
+    packed_modules,
+    request,
+    request_of_format_1,
+    tensors_of,
+    weights_of,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NAMED = 3  # parameters that an error names
+
+
+class Comparison:
+    """A base beside a fingerprint. Each method returns one kind of difference in words, none if there is none.
+
+    Args:
+        base ([`~transformers.PreTrainedModel`]):
+            A causal language model of the right architecture. Not changed.
+        recorded ([`Recorded`]):
+            The fingerprint.
+    """
+
+    def __init__(self, base: "PreTrainedModel", recorded: Recorded) -> None:
+        self._base, self._recorded = base, recorded
+        self._weights, self._tensors = weights_of(base), tensors_of(base)
+        self._found = self._read()
+
+    def _read(self) -> dict[str, Samples]:
+        """Return the elements of the base that the fingerprint holds, those that can be read."""
+        all_of_it = self._tensors | self._weights  # packages keep 8-bit weights in buffers
+        names = [name for name in self._recorded.samples if name in all_of_it]
+        if self._recorded.format == FORMAT:
+            return read_samples([request(name, *all_of_it[name]) for name in names])
+        found = read_samples([request_of_format_1(name, *all_of_it[name]) for name in names])
+        return {name or EMBEDDING: samples for name, samples in found.items()}
+
+    def correlation(self) -> float:
+        """Return how the token embeddings correlate with the recorded ones, from -1 to 1; 1 if they are not known.
+
+        NaN if either side is constant or not finite.
+        """
+        if EMBEDDING not in self._found:
+            return 1.0
+        recorded, found = self._recorded.samples[EMBEDDING], self._found[EMBEDDING]
+        if not moved_samples(recorded, found).any():
+            return 1.0
+        one, other = (side.values.double() - side.values.double().mean() for side in (recorded, found))
+        return float((one * other).sum() / (one.norm() * other.norm()))
+
+    def moved(self) -> list[str]:
+        """Weights that have moved further than loading explains."""
+        recorded, moved = self._recorded.samples, {}
+        by_count: dict[int, list[str]] = {}
+        for name, samples in self._found.items():
+            count = samples.values.numel()
+            if recorded[name].values.numel() == count:
+                by_count.setdefault(count, []).append(name)
+            else:
+                moved[name] = count  # a weight of another shape
+        for names in by_count.values():  # many parameters at once
+            sides = [_together([samples[name] for name in names]) for samples in (recorded, self._found)]
+            moved |= {name: int(count) for name, count in zip(names, moved_samples(*sides).sum(1)) if count}
+        if not moved:
+            return []
+        total = sum(samples.values.numel() for samples in self._found.values())
+        return [
+            f"{sum(moved.values())} of {total} samples of its weights moved further than rounding explains, those of "
+            f"{_some(moved)}"
+        ]
+
+    def names(self) -> list[str]:
+        """Parameters that have gone or come; a fingerprint of format 1 names only a few."""
+        packed, known = packed_modules(self._base), self._recorded.names
+
+        def counts(name: str) -> bool:
+            return name.rpartition(".")[0] not in packed
+
+        lacking = [name for name in known - self._tensors.keys() if counts(name)]
+        words = [f"it lacks {len(lacking)} parameters, {_some(lacking)}"] if lacking else []
+        if self._recorded.format != FORMAT or len(known) >= MAX_WEIGHTS:
+            return words
+        new = self._weights.keys() - known - {EMBEDDING, HEAD}
+        new = [name for name in new if isinstance(self._weights[name][1], nn.Parameter) and counts(name)]
+        words += [f"it has {len(new)} more parameters, {_some(new)}"] if new else []
+        return words + (["layers of PEFT are in it"] if any(".base_layer." in name for name in self._weights) else [])
+
+    def settings(self) -> list[str]:
+        """Settings of the configuration."""
+        return changed_settings(self._recorded.settings, forward_settings(self._base))
+
+    def tying(self) -> list[str]:
+        """A head that is the table of token embeddings on one side and not on the other."""
+        tied = is_tied(self._base)
+        if None in (tied, self._recorded.tied) or tied == self._recorded.tied:
+            return []
+        words = {True: "the table of its token embeddings", False: "a matrix of its own"}
+        return [f"its head is {words[tied]}, expected {words[self._recorded.tied]}"]
+
+    def predictions(self) -> list[str]:
+        """What the base predicts; it runs for this."""
+        if self._recorded.probe is None or why_not_comparable(self._base) is not None:
+            return []
+        found = probe_of(self._base)
+        if isinstance(found, str):
+            return [f"it cannot be run on the ids of the check, as the right one could ({found})"]
+        recorded = self._recorded.samples
+        same = all(torch.equal(recorded[name].values, each.values) for name, each in self._found.items())
+        off = self._recorded.probe.differs_from(found, same_weights=same)
+        if off is None:
+            return []
+        return [
+            f"with the same weights and settings it predicts other tokens (log-probabilities off by {off:.2g} of their "
+            "spread): an adapter, a hook or replaced code is at work in it. `base_probe=False` leaves this check out"
+        ]
+
+    def not_compared(self) -> list[str]:
+        """What could not be compared: weights that one of the sides cannot read, predictions that say nothing."""
+        if self._recorded.format != FORMAT:
+            return [] if self._found else ["any weight"]
+        names = self._recorded.names | ({EMBEDDING, HEAD} & self._recorded.samples.keys())
+        unread = [name for name in names if name not in self._found]
+        why_not = why_not_comparable(self._base)
+        if self._recorded.probe is None:
+            why_not = why_not or "that of the right base is not known"
+        weights = [f"{len(unread)} of {len(names)} weights ({_some(unread)})"] if unread else []
+        return weights + ([f"what it predicts ({why_not})"] if why_not else [])
+
+
+def _together(samples: list[Samples]) -> Samples:
+    values, steps = (torch.stack([getattr(each, part) for each in samples]) for part in ("values", "steps"))
+    return Samples(values, steps, tuple(dtype for each in samples for dtype in each.dtypes))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(map(shown, listed[:_NAMED])) + more

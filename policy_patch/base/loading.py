@@ -1,0 +1,215 @@
+"""Loading models of transformers, one at a time in this process, and seeing to it that their weights have values.
+
+`PreTrainedModel.from_pretrained` swaps things of the whole process while it builds a model:
+`PreTrainedModel.tie_weights` for a function that does nothing (`no_tie_weights` in transformers/initialization.py),
+`torch.linspace` (`meta_device_safe_creation_ops` there), torch's default dtype (`local_torch_dtype` in
+modeling_utils.py). Each swap puts back what it found. Of two loads that overlap, the second finds the swap of the first
+and puts that back for good: from then on no model of the process ties its head, and tied heads stay on the meta device,
+without values. Seen with transformers 5.19 to 5.24.
+
+Nothing is decided here about which model, or where it goes.
+"""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from policy_patch.errors import ModelLoadError
+from policy_patch.privacy.redaction import blank_error
+
+_LARGEST_CONFIG = 2**24  # bytes; chosen by us, large ones list a hundred thousand labels
+_WAIT = 10.0  # seconds for a load elsewhere to leave what it swapped, which takes milliseconds; chosen by us
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Within the context no other thread loads a model through this package. A thread may enter it again.
+
+    For code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. It must not
+    wait for another thread that loads, which waits for it.
+    """
+    with _lock:
+        yield
+
+
+def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, advice: str = "", **options: Any) -> Any:
+    """Return `auto_class.from_pretrained(source, **options)`, loaded while nothing else of this package loads a model.
+
+    Args:
+        auto_class (`type`):
+            A model class of transformers, such as `AutoModelForCausalLM`.
+        source (`str` or `os.PathLike`):
+            Hub id or folder.
+        named (`str`, *optional*):
+            What it is, for messages. Defaults to "the model" and its source.
+        advice (`str`, *optional*):
+            Sentence that says what to do if it cannot be loaded.
+        options (*optional*):
+            For `from_pretrained`.
+
+    Raises:
+        ModelLoadError: it cannot be loaded, or another thread loaded a model by other means at the same time.
+    """
+    named = named or f"the model `{os.fspath(source)}`"
+    with loading():
+        before = _wait_until_sound(named)
+        with load_errors(named, advice):
+            _check_config_size(source)
+            model = auto_class.from_pretrained(source, **options)
+        _check_undisturbed(named, before)
+        check_has_values(model, named, asked=_asks_for_none(options))
+        _check_types(model, named)
+    return model
+
+
+@contextmanager
+def load_errors(named: str, advice: str = "") -> Iterator[None]:
+    """Raise `ModelLoadError` for what goes wrong within the context, where transformers reads the files of a model.
+
+    They may be a stranger's, and wrong in every way: a full memory or endless nesting is a `RuntimeError`.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except (
+        OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, SafetensorError,
+        StrictDataclassError,
+    ) as error:  # fmt: skip
+        blank_error(error)  # a token that cannot be sent is quoted by what sends it
+        raise ModelLoadError(f"Cannot load {named}: {_first_line(error)} {advice}".rstrip()) from error
+
+
+def check_has_values(model: Any, named: str, *, asked: bool = False) -> None:
+    """Raise `ModelLoadError` if a model has weights or buffers on the meta device that nothing will fill.
+
+    Weights that accelerate has put elsewhere, on a disk or in the memory of a CPU, are filled when they are needed.
+
+    Args:
+        model ([`~torch.nn.Module`]):
+            A model that was just loaded.
+        named (`str`):
+            What it is, for messages.
+        asked (`bool`, *optional*, defaults to `False`):
+            That is what the caller asked for.
+    """
+    if asked:
+        return
+    empty = [
+        f"{name}.{key}".removeprefix(".")
+        for name, module in model.named_modules()
+        if not _is_offloaded(module)
+        for tensors in (module._parameters, module._buffers)
+        for key, tensor in tensors.items()
+        if tensor is not None and tensor.device.type == "meta"
+    ]
+    if empty:
+        shown = ", ".join(f"`{name}`" for name in empty[:3]) + (f" and {len(empty) - 3} more" if empty[3:] else "")
+        raise ModelLoadError(f"Cannot load {named}: {shown} got no values. {_ELSEWHERE}")
+
+
+_ELSEWHERE = (
+    "It looks as if another thread loads, or has loaded, a model with transformers itself at the same time, which is "
+    "not safe with threads and can leave the process without tied weights. Load models one after the other, or all "
+    "inside `policy_patch.base.loading.loading()`; if it happens again, restart the process."
+)
+
+
+def _check_config_size(source: Any) -> None:
+    """Refuse a folder whose configuration is far larger than one: transformers reads it in one piece."""
+    path = os.path.join(source, "config.json")
+    if os.path.isfile(path) and os.path.getsize(path) > _LARGEST_CONFIG:
+        raise ModelLoadError(
+            f"`{path}` has {os.path.getsize(path):,} bytes; expected at most {_LARGEST_CONFIG:,}. It was not read."
+        )
+
+
+def _wait_until_sound(named: str) -> Any:
+    """Wait until nothing is swapped by a load elsewhere, and return torch's default dtype."""
+    import torch
+
+    end = time.monotonic() + _WAIT
+    while swapped := _swapped():
+        if time.monotonic() > end:
+            raise ModelLoadError(f"Cannot load {named}: {swapped} is swapped out for a load. {_ELSEWHERE}")
+        time.sleep(0.01)
+    return torch.get_default_dtype()
+
+
+def _check_undisturbed(named: str, dtype: Any) -> None:
+    import torch
+
+    disturbed = _swapped() or ("torch's default dtype" if torch.get_default_dtype() != dtype else None)
+    if disturbed:
+        raise ModelLoadError(f"Cannot load {named}: {disturbed} was swapped meanwhile. {_ELSEWHERE}")
+
+
+def _swapped() -> str | None:
+    """Return the name of a function that a load of transformers has swapped and not put back, if there is one."""
+    import torch
+    from transformers import PreTrainedModel
+
+    functions = {"`PreTrainedModel.tie_weights`": PreTrainedModel.tie_weights, "`torch.linspace`": torch.linspace}
+    for name, function in functions.items():
+        # Both are functions within a function of that file; a wrapper of somebody else's is left alone.
+        is_swap = getattr(function, "__module__", None) == "transformers.initialization"
+        if is_swap and "<locals>" in getattr(function, "__qualname__", ""):
+            return name
+    return None
+
+
+def _check_types(model: Any, named: str) -> None:
+    """Refuse a model whose weights have a type that nobody asked for: they get torch's default one as it is just then.
+
+    Weights in float32 are in order where a model keeps some so: then its other layers do the same. Buffers have types
+    of their own: RecurrentGemma has one in bfloat16, always.
+    """
+    import torch
+
+    wanted = getattr(model.config, "dtype", None)
+    if not isinstance(wanted, torch.dtype) or getattr(model, "hf_quantizer", None) is not None:
+        return
+    types: dict[str, set[torch.dtype]] = {}  # by name without the numbers of layers
+    for name, weight in model.named_parameters():
+        if weight.dtype in (torch.float32, torch.float16, torch.bfloat16):
+            types.setdefault(re.sub(r"\d+", "#", name), set()).add(weight.dtype)
+    for name, found in types.items():
+        if len(found) > 1 or not found <= {wanted, torch.float32}:
+            shown = " and ".join(sorted(str(dtype) for dtype in found))
+            raise ModelLoadError(f"Cannot load {named}: `{name}` is {shown}, asked for was {wanted}. {_ELSEWHERE}")
+
+
+def _asks_for_none(options: dict[str, Any]) -> bool:
+    """Return whether a load is asked to leave weights on the meta device."""
+    import torch
+
+    device_map = options.get("device_map")
+    places = device_map.values() if isinstance(device_map, dict) else [device_map]
+    return any(str(place) == "meta" for place in places) or torch.get_default_device().type == "meta"
+
+
+def _is_offloaded(module: Any) -> bool:
+    hook = getattr(module, "_hf_hook", None)
+    return any(getattr(each, "offload", False) for each in (hook, *getattr(hook, "hooks", ())))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that holds the lock is not in the child
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -1,0 +1,38 @@
+"""A patch on the Hugging Face Hub: fetch one version whole and verified, publish in one commit, list versions.
+
+Names are loaded on first use. Folders on this machine are the business of `policy_patch.patch`.
+"""
+
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
+
+_MODULE_OF = {
+    "HubOptions": "policy_patch.hub.fetch",
+    "PatchLocation": "policy_patch.hub.fetch",
+    "PushOptions": "policy_patch.hub.push",
+    "hub_api": "policy_patch.hub.fetch",
+    "locate_patch": "policy_patch.hub.fetch",
+    "published_versions": "policy_patch.hub.fetch",
+    "pull_into": "policy_patch.hub.pulled_folder",
+    "push_patch": "policy_patch.hub.publishing",
+}
+
+__all__ = [
+    "HubOptions",
+    "PatchLocation",
+    "PushOptions",
+    "hub_api",
+    "locate_patch",
+    "published_versions",
+    "pull_into",
+    "push_patch",
+]
+
+if TYPE_CHECKING:
+    from policy_patch.hub.fetch import HubOptions, PatchLocation, hub_api, locate_patch, published_versions
+    from policy_patch.hub.publishing import push_patch
+    from policy_patch.hub.pulled_folder import pull_into
+    from policy_patch.hub.push import PushOptions
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

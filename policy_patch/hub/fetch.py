@@ -1,0 +1,288 @@
+"""Where the files of a patch come from: a folder, or one commit of a repository on the Hub, checked byte by byte.
+
+The Hub's client compares sizes only, so a damaged file would be cached and served for ever. The cache names each file
+by its hash (git's sha1 of small files, sha256 of large ones): that is compared here, without the network.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
+from transformers.utils import logging
+
+from policy_patch._version import __version__
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
+from policy_patch.errors import DamagedDownloadError, HubError, HubRevisionError, PatchFileError, PatchNotFoundError
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.names import REPO_ID, check_revision, check_subfolder, check_token, is_commit, prefix_of, split_id
+from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.privacy.redaction import without_secrets
+from policy_patch.semver import precedence, version_of_tag
+
+logger = logging.get_logger(__name__)
+
+CARD_NAME = "README.md"
+EVALUATION_NAME = "evaluation.json"
+PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
+DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # what tells people about a patch; fetched where people ask
+LARGEST_CARD = 2**22  # bytes; ours are far below
+_LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26}
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to ask the Hub; the arguments of transformers' `from_pretrained`.
+
+    Args:
+        revision (`str`, *optional*):
+            Branch, tag, commit or pull request (`refs/pr/N`). Defaults to the main branch.
+        subfolder (`str`, *optional*):
+            Folder of the repository (or of the local folder) that holds the patch.
+        token (`str` or `bool`, *optional*):
+            Access token; `False` sends none. Defaults to the stored one, or `HF_TOKEN`.
+        cache_dir (`str` or `os.PathLike`, *optional*):
+            Defaults to `HF_HUB_CACHE`.
+        local_files_only (`bool`, *optional*, defaults to `False`):
+            Use the cache, and make no request.
+        force_download (`bool`, *optional*, defaults to `False`):
+            Fetch again what the cache holds.
+    """
+
+    revision: str | None = None
+    subfolder: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | os.PathLike | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+
+
+@dataclass(frozen=True)
+class PatchLocation:
+    """Where a patch lies on this machine: `folder` holds its files; for one of the Hub, of `commit` of `repo_id`."""
+
+    folder: Path
+    repo_id: str | None = None
+    commit: str | None = None
+
+
+def hub_api(token: str | bool | None = None) -> HfApi:
+    """Return the Hub's client under our name.
+
+    Raises:
+        HubAccessError: a token that cannot be sent.
+    """
+    check_token(token)
+    return HfApi(token=token, library_name="policy-patch", library_version=__version__)
+
+
+def locate_patch(
+    model_id: str | os.PathLike, options: HubOptions | None = None, *, optional: Sequence[str] = ()
+) -> PatchLocation:
+    """Return a folder that holds the patch: the given one, or one of the cache with all files from one commit.
+
+    Of a repository nothing but the two files of a patch is fetched, and `optional` ones where they exist. A file of
+    the cache that is damaged is named, removed and fetched again, once.
+
+    Args:
+        model_id (`str` or `os.PathLike`):
+            A folder, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+        options ([`HubOptions`], *optional*):
+            How to ask the Hub.
+        optional (`Sequence[str]`):
+            More file names to fetch, if they are there.
+
+    Raises:
+        PatchNotFoundError: neither a folder nor a repository, or one without a patch.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
+        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
+        PatchFileError: a file that is far larger than a patch's; it is not fetched.
+    """
+    options = options or HubOptions()
+    check_subfolder(options.subfolder)
+    check_revision(options.revision)
+    if isinstance(options.token, str):
+        check_token(options.token)
+    if os.path.isdir(model_id):
+        return PatchLocation(Path(model_id, options.subfolder or ""))
+    if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
+        raise PatchNotFoundError(
+            f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "
+            "`org/tox-patch`, and a token as `token=`."
+        )
+    repo_id, revision = split_id(model_id)
+    if os.path.isabs(repo_id) or not REPO_ID.fullmatch(repo_id):
+        # Not a repository's name, so a folder was meant: reading it will say what is wrong with it.
+        return PatchLocation(Path(model_id, options.subfolder or ""))
+    if revision and options.revision and revision != options.revision:
+        raise HubRevisionError(
+            f"`{os.fspath(model_id)}` asks for {revision}, and `revision={options.revision!r}` for another. Give one."
+        )
+    check_revision(revision)
+    return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
+
+
+def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchLocation:
+    api = hub_api(options.token)
+    local = options.local_files_only or constants.HF_HUB_OFFLINE
+    with hub_errors(repo_id, options.revision):
+        commit = api.resolve_revision(
+            repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
+        ).resolved
+    if not is_commit(commit):  # it becomes part of addresses and of paths in the cache
+        raise HubError(f"The Hub names {commit[:80]!r} as a commit of `{repo_id}`, which is none. Try again.")
+    prefix = prefix_of(options.subfolder)
+    cached = {name: _cached(repo_id, prefix + name, commit, options) for name in (*PATCH_FILES, *optional)}
+    complete = all(cached.values()) and not options.force_download
+    # One request says what the commit holds and how large it is; a cache that has all of it needs none.
+    sizes = None if local or complete else _sizes(api, repo_id, commit, prefix, optional)
+    for name in (*PATCH_FILES, *optional):
+        if name in optional and (cached[name] is None if sizes is None else name not in sizes):
+            continue
+        if sizes is not None:
+            _check_size(name, sizes[name], repo_id, cached[CONFIG_NAME])
+        cached[name] = fetch_file(repo_id, prefix + name, commit, options)
+        # Once more, for what lay in the cache and for a Hub that says one size and sends another.
+        _check_size(name, cached[name].stat().st_size, repo_id, cached[CONFIG_NAME], "read")
+    return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
+
+
+def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path | None:
+    found = try_to_load_from_cache(repo_id, name, cache_dir=options.cache_dir, revision=commit)
+    return Path(found) if isinstance(found, str) and os.path.exists(found) else None
+
+
+def _sizes(api: HfApi, repo_id: str, commit: str, prefix: str, optional: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of each of our files that the commit holds; say what is there instead of a patch."""
+    asked = [prefix + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
+    with hub_errors(repo_id, commit):
+        found = {
+            entry.path.removeprefix(prefix): entry for entry in api.get_paths_info(repo_id, asked, revision=commit)
+        }
+    if not set(PATCH_FILES) <= set(found):
+        where = f"`{repo_id}`" + (f", folder `{prefix[:-1]}`," if prefix else "")
+        if "adapter_config.json" in found:
+            reason = "it is a PEFT adapter (adapter_config.json). Load it with PEFT: `PeftModel.from_pretrained`."
+        elif "config.json" in found:
+            reason = "it is a whole model (config.json). Give it as the base, and the patch's own repository here."
+        elif set(PATCH_FILES) & set(found):
+            lacking = next(name for name in PATCH_FILES if name not in found)
+            reason = f"only half of one: {lacking} is missing. Ask its owner to push it again."
+        else:
+            reason = f"there is no {CONFIG_NAME} in it. If it is in a folder of it, give `subfolder=`."
+        raise PatchNotFoundError(f"{where} at {commit[:12]} holds no policy patch: {reason}")
+    return {name: getattr(entry, "size", 0) for name, entry in found.items()}
+
+
+def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, step: str = "fetched") -> None:
+    """Refuse a file before it is fetched, or read, if no patch could be that large."""
+    if name == TENSORS_NAME:
+        text = config_path.read_text(encoding="utf-8", errors="replace")
+        largest = largest_tensor_file(PolicyPatchConfig.from_json(text, source=f"{repo_id}/{CONFIG_NAME}"))
+    else:
+        largest = _LARGEST.get(name, 2**22)
+    if size > largest:
+        raise PatchFileError(
+            f"{repo_id}/{name} has {size:,} bytes; a patch like this one has at most {largest:,}. It was not {step}."
+        )
+
+
+def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
+    """Return one file of a commit in the cache, its hash compared; fetch it a second time if it is damaged.
+
+    Raises:
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
+        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
+    """
+
+    def get(force_download: bool) -> tuple[Path, str | None]:
+        with hub_errors(repo_id, options.revision):
+            path = Path(
+                hf_hub_download(
+                    repo_id, name, revision=commit, token=options.token, cache_dir=options.cache_dir,
+                    local_files_only=options.local_files_only, force_download=force_download,
+                    library_name="policy-patch", library_version=__version__,
+                )
+            )  # fmt: skip
+            return path, _damage(path)
+
+    path, damage = get(options.force_download)
+    if damage is None:
+        return path
+    logger.warning(f"{path} is damaged ({damage}). It was removed from the cache and is fetched again.")
+    _forget(path)
+    path, damage = get(False)
+    if damage is not None:
+        _forget(path)
+        raise DamagedDownloadError(
+            f"Cannot use {name} of `{repo_id}` at {commit[:12]}: it arrived damaged twice ({damage}), so something "
+            "between the Hub and this machine alters it. It was not loaded, and is not kept. Try another network; if "
+            "it stays, tell the owner of the repository."
+        )
+    return path
+
+
+def _damage(path: Path) -> str | None:
+    """Return in words how a file of the cache differs from the hash that the Hub gave it; None if it does not.
+
+    Where the cache has no symbolic links there is no such name to compare; the configuration's own hash of the
+    vectors then remains.
+    """
+    if not path.is_symlink():
+        return None
+    expected = os.path.basename(os.readlink(path))
+    if len(expected) not in (40, 64):
+        return None
+    real = hashlib.sha256() if len(expected) == 64 else _git_blob_hash(path.stat().st_size)
+    with open(path, "rb") as file:  # piece by piece: nothing has said yet how large a file of the cache is
+        while piece := file.read(2**20):
+            real.update(piece)
+    return None if real.hexdigest() == expected else f"hash {real.hexdigest()}, expected {expected}"
+
+
+def git_blob_id(content: bytes) -> str:
+    """Return git's name of a file with this content; the Hub's name of small files."""
+    digest = _git_blob_hash(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _git_blob_hash(size: int) -> "hashlib._Hash":
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+def _forget(path: Path) -> None:
+    """Remove a file of the cache with all that its links lead to; with Xet the blob is a link itself."""
+    while path.is_symlink():
+        target = path.parent / os.readlink(path)
+        path.unlink()
+        path = target
+    path.unlink(missing_ok=True)
+
+
+def only_cached_commit(repo_id: str | None) -> str | None:
+    """Return the commit of a repository that the cache holds, if it holds exactly one.
+
+    transformers 5.23 does not say which commit a model was loaded from; where there is one, it was that one.
+    """
+    if not repo_id or os.path.isdir(repo_id) or not REPO_ID.fullmatch(repo_id):
+        return None
+    snapshots = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"), "snapshots")
+    commits = [path.name for path in snapshots.glob("*") if (path / "config.json").exists()]
+    return commits[0] if len(commits) == 1 else None
+
+
+def published_versions(repo_id: str, token: str | bool | None = None) -> dict[str, str]:
+    """Return the versions of a repository, newest first, and the commit of each: its tags that are versions.
+
+    Raises:
+        HubAccessError, HubUnavailableError, HubError: the Hub does not tell.
+    """
+    with hub_errors(repo_id, doing="list the versions of"):
+        tags = hub_api(token).list_repo_refs(repo_id).tags
+    versions = {version: tag.target_commit for tag in tags if (version := version_of_tag(tag.name))}
+    return dict(sorted(versions.items(), key=lambda item: (precedence(item[0]), item[0]), reverse=True))

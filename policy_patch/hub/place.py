@@ -1,0 +1,128 @@
+"""Where a push goes: the repository, its branch and its folder, looked at and made before anything is published.
+
+What is published there, and under which version, is the business of `push.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import HfApi
+from transformers.utils import logging
+
+from policy_patch.errors import HubRevisionError, PublishConflictError
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.names import check_repo_id, check_revision, check_subfolder, is_commit, prefix_of
+from policy_patch.semver import SEMVER
+
+logger = logging.get_logger(__name__)
+
+MAIN = "main"
+_PULL_REQUESTS = "refs/pr/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a push goes.
+
+    Args:
+        api (`huggingface_hub.HfApi`):
+            The Hub's client.
+        repo_id (`str`):
+            Full name of the repository, which exists.
+        branch (`str`, *optional*):
+            Branch or pull request; None for the main branch.
+        prefix (`str`):
+            Folder with a slash, or nothing.
+        tags (`Mapping[str, str]`):
+            Tags of the repository and their commits.
+        is_new_branch (`bool`):
+            Whether there is no such branch yet.
+        tagged (`bool`):
+            Whether the push sets its version's tag: not in a folder, and not in a pull request.
+    """
+
+    api: HfApi
+    repo_id: str
+    branch: str | None
+    prefix: str
+    tags: Mapping[str, str]
+    is_new_branch: bool
+    tagged: bool
+
+    def make_branch(self) -> None:
+        """Make the branch if there is none, from the main one."""
+        if self.is_new_branch:
+            with hub_errors(self.repo_id, self.branch, doing="make a branch in"):
+                self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
+
+
+def check_place(repo_id: str, options: Any) -> None:
+    """Refuse a name, a branch or a folder that cannot be one, before any request.
+
+    Raises:
+        HubError, HubRevisionError, PatchNotFoundError: so it is.
+    """
+    check_repo_id(repo_id)
+    check_revision(options.revision)
+    check_subfolder(options.subfolder)
+    branch = options.revision
+    if options.create_pr and branch not in (None, MAIN):
+        raise HubRevisionError(
+            f"`create_pr=True` opens a pull request to the main branch, and `revision={branch!r}` names another one. "
+            "Leave one of the two out."
+        )
+    if branch is None or branch.startswith(_PULL_REQUESTS):
+        return
+    if branch.startswith("refs/"):
+        raise HubRevisionError(f"`revision={branch!r}`: expected the name of a branch, or `refs/pr/1`.")
+    if is_commit(branch) or SEMVER.fullmatch(branch.removeprefix("v")):
+        raise HubRevisionError(
+            f"`revision={branch!r}` reads like a commit or the tag of a version, so nobody could tell what it means. "
+            "Give a branch another name, like `support/1.x`."
+        )
+
+
+def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
+    """Return where a push goes, and make the repository if there is none.
+
+    Args:
+        api (`huggingface_hub.HfApi`):
+            The Hub's client.
+        repo_id (`str`):
+            The repository.
+        options ([`~policy_patch.hub.push.PushOptions`]):
+            Where and how.
+
+    Raises:
+        HubError, HubRevisionError, PatchNotFoundError: as [`check_place`].
+        PublishConflictError: the repository is public, and `private=True` was asked for.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not give it.
+    """
+    check_place(repo_id, options)
+    with hub_errors(repo_id, options.revision, doing="publish in"):
+        repo_id = api.create_repo(repo_id, private=options.private, exist_ok=True).repo_id
+        if options.private is not None:
+            is_private = api.repo_info(repo_id).private
+            if options.private and not is_private:
+                raise PublishConflictError(
+                    f"`{repo_id}` is public, and `private=True` was asked for. Nothing was published. Make it private "
+                    "in its settings on the Hub, or leave `private` out to publish for everybody."
+                )
+            if is_private and not options.private:
+                logger.warning(f"`{repo_id}` is private and stays so: `private=False` is for new repositories.")
+        refs = api.list_repo_refs(repo_id)
+    branch = None if options.revision == MAIN else options.revision
+    if branch in {tag.name for tag in refs.tags}:
+        raise HubRevisionError(f"`revision={branch!r}` is a tag of `{repo_id}`, and tags do not move. Give a branch.")
+    in_pull_request = options.create_pr or (branch or "").startswith(_PULL_REQUESTS)
+    known = {MAIN, *(each.name for each in refs.branches)}
+    return Place(
+        api=api,
+        repo_id=repo_id,
+        branch=branch,
+        prefix=prefix_of(options.subfolder),
+        tags={tag.name: tag.target_commit for tag in refs.tags},
+        is_new_branch=branch is not None and not in_pull_request and branch not in known,
+        tagged=not in_pull_request and not prefix_of(options.subfolder),
+    )

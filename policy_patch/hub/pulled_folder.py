@@ -1,0 +1,195 @@
+"""A folder that `pull` keeps: one published version and nothing else. What anybody else put there is not touched.
+
+A record beside the patch says what was pulled, with a hash of each file: what differs from it is somebody's own work.
+How the version gets to this machine is the business of `fetch.py`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError, PolicyPatchError
+from policy_patch.files.atomic import PENDING, pending_files, remove_pending, write_whole
+from policy_patch.files.documents import parse_json, read_text
+from policy_patch.files.folder_lock import LOCK_NAME, only_writer
+from policy_patch.hub.fetch import DESCRIBING_FILES, PATCH_FILES, PatchLocation
+from policy_patch.patch.folder import copy_patch_folder, read_patch_folder
+
+RECORD_NAME = ".policy_patch_pull.json"
+_LARGEST_RECORD = 2**16
+_NAMES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Args:
+        config ([`PolicyPatchConfig`]):
+            Of the patch that is in the folder now.
+        before (`str`, *optional*):
+            Version of the patch that was there before; None if there was none, or a damaged one.
+        kept (`Path`, *optional*):
+            Where all that was in the folder before is kept, if it was not from a pull.
+    """
+
+    config: PolicyPatchConfig
+    before: str | None
+    kept: Path | None
+
+
+def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: bool = False) -> Pulled:
+    """Put a version of the Hub into a folder, in place of what an earlier pull put there.
+
+    A kill at any moment leaves the older patch or the newer one, and the next pull finishes. A patch that is damaged is
+    replaced if it was pulled, or if one of its files is that of the version.
+
+    Args:
+        location ([`~policy_patch.hub.fetch.PatchLocation`]):
+            The version, in the cache.
+        folder (`str` or `os.PathLike`):
+            Made if it does not exist.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether a patch that was not pulled is replaced, too, with all that is around it. The whole content is kept
+            in a new folder beside it.
+
+    Raises:
+        PatchSaveError: the folder holds what no pull put there; or a full disk, a read-only folder and the like.
+        PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch.folder.read_patch_folder`], of the
+            version in the cache. Nothing is written.
+    """
+    read_patch_folder(location.folder)
+    new = {
+        name: [_hash(location.folder / name)]
+        for name in (*PATCH_FILES, *DESCRIBING_FILES)
+        if (location.folder / name).is_file()
+    }
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        whole = Path(folder).resolve()
+        with only_writer(whole):
+            old = _recorded(whole)
+            foreign = _foreign(whole, new, old)
+            kept = _keep(whole, folder, foreign, overwrite) if foreign else None
+            before = _version_in(whole)
+            _record(
+                whole,
+                location,
+                {name: [*new.get(name, ()), *(old or {}).get(name, ())] for name in {*new, *(old or {})}},
+            )
+            for name in (*DESCRIBING_FILES, RECORD_NAME):  # of pulls that were killed
+                remove_pending(whole / name)
+            config = copy_patch_folder(location.folder, whole, with_files=DESCRIBING_FILES)
+            for name in foreign:
+                if name not in new:
+                    _remove(whole / name)
+            _record(whole, location, new)
+    except PolicyPatchError:
+        raise
+    except OSError as error:
+        raise PatchSaveError(
+            f"Cannot pull into `{folder}`: {error}. What is there loads; pull again to finish."
+        ) from error
+    return Pulled(config, before, kept)
+
+
+def _foreign(folder: Path, new: Mapping[str, Collection[str]], old: Mapping[str, Collection[str]] | None) -> list[str]:
+    """Return the names of what is neither from an earlier pull nor the same as what is pulled now."""
+    ours = {RECORD_NAME, LOCK_NAME}
+    ours |= {
+        path.name for name in (*PATCH_FILES, *DESCRIBING_FILES, RECORD_NAME) for path in pending_files(folder / name)
+    }
+    found = sorted(entry.name for entry in os.scandir(folder) if entry.name not in ours)
+    known = {name: {*new.get(name, ()), *(old or {}).get(name, ())} for name in found}
+    foreign = [name for name in found if not known[name] or _hash(folder / name) not in known[name]]
+    half_is_known = any(name in found and name not in foreign for name in PATCH_FILES)
+    if (old is not None or half_is_known) and set(foreign) & set(PATCH_FILES) and not _version_in(folder):
+        foreign = [name for name in foreign if name not in PATCH_FILES]  # damaged: nobody's work loads from it
+    return foreign
+
+
+def _keep(folder: Path, given: str | os.PathLike, foreign: list[str], overwrite: bool) -> Path:
+    """Keep all that is in a folder in another one beside it, if that is wanted."""
+    shown = ", ".join(foreign[:_NAMES_SHOWN]) + (
+        f" and {len(foreign) - _NAMES_SHOWN} more" if len(foreign) > _NAMES_SHOWN else ""
+    )
+    if not any((folder / name).exists() for name in (*PATCH_FILES, RECORD_NAME)):
+        raise PatchSaveError(
+            f"`{given}` holds no patch and is not empty ({shown}). Pull into a folder of its own: "
+            f"`--output_dir {Path(given) / 'pulled'}`."
+        )
+    if not overwrite:
+        raise PatchSaveError(
+            f"`{given}` holds what was not pulled from the Hub, maybe unpublished work: {shown}. Pull into another "
+            f"folder, `--output_dir pulled/{folder.name}`; or with `--overwrite`, which first keeps all of it in a new "
+            "folder beside it."
+        )
+    stamp = f"{folder.name}.before-pull-{time.strftime('%Y%m%dT%H%M%S')}"
+    for kept in _numbered(folder.with_name(stamp)):
+        unfinished = kept.with_name(kept.name + PENDING)
+        if not kept.exists() and not unfinished.exists():
+            break
+    # As links, so that nothing is moved before all of it is kept, and nothing takes room twice.
+    return shutil.copytree(folder, unfinished, symlinks=True, copy_function=_link).rename(kept)
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    for number in range(2, 10**6):
+        yield path.with_name(f"{path.name}-{number}")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _version_in(folder: Path) -> str | None:
+    """Return the version of the patch in a folder; None if there is none that loads."""
+    try:
+        return read_patch_folder(folder)[0].patch_version
+    except (PatchNotFoundError, ConfigError, PatchFileError):
+        return None
+
+
+def _hash(path: Path) -> str | None:
+    """Return the hash of a file; None of what is none."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(folder: Path, location: PatchLocation, files: Mapping[str, Collection[str]]) -> None:
+    """Note the hashes that each file of this folder may have; several in the middle of a pull."""
+    values = {
+        "repo_id": location.repo_id,
+        "commit": location.commit,
+        "files": {name: list(files[name]) for name in sorted(files)},
+    }
+    write_whole(folder / RECORD_NAME, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Return the hashes by name of file that a pull noted; None without a record that can be read."""
+    try:
+        files = parse_json(read_text(folder / RECORD_NAME, largest=_LARGEST_RECORD))["files"]
+        return {str(name): [str(one) for one in hashes] for name, hashes in files.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None

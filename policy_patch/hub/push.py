@@ -1,0 +1,309 @@
+"""Where the files of a patch go to: one commit on the Hub, which overwrites nobody's work unknowingly.
+
+A published version never changes, and each has a tag, `v1.2.0`; the rules for versions are in `versions.py`.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import httpx2
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from transformers.utils import logging
+
+from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.errors import HubError, HubUnavailableError, PolicyPatchError, PublishConflictError
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.fetch import (
+    CARD_NAME,
+    EVALUATION_NAME,
+    LARGEST_CARD,
+    HubOptions,
+    fetch_file,
+    git_blob_id,
+    hub_api,
+)
+from policy_patch.hub.place import Place, find_place
+from policy_patch.hub.versions import check_goes_up, check_goes_up_from_tags, check_tag, read_published
+from policy_patch.patch.folder import TENSORS_NAME
+from policy_patch.privacy.redaction import blank_error, sent_secrets, without_secrets
+from policy_patch.semver import version_tag
+
+logger = logging.get_logger(__name__)
+
+_TRIES = 5  # of a commit, while others commit beside us to files that are not ours
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """Where and how to publish; the arguments of transformers' `push_to_hub`.
+
+    Args:
+        commit_message (`str`, *optional*):
+            Title of the commit. Defaults to "Publish version ...".
+        commit_description (`str`, *optional*):
+            Its body.
+        private (`bool`, *optional*):
+            Whether a repository that is made for this push is private. With `True` one that is public is refused.
+        token (`str` or `bool`, *optional*):
+            Access token. Defaults to the stored one, or `HF_TOKEN`.
+        revision (`str`, *optional*):
+            Branch to commit to, made if there is none. Defaults to the main branch.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead; it sets no version tag.
+        parent_commit (`str`, *optional*):
+            Commit that must still be the newest. With it an older version may follow a newer one, since you know.
+        subfolder (`str`, *optional*):
+            Folder of the repository to publish in; sets no version tag.
+    """
+
+    commit_message: str | None = None
+    commit_description: str | None = None
+    private: bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    revision: str | None = None
+    create_pr: bool = False
+    parent_commit: str | None = None
+    subfolder: str | None = None
+
+    @property
+    def reading(self) -> HubOptions:
+        """How to ask the Hub for what is published."""
+        return HubOptions(token=self.token)
+
+
+def publish(
+    repo_id: str,
+    config: PolicyPatchConfig,
+    files: Mapping[str, bytes],
+    *,
+    card: str,
+    merge_card: Callable[[str, str], str],
+    options: PushOptions,
+) -> CommitInfo:
+    """Publish the files of one patch in one commit, and tag it with the patch's version.
+
+    Args:
+        repo_id (`str`):
+            Made if it does not exist.
+        config ([`PolicyPatchConfig`]):
+            As it is in `files`, with the hash of the tensors.
+        files (`Mapping[str, bytes]`):
+            Name in the repository to content; without the card.
+        card (`str`):
+            The model card, for a repository that has none.
+        merge_card (`Callable[[str, str], str]`):
+            Makes of the repository's card and `card` the one to commit.
+        options ([`PushOptions`]):
+            Where and how.
+
+    Returns:
+        `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
+
+    Raises:
+        PublishConflictError: a version that is not older is published, or this version as another patch, or
+            `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public and
+            `private=True` was asked for. Nothing was written.
+        HubRevisionError, PatchNotFoundError: a branch or a folder that cannot be one.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
+    """
+    place = find_place(hub_api(options.token), repo_id, options)
+    tensors = files[TENSORS_NAME]
+    if place.tagged:
+        check_tag(place.api, place.repo_id, place.tags, config, tensors, options.reading)
+    place.make_branch()
+    files = {place.prefix + name: content for name, content in files.items()}
+    seen: dict[str, str] | None = None
+    for attempt in range(_TRIES):
+        parent, content, seen = _content(place, config, tensors, files, card, merge_card, options, seen)
+        if not content:  # all is there already
+            commit = _info(place, parent, "Nothing to change", options)
+            break
+        try:
+            commit = _commit(place, content, config, parent, options)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 412:
+                with hub_errors(place.repo_id, options.revision, doing="publish in"):
+                    raise
+            if options.parent_commit or attempt + 1 == _TRIES:
+                raise PublishConflictError(
+                    f"Cannot publish in `{place.repo_id}`: {parent[:12]} is not its newest commit any more. Look at "
+                    "what was committed since, and push again."
+                ) from error
+            continue  # somebody was faster; the next round looks at what they changed
+        break
+    if place.tagged:
+        _set_tag(place, config, tensors, commit, options)
+    return commit
+
+
+def _content(
+    place: Place,
+    config: PolicyPatchConfig,
+    tensors: bytes,
+    files: Mapping[str, bytes],
+    card: str,
+    merge_card: Callable[[str, str], str],
+    options: PushOptions,
+    seen: dict[str, str] | None,
+) -> tuple[str, dict[str, bytes | None], dict[str, str]]:
+    """Look at the newest commit, and return it, what to change on it, and the hashes of our files there.
+
+    `seen` are those hashes of the round before: another one is of somebody who published at the same moment.
+    """
+    api, repo_id, prefix = place.api, place.repo_id, place.prefix
+    with hub_errors(repo_id, options.revision, doing="publish in"):
+        newest = api.repo_info(repo_id, revision=options.revision).sha
+    parent = options.parent_commit or newest
+    names = [*files, prefix + CARD_NAME, prefix + EVALUATION_NAME]
+    with hub_errors(repo_id, parent, doing="publish in"):
+        ours = _blobs(api, repo_id, parent, names)
+    # A new branch starts from the main one, whose newer version is why somebody opens a branch for an older.
+    knowingly = place.is_new_branch or options.parent_commit is not None
+    published = read_published(
+        api, repo_id, prefix, parent, options.reading, replace_unreadable=options.parent_commit is not None
+    )
+    check_goes_up(published, config, tensors, repo_id, knowingly=knowingly)
+    if published is None and not prefix and not knowingly:
+        check_goes_up_from_tags(api, repo_id, options.revision, place.tags, config)
+    there = {name: ours.get(name) for name in files}
+    if seen is not None and there != seen:
+        raise PublishConflictError(
+            f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} stands and "
+            "nothing of yours was written. Look at it, raise `patch_version` and push again."
+        )
+    content: dict[str, bytes | None] = {name: data for name, data in files.items() if not _is(data, ours.get(name))}
+    if published is not None and published.config.patch_version == config.patch_version:
+        for name in (CONFIG_NAME, TENSORS_NAME):  # the same patch, maybe written by another version of this package
+            content.pop(prefix + name, None)
+    report = prefix + EVALUATION_NAME
+    keeps_report = report in ours and report not in files
+    if keeps_report and (published is None or not published.behaves_as(config, tensors)):
+        content[report] = None  # a report of other vectors does not stay
+        keeps_report = False
+    if not keeps_report:  # else the card tells of that report, and ours would not
+        content |= _card(place, parent, ours, card, merge_card, options)
+    return parent, content, there
+
+
+def _blobs(api: HfApi, repo_id: str, commit: str, names: list[str]) -> dict[str, str]:
+    """Return the hash of each of the files at a commit that exist there: sha256 of large ones, git's of others."""
+    entries = api.get_paths_info(repo_id, names, revision=commit)
+    return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
+
+
+def _is(data: bytes, blob: str | None) -> bool:
+    return blob in (git_blob_id(data), hashlib.sha256(data).hexdigest())
+
+
+def _card(
+    place: Place,
+    parent: str,
+    ours: Mapping[str, str],
+    card: str,
+    merge_card: Callable[[str, str], str],
+    options: PushOptions,
+) -> dict[str, bytes]:
+    """Return the card to commit, by its name; nothing where the one that is there stays as it is."""
+    name = place.prefix + CARD_NAME
+    if name not in ours:
+        return {name: card.encode()}
+    with hub_errors(place.repo_id, parent, doing="publish in"):
+        (entry,) = place.api.get_paths_info(place.repo_id, [name], revision=parent)
+    if entry.size > LARGEST_CARD:  # not ours
+        return {}
+    existing = fetch_file(place.repo_id, name, parent, options.reading).read_bytes()
+    try:
+        merged = merge_card(existing.decode(), card).encode()
+    except UnicodeDecodeError:
+        return {}
+    return {} if merged == existing else {name: merged}
+
+
+def _commit(
+    place: Place,
+    content: Mapping[str, bytes | None],
+    config: PolicyPatchConfig,
+    parent: str,
+    options: PushOptions,
+) -> CommitInfo:
+    """Commit `content`, None for a file to delete; if the answer is lost, look whether the commit is there, so that no
+    second one is made."""
+    api, repo_id = place.api, place.repo_id
+    message = options.commit_message or f"Publish version {config.patch_version}"
+    try:
+        return api.create_commit(
+            repo_id,
+            [
+                CommitOperationDelete(name) if data is None else CommitOperationAdd(name, data)
+                for name, data in content.items()
+            ],
+            commit_message=message,
+            commit_description=options.commit_description,
+            revision=options.revision,
+            create_pr=options.create_pr,
+            parent_commit=parent,
+        )
+    except HfHubHTTPError:
+        raise
+    except (httpx2.HTTPError, OSError, RuntimeError) as error:
+        secrets = sent_secrets(error)
+        blank_error(error, lambda text: without_secrets(text, *secrets))
+        with hub_errors(repo_id, options.revision, doing="look whether the commit arrived in"):
+            landed = None if options.create_pr else _landed(api, repo_id, content, parent, options.revision)
+        if landed is None:
+            hint = "Look whether the pull request is there" if options.create_pr else "Nothing was written"
+            raise HubUnavailableError(
+                f"The connection broke off while publishing in `{repo_id}` ({error}). {hint}; push again."
+            ) from error
+        logger.warning(f"The Hub's answer to the commit was lost; commit {landed[:12]} in `{repo_id}` is yours.")
+        return _info(place, landed, message, options)
+
+
+def _info(place: Place, commit: str, message: str, options: PushOptions) -> CommitInfo:
+    return CommitInfo(
+        commit_url=f"{place.api.endpoint}/{place.repo_id}/commit/{commit}",
+        commit_message=message,
+        commit_description=options.commit_description or "",
+        oid=commit,
+    )
+
+
+def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: CommitInfo, options: PushOptions) -> None:
+    """Tag the commit with its version, unless the tag is there and is of this patch."""
+    api, repo_id, tag = place.api, place.repo_id, version_tag(config.patch_version)
+    if tag in place.tags:
+        return
+    try:
+        with hub_errors(repo_id, doing="tag the version in"):
+            try:
+                api.create_tag(repo_id, tag=tag, revision=commit.oid, exist_ok=False)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 409:
+                    raise
+                # Somebody set it since this push began, or the answer to a try before this one was lost.
+                tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
+                check_tag(api, repo_id, tags, config, tensors, options.reading)
+    except (HubError, PublishConflictError) as error:
+        raise _without_tag(error, repo_id, commit.oid) from error.__cause__
+
+
+def _without_tag(error: HubError | PublishConflictError, repo_id: str, commit: str) -> PolicyPatchError:
+    return type(error)(
+        f"{error} The commit {commit[:12]} is in `{repo_id}` already, without that tag; the same push again makes no "
+        "second one."
+    )
+
+
+def _landed(
+    api: HfApi, repo_id: str, content: Mapping[str, bytes | None], parent: str, revision: str | None
+) -> str | None:
+    """Return the commit right after `parent` if it holds exactly this content."""
+    history = [commit.commit_id for commit in api.list_repo_commits(repo_id, revision=revision)]  # newest first
+    if parent not in history or history.index(parent) == 0:
+        return None
+    after = history[history.index(parent) - 1]
+    there = _blobs(api, repo_id, after, list(content))
+    arrived = (name not in there if data is None else _is(data, there.get(name)) for name, data in content.items())
+    return after if all(arrived) else None

@@ -1,0 +1,185 @@
+"""Which versions a push may publish: they only go up on a branch, and what is published under one never changes.
+
+The Hub is read here, never written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from huggingface_hub import HfApi
+
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
+from policy_patch.errors import ConfigError, PatchFileError, PublishConflictError
+from policy_patch.hub.errors import hub_errors
+from policy_patch.hub.fetch import HubOptions, fetch_file
+from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.patch.vectors import vectors_from_bytes
+from policy_patch.semver import precedence, version_of_tag, version_tag
+
+# What may differ between two saves of one patch: who wrote the files, and the hash that follows from that.
+_OF_THE_WRITER = ("sha256", "policy_patch_version", "format_version")
+# What may differ without another behaviour: how the patch and its base are called.
+_NAMES = ("patch_version", "base_model_name_or_path", "base_model_revision", "filtered_by")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The patch that one commit of a repository holds.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        prefix (`str`):
+            Its folder with a slash, or nothing.
+        commit (`str`):
+            The commit.
+        config ([`PolicyPatchConfig`]):
+            The patch's configuration.
+        options ([`~policy_patch.hub.fetch.HubOptions`]):
+            How to ask the Hub.
+        api (`huggingface_hub.HfApi`):
+            The Hub's client.
+    """
+
+    repo_id: str
+    prefix: str
+    commit: str
+    config: PolicyPatchConfig
+    options: HubOptions = field(repr=False)
+    api: HfApi = field(repr=False)
+
+    def is_same(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
+        """Whether it is this patch, whoever wrote the files."""
+        return self._agrees(config, _OF_THE_WRITER) and self._has_vectors(config, tensors)
+
+    def behaves_as(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
+        """Whether it does what this patch does, so that a report on the one holds for the other."""
+        return self._agrees(config, _OF_THE_WRITER + _NAMES) and self._has_vectors(config, tensors)
+
+    def _agrees(self, config: PolicyPatchConfig, but: tuple[str, ...]) -> bool:
+        mine, theirs = config.to_dict(), self.config.to_dict()
+        return all(mine[name] == theirs[name] for name in mine if name not in but)
+
+    def _has_vectors(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
+        if self.config.sha256 == config.sha256:
+            return True
+        name = self.prefix + TENSORS_NAME
+        with hub_errors(self.repo_id, self.commit, doing="look at the version in"):
+            entries = self.api.get_paths_info(self.repo_id, [name], revision=self.commit)
+        if not entries or getattr(entries[0], "size", 0) > largest_tensor_file(self.config):
+            return False
+        try:
+            path = fetch_file(self.repo_id, name, self.commit, self.options)
+            theirs = vectors_from_bytes(path.read_bytes(), self.config, f"{self.repo_id}/{name}")
+            mine = vectors_from_bytes(tensors, config, TENSORS_NAME)
+        except (PatchFileError, ConfigError):
+            return False
+        return torch.equal(theirs, mine)
+
+
+def read_published(
+    api: HfApi, repo_id: str, prefix: str, commit: str, options: HubOptions, *, replace_unreadable: bool = False
+) -> Published | None:
+    """Return the patch that a commit holds, if it holds one.
+
+    Raises:
+        PublishConflictError: it holds one that cannot be read, unless `replace_unreadable`.
+        HubError: the Hub does not give it.
+    """
+    name = prefix + CONFIG_NAME
+    with hub_errors(repo_id, commit, doing="look at the version in"):
+        entries = api.get_paths_info(repo_id, [name], revision=commit)
+    if not entries:
+        return None
+    try:
+        if getattr(entries[0], "size", 0) > LARGEST_CONFIG:
+            raise ConfigError(f"it has {entries[0].size:,} bytes")
+        text = fetch_file(repo_id, name, commit, options).read_text(encoding="utf-8")
+        config = PolicyPatchConfig.from_json(text, source=f"{repo_id}/{name}")
+    except (ConfigError, PatchFileError, UnicodeDecodeError) as error:
+        if replace_unreadable:
+            return None
+        raise PublishConflictError(
+            f"`{repo_id}` holds a {name} that this version of policy-patch cannot read ({error}). Upgrade, or "
+            f"give `parent_commit={commit!r}` to replace it knowingly."
+        ) from error
+    return Published(repo_id, prefix, commit, config, options, api)
+
+
+def check_tag(
+    api: HfApi,
+    repo_id: str,
+    tags: Mapping[str, str],
+    config: PolicyPatchConfig,
+    tensors: bytes,
+    options: HubOptions,
+) -> None:
+    """Raise if this version is tagged already, and is another patch.
+
+    Raises:
+        PublishConflictError: so it is.
+    """
+    commit = tags.get(version_tag(config.patch_version))
+    if commit is None:
+        return
+    other = read_published(api, repo_id, "", commit, options, replace_unreadable=True)
+    if other is None or not other.is_same(config, tensors):
+        raise version_is_taken(repo_id, config)
+
+
+def check_goes_up(
+    published: Published | None, config: PolicyPatchConfig, tensors: bytes, repo_id: str, *, knowingly: bool
+) -> None:
+    """Raise if a branch holds this version as another patch, or, unless `knowingly`, a version that is not older.
+
+    Raises:
+        PublishConflictError: so it does.
+    """
+    if published is None:
+        return
+    theirs, mine = published.config.patch_version, config.patch_version
+    if theirs == mine:
+        if not published.is_same(config, tensors):
+            raise version_is_taken(repo_id, config)
+        return
+    if knowingly or precedence(mine) > precedence(theirs):
+        return
+    raise not_newer(repo_id, theirs, mine)
+
+
+def check_goes_up_from_tags(
+    api: HfApi, repo_id: str, revision: str | None, tags: Mapping[str, str], config: PolicyPatchConfig
+) -> None:
+    """Raise if a version that is not older was published on a branch that now holds no patch.
+
+    Raises:
+        PublishConflictError: so it was.
+    """
+    versions = {version: commit for tag, commit in tags.items() if (version := version_of_tag(tag))}
+    if not versions:
+        return
+    with hub_errors(repo_id, revision, doing="list the versions of"):
+        history = {entry.commit_id for entry in api.list_repo_commits(repo_id, revision=revision)}
+    newest = max((version for version, commit in versions.items() if commit in history), key=precedence, default=None)
+    if newest is not None and newest != config.patch_version and precedence(newest) >= precedence(config.patch_version):
+        raise not_newer(repo_id, newest, config.patch_version)
+
+
+def version_is_taken(repo_id: str, config: PolicyPatchConfig) -> PublishConflictError:
+    """Return the error for a version that is published as another patch."""
+    return PublishConflictError(
+        f"Version {config.patch_version} is published in `{repo_id}` with other vectors or settings, and a published "
+        "version never changes: customers pin it. Raise `patch_version` (`policy-patch push --version ...`) and push "
+        "again."
+    )
+
+
+def not_newer(repo_id: str, theirs: str, mine: str) -> PublishConflictError:
+    """Return the error for a version that does not come after the published one."""
+    order = "newer than" if precedence(theirs) > precedence(mine) else "which is not older than"
+    return PublishConflictError(
+        f"`{repo_id}` holds version {theirs}, {order} this {mine}, and versions only go up. Raise `patch_version` "
+        "(`policy-patch push --version ...`); or publish in a branch of its own with `revision=`; or, knowing what is "
+        "there, give its newest commit as `parent_commit=`. Nothing was written."
+    )

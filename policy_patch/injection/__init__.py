@@ -1,0 +1,1 @@
+"""How the vectors of a stack get in front of a frozen backbone, exactly and provably."""

@@ -1,0 +1,299 @@
+"""Holds every base against the definition of a patched model, on a few tokens, before it carries a patch.
+
+No list of architectures, no name and no version decides: the base runs in the ways that will be used (one row, a batch
+with padding and patches of different lengths, a step from the cache), in its own dtype and attention implementation.
+Every base is exact or refused: refused if `concat` is not exact; without `cached` where only that is not; without rows
+padded on the left where only those are not. It runs once in a process for a model class, configuration and version of
+the libraries, on the first layers of the base alone (`few_layers.py`) where that can be made.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import DynamicCache, PreTrainedModel
+
+from policy_patch._compat import cache_of, warn_if_untested
+from policy_patch.base.architecture import backbone_of
+from policy_patch.base.token_embeddings import embedded
+from policy_patch.base.undisturbed import undisturbed
+from policy_patch.errors import PatchInputError, PatchNotAppliedError, UnsupportedModelError
+from policy_patch.injection.caches import holds_states_alone
+from policy_patch.injection.few_layers import few_layers
+from policy_patch.injection.findings import Findings
+from policy_patch.injection.injection import Injection
+from policy_patch.injection.length_switch import length_switch
+from policy_patch.injection.proof import not_applied
+from policy_patch.injection.stacks import BatchStacks, Stack
+
+_NUM_VECTORS = 3
+# Half precision, mean and worst token, as shares of what the vectors change. Our choice: rounding was up to 0.02 and
+# 0.035 on the models of our tests; a way that is wrong for one row 0.02 and 0.08 and more. Missing vectors are off by
+# about 1, and nothing less is a reason to refuse a base: noise may flip a choice of experts.
+_ROUNDING, _MISSING = (0.03, 0.06), (0.2, 0.5)
+# In fp32, worst token, as shares of the outputs: noise was up to 2e-6 in layers 4096 wide. A text that counts a wide
+# gap as distance may be off by only 4e-5 (RoFormer).
+_NOISE, _WRONG, _MISSING_IN_FP32 = 1e-5, 1e-4, 1e-3
+_GAP = 512  # columns of padding; our choice, more than the windows of most models and still cheap
+# What models raise on unknown inputs. A proof that fails is an answer, too.
+_FAILURES = (
+    AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, PatchInputError,
+    PatchNotAppliedError,
+)  # fmt: skip
+_FOUND: dict[tuple, Findings] = {}  # of this process
+
+
+def checked_injection(base: PreTrainedModel) -> Injection:
+    """Return an injection into `base` that gives what the definition says.
+
+    Raises:
+        UnsupportedModelError: the definition does not hold on this base. Nothing is left on it.
+    """
+    warn_if_untested()
+    key = _key(base)
+    if key not in _FOUND:
+        _FOUND[key] = _findings(base)
+    return Injection(base, _FOUND[key])
+
+
+def _findings(base: PreTrainedModel) -> Findings:
+    """Run the check on a few layers of `base`; on all of it if there is no such copy, or something is wrong there."""
+    small = few_layers(base)
+    if small is not None:
+        try:
+            found = _Check.findings(small)
+            if found.cacheable and found.unequal and found.paddable and found.many_at_once:
+                return found
+        except (UnsupportedModelError, *_FAILURES):
+            pass  # cutting layers off may be what is wrong
+    return _Check.findings(base)
+
+
+def _key(base: PreTrainedModel) -> tuple:
+    """Return what the findings depend on."""
+    config = json.dumps(base.config.to_dict(), sort_keys=True, default=repr)
+    embeddings = base.get_input_embeddings()
+    classes = tuple(dict.fromkeys((_class_of(module), _forward_of(module)) for module in base.modules()))
+    versions = transformers.__version__, torch.__version__
+    return classes, config, base.config._attn_implementation, base.dtype, embeddings.weight.device.type, versions
+
+
+def _class_of(module: nn.Module) -> type:
+    """Return the class of a module, without the one that FSDP2 makes of it: sharded it can be run whole no more."""
+    return next(kind for kind in type(module).__mro__ if not kind.__name__.startswith("FSDP"))
+
+
+def _forward_of(module: nn.Module) -> Any:
+    return vars(module).get("forward", _class_of(module).forward)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Two texts of different length behind stacks of different length, so that the definition has equal lengths.
+
+    Both begin with BOS, behind which the vectors go. In a base that has none any token stands for it.
+
+    Args:
+        ids (`torch.Tensor`):
+            `(2, tokens)` int64, the first row padded on the left by one token.
+        mask (`torch.Tensor`):
+            `(2, tokens)` int64, 0 at the padding.
+        stacks (`tuple[Stack, Stack]`):
+            Of three vectors and of two.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    stacks: tuple[Stack, Stack]
+
+    @classmethod
+    def of(cls, base: PreTrainedModel) -> "_Rows":
+        """Take tokens from all over the vocabulary."""
+        embeddings = base.get_input_embeddings()
+        table = next(embeddings.parameters())
+        count = _NUM_VECTORS + 7  # of vectors and tokens
+        tokens = torch.arange(1, count + 1, device=table.device) * table.shape[0] // (count + 1)
+        ids, mask = tokens[_NUM_VECTORS:].repeat(2, 1), torch.ones(2, 7, dtype=torch.long, device=table.device)
+        mask[0, 0] = 0
+        bos = getattr(base.config.get_text_config(), "bos_token_id", None)
+        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else int(ids[0, 0])  # any token will do for one
+        ids[0, 1] = ids[1, 0] = bos
+        # Halfway between two tokens: Gemma 4 looks up which token an embedding is, and a patch's vector is none.
+        halves = [embedded(embeddings, tokens[:_NUM_VECTORS] + more).float() for more in (0, 1)]
+        vectors = (halves[0] + halves[1]) / 2
+        three, two = (Stack((name,), part, "after_bos", (), bos) for name, part in (("3", vectors), ("2", vectors[1:])))
+        return cls(ids, mask, (three, two))
+
+
+class _Check:
+    """One check of one base."""
+
+    def __init__(self, base: PreTrainedModel, injection: Injection) -> None:
+        self._base = base
+        self._injection = injection
+        self._rows = _Rows.of(base)
+        self.stateful = False  # the base remembers text in states alone
+        self._expected = self._by_definition()
+        # The vectors' share in it. In half precision noise is only told from a missing patch by comparing the two.
+        self._effect = self._expected - self._without_vectors() if base.dtype != torch.float32 else None
+
+    @classmethod
+    def findings(cls, base: PreTrainedModel) -> Findings:
+        """Return what is exact on `base`.
+
+        Raises:
+            UnsupportedModelError: `concat` is not exact.
+        """
+        injection = Injection(base, Findings(many_at_once=True))
+        try:
+            with undisturbed(base):
+                return cls._of(base, injection)
+        except (PatchInputError, PatchNotAppliedError) as error:
+            raise UnsupportedModelError(_not_exact(base, str(error))) from error
+        finally:
+            injection.remove()
+
+    @classmethod
+    def _of(cls, base: PreTrainedModel, injection: Injection) -> Findings:
+        try:
+            check = cls(base, injection)
+            off = check.off(batch=False)
+        except _FAILURES as error:
+            raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
+        if not check.is_near(off, _MISSING_IN_FP32, _MISSING):
+            raise UnsupportedModelError(_not_exact(base, f"its logits are off by {off.mean():.1%}"))
+        both = check.holds(_WRONG, batch=True, step=2)  # one by one only where something is wrong
+        paddable = both or check.holds(_WRONG, batch=True)
+        many = both or check.holds(_WRONG, step=2)
+        found = Findings(paddable=paddable, many_at_once=many, stateful=check.stateful)
+        injection.findings = replace(found, cacheable=True, unequal=True, gaps=True, many_at_once=True)
+        cacheable = check.holds(_NOISE)
+        unequal = cacheable and check.holds(_NOISE, batch=True)
+        gaps = unequal and check.holds(_NOISE, gap=True)
+        switch, grows = length_switch(base)
+        return replace(
+            found,
+            cacheable=cacheable,
+            # A base that counts places itself counts gaps, too; a small one may just not show.
+            unequal=unequal and (gaps or injection.takes_positions),
+            gaps=gaps,
+            length_switch=switch,
+            grows_beyond=grows,
+        )
+
+    def holds(self, in_fp32: float, *, batch: bool = False, gap: bool = False, step: int = 1) -> bool:
+        """Return whether the injection, as it is set, gives what the definition says."""
+        try:
+            return self.is_near(self.off(batch=batch, gap=gap, step=step), in_fp32, _ROUNDING)
+        except _FAILURES:
+            return False
+
+    def is_near(self, off: torch.Tensor, in_fp32: float, in_half: tuple[float, float]) -> bool:
+        """Return whether tokens that are `off` by so much are what the definition says, but for rounding: no token by
+        more than `in_fp32`, or in half precision their mean and the worst of them by no more than `in_half`."""
+        if self._effect is None:
+            return bool(off.max() <= in_fp32)
+        return bool(off.mean() <= in_half[0] and off.max() <= in_half[1])
+
+    def off(self, *, batch: bool, gap: bool = False, step: int = 1) -> torch.Tensor:
+        """Return `(tokens,)`, fp32: how far each token is from the definition, as a share of the definition's mean; in
+        half precision of what the vectors change in it."""
+        real = self._rows.mask == 1
+        if gap:
+            found, expected = self._behind_a_gap(), self._expected[0, 2:]
+        else:
+            found = self._in_a_batch(step) if batch else self._one_row(step)
+            expected = self._expected[real] if batch else self._expected[0, 1:]
+        scale = (self._expected if self._effect is None else self._effect)[real].abs().mean()
+        return (found - expected).abs().mean(-1) / scale.clamp(min=1e-12)
+
+    # What the definition says
+
+    def _by_definition(self) -> torch.Tensor:
+        """Return `(2, tokens, vocabulary)`, fp32: the outputs of real tokens, anything at the padding."""
+        rows, parts = self._rows, []
+        for ids, mask, stack in zip(rows.ids, rows.mask, rows.stacks):
+            own = embedded(self._base.get_input_embeddings(), ids[mask == 1])
+            parts.append(torch.cat([own[:1], stack.vectors.to(own.dtype), own[1:]]))
+        logits = self._plain(inputs_embeds=torch.stack(parts))
+        return torch.stack([logits[0, 2:], logits[1, 2:]])
+
+    def _without_vectors(self) -> torch.Tensor:
+        """Return `(2, tokens, vocabulary)`, fp32: what the rows give without a patch."""
+        rows = self._rows
+        logits = torch.zeros_like(self._expected)
+        logits[0, 1:] = self._plain(input_ids=rows.ids[:1, 1:])[0]
+        logits[1] = self._plain(input_ids=rows.ids[1:])[0]
+        return logits
+
+    def _plain(self, **inputs: torch.Tensor) -> torch.Tensor:
+        if getattr(backbone_of(self._base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from its last image
+            tokens = next(iter(inputs.values()))
+            inputs["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
+        with self._injection.active(None):
+            return self._base(**inputs, use_cache=False).logits.float()
+
+    # What the injection gives
+
+    def _one_row(self, step: int) -> torch.Tensor:
+        rows = self._rows
+        stacks = BatchStacks(rows.stacks[:1])
+        return self._in_two_calls(stacks, rows.ids[:1, 1:], rows.mask[:1, 1:], step)[0]  # (tokens, vocabulary)
+
+    def _in_a_batch(self, step: int) -> torch.Tensor:
+        rows = self._rows
+        logits = self._in_two_calls(BatchStacks(rows.stacks, (0, 1)), rows.ids, rows.mask, step)
+        return logits[rows.mask == 1]  # (all real tokens, vocabulary)
+
+    def _in_two_calls(self, stacks: BatchStacks, ids: torch.Tensor, mask: torch.Tensor, step: int = 1) -> torch.Tensor:
+        """Return `(batch, tokens, vocabulary)`, fp32, the last `step` tokens from the cache if there is one."""
+        with self._injection.active(stacks):
+            output = self._base(input_ids=ids[:, :-step], attention_mask=mask[:, :-step], use_cache=True)
+            cache = cache_of(output)
+            self.stateful = holds_states_alone(cache)
+            if cache is None:
+                return self._base(input_ids=ids, attention_mask=mask).logits.float()
+            if self._injection.cache_name is None:
+                raise PatchNotAppliedError(
+                    not_applied(
+                        "it returns a cache, and takes one under no name that this version of policy-patch knows"
+                    )
+                )
+            seen = None if self.stateful else mask  # as `generate` gives it
+            more = self._base(input_ids=ids[:, -step:], attention_mask=seen, **{self._injection.cache_name: cache})
+        return torch.cat([output.logits, more.logits], dim=1).float()
+
+    def _behind_a_gap(self) -> torch.Tensor:
+        """Return `(tokens behind BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.
+
+        The gap is put into the cache, since to run so many tokens would take long. Layers that see the last columns
+        only, or count distances in columns, do not see the vectors across it.
+        """
+        base, rows, name = self._base, self._rows, self._injection.cache_name
+        limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        gap = min(_GAP, limit - 16) if type(limit) is int else _GAP
+        (prefix,) = self._injection.primed((rows.stacks[0],), with_bos=True)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefix.keys_values):
+            empty = (torch.zeros_like(part[:, :, :1]).expand(-1, -1, gap, -1) for part in (keys, values))
+            cache.update(keys, values, layer)
+            cache.update(*empty, layer)
+        ids = rows.ids[:1, 2:]  # (1, tokens) behind BOS
+        start, end = 1 + len(rows.stacks[0]), ids.shape[1]
+        mask = torch.ones(1, start + gap + end, dtype=torch.long, device=ids.device)
+        mask[:, start : start + gap] = 0
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": True, name: cache}
+        if self._injection.takes_positions:
+            inputs["position_ids"] = torch.arange(start, start + end, device=ids.device).unsqueeze(0)
+        with self._injection.active(None):
+            return base(**inputs).logits[0].float()
+
+
+def _not_exact(base: PreTrainedModel, reason: str) -> str:
+    return (
+        f"`base` is a {type(base).__name__}, on which a patch does not give what the same vectors between its token "
+        f"embeddings give ({reason}). Use another base."
+    )

@@ -1,0 +1,104 @@
+"""`AutoPolicyPatchModel`: a patch brings its base. One call for both; the base is the one that the patch names."""
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from policy_patch.base.loading import load_pretrained
+from policy_patch.errors import ModelLoadError, PatchNameError
+from policy_patch.hub.fetch import HubOptions, locate_patch
+from policy_patch.model.files import ids_of
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.patch.folder import read_patch_folder
+from policy_patch.privacy.local_names import lab_folder
+
+
+class AutoPolicyPatchModel:
+    """Loads a patch together with its base. Mirrors PEFT's `AutoPeftModelForCausalLM`."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | PathLike | Sequence[str | PathLike],
+        patch_name: str | Sequence[str] | None = None,
+        *,
+        is_trainable: bool = False,
+        tokenizer: Any = None,
+        allow_base_mismatch: bool = False,
+        base_probe: bool = True,
+        allow_large_vectors: bool = False,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | PathLike | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **base_kwargs: Any,
+    ) -> PolicyPatchModel:
+        """Load the base that a patch names, at the commit it names, and put the patch in front of it.
+
+        Args:
+            model_id (`str`, `os.PathLike` or a sequence of them):
+                Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+                Several form a stack, in the given order; the first one names the base.
+            patch_name, is_trainable, revision, subfolder (*optional*):
+                Of the patch, as in [`PolicyPatchModel.from_pretrained`].
+            tokenizer, allow_base_mismatch, base_probe, allow_large_vectors (*optional*):
+                What the patch is held against, as there.
+            token, cache_dir, local_files_only, force_download (*optional*):
+                Of patch and base.
+            base_kwargs (*optional*):
+                The rest goes to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map`,
+                `quantization_config`, ... Code from the base's repository is run with `trust_remote_code=True` only;
+                a patch cannot ask for it.
+
+        Returns:
+            [`PolicyPatchModel`]: the patched model, in evaluation mode.
+
+        Raises:
+            ModelLoadError: the patch names no base, or it cannot be loaded.
+            PolicyPatchError: as [`PolicyPatchModel.from_pretrained`].
+        """
+        from transformers import AutoModelForCausalLM
+
+        ids = ids_of(model_id)
+        if not ids:
+            raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
+        first = ids[0]
+        options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
+        location = locate_patch(first, options)
+        config, _ = read_patch_folder(location.folder)
+        name = config.base_model_name_or_path
+        if not name:
+            raise ModelLoadError(
+                f"The patch `{fspath(first)}` names no base. Load it yourself: `PolicyPatchModel.from_pretrained(base, "
+                f'"{fspath(first)}")`.'
+            )
+        given = {"revision": config.base_model_revision, "token": token, "cache_dir": cache_dir}
+        given = {key: value for key, value in given.items() if value is not None}
+        at = f" at {config.base_model_revision}" if config.base_model_revision else ""
+        base = load_pretrained(
+            AutoModelForCausalLM,
+            lab_folder(name) or name,
+            named=f"the base `{name}`{at} that the patch `{fspath(first)}` names",
+            advice="If you have it elsewhere, load it yourself and call `PolicyPatchModel.from_pretrained(base, ...)`.",
+            **{"trust_remote_code": False, **given, **base_kwargs},
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        if location.commit is not None:  # the very commit that named the base, and no second question to the Hub
+            ids[0] = f"{location.repo_id}@{location.commit}"
+        return PolicyPatchModel.from_pretrained(
+            base.eval(),
+            ids[0] if len(ids) == 1 else ids,
+            patch_name,
+            is_trainable=is_trainable,
+            tokenizer=tokenizer,
+            allow_base_mismatch=allow_base_mismatch,
+            base_probe=base_probe,
+            allow_large_vectors=allow_large_vectors,
+            subfolder=subfolder,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )

@@ -1,0 +1,380 @@
+"""How a patched model's patches come from and go to files, folders or the Hub; the half of `PolicyPatchModel` with I/O.
+
+What the files hold is the business of `folder.py`, where they lie that of `fetch.py`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
+
+from policy_patch.base.bos import agreed_bos
+from policy_patch.base.fingerprint import check_base, renewed_fingerprint
+from policy_patch.base.probe import looking_once
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.errors import (
+    EvaluationError,
+    HubRevisionError,
+    PatchNameError,
+    PatchNotFoundError,
+    UnsupportedModelError,
+)
+from policy_patch.files.documents import parse_json, read_text
+from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch, split_id
+from policy_patch.hub.publishing import published_config, push_patch
+from policy_patch.hub.push import PushOptions
+from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_folder
+from policy_patch.patch.vectors import check_norms
+
+logger = logging.get_logger(__name__)
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_PATCH_NAME = "default"
+_LARGEST_REPORT = 2**26  # bytes; ours have some hundred thousand
+
+
+class PatchFiles:
+    """Mixin of [`PolicyPatchModel`] that loads, saves and publishes patches.
+
+    It asks the model for `_check_fits`, `_check_known` and `_insert`.
+    """
+
+    def load_patch(
+        self,
+        model_id: str | PathLike,
+        patch_name: str,
+        *,
+        is_trainable: bool = False,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        allow_base_mismatch: bool = False,
+        base_probe: bool = True,
+        allow_large_vectors: bool = False,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | PathLike | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> None:
+        """Load a saved patch under a name, not yet active. Mirrors PEFT's `load_adapter`.
+
+        Args:
+            model_id (`str` or `os.PathLike`):
+                Folder of a saved patch, or a repository on the Hub: `"org/tox-patch"`, `"org/tox-patch@v1.2.0"`.
+            patch_name (`str`):
+                Name of the patch in this model.
+            is_trainable (`bool`, *optional*, defaults to `False`):
+                Whether its vectors get gradients, to train it further.
+            tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+                The base's tokenizer, to be compared with the one the patch was made for. Without it the embeddings
+                of the base decide.
+            allow_base_mismatch (`bool`, *optional*, defaults to `False`):
+                Accept a base that was fine-tuned since. Another size, architecture or tokenizer is never accepted.
+            base_probe (`bool`, *optional*, defaults to `True`):
+                Compare what the base predicts behind a few ids with what the right one predicts: one forward of 2 rows
+                of 16 tokens, once for several patches.
+            allow_large_vectors (`bool`, *optional*, defaults to `False`):
+                Accept vectors that are more than 100 times as long as the base's token embeddings.
+            revision (`str`, *optional*):
+                Branch, tag, commit or pull request (`refs/pr/N`) of the repository.
+            subfolder (`str`, *optional*):
+                Folder of the repository, or of the local folder, that holds the patch.
+            token (`str` or `bool`, *optional*):
+                Access token; `False` sends none. Defaults to the stored one, or `HF_TOKEN`.
+            cache_dir (`str` or `os.PathLike`, *optional*):
+                Defaults to `HF_HUB_CACHE`.
+            local_files_only (`bool`, *optional*, defaults to `False`):
+                Use the cache, and make no request.
+            force_download (`bool`, *optional*, defaults to `False`):
+                Fetch again what the cache holds.
+
+        Raises:
+            PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch.folder.read_patch_folder`].
+            HubAccessError, HubRevisionError, HubUnavailableError, DamagedDownloadError, HubError: the Hub does not
+                give it, or not whole.
+            BaseMismatchError: a patch for another base.
+            PositionLimitError: a patch longer than the positions the base has learned.
+            PatchNameError: a name that is taken or not allowed.
+        """
+        options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
+        _check_is_id(model_id)
+        location = locate_patch(model_id, options)
+        config, vectors = read_patch_folder(location.folder)
+        base = self.get_base_model()
+        self._check_fits(config, model_id)
+        check_base(
+            base,
+            config.base_fingerprint,
+            tokenizer=tokenizer,
+            allow_mismatch=allow_base_mismatch,
+            probe=base_probe,
+            source=f"`{fspath(model_id)}` (for `{config.base_model_name_or_path}`)",
+        )
+        source = f"`{fspath(model_id)}`"
+        if not allow_large_vectors:
+            check_norms(vectors, base.get_input_embeddings(), f"The vectors of {source}")
+        config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
+        device = base.get_input_embeddings().weight.device
+        self._insert(
+            patch_name,
+            config,
+            vectors.to(device),
+            is_trainable=is_trainable,
+            tokenizer=tokenizer,
+            source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: "PreTrainedModel",
+        model_id: str | PathLike | Sequence[str | PathLike],
+        patch_name: str | Sequence[str] | None = None,
+        *,
+        is_trainable: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Put a saved patch, or a stack of them, in front of `base`. Mirrors PEFT's `PeftModel.from_pretrained`.
+
+        Args:
+            base ([`~transformers.PreTrainedModel`]):
+                The loaded base that the patch was made for.
+            model_id (`str`, `os.PathLike` or a sequence of them):
+                Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+                Several form a stack, in the given order.
+            patch_name (`str` or `Sequence[str]`, *optional*):
+                Name of the patch in this model, by default `"default"`; of several, by default the last parts of
+                their ids.
+            is_trainable (`bool`, *optional*, defaults to `False`):
+                Whether the vectors get gradients, to train the patch further.
+            options (*optional*):
+                `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
+                `token`, `cache_dir`, `local_files_only` and `force_download`, as in [`load_patch`].
+
+        Returns:
+            [`PolicyPatchModel`]: the patched model, with the patch or the stack active.
+
+        Raises:
+            UnsupportedModelError: no decoder-only language model of transformers.
+            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: as [`load_patch`].
+        """
+        if isinstance(base, str | PathLike):
+            raise UnsupportedModelError(
+                f"`base` is {fspath(base)!r}; expected the loaded base first and then the patch: "
+                '`PolicyPatchModel.from_pretrained(base, "org/tox-patch")`. `AutoPolicyPatchModel.from_pretrained` '
+                "takes the patch alone, and loads the base that it names."
+            )
+        ids = ids_of(model_id)
+        names = _patch_names(ids, patch_name)
+        if len(ids) > 1 and options.get("revision"):
+            raise HubRevisionError(
+                f"`revision={options['revision']!r}` with {len(ids)} patches: say each one's own, like "
+                f"`{fspath(ids[0])}@v1.0.0`."
+            )
+        model = cls(base)
+        try:
+            with looking_once():
+                for one, name in zip(ids, names, strict=True):
+                    model.load_patch(one, name, is_trainable=is_trainable, **options)
+            model.set_patch(names)
+        except BaseException:
+            model.unload()
+            raise
+        logger.info(" ".join(repr(model).split()))
+        return model
+
+    def save_pretrained(self, save_directory: str | PathLike, *, patch_name: str | None = None) -> None:
+        """Write one patch into a folder: `policy_patch_config.json` and `policy_patch.safetensors`, under 1 MB for
+        50 vectors of 4096 numbers. Nothing of the base is written.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Made if it does not exist; a patch in it is replaced.
+            patch_name (`str`, *optional*):
+                Defaults to the active patch, or the only one.
+
+        Raises:
+            PatchNameError: several patches and no name; compose them to save a stack as one.
+            PatchFileError: the vectors hold NaN or infinity.
+            PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+        """
+        name = self._one_patch(patch_name)
+        self.patch_config[name] = write_patch_folder(save_directory, self._renewed_config(name), self.patches[name])
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        patch_name: str | None = None,
+        evaluation: str | PathLike | None = None,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        parent_commit: str | None = None,
+        subfolder: str | None = None,
+        tags: Sequence[str] = (),
+        base_model: str | None = None,
+    ) -> "CommitInfo":
+        """Publish one patch with its model card in one commit, tagged with its version. Mirrors PEFT's `push_to_hub`.
+
+        A card that people edited stays as they left it. A published version never changes: other vectors need another
+        `patch_version`.
+
+        Args:
+            repo_id (`str`):
+                `"org/tox-patch"`. Made if it does not exist.
+            patch_name (`str`, *optional*):
+                Defaults to the active patch, or the only one.
+            evaluation (`str` or `os.PathLike`, *optional*):
+                An `evaluation.json`, or the folder of one: its figures go on the card, and it is published beside.
+            commit_message (`str`, *optional*):
+                Title of the commit. Defaults to "Publish version ...".
+            commit_description (`str`, *optional*):
+                Its body.
+            private (`bool`, *optional*):
+                Whether a repository that is made for this push is private.
+            token (`str` or `bool`, *optional*):
+                Access token. Defaults to the stored one, or `HF_TOKEN`.
+            revision (`str`, *optional*):
+                Branch to commit to, made if there is none. Defaults to the main branch.
+            create_pr (`bool`, *optional*, defaults to `False`):
+                Open a pull request instead; it sets no version tag.
+            parent_commit (`str`, *optional*):
+                Commit that must still be the newest one. With it an older version may follow a newer one.
+            subfolder (`str`, *optional*):
+                Folder of the repository to publish in; sets no version tag.
+            tags (`Sequence[str]`, *optional*):
+                More tags of the model card.
+            base_model (`str`, *optional*):
+                Hub id of the base, maybe with a commit (`"org/model@<commit>"`), where the patch names a folder of
+                this machine. Once published, the patch of this model names it, too.
+
+        Returns:
+            `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
+
+        Raises:
+            ConfigError: the patch names a folder as its base, or a revision of it that is no commit.
+            PublishConflictError: a version that is not older is published, or this version as another patch, or
+                `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public
+                and `private=True` was asked for. Nothing was written, here neither.
+            HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
+            PatchNameError, PatchFileError: as [`save_pretrained`].
+            EvaluationError: `evaluation` is no report.
+        """
+        name = self._one_patch(patch_name)
+        config = published_config(self._renewed_config(name), base_model=base_model)
+        config, files = patch_files(config, self.patches[name])
+        options = PushOptions(
+            commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder
+        )
+        commit = push_patch(repo_id, config, files, evaluation=read_evaluation(evaluation), tags=tags, options=options)
+        self.patch_config[name] = config
+        return commit
+
+    def _renewed_config(self, name: str) -> PolicyPatchConfig:
+        """Return the configuration of a patch with the base as it is now, if its vocabulary changed since."""
+        config = self.patch_config[name]
+        renewed = renewed_fingerprint(self.get_base_model(), config.base_fingerprint, self._tokenizers.get(name))
+        return config if renewed is config.base_fingerprint else replace(config, base_fingerprint=renewed)
+
+    def _one_patch(self, patch_name: str | None) -> str:
+        """Return the given name if it is loaded, or the one that is meant."""
+        if patch_name is not None:
+            self._check_known(patch_name)
+            return patch_name
+        active = self.active_patches
+        names = active if len(active) == 1 else list(self.patch_config)
+        if len(names) != 1:
+            raise PatchNameError(
+                f"Which patch? Loaded: {list(self.patch_config)}, active: {active}. Give `patch_name=`; to save a "
+                "stack as one patch, `compose_patch` it first."
+            )
+        return names[0]
+
+
+def ids_of(model_id: Any) -> list[str | PathLike]:
+    """Return the ids of one patch, or of a stack of them.
+
+    Raises:
+        PatchNotFoundError: something else than an id or a sequence of ids.
+    """
+    if not isinstance(model_id, Sequence):
+        _check_is_id(model_id)
+    ids = list(model_id) if isinstance(model_id, Sequence) and not isinstance(model_id, str) else [model_id]
+    for one in ids:
+        _check_is_id(one)
+    return ids
+
+
+def _check_is_id(model_id: Any) -> None:
+    if not isinstance(model_id, str | PathLike):
+        raise PatchNotFoundError(
+            f"`model_id` is a {type(model_id).__name__}; expected a folder or a repository on the Hub, like "
+            '"org/tox-patch".'
+        )
+
+
+def read_evaluation(source: str | PathLike | None) -> dict[str, Any] | None:
+    """Return the report in an `evaluation.json`, given the file or its folder; None for None.
+
+    Raises:
+        EvaluationError: there is no such file, or it is no report.
+    """
+    if source is None:
+        return None
+    path = Path(source, EVALUATION_NAME) if Path(source).is_dir() else Path(source)
+    try:
+        report = parse_json(read_text(path, largest=_LARGEST_REPORT))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"Cannot read the report {path} ({error}). Give an {EVALUATION_NAME} that `policy-patch evaluate` wrote."
+        ) from error
+    if not isinstance(report, dict) or not {"systems", "scorers", "settings"} <= set(report):
+        raise EvaluationError(f"{path} is no report of `policy-patch evaluate`.")
+    return report
+
+
+def _patch_names(ids: list[str | PathLike], given: str | Sequence[str] | None) -> list[str]:
+    if not ids:
+        raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
+    if given is None and len(ids) == 1:
+        return [DEFAULT_PATCH_NAME]
+    if given is None:
+        return distinct_names(ids)
+    names = [given] if isinstance(given, str) else list(given)
+    if len(names) != len(ids):
+        raise PatchNameError(f"{len(ids)} patches and {len(names)} names ({names}). Give a name for each, or none.")
+    return names
+
+
+def distinct_names(ids: Sequence[str | PathLike]) -> list[str]:
+    """Return a name for each id, from its last part; a second one of the same name gets a number.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.model.files import distinct_names
+    >>> distinct_names(["org/tox-patch@v1.0.0", "other/tox-patch", "./bias.patch/"])
+    ['tox-patch', 'tox-patch-2', 'bias_patch']
+
+    ```
+    """
+    names: list[str] = []
+    for one in ids:
+        word = re.sub(r"[^A-Za-z0-9_-]", "_", Path(split_id(one)[0]).name) or "patch"
+        count = 2
+        name = word
+        while name in names:
+            name, count = f"{word}-{count}", count + 1
+        names.append(name)
+    return names

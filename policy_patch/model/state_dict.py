@@ -1,0 +1,56 @@
+"""The vectors of one patch as a state dict, out of a model and into it. Mirrors PEFT's `get_peft_model_state_dict`."""
+
+import torch
+
+from policy_patch.errors import PatchFileError
+from policy_patch.model.files import DEFAULT_PATCH_NAME
+from policy_patch.model.patched_model import PolicyPatchModel
+from policy_patch.patch.vectors import TENSOR_KEY, check_finite, check_norms, overwrite
+
+
+def get_policy_patch_state_dict(
+    model: PolicyPatchModel, patch_name: str = DEFAULT_PATCH_NAME
+) -> dict[str, torch.Tensor]:
+    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached; nothing of the base.
+
+    Raises:
+        PatchNameError: a name that is not loaded.
+    """
+    model._check_known(patch_name)
+    return {TENSOR_KEY: model.patches[patch_name].detach().clone()}
+
+
+def set_policy_patch_state_dict(
+    model: PolicyPatchModel,
+    state_dict: dict[str, torch.Tensor],
+    patch_name: str = DEFAULT_PATCH_NAME,
+    *,
+    allow_large_vectors: bool = False,
+) -> None:
+    """Overwrite the vectors of one patch in place.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            Holds the patch.
+        state_dict (`dict[str, torch.Tensor]`):
+            `{"patch": vectors}`, vectors `(num_virtual_tokens, hidden_size)`.
+        patch_name (`str`, *optional*, defaults to `"default"`):
+            Which patch.
+        allow_large_vectors (`bool`, *optional*, defaults to `False`):
+            Accept vectors that are more than 100 times as long as the base's token embeddings.
+
+    Raises:
+        PatchNameError: a name that is not loaded.
+        PatchFileError: another key or shape than the patch's, NaN or infinity, or too long vectors.
+    """
+    model._check_known(patch_name)
+    parameter = model.patches[patch_name]
+    shape = getattr(parameter, "ds_shape", parameter.shape)  # DeepSpeed leaves an empty tensor in its place
+    vectors = state_dict.get(TENSOR_KEY)
+    if set(state_dict) != {TENSOR_KEY} or vectors.shape != shape:
+        found = {key: tuple(value.shape) for key, value in state_dict.items()}
+        raise PatchFileError(f"The state dict holds {found}; expected {{'{TENSOR_KEY}': {tuple(shape)}}}.")
+    check_finite(vectors, "the given vectors")
+    if not allow_large_vectors:
+        check_norms(vectors, model.get_base_model().get_input_embeddings(), "The given vectors")
+    overwrite(parameter, vectors)

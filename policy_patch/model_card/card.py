@@ -1,0 +1,385 @@
+"""The model card of a patch: written from its configuration and its evaluation, and renewed without losing edits.
+
+What is on the card is in `templates/model_card.md`; nothing is measured, and no network is used here.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the Hub server's own
+
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.files.documents import Fault
+from policy_patch.files.yaml_documents import parse_yaml
+from policy_patch.model_card.eval_results import (
+    can_be_hub_id,
+    figure,
+    figure_text,
+    is_hub_id,
+    metric_titles,
+    model_index_results,
+    reading,
+)
+
+CARD_NAME = "README.md"
+LIBRARY_NAME = "policy-patch"
+TAGS = ("policy-patch", "safety")
+
+_TEMPLATE = "templates/model_card.md"
+_BEGIN = re.compile(r"<!-- policy-patch:begin sha256=([0-9a-f]{64}) -->")
+_END = "<!-- policy-patch:end -->"
+_OWNED = ("base_model", "base_model_relation", "library_name", "pipeline_tag", "model-index")
+_LARGEST_METADATA = 2**18  # characters; chosen by us, ours are far below, and more takes its reader many seconds
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
+
+
+class PolicyPatchCardData(ModelCardData):
+    """Metadata of a patch's card, as the Hub reads it.
+
+    Args:
+        base_model (`str`, *optional*):
+            The base. Left out, with its relation, if it cannot be a Hub id: a folder, or a model of the lab.
+        risk (`str`, *optional*):
+            What the patch fixes; it becomes a tag, a risk composed with `+` one for each part.
+        tags (`list[str]`, *optional*):
+            Further tags, behind ours.
+        license (`str`, *optional*):
+            Licence of the patch.
+        language (`str` or `list[str]`, *optional*):
+            Its language or languages.
+        datasets (`str` or `list[str]`, *optional*):
+            Hub ids of the data it was trained on.
+        model_name (`str`, *optional*):
+            Name of the patch in its `model-index`; needed with `eval_results`.
+        eval_results (`list[EvalResult]`, *optional*):
+            Figures for the `model-index`.
+        **kwargs:
+            Any other metadata.
+
+    Example:
+
+    ```python
+    >>> PolicyPatchCardData(base_model="/models/mine", risk="gender_bias").to_dict()["tags"]
+    ['policy-patch', 'safety', 'gender-bias']
+
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        base_model: str | list[str] | None = None,
+        risk: str | None = None,
+        tags: Sequence[str] | None = None,
+        license: str | None = None,
+        language: str | list[str] | None = None,
+        datasets: str | list[str] | None = None,
+        model_name: str | None = None,
+        eval_results: list[EvalResult] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(base_model, str) and not is_hub_id(base_model):
+            base_model = None  # the Hub refuses the metadata, or links to somebody else's model
+        kwargs.setdefault("library_name", LIBRARY_NAME)
+        kwargs.setdefault("pipeline_tag", "text-generation")
+        relation = kwargs.pop("base_model_relation", "adapter")
+        super().__init__(
+            base_model=base_model,
+            tags=[*TAGS, *_risk_tags(risk), *([tags] if isinstance(tags, str) else tags or [])],
+            license=license,
+            language=language,
+            datasets=datasets,
+            model_name=model_name,
+            eval_results=eval_results,
+            base_model_relation=relation if base_model else None,
+            **kwargs,
+        )
+
+
+def model_card(
+    config: PolicyPatchConfig,
+    evaluation: dict[str, Any] | None,
+    *,
+    repo_id: str | None = None,
+    tags: Sequence[str] = (),
+    license: str | None = None,
+    tokenizer_name: str | None = None,
+    dataset_id: str | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    base_is_no_folder: bool = False,
+) -> str:
+    """Return the text of a patch's `README.md`.
+
+    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. Values are
+    shown as they are: none can end a table, a code block or the metadata, or is run as part of the template.
+
+    Args:
+        config ([`PolicyPatchConfig`]):
+            The patch.
+        evaluation (`dict`, *optional*):
+            Parsed `evaluation.json`. Without one the card says that the patch was not evaluated.
+        repo_id (`str`, *optional*):
+            Where the patch is published.
+        tags (`Sequence[str]`, *optional*, defaults to `()`):
+            Further tags.
+        license (`str`, *optional*):
+            Licence of the patch.
+        tokenizer_name (`str`, *optional*):
+            Hub id or folder of the tokenizer, if it is not beside the base.
+        dataset_id (`str`, *optional*):
+            Hub id of the data set that the prompts of the evaluation are from.
+        subfolder (`str`, *optional*):
+            Folder of the repository that the patch is in.
+        revision (`str`, *optional*):
+            Branch of the repository that the patch is in. Defaults to the main one.
+        base_is_no_folder (`bool`, *optional*, defaults to `False`):
+            The base is a model on the Hub, even if a folder of its name is here.
+
+    Raises:
+        EvaluationError: no complete report, or a `dataset_id` that cannot be one.
+    """
+    results = model_index_results(evaluation, dataset_id=dataset_id) if evaluation is not None else []
+    name = _one_line(repo_id.rstrip("/").rsplit("/", 1)[-1]) if repo_id else "policy patch"
+    data = PolicyPatchCardData(
+        base_model=config.base_model_name_or_path,
+        risk=config.risk,
+        tags=tags,
+        license=license,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    base_on_hub = (can_be_hub_id if base_is_no_folder else is_hub_id)(config.base_model_name_or_path)
+    if base_on_hub:
+        data.base_model, data.base_model_relation = config.base_model_name_or_path, "adapter"
+    body = _rendered(
+        config=config,
+        name=name,
+        repo_id=repo_id,
+        tokenizer_name=tokenizer_name,
+        subfolder=subfolder,
+        patch_revision=revision,
+        base_on_hub=base_on_hub,
+        evaluation=_evaluation_facts(evaluation) if evaluation is not None else None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n<!-- policy-patch:begin sha256={_hash(body)} -->{body}{_END}\n"
+
+
+def _rendered(**values: Any) -> str:
+    """Return the body of a card: one line break, the template filled in, one line break."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    # `finalize` sees every value before it is written, so the template cannot forget to escape one. No autoescape: that
+    # is for HTML, and would show `&#39;` in code.
+    environment = SandboxedEnvironment(
+        autoescape=False, finalize=_escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(python=_python_literal, shell=_shell_word, verbatim=_Ready)
+    template = resources.files("policy_patch.model_card").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    text = environment.from_string(template).render(values)
+    return "\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _evaluation_facts(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return what the template shows of an evaluation, figures as texts."""
+    with reading(evaluation):
+        settings = evaluation["settings"]
+        completions = settings["num_prompts"] * settings["num_samples"]
+        titles = metric_titles(evaluation)
+        better = {metric["name"]: metric["lower_is_better"] for metric in evaluation["metrics"]}
+        return {
+            "risk": evaluation["risk"],
+            "judge": evaluation["judge"],
+            "num_prompts": settings["num_prompts"],
+            "num_samples": settings["num_samples"],
+            "max_new_tokens": settings["max_new_tokens"],
+            "top_p": f"{settings['top_p']:g}",
+            "temperature": f"{settings['temperature']:g}",
+            "seed": settings["seed"],
+            "num_resamples": settings["num_resamples"],
+            "safe_prompt": settings["safe_prompt"],
+            "prompts_sha256": settings["prompts_sha256"],
+            "environment": [f"{name} {value}" for name, value in evaluation["environment"].items()],
+            "empty": [
+                f"{name} {result['num_empty']:,}"
+                for name, result in evaluation["systems"].items()
+                if result["num_empty"]
+            ],
+            "completions": f"{completions:,}",
+            "models": [f"{name}: {result['model']}" for name, result in evaluation["systems"].items()],
+            "metrics": [
+                title if better.get(name, True) else f"{title} (higher is better)" for name, title in titles.items()
+            ],
+            "num_safe_prompts": settings["num_safe_prompts"],
+            "scorers": [
+                {
+                    "name": scorer["name"],
+                    "filtered": scorer["filtered_training_pairs"],
+                    "lexical": scorer["kind"] == "lexical",
+                    "rows": [
+                        [system, *(_cell(evaluation, system, metric, scorer["name"]) for metric in titles)]
+                        for system in evaluation["systems"]
+                    ],
+                }
+                for scorer in evaluation["scorers"]
+            ],
+        }
+
+
+def _cell(evaluation: dict[str, Any], system: str, metric: str, scorer: str) -> "_Ready":
+    return _Ready(figure_text(figure(evaluation, system, metric, scorer), metric))
+
+
+# Values on the card
+
+
+class _Ready(str):
+    """Text that needs no escape: a literal, a quoted word, a checked id."""
+
+    __slots__ = ()
+
+
+def _one_line(value: Any) -> str:
+    """Return a value as one line of visible characters (no text that runs backwards) that holds none of our marks."""
+    text = " ".join(str(value).split())
+    return "".join(char for char in text if char.isprintable()).replace("<!--", "< !--").strip()
+
+
+def _escaped(value: Any) -> str:
+    if isinstance(value, _Ready):
+        return value
+    return _MARKDOWN_SIGNS.sub(r"\\\1", _one_line(value)) or "(empty)"  # nothing between `**` and `**` is no text
+
+
+def _python_literal(value: Any) -> _Ready:
+    return _Ready(json.dumps(_one_line(value), ensure_ascii=False))
+
+
+def _shell_word(value: Any) -> _Ready:
+    return _Ready(shlex.quote(_one_line(value)))
+
+
+def _risk_tags(risk: str | None) -> list[str]:
+    parts = [re.sub(r"[^\w.]+", "-", part.replace("_", "-")).strip("-") for part in (risk or "").split("+")]
+    return [part for part in parts if part]
+
+
+# Renewing a card
+
+
+def merge_card(existing: str, new: str) -> str:
+    """Return an existing card with our part renewed, or unchanged if people edited our part.
+
+    Replaced: the text between our marks; in the metadata `base_model`, `base_model_relation`, `library_name`,
+    `pipeline_tag` and `model-index`. Tags are joined, and keys that it lacks are added. Figures of an earlier
+    evaluation go if `new` has none; a `base_model` that is there stays if `new` names none. Everything else stays as it
+    is: other keys, comments, text before and after, line endings.
+
+    Args:
+        existing (`str`):
+            The card as it is.
+        new (`str`):
+            What [`model_card`] returns now.
+
+    Returns:
+        `str`: `existing` itself if its marks are missing, twice there, or the text between them was edited; or if its
+        metadata cannot be read.
+    """
+    text = existing.removeprefix("\ufeff")
+    front = REGEX_YAML_BLOCK.match(text)
+    start = front.end() if front else 0
+    block = _own_block(text[start:])
+    old = _metadata(front[2]) if front else None if text.lstrip().startswith("---") else {}
+    if block is None or old is None:
+        return existing
+    new_front = REGEX_YAML_BLOCK.match(new)
+    new_block = _own_block(new[new_front.end() :] if new_front else new)
+    assert new_front and new_block, "`new` is a card that `model_card` wrote"
+    merged = _merged(old, _metadata(new_front[2]) or {})
+    ending = "\r\n" if "\r\n" in text[start:][slice(*block)] else "\n"
+    renewed = new[new_front.end() :][slice(*new_block)].replace("\n", ending)
+    body = text[start:][: block[0]] + renewed + text[start:][block[1] :]
+    return existing[: len(existing) - len(text)] + _front_matter(text, front, old, merged, ending) + body
+
+
+def _hash(body: str) -> str:
+    """Return the hash of a block's text; line endings do not count, git and editors change them."""
+    return hashlib.sha256(body.replace("\r\n", "\n").encode()).hexdigest()
+
+
+def _own_block(text: str) -> tuple[int, int] | None:
+    """Return start and end of our part, marks included, or None if it is not there exactly once and untouched."""
+    begins = list(_BEGIN.finditer(text))
+    if len(begins) != 1 or text.count(_END) != 1:
+        return None
+    begin, end = begins[0], text.index(_END)
+    untouched = begin.end() <= end and _hash(text[begin.end() : end]) == begin[1]
+    return (begin.start(), end + len(_END)) if untouched else None
+
+
+def _metadata(text: str) -> dict[Any, Any] | None:
+    if len(text) > _LARGEST_METADATA:
+        return None
+    try:
+        values = parse_yaml(text, unique_keys=False)
+    except Fault:
+        return None
+    if values is None:
+        return {}
+    return values if isinstance(values, dict) else None
+
+
+def _merged(old: dict[Any, Any], new: dict[str, Any]) -> dict[Any, Any]:
+    merged = {**old, **{key: value for key, value in new.items() if key in _OWNED or key not in old}}
+    if "model-index" not in new:
+        merged.pop("model-index", None)
+    tags = old.get("tags") or []
+    tags = list(tags) if isinstance(tags, list) else [tags]
+    merged["tags"] = tags + [tag for tag in new["tags"] if tag not in tags]
+    return merged
+
+
+def _front_matter(
+    text: str, front: re.Match[str] | None, old: dict[Any, Any], merged: dict[Any, Any], ending: str
+) -> str:
+    if front is None:
+        return f"---\n{_dumped(merged)}\n---\n\n".replace("\n", ending)
+    if merged == old:
+        return text[: front.end()]
+    ending = "\r\n" if front[1].endswith("\r\n") else "\n"
+    lines = _edited(front[2].replace("\r\n", "\n"), old, merged)
+    return front[1] + lines.replace("\n", ending) + front[3]
+
+
+def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
+    """Return YAML whose changed keys are written anew and whose other lines, comments included, are as they were."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    names = [key.value for key, _ in pairs]
+    lines = text.split("\n")
+    starts = [key.start_mark.line for key, _ in pairs]
+    edited = lines[: starts[0]] if starts else lines
+    for name, start, stop in zip(names, starts, [*starts[1:], len(lines)]):
+        end = stop
+        if name in old and (name not in merged or old[name] != merged[name]):
+            while end > start + 1 and re.match(r"\s*(#|$)", lines[end - 1]):
+                end -= 1  # a comment or an empty line belongs to what follows
+            edited += _dumped({name: merged[name]}).split("\n") if name in merged else []
+            start = end
+        edited += lines[start:stop]
+    added = {key: value for key, value in merged.items() if key not in old}
+    result = "\n".join([*edited, *([_dumped(added)] if added else [])])
+    # Anchors, keys on one line, odd line breaks: where lines are not what they seem, all is written anew.
+    return result if _metadata(result) == merged else _dumped(merged)
+
+
+def _dumped(values: dict[Any, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n")

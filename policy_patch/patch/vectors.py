@@ -1,0 +1,271 @@
+"""The vectors of a patch: how they start, and how they become the bytes of a tensor file and back.
+
+Which folder the bytes go to is the business of `folder.py`; how they get in front of a base, of `injection.py`.
+"""
+
+import json
+import re
+import struct
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from policy_patch.base.token_embeddings import embedded
+from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
+from policy_patch.files.documents import Fault, parse_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TENSOR_KEY = "patch"
+_HEADER_BYTES = 8  # safetensors: little-endian unsigned 64-bit length of the JSON header, then header, then tensors
+_LARGEST_NORM, _SAMPLED_ROWS = 100, 256  # see `check_norms`
+_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+
+
+def initial_vectors(
+    config: PolicyPatchConfig, embeddings: nn.Module, tokenizer: "PreTrainedTokenizerBase | None" = None
+) -> torch.Tensor:
+    """Return the vectors a new patch starts from.
+
+    Args:
+        config ([`PolicyPatchConfig`]):
+            Length and kind of start.
+        embeddings (`torch.nn.Module`):
+            The base's input embeddings: `(..., )` token ids to `(..., hidden_size)`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The base's tokenizer. Needed for `init="text"`.
+
+    Returns:
+        `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the device of the embeddings.
+
+    Raises:
+        TokenizerRequiredError: `init="text"` without a tokenizer.
+        ConfigError: `init="text"` without an `init_text`, or with one that has no tokens.
+    """
+    if config.init == "text":
+        token_ids = _text_token_ids(config, tokenizer)
+    else:
+        generator = torch.Generator().manual_seed(config.init_seed)
+        token_ids = torch.randint(_vocabulary_size(embeddings), (config.num_virtual_tokens,), generator=generator)
+    with torch.no_grad():
+        device = next(embeddings.parameters()).device
+        vectors = embedded(embeddings, token_ids).float()  # (num_virtual_tokens, hidden_size)
+        if config.init == "random":
+            # Our choice: noise of the embeddings' own scale. PEFT's N(0, 1) is 10 to 100 times larger than the
+            # embeddings of most models.
+            table = embedded(embeddings, torch.arange(_vocabulary_size(embeddings))).float()
+            noise = torch.randn(vectors.shape, generator=generator).to(device)
+            vectors = table.mean() + table.std() * noise
+    return vectors.detach().clone()
+
+
+def _text_token_ids(config: PolicyPatchConfig, tokenizer: "PreTrainedTokenizerBase | None") -> torch.Tensor:
+    """Return the token ids of the instruction, repeated or cut to `(num_virtual_tokens,)` (arXiv 2511.08484)."""
+    if tokenizer is None:
+        raise TokenizerRequiredError(
+            '`init="text"` starts the vectors from the tokens of `init_text`, so it needs the tokenizer of the base. '
+            'Give `tokenizer=`, or use `init="vocab"` or `init="random"`.'
+        )
+    if config.init_text is None:
+        raise ConfigError(
+            f'`init="text"` needs an `init_text`; there is no default for `risk={config.risk!r}`. Give a safety '
+            "instruction in plain words."
+        )
+    ids = tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError(f"`init_text={config.init_text!r}` has no tokens under the given tokenizer.")
+    repeats = -(-config.num_virtual_tokens // len(ids))  # ceiling division
+    return torch.tensor((ids * repeats)[: config.num_virtual_tokens])
+
+
+def _vocabulary_size(embeddings: nn.Module) -> int:
+    return next(embeddings.parameters()).shape[0]
+
+
+def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) -> bytes:
+    """Return `vectors` `(num_virtual_tokens, hidden_size)` as the bytes of a safetensors file, in fp32.
+
+    The same vectors give the same bytes. (`safetensors.torch.save` writes metadata in an order of chance.)
+
+    Args:
+        vectors (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`, any float dtype.
+        config_sha256 (`str`, *optional*):
+            [`~policy_patch.config.config_hash`] of the configuration beside the file. Without it the bytes are for
+            comparing vectors alone: as a file they are refused.
+
+    Raises:
+        PatchFileError: NaN or infinite values, which no patch may ship.
+    """
+    vectors = vectors.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    check_finite(vectors, "the vectors")
+    metadata = {"format_version": str(FORMAT_VERSION)}
+    if config_sha256 is not None:
+        metadata["config_sha256"] = config_sha256
+    data = vectors.numpy().astype("<f4", copy=False).tobytes()
+    entry = {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": metadata, TENSOR_KEY: entry}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors begins its tensors at multiples of 8
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -> torch.Tensor:
+    """Return the vectors in the bytes of a tensor file, checked against the configuration.
+
+    Args:
+        content (`bytes`):
+            The whole file.
+        config ([`PolicyPatchConfig`]):
+            Gives the shape to expect.
+        source (`str`):
+            Where the bytes come from, for error messages.
+
+    Returns:
+        `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
+
+    Raises:
+        PatchFileError: truncated or no safetensors file, unknown tensors, wrong shape or dtype, NaN or infinity, or as
+            [`config_hash_in`].
+    """
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch does not have
+        raise PatchFileError(
+            f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
+        ) from error
+    if set(tensors) != {TENSOR_KEY}:
+        raise PatchFileError(
+            f"{source} holds the tensors {sorted(tensors)}; expected exactly one named '{TENSOR_KEY}'."
+        )
+    vectors = tensors[TENSOR_KEY]
+    expected = (config.num_virtual_tokens, config.hidden_size)
+    if tuple(vectors.shape) != expected or vectors.dtype != torch.float32:
+        raise PatchFileError(
+            f"{source} holds a tensor of shape {tuple(vectors.shape)} and {vectors.dtype}; its configuration says "
+            f"{expected} (`num_virtual_tokens`, `hidden_size`) in torch.float32."
+        )
+    check_finite(vectors, source)
+    config_hash_in(content, source)
+    return vectors
+
+
+def config_hash_in(content: bytes, source: str) -> str:
+    """Return the hash of the configuration that a tensor file names in its metadata.
+
+    Args:
+        content (`bytes`):
+            The whole file, with a header that safetensors can read.
+        source (`str`):
+            Where the bytes come from, for error messages.
+
+    Raises:
+        PatchFileError: metadata that is missing, unknown or of another form, or a header with a key that stands twice.
+    """
+    (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
+    try:
+        header = parse_json(content[_HEADER_BYTES : _HEADER_BYTES + header_length].decode())
+    except ValueError as error:
+        reason = error.at("it") if isinstance(error, Fault) else error
+        raise PatchFileError(f"The header of {source} is damaged ({reason}). Get the patch again.") from error
+    metadata = header.get("__metadata__") or {}
+    form = {"format_version": re.escape(str(FORMAT_VERSION)), "config_sha256": "[0-9a-f]{64}"}
+    fits = set(metadata) == set(form) and all(re.fullmatch(form[key], text) for key, text in metadata.items())
+    if not fits or set(header[TENSOR_KEY]) != _ENTRY_KEYS:
+        raise PatchFileError(
+            f"{source} has the metadata {str(metadata)[:200]}; expected `format_version`, which is '{FORMAT_VERSION}', "
+            "and `config_sha256`, the hash of the configuration beside it, and nothing more in its header. It was "
+            "altered, or written by something else than policy-patch: get the patch again from where it came from."
+        )
+    return metadata["config_sha256"]
+
+
+def whole(vectors: torch.Tensor) -> torch.Tensor:
+    """Return `vectors` in one piece. Where they are sharded, all processes must call this: each sends its part."""
+    if hasattr(vectors, "ds_id") and vectors.shape != vectors.ds_shape:  # DeepSpeed ZeRO-3; small ones stay whole
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([vectors]):
+            return vectors.detach().clone()
+    return vectors.full_tensor() if hasattr(vectors, "full_tensor") else vectors  # FSDP2
+
+
+def overwrite(parameter: nn.Parameter, vectors: torch.Tensor) -> None:
+    """Write `vectors`, the same in every process, into `parameter` of the same shape, sharded or not."""
+    with torch.no_grad():
+        if hasattr(parameter, "ds_id"):
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.copy_(vectors)
+            return
+        if hasattr(parameter, "full_tensor"):
+            from torch.distributed.tensor import distribute_tensor
+
+            vectors = distribute_tensor(vectors.to(parameter.device), parameter.device_mesh, parameter.placements)
+        parameter.copy_(vectors)
+
+
+def check_finite(vectors: torch.Tensor, source: str) -> None:
+    """Raise `PatchFileError` if `vectors` holds NaN or infinity."""
+    bad = int((~torch.isfinite(vectors)).sum())
+    if bad:
+        raise PatchFileError(
+            f"{source} hold {bad} NaN or infinite values of {vectors.numel()}. A patch like that turns every answer "
+            "into noise; if training made them, lower the learning rate and start again from the last checkpoint."
+        )
+
+
+def check_norms(vectors: torch.Tensor, embeddings: nn.Module, source: str) -> None:
+    """Raise `PatchFileError` if a vector is longer than any token embedding of the base by orders of magnitude.
+
+    The limit is our choice: 100 times the longest of 256 embeddings. Patches that were trained well end at 0.7 to 1.3
+    times, at learning rates ten times the usual ones at 40. Where the embeddings cannot be read in this process
+    (sharded over several, or on the meta device), nothing is compared.
+
+    Args:
+        vectors (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`.
+        embeddings (`torch.nn.Module`):
+            The base's input embeddings: `(..., )` token ids to `(..., hidden_size)`.
+        source (`str`):
+            Where the vectors come from, for error messages.
+    """
+    longest = float(torch.linalg.vector_norm(vectors.detach().double(), dim=1).max())
+    usual = _longest_embedding(embeddings)
+    if usual is not None and longest > _LARGEST_NORM * usual:
+        raise PatchFileError(
+            f"{source} hold a vector of norm {longest:.3g}; the base's token embeddings have norms of up to "
+            f"{usual:.3g}, and expected are vectors of at most {_LARGEST_NORM} times that. Longer ones drown what the "
+            "base reads: they were scaled or damaged, or training ran away. If they are meant, say "
+            "`allow_large_vectors=True`."
+        )
+
+
+def _longest_embedding(embeddings: nn.Module) -> float | None:
+    """Return the largest norm among evenly spaced token embeddings; None if they cannot be read here."""
+    table = next(embeddings.parameters())
+    rows = getattr(embeddings, "num_embeddings", table.shape[0])
+    if table.numel() == 0 or hasattr(table, "full_tensor"):  # DeepSpeed, FSDP2
+        return None
+    ids = torch.linspace(0, rows - 1, min(_SAMPLED_ROWS, rows)).long()
+    with torch.no_grad():
+        # Offloaded embeddings are on the meta device until they are called, with ids from anywhere else.
+        found = embeddings(ids.unsqueeze(0))[0] if table.is_meta else embedded(embeddings, ids)
+    norm = float("nan") if found.is_meta else float(torch.linalg.vector_norm(found.float(), dim=1).max())
+    return norm if norm > 0 else None
+
+
+def _size_in_words(content: bytes) -> str:
+    """Say how long a damaged file is, and how long it should be where its header still tells."""
+    try:
+        (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
+        header = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + header_length])
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        return f"{len(content)} bytes of {_HEADER_BYTES + header_length + end}"
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return f"{len(content)} bytes, no readable header"

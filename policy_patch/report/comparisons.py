@@ -1,0 +1,110 @@
+"""Two systems on the same prompts: the difference of a metric, its interval, a paired test, and the size of the effect.
+
+Prompts are the units, and the two systems' values of one prompt belong together. Statistics come from scipy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from policy_patch.errors import EvaluationError
+from policy_patch.extra import import_extra
+from policy_patch.report.intervals import Estimate, bootstrap_interval, mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One difference.
+
+    Args:
+        system (`str`):
+            Whose value is taken,
+        other (`str`):
+            minus this one's.
+        scorer (`str`, *optional*):
+            Whose figures; None for what no scorer decides.
+        metric (`str`):
+            Which figure; `"nll_per_token"` is the loss per token in nats, the logarithm of a perplexity.
+        difference (`Estimate`):
+            Mean difference over prompts, with its 95% bootstrap interval.
+        p_value (`float`):
+            Of the two-sided sign-flip permutation test that there is none. Not corrected for the number of tests.
+        effect_size (`float`):
+            Cohen's d of paired values: the mean difference over the standard deviation of the differences. NaN if all
+            prompts differ by the same.
+    """
+
+    system: str
+    other: str
+    scorer: str | None
+    metric: str
+    difference: Estimate
+    p_value: float
+    effect_size: float
+
+
+def paired(
+    values: ArrayLike, others: ArrayLike, *, seed: int = 0, num_resamples: int = 2000
+) -> tuple[Estimate, float, float]:
+    """Compare two systems' values over the same prompts.
+
+    Args:
+        values (`ArrayLike`):
+            `(prompts,)` of one system.
+        others (`ArrayLike`):
+            `(prompts,)` of the other one, in the same order.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of resamples and permutations.
+        num_resamples (`int`, *optional*, defaults to `2000`):
+            Number of either.
+
+    Returns:
+        `tuple[Estimate, float, float]`: mean difference, p-value of the sign-flip permutation test, and Cohen's d; as
+        in [`Comparison`].
+
+    Raises:
+        EvaluationError: arrays of different length, or empty ones.
+        MissingExtraError: scipy is not installed.
+
+    Example:
+
+    ```python
+    >>> difference, p_value, effect = paired([0.1, 0.2, 0.1, 0.3], [0.9, 0.8, 0.8, 0.7])
+    >>> round(difference.value, 3), p_value
+    (-0.625, 0.125)
+
+    ```
+    """
+    values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    if values.shape != others.shape or values.ndim != 1 or not values.size:
+        raise EvaluationError(
+            f"The values to compare have shapes {values.shape} and {others.shape}; expected one value for each prompt."
+        )
+    differences = values - others
+    if np.isnan(differences).any():
+        raise EvaluationError("The values to compare are not all numbers; leave out the prompts that have none.")
+    interval = bootstrap_interval(mean, differences, seed=seed, num_resamples=num_resamples)
+    if not differences.any() or len(differences) == 1:
+        return interval, 1.0, 0.0 if not differences.any() else float("nan")
+    spread = float(differences.std(ddof=1))
+    effect = float(differences.mean() / spread) if spread > 1e-12 else float("nan")
+    stats = import_extra("scipy.stats", "scipy", "eval", "A paired test")
+    test = stats.permutation_test(
+        (differences,),
+        _mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_resamples,
+        batch=max(1, 4_000_000 // len(differences)),
+        rng=np.random.default_rng(seed),
+    )
+    return interval, float(test.pvalue), effect
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    return values.mean(axis=axis)
+
+
+Compare = Callable[[ArrayLike, ArrayLike], tuple[Estimate, float, float]]

@@ -1,0 +1,226 @@
+"""The report as text: the table of figures, and Markdown with samples side by side and offensive words masked.
+
+Numbers come from the report as they are; nothing is computed but the change from the base.
+"""
+
+import math
+import re
+
+from policy_patch.evaluation.systems import BASE
+from policy_patch.report.intervals import Estimate
+from policy_patch.report.report import UNKNOWN, EvaluationReport
+
+_NOTES = {
+    "gender_bias": (
+        "GAS: share of completions with a gender word. GLD: how far the next word leans to one gender, whichever, as a "
+        "ratio; it does not see how likely a gender word is at all, which the last two columns do. ADD: Jensen-Shannon "
+        "divergence of the distributions over female and over male words. Lower is less biased.",
+    ),
+    "harmfulness": (
+        "ASR: share of answers that do what a harmful request asks for; empty answers and gibberish are no success and "
+        "no refusal. Over-refusal: share of harmless look-alikes that are refused, by refusal phrases.",
+    ),
+}
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
+FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
+
+
+def rows(report: EvaluationReport, scorer: str) -> list[dict[str, str]]:
+    """Return one dictionary of texts per system: the risk by `scorer`, change from the base, fluency.
+
+    Args:
+        report (`EvaluationReport`):
+            What to show.
+        scorer (`str`):
+            Name of one of its scorers.
+    """
+    results = report.systems.values()
+    shown = [metric for metric in report.metrics if any(metric.name in result.metrics[scorer] for result in results)]
+    has_neutral = any("neutral_perplexity" in result.fluency for result in results)
+    table = []
+    for system, result in report.systems.items():
+        row = {"system": system}
+        for metric in shown:
+            row[metric.title] = figure(report.estimate(system, metric.name, scorer))
+            if metric == report.headline:
+                row["change"] = "" if system == BASE else change(report.change_from_base(system, scorer=scorer))
+        row["perplexity"] = figure(result.fluency["perplexity"], digits=1)
+        if has_neutral:
+            row["of neutral text"] = figure(result.fluency.get("neutral_perplexity", UNKNOWN), digits=1)
+        row |= {f"dist-{n}": number(result.fluency[f"distinct_{n}"].value) for n in (1, 2, 3)}
+        table.append({**row, "empty": str(result.num_empty), "gibberish": str(result.num_gibberish)})
+    return table
+
+
+def comparison_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
+    """Return one dictionary of texts per comparison by one scorer, the primary one by default, and of fluency."""
+    name = report.scorer(scorer).name
+    titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
+    return [
+        {
+            "compared": f"{found.system} - {found.other}",
+            "metric": titles[found.metric],
+            "difference": figure(found.difference, signed=True),
+            "p": "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
+            "effect (d)": number(found.effect_size, digits=2),
+        }
+        for found in report.comparisons
+        if found.scorer in (name, None)
+    ]
+
+
+def category_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
+    """Return one dictionary of texts per category of prompts: the headline of each system; none without categories."""
+    if report.categories is None:
+        return []
+    name, table = report.scorer(scorer).name, []
+    for category in dict.fromkeys(report.categories):
+        chosen = [index for index, found in enumerate(report.categories) if found == category]
+        row = {"category": category, "prompts": str(len(chosen))}
+        for system, result in report.systems.items():
+            values = result.per_prompt[name][report.headline.name]
+            row[system] = number(sum(values[index] for index in chosen) / len(chosen))
+        table.append(row)
+    return table
+
+
+def markdown(report: EvaluationReport, *, mask_words: bool = True) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        report (`EvaluationReport`):
+            What to show.
+        mask_words (`bool`, *optional*, defaults to `True`):
+            Hide the inner letters of offensive words in samples.
+    """
+    parts = [f"# Evaluation: {_escaped(report.risk)}"]
+    for position, scorer in enumerate(report.scorers):
+        table = rows(report, scorer.name)
+        left_out = FLUENCY_COLUMNS if position else set()  # shown in the first table
+        table = [{key: text for key, text in row.items() if key not in left_out} for row in table]
+        table = [{**row, "system": _escaped(row["system"])} for row in table]
+        parts += [f"## Scored by {_escaped(scorer.label)}", markdown_table(table)]
+    parts += [_notes(report)]
+    if report.categories is not None:
+        parts += [f"## By category: {report.headline.title}", markdown_table(_all_escaped(category_rows(report)))]
+    if report.comparisons:
+        parts += [
+            f"## Differences, by {_escaped(report.scorer().label)}",
+            markdown_table(_all_escaped(comparison_rows(report))),
+            "Over the same prompts. p: two-sided sign-flip permutation test, not corrected for the number of tests; "
+            "effect: Cohen's d of the paired values.",
+        ]
+    return "\n\n".join([*parts, *_samples(report, mask_words)]) + "\n"
+
+
+def masked(text: str, offensive_words: list[str]) -> str:
+    """Return `text` with the inner letters of the given words as asterisks: "i***t".
+
+    Args:
+        text (`str`):
+            Any text.
+        offensive_words (`list[str]`):
+            Words in lower case.
+
+    Example:
+
+    ```python
+    >>> masked("Idiot! An idiotic plan.", ["idiot"])
+    'I***t! An idiotic plan.'
+
+    ```
+    """
+    words = set(offensive_words)
+    return re.sub(r"\w+", lambda match: _mask(match[0]) if match[0].lower() in words else match[0], text)
+
+
+def _mask(word: str) -> str:
+    return word[0] + "*" * (len(word) - 2) + word[-1] if len(word) > 3 else word[0] + "*" * (len(word) - 1)
+
+
+def _notes(report: EvaluationReport) -> str:
+    settings = report.settings
+    safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
+    lines = [
+        f"{settings.num_prompts} prompts{safe}, {settings.num_samples} samples each, up to {settings.max_new_tokens} "
+        f"new tokens, top-p {settings.top_p:g}, temperature {settings.temperature:g}, seed {settings.seed}.",
+        "In brackets: 95% bootstrap intervals over prompts "
+        f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
+        f"Perplexity: conditional on the prompt, under {report.judge}, over all completions but the empty ones.",
+        *_NOTES.get(report.risk, ()),
+    ]
+    if settings.num_neutral_texts:
+        lines.append(f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself.")
+    if any(scorer.filtered_training_pairs for scorer in report.scorers):
+        lines.append("A scorer that filtered the training pairs favours the patch: trust the others more.")
+    if any(scorer.kind == "lexical" for scorer in report.scorers):
+        lines.append("A lexical scorer knows rude words, not rude meaning.")
+    if settings.safe_prompt:
+        lines.append(f'"safe prompt" is the base with this text in front of the prompt: {settings.safe_prompt.strip()}')
+    lines.append(", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".")
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
+
+
+def _samples(report: EvaluationReport, mask_words: bool) -> list[str]:
+    words = report.offensive_words if mask_words else []
+    prompts = list(dict.fromkeys(sample.prompt for sample in report.samples))
+    if not prompts:
+        return []
+    parts = ["## Samples"]
+    for prompt in prompts:
+        table = [
+            {
+                "system": _escaped(sample.system),
+                "first sample": _escaped(masked(sample.first, words)),
+                "score": number(sample.first_score),
+                "worst sample": _escaped(masked(sample.worst, words)),
+                "score ": number(sample.worst_score),
+            }
+            for sample in report.samples
+            if sample.prompt == prompt
+        ]
+        parts += [f"**{_escaped(masked(prompt, words))}**", markdown_table(table)]
+    note = "Inner letters of offensive words are masked. " if words else ""
+    return [*parts, f"{note}Scores are by {_escaped(report.scorer().name)}."]
+
+
+def markdown_table(table: list[dict[str, str]]) -> str:
+    """Return rows of one kind as a table of Markdown; the cells are taken as they are."""
+    header = list(table[0])
+    lines = [header, ["---"] * len(header), *(list(row.values()) for row in table)]
+    return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return `text` on one line and without meaning to Markdown: it may be anything a model wrote."""
+    return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _all_escaped(table: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{_escaped(key): _escaped(text) for key, text in row.items()} for row in table]
+
+
+def figure(estimate: Estimate, digits: int = 3, *, signed: bool = False) -> str:
+    """Return a figure with its interval, `0.215 [0.142, 0.287]`, or "n/a"."""
+    if math.isnan(estimate.value):
+        return "n/a"
+    value, low, high = (number(entry, digits, signed=signed) for entry in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def change(estimate: Estimate) -> str:
+    """Return a relative change in percent with its interval, `-70% [-74, -65]`, or "n/a"."""
+    if math.isnan(estimate.value):
+        return "n/a"
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return f"{_percent(estimate.value)}% [n/a]"
+    return f"{_percent(estimate.value)}% [{_percent(estimate.low)}, {_percent(estimate.high)}]"
+
+
+def _percent(value: float) -> str:
+    return f"{round(100 * value):+d}"
+
+
+def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Return a number with some digits behind the point, or "n/a"."""
+    return "n/a" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
