@@ -15,8 +15,8 @@ from policy_patch.answers.shards import SAMPLING_NAME
 from policy_patch.answers.shards import _claim as claim_answers
 from policy_patch.base.loading import load_pretrained
 from policy_patch.cli.recipe import check_recipe
+from policy_patch.data.file_formats import read_rows
 from policy_patch.data.files import load_preference_pairs, load_prompts
-from policy_patch.data.readers import read_rows
 from policy_patch.errors import PolicyPatchError
 from policy_patch.evaluation import EvaluationReport
 from policy_patch.evaluation.gender_words import load_gender_words
@@ -121,8 +121,8 @@ def test_three_gigabytes_are_not_read(tmp_path, name):
 
 
 def test_a_long_line_is_not_read_and_long_files_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("policy_patch.data.readers._LONGEST_LINE", 100)
-    monkeypatch.setattr("policy_patch.data.readers._LARGEST_LIST", 100)
+    monkeypatch.setattr("policy_patch.data.file_formats._LONGEST_LINE", 100)
+    monkeypatch.setattr("policy_patch.data.file_formats._LARGEST_LIST", 100)
     for name in ("a.txt", "a.jsonl", "a.csv", "a.json"):
         (tmp_path / name).write_text('{"prompt": "x"}\n' * 50 if name != "a.csv" else "prompt\n" + "x\n" * 50)
         assert len(read_rows(tmp_path / name)) == 50

@@ -141,7 +141,7 @@ def categories_of(spec: str, count: int) -> list[str] | None:
     """Return the category of each of the first `count` prompts of a source that has them, else None."""
     from pathlib import Path
 
-    from policy_patch.data.readers import read_rows
+    from policy_patch.data.file_formats import read_rows
 
     if spec in PUBLIC_PROMPTS:
         return public_prompts(spec)[1][:count]
