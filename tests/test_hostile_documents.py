@@ -11,8 +11,7 @@ import pytest
 
 import policy_patch
 from policy_patch import PolicyPatchConfig
-from policy_patch.answers.shards import SAMPLING_NAME
-from policy_patch.answers.shards import _claim as claim_answers
+from policy_patch.answers.shards import SAMPLING_NAME, _keep_to_one_sampling
 from policy_patch.base.loading import load_pretrained
 from policy_patch.cli.recipe import check_recipe
 from policy_patch.data.file_formats import read_rows
@@ -71,10 +70,10 @@ READERS = {
     "policy_patch_config.json": folder_of_a_patch,
     "evaluation.json": lambda path: EvaluationReport.load(path.parent),
     "published/evaluation.json": read_evaluation,
-    "training_run.json": lambda path: two_stage._claim(path, {"seed": 1, "base": "b"}),
+    "training_run.json": lambda path: two_stage._keep_to_one_run(path, {"seed": 1, "base": "b"}),
     "training_log.json": lambda path: two_stage._read_log(path.parent),
     "trainer_state.json": newest_checkpoint,
-    SAMPLING_NAME: lambda path: claim_answers(path.parent, {"seed": 1}),
+    SAMPLING_NAME: lambda path: _keep_to_one_sampling(path.parent, {"seed": 1}),
     "words.json": load_gender_words,
     "config.json": a_model,
     "pairs.json": load_preference_pairs,

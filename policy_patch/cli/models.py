@@ -1,4 +1,7 @@
-"""Models and prompts by the names given on a command line; `lab:` names are those that come with the package."""
+"""Models and prompts by the names given on a command line; `lab:` names are those that come with the package.
+
+Loading itself is in `policy_patch.base.loading`, reading files in `policy_patch.data`.
+"""
 
 import os
 import re
