@@ -31,7 +31,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MOST_FLOORS, MOST_LINES, MOST_BODY, MOST_POSITIONAL = 12, 400, 60, 5
 
-# Callbacks of Gradio, which hands a button's inputs and the request over by position and names the page's API after them.
+# Callbacks of Gradio: it gives them inputs and request by position, and names the API after their parameters.
 CALLBACKS = {("ui/compare.py", "write"), ("ui/measure.py", "measure"), ("ui/train.py", "train")}
 
 # Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and what
