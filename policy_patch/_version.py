@@ -1,3 +1,6 @@
-"""The version of the package, alone in its file: what writes it into files needs nothing else of the package."""
+"""The version of the package, in a file of its own.
+
+It imports nothing, so that code that only writes the version into a file loads nothing else.
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""Versions of a patch: the order of Semantic Versioning, and the tags of the Hub that carry them (`v1.2.0`)."""
+"""Versions of a patch: the order of Semantic Versioning, and the tags of the Hub that carry them (`v1.2.0`).
+
+Which version may follow which is decided in `hub/versions.py`.
+"""
 
 import re
 from typing import Any

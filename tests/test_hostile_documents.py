@@ -11,12 +11,11 @@ import pytest
 
 import policy_patch
 from policy_patch import PolicyPatchConfig
-from policy_patch.answers.shards import SAMPLING_NAME
-from policy_patch.answers.shards import _claim as claim_answers
+from policy_patch.answers.shards import SAMPLING_NAME, _keep_to_one_sampling
 from policy_patch.base.loading import load_pretrained
 from policy_patch.cli.recipe import check_recipe
+from policy_patch.data.file_formats import read_rows
 from policy_patch.data.files import load_preference_pairs, load_prompts
-from policy_patch.data.readers import read_rows
 from policy_patch.errors import PolicyPatchError
 from policy_patch.evaluation import EvaluationReport
 from policy_patch.evaluation.gender_words import load_gender_words
@@ -71,10 +70,10 @@ READERS = {
     "policy_patch_config.json": folder_of_a_patch,
     "evaluation.json": lambda path: EvaluationReport.load(path.parent),
     "published/evaluation.json": read_evaluation,
-    "training_run.json": lambda path: two_stage._claim(path, {"seed": 1, "base": "b"}),
+    "training_run.json": lambda path: two_stage._keep_to_one_run(path, {"seed": 1, "base": "b"}),
     "training_log.json": lambda path: two_stage._read_log(path.parent),
     "trainer_state.json": newest_checkpoint,
-    SAMPLING_NAME: lambda path: claim_answers(path.parent, {"seed": 1}),
+    SAMPLING_NAME: lambda path: _keep_to_one_sampling(path.parent, {"seed": 1}),
     "words.json": load_gender_words,
     "config.json": a_model,
     "pairs.json": load_preference_pairs,
@@ -121,8 +120,8 @@ def test_three_gigabytes_are_not_read(tmp_path, name):
 
 
 def test_a_long_line_is_not_read_and_long_files_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("policy_patch.data.readers._LONGEST_LINE", 100)
-    monkeypatch.setattr("policy_patch.data.readers._LARGEST_LIST", 100)
+    monkeypatch.setattr("policy_patch.data.file_formats._LONGEST_LINE", 100)
+    monkeypatch.setattr("policy_patch.data.file_formats._LARGEST_LIST", 100)
     for name in ("a.txt", "a.jsonl", "a.csv", "a.json"):
         (tmp_path / name).write_text('{"prompt": "x"}\n' * 50 if name != "a.csv" else "prompt\n" + "x\n" * 50)
         assert len(read_rows(tmp_path / name)) == 50

@@ -21,7 +21,7 @@ FLOORS = (
     ("config",),
     ("base",),
     ("patch", "injection", "report", "lab"),
-    ("model_card", "answers"),
+    ("model_card", "answers", "patch_folder"),
     ("hub",),
     ("model", "data"),
     ("training", "evaluation"),
@@ -29,7 +29,10 @@ FLOORS = (
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-MOST_FLOORS, MOST_LINES, MOST_BODY = 12, 400, 60
+MOST_FLOORS, MOST_LINES, MOST_BODY, MOST_POSITIONAL = 12, 400, 60, 5
+
+# Callbacks of Gradio: it gives them inputs and request by position, and names the API after their parameters.
+CALLBACKS = {("ui/compare.py", "write"), ("ui/measure.py", "measure"), ("ui/train.py", "train")}
 
 # Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and what
 # those then do is the business of training, which takes seconds to import.
@@ -190,6 +193,23 @@ def test_files_and_functions_are_short(path):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
             assert lines <= MOST_BODY, f"{node.name} has {lines} lines"
+
+
+def with_many_positional(path: Path) -> set[str]:
+    """Return the functions of a file that take more arguments by position than anybody can tell apart."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
+            if len(names) - (names[:1] in (["self"], ["cls"])) > MOST_POSITIONAL:
+                found.add(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_functions_take_few_arguments_by_position(path):
+    many = {(name_of(path), name) for name in with_many_positional(path)}
+    assert many == {entry for entry in CALLBACKS if entry[0] == name_of(path)}
 
 
 def test_imports_are_understood_however_they_are_written():

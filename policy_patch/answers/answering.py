@@ -1,65 +1,22 @@
-"""What answers prompts: a model of transformers in this process, a vLLM engine, or a model that is served elsewhere.
+"""Makes a source of answers: of a model of transformers, of a vLLM engine, or of a model that is served elsewhere.
 
-All of them look alike to those who sample: `name`, and `answer`. What is done with answers is not settled here.
+All of them have the same interface (`protocol.py`). What is done with the answers is the business of the callers.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
+from policy_patch.answers.protocol import Answering, Sampling
 from policy_patch.answers.sampling import Answer, sample_answers
+from policy_patch.answers.vllm_engine import VLLMAnswers
 from policy_patch.base.weight_samples import SampleRequest, read_samples
 from policy_patch.errors import DataError
 
 _ELEMENTS = 16  # of each weight in the name of a model; merging LoRA or training changes nearly all of a matrix
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How answers are sampled; see [`sample_answers`]."""
-
-    num_samples: int
-    max_new_tokens: int
-    top_p: float
-    temperature: float
-    batch_size: int
-    seed: int
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides which answers are sampled; batches do not."""
-        return {name: value for name, value in asdict(self).items() if name != "batch_size"}
-
-
-@runtime_checkable
-class Answering(Protocol):
-    """Answers prompts. Its `name` decides, with the settings, which answers are taken for the same."""
-
-    name: str
-
-    def answer(
-        self,
-        prompts: Sequence[str],
-        sampling: Sampling,
-        *,
-        occurrences: Sequence[int],
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[list[Answer]]:
-        """Return `sampling.num_samples` answers to each prompt.
-
-        Args:
-            prompts (`Sequence[str]`):
-                At least one.
-            sampling (`Sampling`):
-                Settings.
-            occurrences (`Sequence[int]`):
-                For each prompt, how many equal ones stand before it in the whole run: part of its randomness.
-            on_progress (`Callable[[int, int], None]`, *optional*):
-                Called with the number of answers done and wanted.
-        """
-        ...
 
 
 class TransformersAnswers:
@@ -91,8 +48,6 @@ def answering(model: Any, tokenizer: Any = None) -> Answering:
     if isinstance(model, Answering):
         return model
     if hasattr(model, "llm_engine"):
-        from policy_patch.answers.vllm_engine import VLLMAnswers
-
         return VLLMAnswers(model)
     if not hasattr(model, "generate"):
         raise DataError(

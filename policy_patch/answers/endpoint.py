@@ -22,7 +22,7 @@ from policy_patch.answers.addresses import (
     shown_address,
     split_spec,
 )
-from policy_patch.answers.answering import Sampling
+from policy_patch.answers.protocol import Sampling
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
 from policy_patch.errors import EndpointError

@@ -1,4 +1,7 @@
-"""A model in eval mode for a while."""
+"""Puts a model into eval mode for a `with` block and restores each module's mode afterwards.
+
+Dropout is then off while answers are sampled or scored; gradients are not touched.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

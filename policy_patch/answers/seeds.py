@@ -1,4 +1,8 @@
-"""One number as the seed of each request to a sampler that is not ours, so that a run that goes on asks the same."""
+"""The seed of each request to a sampler that is not ours: a server or an engine.
+
+It depends on the run's seed and the prompt alone, so that a resumed run sends the same one. Our own sampling draws its
+random numbers in `sampling.py`.
+"""
 
 import hashlib
 

@@ -111,7 +111,7 @@ def run_in_shards(
     if folder is not None:
         if workers.index != 0:
             workers.wait_for(lambda: (folder / SAMPLING_NAME).is_file() or None, folder)  # the main one writes it
-        _claim(folder, {**work.identity, **_identity_of(prompts, shard_size)})
+        _keep_to_one_sampling(folder, {**work.identity, **_identity_of(prompts, shard_size)})
     elif workers.count > 1:
         raise DataError(
             f"{workers.count} processes share the prompts over a folder. Give `output_dir`, one that all of them see."
@@ -163,8 +163,8 @@ def _identity_of(prompts: Sequence[str], shard_size: int) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Note in the folder what is sampled there; refuse a folder of other answers."""
+def _keep_to_one_sampling(folder: Path, identity: dict[str, Any]) -> None:
+    """Note in the folder how its answers are sampled; refuse a folder whose answers were sampled otherwise."""
     path = folder / SAMPLING_NAME
     if not path.is_file():
         _write(path, json.dumps(identity, indent=1) + "\n")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from policy_patch.answers.answering import Answering, Sampling
+from policy_patch.answers.protocol import Answering, Sampling
 from policy_patch.answers.sampling import Answer, check_answer
 from policy_patch.answers.shards import SHARD_SIZE, Progress, Shard, run_in_shards
 

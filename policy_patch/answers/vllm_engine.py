@@ -7,7 +7,7 @@ not installed where this was written.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from policy_patch.answers.answering import Sampling
+from policy_patch.answers.protocol import Sampling
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from policy_patch.base.fingerprint_reading import FORMAT, Recorded, shown
 from policy_patch.base.probe import probe_of, why_not_comparable
+from policy_patch.base.recorded_fingerprint import FORMAT, Recorded, shown
 from policy_patch.base.settings import changed_settings, forward_settings
 from policy_patch.base.weight_samples import Samples, moved_samples, read_samples
 from policy_patch.base.weights import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from policy_patch.base.comparison import Comparison
-from policy_patch.base.fingerprint_reading import FORMAT, encoded, read_fingerprint
 from policy_patch.base.probe import Probe, probe_of, why_not_comparable
+from policy_patch.base.recorded_fingerprint import FORMAT, encoded, read_fingerprint
 from policy_patch.base.settings import forward_settings
 from policy_patch.base.sizes import architecture_of, check_architecture
 from policy_patch.base.tokenizer_hash import tokenizer_hash

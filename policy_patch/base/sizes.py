@@ -1,4 +1,7 @@
-"""The sizes of a base, by the names that most configurations have for them."""
+"""The sizes of a base, by the names that most configurations have for them.
+
+A base of another size can never carry the patch; all other settings are in `settings.py`.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,7 @@
-"""How a tokenizer turns text into ids, as one hash."""
+"""A hash of how a tokenizer turns text into ids: its vocabulary, special tokens and the ids of a probe text.
+
+It says whether two tokenizers agree, and not where they differ.
+"""
 
 import hashlib
 import json

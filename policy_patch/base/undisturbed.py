@@ -1,4 +1,7 @@
-"""A base as it is when it serves, for a while: for runs that look at it and leave no trace."""
+"""Runs a base as it serves: within a `with` block it is in eval mode and nothing needs gradients.
+
+For runs that look at the base and leave no trace on it, as the probe and the self-check do.
+"""
 
 import os
 import threading

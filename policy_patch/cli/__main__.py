@@ -1,4 +1,7 @@
-"""`python -m policy_patch.cli`, the same as the command `policy-patch`."""
+"""`python -m policy_patch.cli`, the same as the command `policy-patch`.
+
+The commands are listed in `cli/__init__.py`.
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""What the commands print: tables and texts on stdout, messages and progress bars on stderr."""
+"""What the commands print: tables and texts on stdout, messages and progress bars on stderr.
+
+What a table says is decided by the commands and by `policy_patch.report`.
+"""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""`policy-patch demo`: train a toxicity patch on the lab's miniature models and show the difference, offline."""
+"""`policy-patch demo`: train a toxicity patch on the lab's miniature models and show the difference, offline.
+
+It runs the code that also trains a patch for a real model. The models are in `policy_patch.lab`.
+"""
 
 import time
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`policy-patch evaluate`: what a patch does to a risk, and what it costs, beside its base and its alternatives."""
+"""`policy-patch evaluate`: what a patch does to a risk, and what it costs, beside its base and its alternatives.
+
+The measurement is in `policy_patch.evaluation`. With `--stack` the work is that of `evaluate_stack.py`.
+"""
 
 from functools import partial
 from pathlib import Path

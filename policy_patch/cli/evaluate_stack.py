@@ -1,4 +1,7 @@
-"""`policy-patch evaluate --stack`: every risk under every order of some patches, and which patch hurts which risk."""
+"""`policy-patch evaluate --stack`: every risk under every order of some patches, and which patch hurts which risk.
+
+The study is in `policy_patch.evaluation.composition`. One patch is evaluated in `evaluate.py`.
+"""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`policy-patch generate`: what a base writes behind one patch or a stack, beside what it writes without."""
+"""`policy-patch generate`: what a base writes with one patch or a stack, beside what it writes without.
+
+It shows answers and measures nothing; for figures there is `evaluate.py`.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults."""
+"""How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults.
+
+The texts are in the commands.
+"""
 
 from jsonargparse import DefaultHelpFormatter
 

@@ -1,4 +1,7 @@
-"""`policy-patch info`: what a patch is, for which base, and what was measured, without loading a base."""
+"""`policy-patch info`: what a patch is, for which base, and what was measured, without loading a base.
+
+Nothing is changed or fetched beyond the patch's own files; `pull.py` keeps a copy.
+"""
 
 from typing import Any
 

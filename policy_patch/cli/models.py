@@ -1,4 +1,7 @@
-"""Models and prompts by the names given on a command line; `lab:` names are those that come with the package."""
+"""Models and prompts by the names given on a command line; `lab:` names are those that come with the package.
+
+Loading itself is in `policy_patch.base.loading`, reading files in `policy_patch.data`.
+"""
 
 import os
 import re
@@ -141,7 +144,7 @@ def categories_of(spec: str, count: int) -> list[str] | None:
     """Return the category of each of the first `count` prompts of a source that has them, else None."""
     from pathlib import Path
 
-    from policy_patch.data.readers import read_rows
+    from policy_patch.data.file_formats import read_rows
 
     if spec in PUBLIC_PROMPTS:
         return public_prompts(spec)[1][:count]

@@ -1,4 +1,7 @@
-"""`policy-patch pairs`: preference pairs from a base, its safer teacher and prompts."""
+"""`policy-patch pairs`: preference pairs from a base, its safer teacher and prompts.
+
+Sampling and filtering are in `policy_patch.data.pairs`.
+"""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""`policy-patch pull`: a patch of the Hub into a folder, whole and of one commit; an older version rolls back."""
+"""`policy-patch pull`: a patch of the Hub into a folder, whole and of one commit; an older version rolls back.
+
+What may be overwritten in the folder is decided in `policy_patch.hub.pulled_folder`.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""`policy-patch push`: publish the patch of a folder on the Hub, in one commit, tagged with its version."""
+"""`policy-patch push`: publish the patch of a folder on the Hub, in one commit, tagged with its version.
+
+Which versions may be published is decided in `policy_patch.hub.versions`.
+"""
 
 from typing import Any
 

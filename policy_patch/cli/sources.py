@@ -1,4 +1,7 @@
-"""Preference pairs by the sources that `data.pairs` names: one, several of one risk, or one for each risk."""
+"""Preference pairs by the sources that `data.pairs` names: one, several of one risk, or one for each risk.
+
+How pairs are read and mixed is in `policy_patch.data`.
+"""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe."""
+"""`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe.
+
+Both stages of training are in `policy_patch.training`.
+"""
 
 import os
 from collections.abc import Mapping, Sequence

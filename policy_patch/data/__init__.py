@@ -9,7 +9,7 @@ from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
     "Answer": "policy_patch.answers.sampling",
-    "Answering": "policy_patch.answers.answering",
+    "Answering": "policy_patch.answers.protocol",
     "OpenAIEndpoint": "policy_patch.answers.endpoint",
     "PairCounts": "policy_patch.data.pairs",
     "add_counterfactuals": "policy_patch.data.counterfactuals",
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from policy_patch.answers.answering import Answering
     from policy_patch.answers.endpoint import OpenAIEndpoint
+    from policy_patch.answers.protocol import Answering
     from policy_patch.answers.sampling import Answer, sample_answers, sample_completions
     from policy_patch.answers.streaming import stream_answers
     from policy_patch.data.counterfactuals import add_counterfactuals

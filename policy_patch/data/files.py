@@ -1,6 +1,6 @@
 """Prompts and preference pairs: from files and from the Hub in, JSON lines out.
 
-No sampling and no filtering here. How files are read is in `readers.py`, what a row must hold in `rows.py`.
+No sampling and no filtering here. How files are read is in `file_formats.py`, what a row must hold in `rows.py`.
 """
 
 import bisect
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.data.extra import import_datasets
-from policy_patch.data.readers import read_rows, read_table
+from policy_patch.data.file_formats import read_rows, read_table
 from policy_patch.data.rows import FROM_ZERO, SameKind, check_dataset, check_row, columns_of, shortly
 from policy_patch.errors import DataError
 from policy_patch.files.atomic import write_whole

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.answers.answering import Sampling, answering
+from policy_patch.answers.answering import answering
+from policy_patch.answers.protocol import Sampling
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.rows import FILTERED_BY
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts

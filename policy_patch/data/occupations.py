@@ -8,7 +8,7 @@ import itertools
 import os
 from pathlib import Path
 
-from policy_patch.data.readers import read_rows
+from policy_patch.data.file_formats import read_rows
 from policy_patch.errors import DataError
 
 # Our own openings. Each ends where a person is about to be named again, or something is said of them.

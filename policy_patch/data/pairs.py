@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from policy_patch.answers.answering import Sampling, answering
+from policy_patch.answers.answering import answering
+from policy_patch.answers.protocol import Sampling
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.rows import FILTERED_BY
 from policy_patch.data.scored import ScoredAnswer, ScoredPrompt, TextScorer, scored_prompts

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from policy_patch.answers.answering import Answering, Sampling
+from policy_patch.answers.protocol import Answering, Sampling
 from policy_patch.answers.sampling import check_answer
 from policy_patch.answers.shards import SHARD_SIZE, Progress, Shard, run_in_shards
 from policy_patch.answers.thoughts import final_answer

@@ -15,7 +15,8 @@ from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError,
 from policy_patch.extra import import_extra
 from policy_patch.hub.fetch import locate_patch
 from policy_patch.model.files import distinct_names
-from policy_patch.model.patched_model import BASE_NAME, PolicyPatchModel
+from policy_patch.model.named_patches import BASE_NAME
+from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.folder import patch_hash, read_patch_folder
 
 MODEL_NAME = "policy-patch"  # as lm-eval's `--model`

@@ -1,4 +1,7 @@
-"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, which is optional."""
+"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, which is optional.
+
+It loads an adapter; it never trains or saves one.
+"""
 
 import warnings
 from collections.abc import Callable

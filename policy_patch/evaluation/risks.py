@@ -1,4 +1,7 @@
-"""The risks that can be measured, by name: their metrics, how they are measured, and what decides by default."""
+"""The risks that can be measured, by name: their metrics, how they are measured, and what decides by default.
+
+The measurement of each is in a file of its own, such as `toxicity.py`.
+"""
 
 import difflib
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from policy_patch.answers.thoughts import final_answer
 from policy_patch.base.loading import load_errors, load_pretrained
-from policy_patch.data.readers import read_rows
+from policy_patch.data.file_formats import read_rows
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation.classifiers import LabelProbabilities, kind_of_output
 from policy_patch.extra import import_extra

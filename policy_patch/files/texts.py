@@ -1,6 +1,6 @@
 """Values of tables and lists of texts, strictly: no key twice, no number beyond 64 bits, whole characters.
 
-How JSON is read is in `documents.py`; what a row must hold, in `rows.py`; which files there are, in `readers.py`.
+How JSON is read is in `documents.py`; what a row must hold, in `rows.py`; which files there are, in `file_formats.py`.
 """
 
 from collections.abc import Collection, Mapping

@@ -19,7 +19,15 @@ from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
 from policy_patch.errors import DamagedDownloadError, HubError, HubRevisionError, PatchFileError, PatchNotFoundError
 from policy_patch.hub.errors import hub_errors
-from policy_patch.hub.names import REPO_ID, check_revision, check_subfolder, check_token, is_commit, prefix_of, split_id
+from policy_patch.hub.names import (
+    REPO_ID,
+    check_revision,
+    check_subfolder,
+    check_token,
+    is_commit,
+    split_id,
+    subfolder_with_slash,
+)
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.privacy.redaction import without_secrets
 from policy_patch.semver import precedence, version_of_tag
@@ -135,17 +143,17 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
         ).resolved
     if not is_commit(commit):  # it becomes part of addresses and of paths in the cache
         raise HubError(f"The Hub names {commit[:80]!r} as a commit of `{repo_id}`, which is none. Try again.")
-    prefix = prefix_of(options.subfolder)
-    cached = {name: _cached(repo_id, prefix + name, commit, options) for name in (*PATCH_FILES, *optional)}
+    subfolder = subfolder_with_slash(options.subfolder)
+    cached = {name: _cached(repo_id, subfolder + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download
     # One request says what the commit holds and how large it is; a cache that has all of it needs none.
-    sizes = None if local or complete else _sizes(api, repo_id, commit, prefix, optional)
+    sizes = None if local or complete else _sizes(api, repo_id, commit, subfolder, optional)
     for name in (*PATCH_FILES, *optional):
         if name in optional and (cached[name] is None if sizes is None else name not in sizes):
             continue
         if sizes is not None:
             _check_size(name, sizes[name], repo_id, cached[CONFIG_NAME])
-        cached[name] = fetch_file(repo_id, prefix + name, commit, options)
+        cached[name] = fetch_file(repo_id, subfolder + name, commit, options)
         # Once more, for what lay in the cache and for a Hub that says one size and sends another.
         _check_size(name, cached[name].stat().st_size, repo_id, cached[CONFIG_NAME], "read")
     return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
@@ -156,15 +164,15 @@ def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path |
     return Path(found) if isinstance(found, str) and os.path.exists(found) else None
 
 
-def _sizes(api: HfApi, repo_id: str, commit: str, prefix: str, optional: Sequence[str]) -> dict[str, int]:
+def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequence[str]) -> dict[str, int]:
     """Return the bytes of each of our files that the commit holds; say what is there instead of a patch."""
-    asked = [prefix + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
+    asked = [subfolder + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
     with hub_errors(repo_id, commit):
         found = {
-            entry.path.removeprefix(prefix): entry for entry in api.get_paths_info(repo_id, asked, revision=commit)
+            entry.path.removeprefix(subfolder): entry for entry in api.get_paths_info(repo_id, asked, revision=commit)
         }
     if not set(PATCH_FILES) <= set(found):
-        where = f"`{repo_id}`" + (f", folder `{prefix[:-1]}`," if prefix else "")
+        where = f"`{repo_id}`" + (f", folder `{subfolder[:-1]}`," if subfolder else "")
         if "adapter_config.json" in found:
             reason = "it is a PEFT adapter (adapter_config.json). Load it with PEFT: `PeftModel.from_pretrained`."
         elif "config.json" in found:

@@ -75,8 +75,8 @@ def check_subfolder(subfolder: str | None) -> None:
         raise PatchNotFoundError(f"`subfolder={subfolder!r}` leads out of the patch's folder; give a path below it.")
 
 
-def prefix_of(subfolder: str | None) -> str:
-    """Return a folder of a repository as what the names of its files begin with: `"bias/"`, or nothing."""
+def subfolder_with_slash(subfolder: str | None) -> str:
+    """Return a subfolder of a repository as the names of its files begin with it: `"bias/"`; `""` for none."""
     parts = [part for part in re.split(r"[/\\]", subfolder or "") if part not in ("", ".")]
     return "".join(f"{part}/" for part in parts)
 

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from policy_patch.errors import HubRevisionError, PublishConflictError
 from policy_patch.hub.errors import hub_errors
-from policy_patch.hub.names import check_repo_id, check_revision, check_subfolder, is_commit, prefix_of
+from policy_patch.hub.names import check_repo_id, check_revision, check_subfolder, is_commit, subfolder_with_slash
 from policy_patch.semver import SEMVER
 
 logger = logging.get_logger(__name__)
@@ -32,8 +32,8 @@ class Place:
             Full name of the repository, which exists.
         branch (`str`, *optional*):
             Branch or pull request; None for the main branch.
-        prefix (`str`):
-            Folder with a slash, or nothing.
+        subfolder (`str`):
+            Folder of the repository with a slash at its end; empty for none.
         tags (`Mapping[str, str]`):
             Tags of the repository and their commits.
         is_new_branch (`bool`):
@@ -45,7 +45,7 @@ class Place:
     api: HfApi
     repo_id: str
     branch: str | None
-    prefix: str
+    subfolder: str
     tags: Mapping[str, str]
     is_new_branch: bool
     tagged: bool
@@ -121,8 +121,8 @@ def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
         api=api,
         repo_id=repo_id,
         branch=branch,
-        prefix=prefix_of(options.subfolder),
+        subfolder=subfolder_with_slash(options.subfolder),
         tags={tag.name: tag.target_commit for tag in refs.tags},
         is_new_branch=branch is not None and not in_pull_request and branch not in known,
-        tagged=not in_pull_request and not prefix_of(options.subfolder),
+        tagged=not in_pull_request and not subfolder_with_slash(options.subfolder),
     )

@@ -73,6 +73,34 @@ class PushOptions:
         return HubOptions(token=self.token)
 
 
+@dataclass(frozen=True)
+class _Push:
+    """One push: its place and its content.
+
+    Args:
+        place ([`~policy_patch.hub.place.Place`]):
+            Where it goes.
+        config ([`PolicyPatchConfig`]):
+            Of the patch.
+        tensors (`bytes`):
+            Its tensor file.
+        files (`Mapping[str, bytes]`):
+            Full name in the repository to content; without the card.
+        card (`str`), merge_card (`Callable[[str, str], str]`):
+            As in [`publish`].
+        options ([`PushOptions`]):
+            What the caller asked for.
+    """
+
+    place: Place
+    config: PolicyPatchConfig
+    tensors: bytes
+    files: Mapping[str, bytes]
+    card: str
+    merge_card: Callable[[str, str], str]
+    options: PushOptions
+
+
 def publish(
     repo_id: str,
     config: PolicyPatchConfig,
@@ -111,12 +139,13 @@ def publish(
     place = find_place(hub_api(options.token), repo_id, options)
     tensors = files[TENSORS_NAME]
     if place.tagged:
-        check_tag(place.api, place.repo_id, place.tags, config, tensors, options.reading)
+        check_tag(place.api, place.repo_id, place.tags, config, tensors, options=options.reading)
     place.make_branch()
-    files = {place.prefix + name: content for name, content in files.items()}
+    files = {place.subfolder + name: content for name, content in files.items()}
+    push = _Push(place, config, tensors, files, card, merge_card, options)
     seen: dict[str, str] | None = None
     for attempt in range(_TRIES):
-        parent, content, seen = _content(place, config, tensors, files, card, merge_card, options, seen)
+        parent, content, seen = _content(push, seen)
         if not content:  # all is there already
             commit = _info(place, parent, "Nothing to change", options)
             break
@@ -138,34 +167,26 @@ def publish(
     return commit
 
 
-def _content(
-    place: Place,
-    config: PolicyPatchConfig,
-    tensors: bytes,
-    files: Mapping[str, bytes],
-    card: str,
-    merge_card: Callable[[str, str], str],
-    options: PushOptions,
-    seen: dict[str, str] | None,
-) -> tuple[str, dict[str, bytes | None], dict[str, str]]:
+def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, bytes | None], dict[str, str]]:
     """Look at the newest commit, and return it, what to change on it, and the hashes of our files there.
 
-    `seen` are those hashes of the round before: another one is of somebody who published at the same moment.
+    `seen` are those hashes of the round before. If one differs now, somebody else published at the same moment.
     """
-    api, repo_id, prefix = place.api, place.repo_id, place.prefix
+    place, config, tensors, files, options = push.place, push.config, push.tensors, push.files, push.options
+    api, repo_id, subfolder = place.api, place.repo_id, place.subfolder
     with hub_errors(repo_id, options.revision, doing="publish in"):
         newest = api.repo_info(repo_id, revision=options.revision).sha
     parent = options.parent_commit or newest
-    names = [*files, prefix + CARD_NAME, prefix + EVALUATION_NAME]
+    names = [*files, subfolder + CARD_NAME, subfolder + EVALUATION_NAME]
     with hub_errors(repo_id, parent, doing="publish in"):
         ours = _blobs(api, repo_id, parent, names)
-    # A new branch starts from the main one, whose newer version is why somebody opens a branch for an older.
+    # The main branch may hold a newer version; publishing an older one on a new branch is intended.
     knowingly = place.is_new_branch or options.parent_commit is not None
     published = read_published(
-        api, repo_id, prefix, parent, options.reading, replace_unreadable=options.parent_commit is not None
+        api, repo_id, subfolder, parent, options.reading, replace_unreadable=options.parent_commit is not None
     )
     check_goes_up(published, config, tensors, repo_id, knowingly=knowingly)
-    if published is None and not prefix and not knowingly:
+    if published is None and not subfolder and not knowingly:
         check_goes_up_from_tags(api, repo_id, options.revision, place.tags, config)
     there = {name: ours.get(name) for name in files}
     if seen is not None and there != seen:
@@ -176,14 +197,14 @@ def _content(
     content: dict[str, bytes | None] = {name: data for name, data in files.items() if not _is(data, ours.get(name))}
     if published is not None and published.config.patch_version == config.patch_version:
         for name in (CONFIG_NAME, TENSORS_NAME):  # the same patch, maybe written by another version of this package
-            content.pop(prefix + name, None)
-    report = prefix + EVALUATION_NAME
+            content.pop(subfolder + name, None)
+    report = subfolder + EVALUATION_NAME
     keeps_report = report in ours and report not in files
     if keeps_report and (published is None or not published.behaves_as(config, tensors)):
         content[report] = None  # a report of other vectors does not stay
         keeps_report = False
     if not keeps_report:  # else the card tells of that report, and ours would not
-        content |= _card(place, parent, ours, card, merge_card, options)
+        content |= _card(push, parent, ours)
     return parent, content, there
 
 
@@ -197,25 +218,19 @@ def _is(data: bytes, blob: str | None) -> bool:
     return blob in (git_blob_id(data), hashlib.sha256(data).hexdigest())
 
 
-def _card(
-    place: Place,
-    parent: str,
-    ours: Mapping[str, str],
-    card: str,
-    merge_card: Callable[[str, str], str],
-    options: PushOptions,
-) -> dict[str, bytes]:
+def _card(push: _Push, parent: str, ours: Mapping[str, str]) -> dict[str, bytes]:
     """Return the card to commit, by its name; nothing where the one that is there stays as it is."""
-    name = place.prefix + CARD_NAME
+    place = push.place
+    name = place.subfolder + CARD_NAME
     if name not in ours:
-        return {name: card.encode()}
+        return {name: push.card.encode()}
     with hub_errors(place.repo_id, parent, doing="publish in"):
         (entry,) = place.api.get_paths_info(place.repo_id, [name], revision=parent)
     if entry.size > LARGEST_CARD:  # not ours
         return {}
-    existing = fetch_file(place.repo_id, name, parent, options.reading).read_bytes()
+    existing = fetch_file(place.repo_id, name, parent, push.options.reading).read_bytes()
     try:
-        merged = merge_card(existing.decode(), card).encode()
+        merged = push.merge_card(existing.decode(), push.card).encode()
     except UnicodeDecodeError:
         return {}
     return {} if merged == existing else {name: merged}
@@ -284,7 +299,7 @@ def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: Co
                     raise
                 # Somebody set it since this push began, or the answer to a try before this one was lost.
                 tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
-                check_tag(api, repo_id, tags, config, tensors, options.reading)
+                check_tag(api, repo_id, tags, config, tensors, options=options.reading)
     except (HubError, PublishConflictError) as error:
         raise _without_tag(error, repo_id, commit.oid) from error.__cause__
 

@@ -30,8 +30,8 @@ class Published:
     Args:
         repo_id (`str`):
             The repository.
-        prefix (`str`):
-            Its folder with a slash, or nothing.
+        subfolder (`str`):
+            Folder of the repository with a slash at its end; empty for none.
         commit (`str`):
             The commit.
         config ([`PolicyPatchConfig`]):
@@ -43,7 +43,7 @@ class Published:
     """
 
     repo_id: str
-    prefix: str
+    subfolder: str
     commit: str
     config: PolicyPatchConfig
     options: HubOptions = field(repr=False)
@@ -64,7 +64,7 @@ class Published:
     def _has_vectors(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
         if self.config.sha256 == config.sha256:
             return True
-        name = self.prefix + TENSORS_NAME
+        name = self.subfolder + TENSORS_NAME
         with hub_errors(self.repo_id, self.commit, doing="look at the version in"):
             entries = self.api.get_paths_info(self.repo_id, [name], revision=self.commit)
         if not entries or getattr(entries[0], "size", 0) > largest_tensor_file(self.config):
@@ -79,7 +79,7 @@ class Published:
 
 
 def read_published(
-    api: HfApi, repo_id: str, prefix: str, commit: str, options: HubOptions, *, replace_unreadable: bool = False
+    api: HfApi, repo_id: str, subfolder: str, commit: str, options: HubOptions, *, replace_unreadable: bool = False
 ) -> Published | None:
     """Return the patch that a commit holds, if it holds one.
 
@@ -87,7 +87,7 @@ def read_published(
         PublishConflictError: it holds one that cannot be read, unless `replace_unreadable`.
         HubError: the Hub does not give it.
     """
-    name = prefix + CONFIG_NAME
+    name = subfolder + CONFIG_NAME
     with hub_errors(repo_id, commit, doing="look at the version in"):
         entries = api.get_paths_info(repo_id, [name], revision=commit)
     if not entries:
@@ -104,7 +104,7 @@ def read_published(
             f"`{repo_id}` holds a {name} that this version of policy-patch cannot read ({error}). Upgrade, or "
             f"give `parent_commit={commit!r}` to replace it knowingly."
         ) from error
-    return Published(repo_id, prefix, commit, config, options, api)
+    return Published(repo_id, subfolder, commit, config, options, api)
 
 
 def check_tag(
@@ -113,6 +113,7 @@ def check_tag(
     tags: Mapping[str, str],
     config: PolicyPatchConfig,
     tensors: bytes,
+    *,
     options: HubOptions,
 ) -> None:
     """Raise if this version is tagged already, and is another patch.

@@ -1,4 +1,7 @@
-"""Hooks that a copy or a pickle of their module leaves behind, and `torch.compile` out of its graphs."""
+"""The form of our hooks: a copy or a pickle of their module leaves them behind, and `torch.compile` keeps them out.
+
+What the hooks do is the business of `injection.py`.
+"""
 
 from contextlib import nullcontext
 from typing import Any

@@ -1,4 +1,7 @@
-"""One patch made of several: their vectors one after the other, and a configuration that names them."""
+"""One patch made of several: their vectors one after the other, and a configuration that names them.
+
+Nothing is averaged or trained, and the parts do not change.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

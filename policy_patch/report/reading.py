@@ -1,4 +1,7 @@
-"""`evaluation.json` as an `EvaluationReport`: each level is checked for its keys, then for the types of its values."""
+"""`evaluation.json` as an `EvaluationReport`: each level is checked for its keys, then for the types of its values.
+
+Writing one is in `report.py`.
+"""
 
 import difflib
 import json

@@ -1,4 +1,7 @@
-"""Stop training at the end of a step on Ctrl-C or SIGTERM, with a checkpoint, so that no work is lost."""
+"""Stop training at the end of a step on Ctrl-C or SIGTERM, with a checkpoint, so that no work is lost.
+
+How a run goes on from there is the business of `two_stage.py`.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""The end of a process that was launched with others."""
+"""The end of a process that was launched with others: the threads of its process group get time to finish.
+
+Starting processes is the business of `accelerate launch`.
+"""
 
 import atexit
 import time

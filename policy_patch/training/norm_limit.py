@@ -1,4 +1,7 @@
-"""Keep the vectors of a patch from growing beyond the scale of the base's own token embeddings while they train."""
+"""Keep the vectors of a patch from growing beyond the scale of the base's own token embeddings while they train.
+
+Vectors that are loaded are checked in `policy_patch.patch.vectors`.
+"""
 
 from collections.abc import Callable
 from typing import Any

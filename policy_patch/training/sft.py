@@ -1,4 +1,7 @@
-"""The first stage: cross-entropy on the teacher's answers (arXiv 2511.08484), with TRL's `SFTTrainer`."""
+"""The first stage: cross-entropy on the teacher's answers (arXiv 2511.08484), with TRL's `SFTTrainer`.
+
+The second stage is in `dpo.py`, what both share in `_trl.py`.
+"""
 
 from typing import Any
 

@@ -136,7 +136,7 @@ class PolicyPatchTrainer:
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
         note_filtering_scorers(model, self.patch_name, train_dataset)
-        self._claim_folder()
+        self._keep_folder_to_this_run()
 
     def train(self) -> TrainingLog:
         """Run the stages that are not done yet, save the patch in `args.output_dir`, and return what was logged."""
@@ -241,8 +241,8 @@ class PolicyPatchTrainer:
         set_policy_patch_state_dict(self.model, {TENSOR_KEY: vectors}, self.patch_name, allow_large_vectors=True)
         return True
 
-    def _claim_folder(self) -> None:
-        """Note in the folder what is trained there; refuse a folder where something else is."""
+    def _keep_folder_to_this_run(self) -> None:
+        """Note in the folder what is trained there; refuse a folder of another run."""
         vectors = vectors_to_bytes(self._start)
         run = {
             "sft": self.args.sft,
@@ -254,7 +254,7 @@ class PolicyPatchTrainer:
             "base": self.model.config._name_or_path,
         }
         run = _shown_run(json.loads(json.dumps(run, default=str)))  # as it will be read back, to compare like with like
-        in_main_process(lambda: _claim(Path(self.args.output_dir, RUN_NAME), run))
+        in_main_process(lambda: _keep_to_one_run(Path(self.args.output_dir, RUN_NAME), run))
 
 
 def _shown_run(run: dict[str, Any]) -> dict[str, Any]:
@@ -262,8 +262,8 @@ def _shown_run(run: dict[str, Any]) -> dict[str, Any]:
     return {**blanked(run), "base": without_folders(str(run.get("base") or ""))}
 
 
-def _claim(path: Path, run: dict[str, Any]) -> None:
-    """Note `run` at `path`; refuse if another one is noted there."""
+def _keep_to_one_run(path: Path, run: dict[str, Any]) -> None:
+    """Note `run` at `path`; refuse if another one is noted there. Secrets in an older note are removed."""
     if not path.is_file():
         _write_json(path, run)
         return

@@ -1,4 +1,7 @@
-"""What all tabs share: limits on what a visitor may ask for, errors in words, which words are offensive."""
+"""What all tabs share: limits on what a visitor may ask for, errors in words, which words are offensive.
+
+The tabs themselves are `compare.py`, `measure.py`, `look_inside.py` and `train.py`.
+"""
 
 import html
 import math

@@ -1,7 +1,11 @@
-"""The tab that shows one prompt without and with patches, token by token."""
+"""The tab that shows one prompt without and with patches, token by token.
+
+What all tabs share (limits, errors in words) is in `asking.py`, the model and its patches in `served.py`.
+"""
 
 import html
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -56,22 +60,60 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         base, patched = gr.HTML(elem_id="pp-base"), gr.HTML(elem_id="pp-patched")
     problem = gr.Markdown(elem_id="pp-problem", visible=False)
 
-    def stack_of(labels: list[str], request: gr.Request) -> str:
-        return told_to_page(lambda: _stack_html(served.get(), labels, request.session_hash))
+    actions = _Actions(served)
+    # Gradio's own `Examples` would call past its queue.
+    examples.click(lambda row: row[0], examples, prompt, show_progress="hidden", api_visibility="private")
+    patches.change(actions.stack_of, patches, order, show_progress="hidden", api_visibility="private")
+    gr.on(
+        [add.click, source.submit], actions.more, [source, patches], [patches, source, problem],
+        concurrency_limit=_ADDING_AT_ONCE,
+    )  # fmt: skip
+    inputs = [prompt, patches, seed, temperature, top_p, new_tokens, blur]
+    outputs = [base, patched, problem]
+    writing = gr.on(
+        [go.click, prompt.submit], actions.write, inputs, outputs, concurrency_limit=8, show_progress="hidden"
+    )
+    stop.click(None, cancels=[writing])
+    return patches
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a visitor asked for, as the page sent it: nothing in it is checked."""
+
+    prompt: str
+    labels: list[str]
+    settings: dict[str, Any]
+    blur: bool
+    visitor: str
+
+
+class _Actions:
+    """What the buttons of the tab do. Gradio names the page's API after these methods and their parameters."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def stack_of(self, labels: list[str], request: gr.Request) -> str:
+        """Return the ticked patches in their order, as HTML."""
+        return told_to_page(lambda: _stack_html(self._served.get(), labels, request.session_hash))
 
     def write(
-        prompt: str, labels: list[str], seed: float, temperature: float, top_p: float, new_tokens: float, blur: bool,
-        request: gr.Request,
+        self, prompt: str, labels: list[str], seed: float, temperature: float, top_p: float, new_tokens: float,
+        blur: bool, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
+        """Yield the two columns after each token, and what went wrong."""
         settings = {"seed": seed, "temperature": temperature, "top_p": top_p, "new_tokens": new_tokens}
         visitor = request.session_hash or ""
         try:
-            with served.visitors.working(visitor, "writing", _MOST_OWN):
-                yield from _write(served, prompt, labels, settings, bool(blur), visitor)
+            with self._served.visitors.working(visitor, "writing", _MOST_OWN):
+                yield from _write(self._served, _Asked(prompt, labels, settings, bool(blur), visitor))
         except BusyError as error:
             yield "", "", gr.update(value=told(error), visible=True)
 
-    def more(source: str, chosen: list[str], request: gr.Request) -> tuple[Any, Any, Any]:
+    def more(self, source: str, chosen: list[str], request: gr.Request) -> tuple[Any, Any, Any]:
+        """Fetch one more patch and tick it."""
+        served = self._served
         try:
             with served.visitors.working(request.session_hash, "adding a patch"):
                 label = served.add(source, request.session_hash)
@@ -81,48 +123,33 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         chosen = [*(one for one in chosen or [] if one in offered and one != label), label]
         return gr.update(choices=offered, value=chosen), gr.update(value=""), gr.update(visible=False)
 
-    # Gradio's own `Examples` would call past its queue.
-    examples.click(lambda row: row[0], examples, prompt, show_progress="hidden", api_visibility="private")
-    patches.change(stack_of, patches, order, show_progress="hidden", api_visibility="private")
-    gr.on(
-        [add.click, source.submit], more, [source, patches], [patches, source, problem],
-        concurrency_limit=_ADDING_AT_ONCE,
-    )  # fmt: skip
-    inputs = [prompt, patches, seed, temperature, top_p, new_tokens, blur]
-    outputs = [base, patched, problem]
-    writing = gr.on([go.click, prompt.submit], write, inputs, outputs, concurrency_limit=8, show_progress="hidden")
-    stop.click(None, cancels=[writing])
-    return patches
-
 
 def _stack_html(loaded: Loaded, labels: list[str], visitor: str | None) -> str:
     names = [one.name for one in loaded.chosen(labels or [], visitor)]
     return stack_html(labels or [], [loaded.model.patch_config[name].num_virtual_tokens for name in names])
 
 
-def _write(
-    served: Served, prompt: str, labels: list[str], settings: dict[str, Any], blur: bool, visitor: str
-) -> Iterator[tuple[str, str, Any]]:
+def _write(served: Served, asked: _Asked) -> Iterator[tuple[str, str, Any]]:
     """Yield the two columns after each token, and what went wrong."""
     wrong = gr.update(visible=False)
     try:
-        prompt = prompt_of(prompt)
-        settings = _checked(settings)
+        prompt = prompt_of(asked.prompt)
+        settings = _checked(asked.settings)
         if not served.is_loaded:
             yield "Loading the model ...", "", wrong
-        loaded, labels = served.get(), labels or []
-        watch = Watch(served.visitors, visitor, MOST_SECONDS)
+        loaded, labels = served.get(), asked.labels or []
+        watch = Watch(served.visitors, asked.visitor, MOST_SECONDS)
         answers = stream_answers(
             loaded.model,
             loaded.tokenizer,
             prompt,
-            ["__base__", loaded.stack(labels, visitor)],
+            ["__base__", loaded.stack(labels, asked.visitor)],
             max_prompt_tokens=MOST_PROMPT_TOKENS,
             **settings,
         )
         titles = ("Base", f"With {' + '.join(labels)}" if labels else "With no patch: the base again")
         for both in answers:
-            yield *(_column(loaded, prompt, *each, blur) for each in zip(titles, both)), wrong
+            yield *(_column(loaded, prompt, *each, asked.blur) for each in zip(titles, both)), wrong
             watch.check()
     except Exception as error:  # the visitor is told, whatever it is
         yield "", "", gr.update(value=told(error), visible=True)

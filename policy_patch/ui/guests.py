@@ -1,4 +1,7 @@
-"""The patches that visitors brought: each is seen by those who named it, and by nobody else."""
+"""The patches that visitors brought: each is seen by those who named it, and by nobody else.
+
+Fetching them is in `fetching.py`, the patches for everybody in `served.py`.
+"""
 
 import secrets
 import threading

@@ -1,4 +1,7 @@
-"""Work of which one is done at a time, and which each visitor may ask for once at a time; a few others wait in line."""
+"""A waiting line for work that is done one at a time; each visitor has at most one place, and the line has an end.
+
+Who is still there to wait is known in `visitors.py`.
+"""
 
 import threading
 

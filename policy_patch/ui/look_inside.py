@@ -1,4 +1,7 @@
-"""The tab that says what a patch is: configuration, card, whether it fits the base, and what its vectors are near."""
+"""The tab that says what a patch is: configuration, card, whether it fits the base, and what its vectors are near.
+
+It runs no model and measures nothing.
+"""
 
 from io import BytesIO
 

@@ -1,4 +1,7 @@
-"""The tab that measures a stack on a small set of prompts: table with intervals, and the picture of a report."""
+"""The tab that measures a stack on a small set of prompts: table with intervals, and the picture of a report.
+
+How answers are scored is the business of `policy_patch.evaluation`. Who waits for whom is in `line.py`.
+"""
 
 import base64
 import time
@@ -14,7 +17,7 @@ from policy_patch.report.plots import picture
 from policy_patch.report.report import EvaluationReport
 from policy_patch.report.tables import markdown
 from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of, told
-from policy_patch.ui.line import Line
+from policy_patch.ui.line import Line, Place
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
 
@@ -48,32 +51,50 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     image = gr.HTML(elem_id="pp-picture", visible=False)
     samples_shown = gr.Markdown()
 
-    line = Line("measurement", _MOST_IN_LINE)
+    actions = _Actions(served)
+    # Gradio's own `cancels` would leave the work running.
+    asked, shown = [texts, patches, samples, seed], [result, image, samples_shown]
+    go.click(actions.measure, asked, shown, concurrency_limit=None)
+    stop.click(actions.stop_measuring, None, None, api_visibility="private", show_progress="hidden")
+    return patches
+
+
+class _Actions:
+    """What the buttons of the tab do. Gradio names the page's API after these methods and their parameters."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._line = Line("measurement", _MOST_IN_LINE)
 
     def measure(
-        texts: str, labels: list[str], samples: float, seed: float, request: gr.Request, progress: Any = _PROGRESS
+        self, texts: str, labels: list[str], samples: float, seed: float, request: gr.Request, progress: Any = _PROGRESS
     ) -> tuple:
+        """Return the figures, the picture and the samples of a measurement, or what went wrong."""
         visitor = request.session_hash or ""
-        watch = Watch(served.visitors, visitor, MOST_SECONDS)
+        watch = Watch(self._served.visitors, visitor, MOST_SECONDS)
         try:
             lines, seed = _lines(texts), seed_of(seed)
             samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
             if not labels:
                 raise DataError("No patch was ticked: there is nothing to compare with the base.")
-            place = line.join(visitor, watch)
+            place = self._line.join(visitor, watch)
             try:
-                while place.before:
-                    watch.check()
-                    progress(0, desc=f"Waiting for {place.before} other visitors")
-                    time.sleep(_POLL_SECONDS)
+                _wait(place, watch, progress)
                 progress(0, desc="Loading the model")
-                loaded = served.get()
+                loaded = self._served.get()
 
                 def on_progress(stage: str, done: int, total: int) -> None:
                     watch.check()
                     progress((done, total), desc=stage)
 
-                report = _report(loaded, loaded.wrapper(labels, visitor), lines, samples, seed, on_progress)
+                report = _report(
+                    loaded,
+                    loaded.wrapper(labels, visitor),
+                    prompts=lines,
+                    samples=samples,
+                    seed=seed,
+                    on_progress=on_progress,
+                )
             finally:
                 place.leave()
         except Exception as error:  # the visitor is told, whatever it is
@@ -81,13 +102,9 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
         figures, heading, shown = markdown(report).partition("## Samples")
         return figures, gr.update(value=picture_html(picture(report), "The report"), visible=True), heading + shown
 
-    def stop_measuring(request: gr.Request) -> None:
-        line.stop(request.session_hash or "")
-
-    # Gradio's own `cancels` would leave the work running.
-    go.click(measure, [texts, patches, samples, seed], [result, image, samples_shown], concurrency_limit=None)
-    stop.click(stop_measuring, None, None, api_visibility="private", show_progress="hidden")
-    return patches
+    def stop_measuring(self, request: gr.Request) -> None:
+        """Stop the visitor's measurement, if there is one."""
+        self._line.stop(request.session_hash or "")
 
 
 def picture_html(content: bytes, words: str) -> str:
@@ -120,9 +137,18 @@ def _lines(texts: Any) -> list[str]:
     return lines
 
 
+def _wait(place: Place, watch: Watch, progress: Any) -> None:
+    """Return when it is this visitor's turn; tell meanwhile how many come first."""
+    while place.before:
+        watch.check()
+        progress(0, desc=f"Waiting for {place.before} other visitors")
+        time.sleep(_POLL_SECONDS)
+
+
 def _report(
     loaded: Loaded,
     model: PolicyPatchModel,
+    *,
     prompts: list[str],
     samples: int,
     seed: int,

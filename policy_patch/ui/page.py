@@ -1,4 +1,7 @@
-"""Puts the tabs together."""
+"""Builds the page: puts the tabs together and starts the server.
+
+What a request may ask for is checked in `door.py`, what a tab does in the tab's file.
+"""
 
 import inspect
 import os

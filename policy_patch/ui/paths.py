@@ -1,4 +1,7 @@
-"""Takes folders of the server out of what visitors read: error texts, cards, configurations."""
+"""Takes folders of the server out of what visitors read: error texts, cards, configurations.
+
+Folders in published files are the business of `policy_patch.privacy`.
+"""
 
 import os
 import re

@@ -1,4 +1,7 @@
-"""The page's folder of temporary files: one subfolder for each patch that is fetched or trained, swept when old."""
+"""The page's folder of temporary files: one subfolder for each patch that is fetched or trained, swept when old.
+
+What is put there is decided in `fetching.py` and `train.py`.
+"""
 
 import os
 import re

@@ -1,4 +1,7 @@
-"""The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub."""
+"""The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub.
+
+Training itself is that of `policy_patch.training`.
+"""
 
 import queue
 import re

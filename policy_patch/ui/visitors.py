@@ -1,4 +1,7 @@
-"""Who looks at the page, and what they may have running: nothing runs on for a visitor who went away."""
+"""Who looks at the page, and what they may have running: nothing runs on for a visitor who went away.
+
+Work that is done one at a time waits in `line.py`.
+"""
 
 import threading
 import time

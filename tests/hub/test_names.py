@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy_patch.errors import HubAccessError, HubError, HubRevisionError, PatchNotFoundError
-from policy_patch.hub.names import check_repo_id, check_revision, check_subfolder, check_token, is_commit, prefix_of
+from policy_patch.hub.names import (
+    check_repo_id,
+    check_revision,
+    check_subfolder,
+    check_token,
+    is_commit,
+    subfolder_with_slash,
+)
 
 REVISIONS = ("main", "v1.2.0", "v1.2.0+build.5", "support/1.x", "refs/pr/12", "a" * 40, "feature-x", "1.x", "ü", "a@b")
 NO_REVISIONS = (
@@ -40,7 +47,7 @@ def test_what_is_taken_for_a_revision_is_one_for_git(text):
 
 
 @pytest.mark.parametrize(
-    ("subfolder", "prefix"),
+    ("subfolder", "with_slash"),
     [
         (None, ""),
         ("", ""),
@@ -52,9 +59,9 @@ def test_what_is_taken_for_a_revision_is_one_for_git(text):
         ("..a", "..a/"),
     ],
 )
-def test_folders_of_a_repository(subfolder, prefix):
+def test_folders_of_a_repository(subfolder, with_slash):
     check_subfolder(subfolder)
-    assert prefix_of(subfolder) == prefix
+    assert subfolder_with_slash(subfolder) == with_slash
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Tests of `data.readers`: rows of each kind of file, each with its place as a person finds it."""
+"""Tests of `data.file_formats`: rows of each kind of file, each with its place as a person finds it."""
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from policy_patch.data.readers import read_rows, read_table
+from policy_patch.data.file_formats import read_rows, read_table
 from policy_patch.errors import DataError
 
 

@@ -1,4 +1,7 @@
-"""A fingerprint as it is read from a patch, which may be damaged, hostile, or of the format before."""
+"""Reads the fingerprint that a patch has recorded, in format 1 or 2, and checks it: it may be damaged or hostile.
+
+How a fingerprint is made is in `fingerprint.py`, how two are compared in `comparison.py`.
+"""
 
 import base64
 import re
