@@ -529,10 +529,10 @@ def test_a_cache_filled_behind_other_patches_is_refused():
     copy = model.frozen_copy()
     with torch.no_grad():
         cache = model(torch.tensor(ROWS[:1]), use_cache=True).past_key_values
-        with pytest.raises(PatchInputError, match="was filled behind other patches"):
+        with pytest.raises(PatchInputError, match="was filled with other patches"):
             copy(torch.tensor([[5]]), past_key_values=cache)
         model.set_patch("other")
-        with pytest.raises(PatchInputError, match="was filled behind other patches"):
+        with pytest.raises(PatchInputError, match="was filled with other patches"):
             model(torch.tensor([[5]]), past_key_values=cache)
 
 
