@@ -60,7 +60,7 @@ def test_the_refusal_says_that_no_known_name_takes_the_cache(monkeypatch, nothin
     base = tiny_model()
     mutate_forward(monkeypatch, base, "renamed")
     assert_refused_and_left_alone(
-        base, "returns a cache, and takes one under no name that this version of policy-patch"
+        base, "returns a cache, but takes none under a name that this version of policy-patch"
     )
 
 
