@@ -1,6 +1,6 @@
-"""All differences between versions of transformers that this package meets, with the condition of their removal.
+"""All workarounds for differences between versions of transformers, each with the condition for its removal.
 
-Nothing here decides whether a patch is applied: what a call does is proved in `self_check.py` and `proof.py`.
+Nothing here decides whether a patch is applied; `self_check.py` and `proof.py` prove that.
 """
 
 import functools
@@ -17,18 +17,18 @@ from policy_patch.errors import PatchInputError
 
 logger = logging.get_logger(__name__)
 
-# The releases that the tests run on, as (first, last) of `major.minor`. Others work if the self-check says so.
+# The tested releases, as (first, last) of `major.minor`. Others work if the self-check passes.
 TESTED_TRANSFORMERS = ("5.19", "5.24")
 
-# What the argument and the output field for a cache are called. transformers 5.24 renamed `past_key_values` (attention)
-# and `cache_params` (Mamba) to `cache`, and takes the old names with a warning until 5.40; `generate` until 6.0.
+# Names of the argument and the output field for a cache. transformers 5.24 renamed `past_key_values` (attention) and
+# `cache_params` (Mamba) to `cache`, and accepts the old names with a warning until 5.40; `generate` until 6.0.
 # Remove the old names when the lowest supported transformers is 5.24.
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 
 @functools.cache
 def warn_if_untested(version: str = transformers.__version__) -> bool:
-    """Warn, once in a process, if this release of transformers is not one that the tests run on.
+    """Warn, once per process, if this release of transformers is not a tested one.
 
     Returns:
         `bool`: whether it warned.
@@ -49,7 +49,7 @@ def warn_if_untested(version: str = transformers.__version__) -> bool:
 
 
 def cache_argument(parameters: Mapping[str, Any]) -> str | None:
-    """Return which of the names of a cache is among the `parameters` of a function, or None."""
+    """Return the name of the cache among the `parameters` of a function, or None."""
     return next((name for name in CACHE_NAMES if name in parameters), None)
 
 
@@ -71,25 +71,25 @@ def take_cache(inputs: dict[str, Any]) -> Any:
 
 
 def cache_of(output: Any) -> Any:
-    """Return the cache that a model's output carries, under whatever name; None if there is none."""
+    """Return the cache in a model's output, under whatever name; None if there is none."""
     fields = vars(type(output)).get("__dataclass_fields__", None) or getattr(type(output), "__dataclass_fields__", {})
     name = cache_argument(fields)
     return None if name is None else getattr(output, name, None)
 
 
 def without_cache(output: Any) -> Any:
-    """Return a copy of a model's output that carries no cache."""
+    """Return a copy of a model's output without its cache."""
     return type(output)(**{name: value for name, value in output.items() if name not in CACHE_NAMES})
 
 
-# What transformers asks the name of a class for
+# Features of transformers that depend on the name of a class
 
 
 def register_causal_lm(class_name: str) -> None:
-    """Let transformers know a class of causal language models by its name.
+    """Register the name of a class of causal language models with transformers.
 
-    `pipeline("text-generation")` prints its whole list of models for one that it does not know, and `Trainer` with
-    label smoothing does not shift the labels. Remove when transformers asks the model instead
+    For an unknown class, `pipeline("text-generation")` prints its whole list of models, and `Trainer` with label
+    smoothing does not shift the labels. Remove when transformers checks the model instead of its class name
     (`Pipeline.check_model_type`, `Trainer.compute_loss`).
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -101,13 +101,13 @@ def register_causal_lm(class_name: str) -> None:
 
 
 def forward_parameters(module: nn.Module) -> dict[str, Parameter]:
-    """Return the parameters that the `forward` of `module` really takes, by name, in order.
+    """Return the parameters that the original `forward` of `module` takes, by name, in order.
 
-    Compiled modules (`torch.compile`) and wrappers of `forward` (`functools.wraps`, accelerate's hooks) show
-    `(*args, **kwargs)` at first sight; the function behind them is asked.
+    Compiled modules (`torch.compile`) and wrappers of `forward` (`functools.wraps`, accelerate's hooks) have the
+    signature `(*args, **kwargs)`; this function looks at the function that they wrap.
 
     Returns:
-        `dict[str, inspect.Parameter]`: empty if no function with token inputs can be found behind the wrappers.
+        `dict[str, inspect.Parameter]`: empty if no function with token inputs can be found inside the wrappers.
     """
     module = getattr(module, "_orig_mod", module)  # torch.compile(module)
     behind = getattr(module, "_old_forward", None)  # accelerate.hooks.add_hook_to_module
@@ -123,12 +123,12 @@ def _parameters(function: Callable | None) -> dict[str, Parameter]:
     function = getattr(function, "_torchdynamo_orig_callable", function)  # torch.compile(module.forward)
     try:
         return {} if function is None else dict(signature(function).parameters)  # follows `__wrapped__`
-    except (TypeError, ValueError):  # no Python function
+    except (TypeError, ValueError):  # not a Python function
         return {}
 
 
 def generation_cache_argument(base: Any) -> str:
-    """Return the name by which `generate` of `base` takes a cache: what it hands to each step of its own."""
+    """Return the name under which `generate` of `base` takes a cache and passes it to each step."""
     prepare = getattr(base, "prepare_inputs_for_generation", None)
     return cache_argument(_parameters(prepare)) or "past_key_values"
 
@@ -139,7 +139,7 @@ def generation_cache_argument(base: Any) -> str:
 def is_checkpointing(base: Any) -> bool:
     """Return whether activation checkpointing is on in `base`.
 
-    transformers 5.23 renamed `is_gradient_checkpointing`, and warns of the old name. Remove when that is the lowest
+    transformers 5.23 renamed `is_gradient_checkpointing`, and warns about the old name. Remove when 5.23 is the lowest
     supported version.
     """
     names = ("is_activation_checkpointing", "is_gradient_checkpointing")

@@ -1,6 +1,6 @@
-"""`PolicyPatchConfig`: what a patch is, checked field by field, read from and written to JSON.
+"""`PolicyPatchConfig`: the description of a patch, checked field by field, read from and written to JSON.
 
-No torch here, and no `from __future__ import annotations`: that would silently switch the type checks of `strict` off.
+No torch here, and no `from __future__ import annotations`: that would silently disable the type checks of `strict`.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from policy_patch.semver import SEMVER
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
-LARGEST_CONFIG = 2**22  # bytes; a configuration with the fingerprint of a base of 80 layers has under 2**18
+LARGEST_CONFIG = 2**22  # bytes; with the fingerprint of a base of 80 layers a configuration has under 2**18
 
 # Our own wording: the paper (arXiv 2511.08484) starts from "a human-readable safety instruction" and prints none.
 DEFAULT_INIT_TEXTS = {
@@ -67,41 +67,41 @@ def _strict_message(error: StrictDataclassError) -> str:
 @strict
 @dataclass(kw_only=True)
 class PolicyPatchConfig:
-    """What a patch is. Mirrors PEFT's `PromptTuningConfig`; keyword arguments only.
+    """Configuration of a patch. Mirrors PEFT's `PromptTuningConfig`; keyword arguments only.
 
     Args:
         num_virtual_tokens (`int`, *optional*, defaults to `50`):
             Number of learned vectors. 50 is the paper's number (arXiv 2511.08484).
         placement (`"after_bos"` or `"before_bos"`, *optional*, defaults to `"after_bos"`):
             Where the vectors go in a row that begins with the BOS token: `[BOS][P][text]`, which every serving engine
-            can reproduce, or `[P][BOS][text]`, PEFT's order. Equal for rows without BOS.
+            can reproduce, or `[P][BOS][text]`, PEFT's order. Without BOS both are the same.
         bos_token_id (`int`, `"auto"` or `None`, *optional*, defaults to `"auto"`):
-            The token that `placement` speaks of. `None`: text of this base begins with no such token. `"auto"`: filled
-            in when the patch is made, from the tokenizer, or without one from the base's configuration. From then on
-            it is the patch's own: what trainers write into the base's configuration later changes nothing.
+            The BOS token that `placement` refers to. `None`: text of this base begins without one. `"auto"`: filled in
+            when the patch is made, from the tokenizer or, without one, from the base's configuration. From then on it
+            is fixed: later changes of the base's configuration, as trainers make them, have no effect.
         init (`"text"`, `"vocab"` or `"random"`, *optional*, defaults to `"text"`):
-            How the vectors start: the embeddings of `init_text`, repeated or cut to length; the embeddings of tokens
-            drawn at random; or normal noise with the mean and standard deviation of the embeddings.
+            Initial values of the vectors: the embeddings of `init_text`, repeated or cut to length; the embeddings of
+            randomly drawn tokens; or normal noise with the mean and standard deviation of the embeddings.
         init_text (`str`, *optional*):
             Safety instruction for `init="text"`. Defaults to our own instruction for a known `risk`.
         init_seed (`int`, *optional*, defaults to `0`):
             Seed of `init="vocab"` and `init="random"`.
         risk (`str`, *optional*):
-            What the patch fixes: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a name of your own.
+            The risk that the patch reduces: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a name of your own.
         patch_version (`str`, *optional*, defaults to `"0.1.0"`):
             Version of the patch (https://semver.org).
         base_model_name_or_path (`str`, *optional*):
             The base the patch was made for. Filled in from the base.
         base_model_revision (`str`, *optional*):
-            Commit of the base on the Hub. Filled in where the cache holds one commit of it alone.
+            Commit of the base on the Hub. Filled in if the cache holds exactly one commit of it.
         base_fingerprint (`dict`, *optional*):
-            Identity of the base and its tokenizer, made by `policy_patch.base.fingerprint`. Filled in from the base.
+            Fingerprint of the base and its tokenizer, by `policy_patch.base.fingerprint`. Filled in from the base.
         hidden_size (`int`, *optional*):
             Length of each vector. Filled in from the base.
         composed_from (`list[dict]`, *optional*):
             For a composed patch: name, risk, version, length and hash of each part, in order.
         filtered_by (`list[str]`, *optional*):
-            Names of the scorers that filtered its preference pairs: they favour the patch, so they cannot judge it.
+            Names of the scorers that filtered its preference pairs. They favour the patch, so they may not score it.
         sha256 (`str`, *optional*):
             Hash of the tensor file, in hexadecimal. Filled in when the patch is saved.
         policy_patch_version (`str`, *optional*):
@@ -110,7 +110,7 @@ class PolicyPatchConfig:
             Version of the file format.
 
     Raises:
-        ConfigError: unknown key, wrong type or impossible value.
+        ConfigError: a key is unknown, or a value is impossible or has the wrong type.
 
     Example:
 
@@ -181,7 +181,7 @@ class PolicyPatchConfig:
             raise ConfigError(f"`init_seed={self.init_seed}` must be between 0 and 2**63 - 1.")
 
     def validate_format_version(self) -> None:
-        """What is written must be readable."""
+        """This version must be able to read the file."""
         if not 1 <= self.format_version <= FORMAT_VERSION:
             raise ConfigError(f"`format_version={self.format_version}` must be between 1 and {FORMAT_VERSION}.")
 
@@ -204,14 +204,14 @@ class PolicyPatchConfig:
                 Where the text comes from, for error messages.
 
         Raises:
-            ConfigError: no JSON object, a key that is unknown or stands twice, a newer format, a wrong type or an
-                impossible value.
+            ConfigError: the text is not a JSON object, has an unknown key or one twice, a newer format, a value of the
+                wrong type or an impossible value.
         """
         return read_config(text, source)[0]
 
 
 def read_config(text: str, source: str) -> tuple[PolicyPatchConfig, str]:
-    """Return the configuration that a text holds, and [`config_hash`] of what stands there.
+    """Return the configuration in a text, and the [`config_hash`] of its keys and values.
 
     Raises:
         ConfigError: as [`PolicyPatchConfig.from_json`].
@@ -239,14 +239,14 @@ def read_config(text: str, source: str) -> tuple[PolicyPatchConfig, str]:
 
 
 def config_hash(values: Mapping[str, Any]) -> str:
-    """Return the hash that the tensor file keeps of the configuration beside it, in hexadecimal.
+    """Return the hash of a configuration that is stored in the tensor file beside it, in hexadecimal.
 
-    It is the SHA-256 of all keys and values as they stand in the file, as JSON with sorted keys, without white space
-    and in ASCII. `sha256`, the hash of the tensor file, is left out: so each of the two files covers the other.
+    It is the SHA-256 of all keys and values in the file, written as JSON with sorted keys, without white space and in
+    ASCII. `sha256`, the hash of the tensor file, is left out, so that each of the two files covers the other.
 
     Args:
         values (`Mapping[str, Any]`):
-            What the JSON of a configuration says.
+            The parsed JSON of a configuration.
     """
     covered = {key: value for key, value in values.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Every exception that policy-patch raises on purpose, in one tree.
 
-Each class has a builtin second parent, so `except ValueError` of existing code keeps working. There are no checks here.
+Each class has a builtin second parent, so that `except ValueError` in existing code keeps working. No checks are here.
 """
 
 
@@ -9,7 +9,7 @@ class PolicyPatchError(Exception):
 
 
 class ConfigError(PolicyPatchError, ValueError):
-    """Raised when a patch or training configuration holds an unknown key, a wrong type or an impossible value."""
+    """Raised when a configuration of a patch or a training has an unknown key, a wrong type or an impossible value."""
 
 
 class PatchNotFoundError(PolicyPatchError, FileNotFoundError):
@@ -21,7 +21,7 @@ class PatchFileError(PolicyPatchError, ValueError):
 
 
 class PatchSaveError(PolicyPatchError, OSError):
-    """Raised when a patch cannot be written. What was in the folder before is still there and still loads."""
+    """Raised when a patch cannot be written. The earlier patch in the folder is intact and still loads."""
 
 
 class PatchNameError(PolicyPatchError, LookupError):
@@ -45,7 +45,7 @@ class PatchInputError(PolicyPatchError, ValueError):
 
 
 class PatchNotAppliedError(PolicyPatchError, RuntimeError):
-    """Raised when a call cannot prove that the vectors of its patches took part in it. Nothing of it is returned."""
+    """Raised when a call cannot prove that the vectors of its patches took part in it. The call returns nothing."""
 
 
 class PositionLimitError(PolicyPatchError, ValueError):
@@ -61,7 +61,7 @@ class TokenizerRequiredError(PolicyPatchError, ValueError):
 
 
 class HubError(PolicyPatchError, OSError):
-    """Raised when a patch cannot be fetched from the Hub or published there; the parent of the four below."""
+    """Raised when a patch cannot be fetched from the Hub or published there; the parent of the next four classes."""
 
 
 class HubAccessError(HubError, PermissionError):
@@ -77,11 +77,11 @@ class HubUnavailableError(HubError, ConnectionError):
 
 
 class DamagedDownloadError(HubError, ValueError):
-    """Raised when what arrived is not what the Hub says it holds. It is not loaded and does not stay in the cache."""
+    """Raised when a file arrives with another hash than the Hub states. It is not loaded and not kept in the cache."""
 
 
 class PublishConflictError(PolicyPatchError, RuntimeError):
-    """Raised when a push would overwrite what others published, or a version that is published already."""
+    """Raised when a push would overwrite other people's work, or a version that is already published."""
 
 
 class DataError(PolicyPatchError, ValueError):
@@ -89,19 +89,19 @@ class DataError(PolicyPatchError, ValueError):
 
 
 class EndpointError(PolicyPatchError, ConnectionError):
-    """Raised when a model that is served elsewhere cannot be asked, or does not answer as it should."""
+    """Raised when the endpoint of a served model cannot be reached, or its response is invalid."""
 
 
 class TrainingError(PolicyPatchError, RuntimeError):
-    """Raised when a training stage cannot start or go on."""
+    """Raised when a training stage cannot start or continue."""
 
 
 class CheckpointSaveError(PolicyPatchError, OSError):
-    """Raised when a checkpoint, a log or a finished stage cannot be written; what was there before is intact."""
+    """Raised when a checkpoint, a log or a finished stage cannot be written; earlier files are intact."""
 
 
 class EvaluationError(PolicyPatchError, ValueError):
-    """Raised when an evaluation is asked for something it cannot measure."""
+    """Raised when an evaluation cannot measure what was requested."""
 
 
 class MissingExtraError(PolicyPatchError, ImportError):

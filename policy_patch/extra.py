@@ -1,6 +1,6 @@
-"""Import of the packages that only some features need, with an error that says how to get them.
+"""Imports packages that only some features need; if one is missing, the error says how to install it.
 
-None is imported before it is used, so that `import policy_patch` stays quick and needs none of them.
+They are imported only when used, so that `import policy_patch` is fast and needs none of them.
 """
 
 from importlib import import_module
@@ -18,15 +18,15 @@ def import_extra(module: str, package: str, extra: str, purpose: str) -> ModuleT
         package (`str`):
             Name under which it is installed.
         extra (`str`):
-            The extra of this package that brings it.
+            The extra of this package that installs it.
         purpose (`str`):
-            What needs it, at the start of the message.
+            The feature that needs it; the message begins with it.
 
     Returns:
         The module.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the package is not installed.
     """
     try:
         return import_module(module)

@@ -1,6 +1,6 @@
-"""Versions of a patch: the order of Semantic Versioning, and the tags of the Hub that carry them (`v1.2.0`).
+"""Versions of a patch: the order of Semantic Versioning, and the tags on the Hub that name them (`v1.2.0`).
 
-Which version may follow which is decided in `hub/versions.py`.
+`policy_patch.hub` decides which versions may be published.
 """
 
 import re
@@ -16,7 +16,7 @@ SEMVER = re.compile(
 
 
 def precedence(version: str) -> tuple[Any, ...]:
-    """Return a key by which versions compare as https://semver.org item 11 says; build metadata does not count.
+    """Return a sort key for versions in the order of https://semver.org, item 11; build metadata is ignored.
 
     Example:
 
@@ -40,5 +40,5 @@ def version_tag(version: str) -> str:
 
 
 def version_of_tag(tag: str) -> str | None:
-    """Return the version that a Hub tag stands for, or None for a tag that is no version."""
+    """Return the version of a Hub tag, or None if the tag is not a version."""
     return tag[1:] if tag.startswith("v") and SEMVER.fullmatch(tag[1:]) else None

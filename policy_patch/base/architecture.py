@@ -1,7 +1,7 @@
-"""What an architecture is for a patch: its backbone, its learned positions, its sliding windows.
+"""The parts of an architecture that matter to a patch: backbone, learned positions, sliding windows.
 
-Read off a loaded base and its configuration; nothing is run here. Whether a patch is exact on it is asked in
-`self_check.py`.
+They are read from a loaded base and its configuration; no model runs here. `self_check.py` tests whether a patch is
+exact on the architecture.
 """
 
 from typing import Any
@@ -11,15 +11,15 @@ from transformers import PreTrainedModel
 
 
 def backbone_of(base: PreTrainedModel) -> nn.Module | None:
-    """Return the module between token embeddings and head, which a causal language model calls; None if it has none."""
+    """Return the backbone: the module that runs between the token embeddings and the head; None if there is none."""
     backbone = base.base_model
-    if backbone is base:  # a text model that was cut out of a multimodal one names itself after the whole (Llama 4)
+    if backbone is base:  # Llama 4's text model has the multimodal model's `base_model_prefix`
         backbone = getattr(base, "model", None)
     return backbone if isinstance(backbone, nn.Module) else None
 
 
 def learned_position_limit(base: PreTrainedModel) -> int | None:
-    """Return how many absolute positions `base` has learned, or None if it does not look positions up in a table."""
+    """Return the size of the table of learned absolute positions, or None if `base` has no such table."""
     limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     tokens = base.get_input_embeddings()
     for name, module in backbone_of(base).named_modules():
@@ -32,7 +32,7 @@ def learned_position_limit(base: PreTrainedModel) -> int | None:
 
 
 def has_windows(config: Any) -> bool:
-    """Return whether some layer of that configuration sees the last columns only."""
+    """Return whether some layer of this configuration attends to the last columns only (sliding window, chunks)."""
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None:
         return any(kind != "full_attention" for kind in layer_types)

@@ -1,6 +1,6 @@
-"""The token that text of a base begins with: decided when a patch is made, compared when it is loaded.
+"""The BOS token of a patch: chosen when the patch is made, compared when it is loaded.
 
-A patch keeps it in its configuration. The base's own `config.bos_token_id` is no authority: trainers rewrite it, and
+A patch stores it in its own configuration. The base's `config.bos_token_id` is not relied on: trainers rewrite it, and
 some configurations have none.
 """
 
@@ -20,7 +20,7 @@ logger = logging.get_logger(__name__)
 def decided_bos(
     config: PolicyPatchConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
 ) -> int | None:
-    """Return the BOS token of a new patch: the given one, the tokenizer's, or without a tokenizer the base's."""
+    """Return the BOS token of a new patch: the configured one, else the tokenizer's, else (no tokenizer) the base's."""
     if config.bos_token_id != "auto":
         return config.bos_token_id
     return _of_base(base) if tokenizer is None else _token_id(tokenizer.bos_token_id)
@@ -33,32 +33,32 @@ def agreed_bos(
 
     Args:
         config ([`PolicyPatchConfig`]):
-            Of the patch.
+            Configuration of the patch.
         base ([`~transformers.PreTrainedModel`]):
-            The base that it is loaded on.
+            The base that the patch is loaded on.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The tokenizer in use. It decides; without one the base's configuration is asked.
+            The tokenizer in use. Its BOS token counts; without a tokenizer, the base's configuration is read.
         source (`str`):
             Where the patch comes from, for error messages.
 
     Raises:
-        BaseMismatchError: text begins with another token here than where the patch was made, so that its vectors would
-            not go where they were trained.
+        BaseMismatchError: the BOS token differs from the one that the patch was made with, so the vectors would not
+            be inserted where they were trained.
     """
-    if config.bos_token_id == "auto":  # a file written before the field was there
+    if config.bos_token_id == "auto":  # the file is older than this field
         found = decided_bos(config, base, tokenizer)
-        logger.warning(f"{source} does not say which token its vectors go behind; {found} is taken for it.")
+        logger.warning(f"{source} does not say after which token its vectors go; token {found} is assumed.")
         return found
     ours = config.bos_token_id
     found, whose = (_of_base(base), "the base's configuration")
     if tokenizer is not None:
         found, whose = _token_id(tokenizer.bos_token_id), "the tokenizer"
-    # None on either side changes nothing: where the vectors go hangs on the patch's own token and on the text alone.
+    # None on either side is no conflict: only the patch's own token and the text decide where the vectors go.
     if config.placement == "after_bos" and None not in (ours, found) and found != ours:
         raise BaseMismatchError(
-            f"{source} has its vectors behind the token {ours}, with which text began where it was made "
-            f"(`bos_token_id` of its configuration); {whose} says {found}. Load the tokenizer that the patch was made "
-            f"with{'' if tokenizer is not None else ', and give it as `tokenizer=`: it decides'}."
+            f"{source} has its vectors after the token {ours}, the BOS token it was made with (`bos_token_id` of its "
+            f"configuration); {whose} says {found}. Load the tokenizer that the patch was made "
+            f"with{'' if tokenizer is not None else ', and give it as `tokenizer=`: its BOS token counts'}."
         )
     return ours
 

@@ -1,6 +1,6 @@
-"""What differs between a base and the one that a fingerprint was made of, in words: one method for each kind.
+"""The differences between a base and a fingerprint, in words: one method for each kind of difference.
 
-What follows from a difference is the business of `fingerprint.py`.
+`fingerprint.py` decides what follows from a difference.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ _NAMED = 3  # parameters that an error names
 
 
 class Comparison:
-    """A base beside a fingerprint. Each method returns one kind of difference in words, none if there is none.
+    """Compares a base with a fingerprint. Each method describes one kind of difference; an empty list means equal.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -47,7 +47,7 @@ class Comparison:
         self._found = self._read()
 
     def _read(self) -> dict[str, Samples]:
-        """Return the elements of the base that the fingerprint holds, those that can be read."""
+        """Read from the base the elements that the fingerprint holds; weights that cannot be read are left out."""
         all_of_it = self._tensors | self._weights  # packages keep 8-bit weights in buffers
         names = [name for name in self._recorded.samples if name in all_of_it]
         if self._recorded.format == FORMAT:
@@ -56,7 +56,7 @@ class Comparison:
         return {name or EMBEDDING: samples for name, samples in found.items()}
 
     def correlation(self) -> float:
-        """Return how the token embeddings correlate with the recorded ones, from -1 to 1; 1 if they are not known.
+        """Return the correlation of the token embeddings with the recorded ones, from -1 to 1; 1 if none are recorded.
 
         NaN if either side is constant or not finite.
         """
@@ -69,7 +69,7 @@ class Comparison:
         return float((one * other).sum() / (one.norm() * other.norm()))
 
     def moved(self) -> list[str]:
-        """Weights that have moved further than loading explains."""
+        """Weights whose samples differ by more than loading in another precision can explain."""
         recorded, moved = self._recorded.samples, {}
         by_count: dict[int, list[str]] = {}
         for name, samples in self._found.items():
@@ -90,7 +90,7 @@ class Comparison:
         ]
 
     def names(self) -> list[str]:
-        """Parameters that have gone or come; a fingerprint of format 1 names only a few."""
+        """Parameters that are missing or new; a fingerprint of format 1 lists only a few."""
         packed, known = packed_modules(self._base), self._recorded.names
 
         def counts(name: str) -> bool:
@@ -106,11 +106,11 @@ class Comparison:
         return words + (["layers of PEFT are in it"] if any(".base_layer." in name for name in self._weights) else [])
 
     def settings(self) -> list[str]:
-        """Settings of the configuration."""
+        """Settings of the configuration that differ."""
         return changed_settings(self._recorded.settings, forward_settings(self._base))
 
     def tying(self) -> list[str]:
-        """A head that is the table of token embeddings on one side and not on the other."""
+        """A head that is tied to the token embeddings on one side only."""
         tied = is_tied(self._base)
         if None in (tied, self._recorded.tied) or tied == self._recorded.tied:
             return []
@@ -118,7 +118,7 @@ class Comparison:
         return [f"its head is {words[tied]}, expected {words[self._recorded.tied]}"]
 
     def predictions(self) -> list[str]:
-        """What the base predicts; it runs for this."""
+        """Different predictions; runs the base for this."""
         if self._recorded.probe is None or why_not_comparable(self._base) is not None:
             return []
         found = probe_of(self._base)
@@ -135,14 +135,14 @@ class Comparison:
         ]
 
     def not_compared(self) -> list[str]:
-        """What could not be compared: weights that one of the sides cannot read, predictions that say nothing."""
+        """What could not be compared: weights that one side cannot read, predictions that are missing or useless."""
         if self._recorded.format != FORMAT:
             return [] if self._found else ["any weight"]
         names = self._recorded.names | ({EMBEDDING, HEAD} & self._recorded.samples.keys())
         unread = [name for name in names if name not in self._found]
         why_not = why_not_comparable(self._base)
         if self._recorded.probe is None:
-            why_not = why_not or "that of the right base is not known"
+            why_not = why_not or "the fingerprint has no predictions of the right base"
         weights = [f"{len(unread)} of {len(names)} weights ({_some(unread)})"] if unread else []
         return weights + ([f"what it predicts ({why_not})"] if why_not else [])
 

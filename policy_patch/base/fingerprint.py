@@ -1,7 +1,7 @@
-"""The fingerprint of a base and its tokenizer: made when a patch is made, held against the base it is loaded on.
+"""The fingerprint of a base and its tokenizer: taken when a patch is made, checked when the patch is loaded.
 
-It reads a few values of every weight, the settings, and what the base predicts behind a few ids; it changes nothing. It
-finds mistakes, not forgeries: those are for signatures.
+It consists of a few values of every weight, the settings, and the base's predictions on a few fixed ids; taking it
+changes nothing. It finds mistakes, not forgeries; only signatures can find those.
 """
 
 from collections import Counter
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# Our choice. Relatives are near 1; 64 samples of unrelated normal numbers reach 0.5 about once in 70,000.
+# Our choice. Related models are near 1; 64 samples of unrelated normal numbers reach 0.5 about once in 70,000.
 _RELATED = 0.5
 
 
 def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None" = None) -> dict[str, Any]:
-    """Return the identity of `base` and its tokenizer, as plain JSON values.
+    """Return a fingerprint that identifies `base` and its tokenizer, as plain JSON values.
 
     It runs the base once on 2 rows of 16 tokens.
 
@@ -41,13 +41,13 @@ def base_fingerprint(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBas
 
     Returns:
         `dict`: `format` (2); `architecture`, sizes by name; `tokenizer`, a SHA-256 in hexadecimal, or `None`;
-        `settings`, those of the configuration that change a forward; `tied`, whether the head is the table of
-        embeddings, or `None`; `weights`, elements of every parameter and persistent buffer by name, or `None` for one
-        that cannot be read (packed into fewer than 8 bits, not in memory, not finite): 64 of the token embeddings and
-        of the head, one of each expert, else 8; `dtype`, that of most of them, and `dtypes`, those of the others;
-        `steps`, quantisation steps of 8-bit weights; `probe`, log-probabilities of 32 tokens at 4 places of a fixed
-        sequence, with their precision and noise, or `None`. Elements are little-endian fp32 in base64, at positions
-        drawn from the name and the shape.
+        `settings`, the configuration's settings that change a forward pass; `tied`, whether the head is tied to the
+        token embeddings, or `None` if unknown; `weights`, a few elements of every parameter and persistent buffer by
+        name, or `None` where a weight cannot be read (packed into fewer than 8 bits, not in memory, not finite): 64
+        elements of the token embeddings and of the head, one of each expert, 8 of any other weight; `dtype`, the most
+        frequent dtype, and `dtypes`, the others by name; `steps`, quantisation steps of 8-bit weights; `probe`,
+        log-probabilities of 32 tokens at 4 places of a fixed sequence, with their precision and noise, or `None`.
+        Elements are little-endian fp32 in base64; their positions are drawn from the weight's name and shape.
 
     Example:
 
@@ -100,28 +100,29 @@ def check_base(
     probe: bool = True,
     source: str = "the patch",
 ) -> None:
-    """Return if `base` is the model that `fingerprint` was made of, in whatever precision either was loaded.
+    """Check that `base` is the model that `fingerprint` was made from; returns None if it is, and raises if not.
 
-    Loading in fp32, bf16, fp16 or 8 bits is no difference. What is packed into fewer bits cannot be compared: then the
-    embeddings, norms and other weights left in floating point decide.
+    The precision does not matter: fp32, bf16, fp16 and 8 bits count as equal. Weights packed into fewer bits cannot be
+    compared; then the embeddings, norms and other weights left in floating point decide.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The model that the patch is to be applied to. Not changed.
         fingerprint (`dict`, *optional*):
-            From [`base_fingerprint`], of this format or of the one before. Without one there is a warning.
+            From [`base_fingerprint`], in the present format or the previous one. If it is None, a warning is logged.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The base's tokenizer. Not compared if it is missing here or in the fingerprint.
+            The base's tokenizer. Not compared if either side lacks one.
         allow_mismatch (`bool`, *optional*, defaults to `False`):
-            Accept a fine-tuned or edited relative, with a warning.
+            Accept a fine-tuned or edited version of the base, with a warning.
         probe (`bool`, *optional*, defaults to `True`):
-            Compare what the base predicts, too, which takes one forward of 2 rows of 16 tokens.
+            Also compare the base's predictions, which takes one forward pass of 2 rows of 16 tokens.
         source (`str`, *optional*, defaults to `"the patch"`):
             Where the fingerprint comes from, for error messages.
 
     Raises:
-        BaseMismatchError: another architecture, size, tokenizer or model; without `allow_mismatch`, a relative.
-        ConfigError: `fingerprint` is damaged or of a newer format.
+        BaseMismatchError: the architecture, a size, the tokenizer or the model differs; without `allow_mismatch` also
+            if `base` is a fine-tuned or edited version of the right model.
+        ConfigError: `fingerprint` is damaged or has a newer format.
     """
     if fingerprint is None:
         logger.warning(
@@ -152,7 +153,7 @@ def check_base(
             f"The fingerprint of {source} is of format 1: it cannot see a change of the head, of most layers or of "
             "settings. Patches that are made today have format 2; ask its maker for a release of it."
         )
-    if probe and not differences:  # what already differs needs no forward to be told
+    if probe and not differences:  # skip the forward pass once a difference is known
         differences = comparison.predictions()
     if not differences:
         if unknown := comparison.not_compared():
@@ -175,18 +176,18 @@ def renewed_fingerprint(
     fingerprint: dict[str, Any] | None,
     tokenizer: "PreTrainedTokenizerBase | None",
 ) -> dict[str, Any] | None:
-    """Return `fingerprint`, or a new one if the vocabulary of `base` is no longer the one that it was made of.
+    """Return `fingerprint`, or a new one if the vocabulary of `base` has changed since it was made.
 
-    Tokens may be added after a patch was made, as chat templates need them. With the fingerprint of before, the patch
-    would be refused on the very base that it was trained on.
+    Tokens may be added after a patch was made; chat templates need them. With the old fingerprint the patch would be
+    refused on the very base that it was trained on.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The base as it is now. Not changed.
         fingerprint (`dict`, *optional*):
-            The one that was made when the patch was made or loaded.
+            The fingerprint taken when the patch was made or loaded.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The tokenizer of that moment, which tokens may have been added to.
+            The tokenizer used then; tokens may have been added to it since.
     """
     if fingerprint is None:
         return None

@@ -1,13 +1,13 @@
-"""Loading models of transformers, one at a time in this process, and seeing to it that their weights have values.
+"""Loads transformers models, one at a time in this process, and checks that all their weights have values.
 
-`PreTrainedModel.from_pretrained` swaps things of the whole process while it builds a model:
-`PreTrainedModel.tie_weights` for a function that does nothing (`no_tie_weights` in transformers/initialization.py),
-`torch.linspace` (`meta_device_safe_creation_ops` there), torch's default dtype (`local_torch_dtype` in
-modeling_utils.py). Each swap puts back what it found. Of two loads that overlap, the second finds the swap of the first
-and puts that back for good: from then on no model of the process ties its head, and tied heads stay on the meta device,
-without values. Seen with transformers 5.19 to 5.24.
+While `PreTrainedModel.from_pretrained` builds a model, it replaces global functions of the process:
+`PreTrainedModel.tie_weights` by a function that does nothing (`no_tie_weights` in transformers/initialization.py),
+`torch.linspace` (`meta_device_safe_creation_ops` there), and torch's default dtype (`local_torch_dtype` in
+modeling_utils.py). Afterwards each is restored to the value found before. If two loads overlap, the second finds the
+first one's replacement and restores that for good: from then on no model of the process ties its head, and tied heads
+stay on the meta device, without values. Seen with transformers 5.19 to 5.24.
 
-Nothing is decided here about which model, or where it goes.
+The caller chooses the model and the device.
 """
 
 import os
@@ -21,8 +21,8 @@ from typing import Any
 from policy_patch.errors import ModelLoadError
 from policy_patch.privacy.redaction import blank_error
 
-_LARGEST_CONFIG = 2**24  # bytes; chosen by us, large ones list a hundred thousand labels
-_WAIT = 10.0  # seconds for a load elsewhere to leave what it swapped, which takes milliseconds; chosen by us
+_LARGEST_CONFIG = 2**24  # bytes; our choice: large configurations list a hundred thousand labels
+_WAIT = 10.0  # seconds for another load to restore what it replaced, which takes milliseconds; our choice
 
 _lock = threading.RLock()
 
@@ -31,8 +31,8 @@ _lock = threading.RLock()
 def loading() -> Iterator[None]:
     """Within the context no other thread loads a model through this package. A thread may enter it again.
 
-    For code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. It must not
-    wait for another thread that loads, which waits for it.
+    Use it around code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. That
+    code must not wait for another thread that loads a model: the two would wait for each other.
     """
     with _lock:
         yield
@@ -47,14 +47,14 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
         source (`str` or `os.PathLike`):
             Hub id or folder.
         named (`str`, *optional*):
-            What it is, for messages. Defaults to "the model" and its source.
+            Name of the model in messages. Defaults to "the model" and its source.
         advice (`str`, *optional*):
-            Sentence that says what to do if it cannot be loaded.
+            Sentence for the error message: what to do if the model cannot be loaded.
         options (*optional*):
-            For `from_pretrained`.
+            Passed to `from_pretrained`.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or another thread loaded a model by other means at the same time.
+        ModelLoadError: the model cannot be loaded, or another thread loaded one by other means at the same time.
     """
     named = named or f"the model `{os.fspath(source)}`"
     with loading():
@@ -70,9 +70,9 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
 
 @contextmanager
 def load_errors(named: str, advice: str = "") -> Iterator[None]:
-    """Raise `ModelLoadError` for what goes wrong within the context, where transformers reads the files of a model.
+    """Turn any error within the context, where transformers reads a model's files, into a `ModelLoadError`.
 
-    They may be a stranger's, and wrong in every way: a full memory or endless nesting is a `RuntimeError`.
+    The files may come from a stranger and be wrong in any way: full memory or endless nesting is a `RuntimeError`.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -85,22 +85,22 @@ def load_errors(named: str, advice: str = "") -> Iterator[None]:
         OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, SafetensorError,
         StrictDataclassError,
     ) as error:  # fmt: skip
-        blank_error(error)  # a token that cannot be sent is quoted by what sends it
+        blank_error(error)  # the HTTP library quotes a token that cannot be sent
         raise ModelLoadError(f"Cannot load {named}: {_first_line(error)} {advice}".rstrip()) from error
 
 
 def check_has_values(model: Any, named: str, *, asked: bool = False) -> None:
     """Raise `ModelLoadError` if a model has weights or buffers on the meta device that nothing will fill.
 
-    Weights that accelerate has put elsewhere, on a disk or in the memory of a CPU, are filled when they are needed.
+    Weights that accelerate has offloaded to disk or CPU memory are exempt: they are filled when they are needed.
 
     Args:
         model ([`~torch.nn.Module`]):
             A model that was just loaded.
         named (`str`):
-            What it is, for messages.
+            Name of the model in messages.
         asked (`bool`, *optional*, defaults to `False`):
-            That is what the caller asked for.
+            Whether the caller asked for the meta device; then nothing is checked.
     """
     if asked:
         return
@@ -118,14 +118,14 @@ def check_has_values(model: Any, named: str, *, asked: bool = False) -> None:
 
 
 _ELSEWHERE = (
-    "It looks as if another thread loads, or has loaded, a model with transformers itself at the same time, which is "
-    "not safe with threads and can leave the process without tied weights. Load models one after the other, or all "
+    "It looks as if another thread loads, or has loaded, a model with transformers itself at the same time. That is "
+    "not safe: afterwards, tied weights may no longer work in this process. Load models one after the other, or all "
     "inside `policy_patch.base.loading.loading()`; if it happens again, restart the process."
 )
 
 
 def _check_config_size(source: Any) -> None:
-    """Refuse a folder whose configuration is far larger than one: transformers reads it in one piece."""
+    """Refuse a folder with an oversized configuration: transformers would read all of it into memory."""
     path = os.path.join(source, "config.json")
     if os.path.isfile(path) and os.path.getsize(path) > _LARGEST_CONFIG:
         raise ModelLoadError(
@@ -134,7 +134,7 @@ def _check_config_size(source: Any) -> None:
 
 
 def _wait_until_sound(named: str) -> Any:
-    """Wait until nothing is swapped by a load elsewhere, and return torch's default dtype."""
+    """Wait until no other load has functions replaced, and return torch's default dtype."""
     import torch
 
     end = time.monotonic() + _WAIT
@@ -154,13 +154,13 @@ def _check_undisturbed(named: str, dtype: Any) -> None:
 
 
 def _swapped() -> str | None:
-    """Return the name of a function that a load of transformers has swapped and not put back, if there is one."""
+    """Return the name of a function that transformers has replaced during a load and not yet restored, if any."""
     import torch
     from transformers import PreTrainedModel
 
     functions = {"`PreTrainedModel.tie_weights`": PreTrainedModel.tie_weights, "`torch.linspace`": torch.linspace}
     for name, function in functions.items():
-        # Both are functions within a function of that file; a wrapper of somebody else's is left alone.
+        # Both replacements are inner functions of that file; wrappers by other packages are left alone.
         is_swap = getattr(function, "__module__", None) == "transformers.initialization"
         if is_swap and "<locals>" in getattr(function, "__qualname__", ""):
             return name
@@ -168,17 +168,17 @@ def _swapped() -> str | None:
 
 
 def _check_types(model: Any, named: str) -> None:
-    """Refuse a model whose weights have a type that nobody asked for: they get torch's default one as it is just then.
+    """Refuse a model whose weights have a dtype that nobody asked for: torch's default one, changed by another load.
 
-    Weights in float32 are in order where a model keeps some so: then its other layers do the same. Buffers have types
-    of their own: RecurrentGemma has one in bfloat16, always.
+    Some models keep certain weights in float32, in every layer; this is accepted. Buffers are not checked:
+    RecurrentGemma always has one in bfloat16.
     """
     import torch
 
     wanted = getattr(model.config, "dtype", None)
     if not isinstance(wanted, torch.dtype) or getattr(model, "hf_quantizer", None) is not None:
         return
-    types: dict[str, set[torch.dtype]] = {}  # by name without the numbers of layers
+    types: dict[str, set[torch.dtype]] = {}  # by name, layer numbers replaced by "#"
     for name, weight in model.named_parameters():
         if weight.dtype in (torch.float32, torch.float16, torch.bfloat16):
             types.setdefault(re.sub(r"\d+", "#", name), set()).add(weight.dtype)
@@ -189,7 +189,7 @@ def _check_types(model: Any, named: str) -> None:
 
 
 def _asks_for_none(options: dict[str, Any]) -> bool:
-    """Return whether a load is asked to leave weights on the meta device."""
+    """Return whether the caller asks for weights on the meta device."""
     import torch
 
     device_map = options.get("device_map")

@@ -1,8 +1,8 @@
-"""What a base predicts behind fixed token ids: the part of its fingerprint that no list of weights can give.
+"""The base's predictions on fixed token ids: the part of the fingerprint that covers more than the weights.
 
-It sees what weights and settings do not show: an adapter that is switched on, code that was replaced, a rotary module
-that was changed by hand. It costs one forward of 2 rows of 16 tokens. The second row is the first with noise of the
-base's own precision in its embeddings: what comes out differently there is noise, and says how much of it to expect.
+They reveal what weights and settings do not show: an active adapter, replaced code, a rotary module that was changed
+by hand. They cost one forward pass of 2 rows of 16 tokens. The second row repeats the first with rounding noise of the
+base's precision added to its embeddings; the difference of the outputs says how much noise to expect.
 """
 
 import time
@@ -27,27 +27,27 @@ logger = logging.get_logger(__name__)
 
 _SLOW = 5.0  # seconds
 TOKENS, PLACES, IDS = 16, 4, 32
-# How far log-probabilities may be off, as a share of their own spread: at least so much, and up to twice what the
-# base's own noise does. Our choice, after benchmarks/base_probe.py, where a dropped layer was 0.07 and more.
+# How far log-probabilities may be off, as a share of their spread: this much, or twice the base's own noise if that is
+# more. Our choice, after benchmarks/base_probe.py, where a dropped layer was 0.07 and more.
 _LEAST = {"float32": 2e-4, "float16": 0.01, "bfloat16": 0.03, "8 bits": 0.3}
 _TIMES_NOISE, _MOST = 2.0, 0.3
-_ROUNDED_BEFORE = 0.25  # both in fp32, one of them from a file in half precision
-_LEAST_SPREAD = 1e-2  # less is a model that predicts nothing
+_ROUNDED_BEFORE = 0.25  # both in fp32, one of them loaded from a file in half precision
+_LEAST_SPREAD = 1e-2  # with less spread, a model predicts nothing
 PRECISIONS = tuple(_LEAST)
 _FAILURES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a base predicted.
+    """The predictions of a base.
 
     Args:
         precision (`str`):
-            `"float32"`, or the lowest precision that it computes with: `"bfloat16"`, `"float16"`, `"8 bits"`.
+            The lowest precision that the base computes with: `"float32"`, `"bfloat16"`, `"float16"`, `"8 bits"`.
         noise (`float`):
-            How far its own noise moved the log-probabilities, as a share of their spread, in the median over places.
+            How far rounding noise moved the log-probabilities, as a share of their spread; the median over places.
         log_probs (`torch.Tensor`):
-            `(4, 32)` fp32: at 4 places of the sequence, log-probabilities of 32 tokens to come next.
+            `(4, 32)` fp32: at 4 places of the sequence, log-probabilities of 32 candidates for the next token.
     """
 
     precision: str
@@ -55,16 +55,17 @@ class Probe:
     log_probs: torch.Tensor
 
     def differs_from(self, other: "Probe", *, same_weights: bool) -> float | None:
-        """Return how far `other` is off, as a share of the spread, if precision does not explain it; else None.
+        """Return how far `other` is off, as a share of the spread; None if the precision explains the difference.
 
-        In fp32 no place may be off. In less, the median over places counts: noise may flip a choice of experts at one.
+        In fp32 every place must agree. In lower precision the median over places counts: noise may change the choice of
+        experts at one place.
 
         Args:
             other ([`Probe`]):
-                Of the base that is to be compared.
+                Predictions of the base to compare.
             same_weights (`bool`):
-                Whether its weights are equal to the bit, as far as was read; two files of a base in fp32 may not be,
-                if one of them was rounded before.
+                Whether all weights that were read are bit-identical. Two fp32 files of one base may differ if one of
+                them was once rounded.
         """
         off = _off(self.log_probs, other.log_probs)
         tolerance = max(min(max(_LEAST[each.precision], _TIMES_NOISE * each.noise), _MOST) for each in (self, other))
@@ -89,7 +90,7 @@ _kept: ContextVar[dict[int, Probe | str] | None] = ContextVar("kept", default=No
 
 @contextmanager
 def looking_once() -> Iterator[None]:
-    """Within the context a base is run once, however many patches are held against it."""
+    """Within the context each base is run only once, however many patches are checked against it."""
     token = _kept.set({})
     try:
         yield
@@ -98,18 +99,18 @@ def looking_once() -> Iterator[None]:
 
 
 def why_not_comparable(base: "PreTrainedModel") -> str | None:
-    """Return in words why what `base` predicts cannot be compared; None if it can."""
+    """Return in words why the predictions of `base` cannot be compared; None if they can."""
     if any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in base.parameters()):
         return "its weights are split over processes"
     return "its weights are packed into fewer than 8 bits" if _precision_of_weights(base) is None else None
 
 
 def probe_of(base: "PreTrainedModel") -> Probe | str:
-    """Return what `base` predicts without any patch; in words, why it cannot be run on the ids.
+    """Return the predictions of `base` without any patch, or the reason in words if it cannot be run on the ids.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
-            A causal language model that is comparable. Not changed.
+            A causal language model that [`why_not_comparable`] does not exclude. Not changed.
     """
     kept = _kept.get()
     if kept is not None and id(base) in kept:
@@ -119,8 +120,8 @@ def probe_of(base: "PreTrainedModel") -> Probe | str:
     took = time.perf_counter() - start
     if took > _SLOW:
         logger.warning(
-            f"It took {took:.0f} s to see what the base predicts, by one forward of 2 rows of {TOKENS} tokens. "
-            "`base_probe=False` loads a patch without it."
+            f"Checking the base's predictions took {took:.0f} s (one forward pass of 2 rows of {TOKENS} tokens). "
+            "`base_probe=False` loads a patch without this check."
         )
     if kept is not None:
         kept[id(base)] = found
@@ -132,7 +133,7 @@ def _run(base: "PreTrainedModel") -> Probe | str:
     table = next(embeddings.parameters())
     rows, device = table.shape[0], table.device
     count = min(TOKENS, learned_position_limit(base) or TOKENS)
-    # Special tokens lie at both ends of a vocabulary; those of images want images.
+    # Special tokens lie at both ends of a vocabulary; image tokens would need images.
     first, last = rows // 10, max(rows * 8 // 10, rows // 10 + 1)
     ids, asked = (
         torch.from_numpy(draw(f"probe {name}/{rows}", number, last - first)) + first
@@ -140,13 +141,13 @@ def _run(base: "PreTrainedModel") -> Probe | str:
     )
     places = [(count * (place + 1)) // PLACES - 1 for place in range(PLACES)]
     try:
-        # Compiled layers would be compiled once more for this length.
+        # Compiled layers would otherwise be recompiled for this length.
         with undisturbed(base), torch.compiler.set_stance("force_eager"):
             own = embedded(embeddings, ids.to(device))  # (tokens, hidden_size)
             signs = torch.from_numpy(draw("probe noise", own.numel(), 2) * 2 - 1).reshape(own.shape).to(device)
             eps = torch.finfo(own.dtype).eps
             inputs: dict[str, Any] = {"inputs_embeds": torch.stack([own, own * (1 + eps * signs).to(own.dtype)])}
-            if getattr(backbone_of(base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from its last image
+            if getattr(backbone_of(base), "rope_deltas", None) is not None:  # Qwen2-VL would continue its last image
                 inputs["position_ids"] = torch.arange(count, device=device).expand(2, -1)
             logits = base(**inputs, use_cache=False).logits  # (2, tokens, vocabulary)
             log_probs = logits[:, places].float().log_softmax(-1)[..., asked.to(logits.device)].cpu()
@@ -159,7 +160,7 @@ def _run(base: "PreTrainedModel") -> Probe | str:
 
 
 def _precision(base: "PreTrainedModel", table: torch.Tensor) -> str:
-    """Return the lowest precision that a base computes with here: of its weights, of autocast, of fp32 products."""
+    """Return the lowest precision that a base computes with now: of its weights, autocast, and fp32 products (TF32)."""
     kind = table.device.type
     if torch.is_autocast_enabled(kind):
         return str(torch.get_autocast_dtype(kind)).removeprefix("torch.")
@@ -168,7 +169,7 @@ def _precision(base: "PreTrainedModel", table: torch.Tensor) -> str:
 
 
 def _is_exact_in_fp32(device: torch.device) -> bool:
-    """Say whether products of fp32 matrices are of fp32, which several settings of torch decide about (TF32, bf16)."""
+    """Return whether fp32 matrices are multiplied in full fp32; several torch settings can change that (TF32, bf16)."""
     one = (torch.arange(64 * 64, device=device, dtype=torch.float32) % 97 / 97).reshape(64, 64)
     return bool(((one @ one).double() - one.double() @ one.double()).abs().max() < 1e-4)
 

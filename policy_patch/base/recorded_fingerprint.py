@@ -1,6 +1,6 @@
-"""Reads the fingerprint that a patch has recorded, in format 1 or 2, and checks it: it may be damaged or hostile.
+"""Reads a fingerprint from a patch, which may be damaged, hostile, or in the previous format.
 
-How a fingerprint is made is in `fingerprint.py`, how two are compared in `comparison.py`.
+`fingerprint.py` makes fingerprints and compares them with a base.
 """
 
 import base64
@@ -35,11 +35,11 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a fingerprint says of a base.
+    """A fingerprint of a base, read and checked.
 
     Args:
         format (`int`):
-            1 or 2. Format 1 has samples of 48 parameters and of the embeddings, and nothing from `settings` on.
+            1 or 2. Format 1 has samples of 48 parameters and of the embeddings; `settings` and later fields are empty.
         architecture (`dict`):
             Sizes by name.
         tokenizer (`str`, *optional*):
@@ -51,9 +51,9 @@ class Recorded:
         settings (`dict`):
             Settings of the configuration.
         tied (`bool`, *optional*):
-            Whether the head is the table of embeddings; None if that could not be told.
+            Whether the head is tied to the token embeddings; None if unknown.
         probe ([`Probe`], *optional*):
-            What the base predicted.
+            The base's predictions.
     """
 
     format: int
@@ -67,16 +67,16 @@ class Recorded:
 
 
 def read_fingerprint(fingerprint: Any, source: str) -> Recorded:
-    """Return what a fingerprint says.
+    """Check a fingerprint and return it as a [`Recorded`].
 
     Args:
         fingerprint (`dict`):
-            From `base_fingerprint` of this version or of the one before, as JSON brought it.
+            From `base_fingerprint`, in the present format or the previous one, as parsed from JSON.
         source (`str`):
             Where it comes from, for error messages.
 
     Raises:
-        ConfigError: anything else than what `base_fingerprint` writes, or a newer format.
+        ConfigError: it is not a fingerprint that `base_fingerprint` writes, or its format is newer.
     """
     version = fingerprint.get("format") if isinstance(fingerprint, dict) else None
     if type(version) is not int or not 1 <= version < 2**31:
@@ -176,7 +176,7 @@ def _check_architecture_fields(fields: Any, source: str) -> None:
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Say whether a value is of JSON, not deep and not large."""
+    """Return whether a value is plain JSON, neither deeply nested nor large."""
     if isinstance(value, dict | list):
         inner = value.values() if isinstance(value, dict) else value
         names = all(isinstance(name, str) for name in value) if isinstance(value, dict) else True
@@ -210,6 +210,6 @@ def _damaged(source: str, key: str, problem: str) -> ConfigError:
 
 
 def shown(name: str) -> str:
-    """Return a name of a fingerprint for a message: not long, and without control characters."""
+    """Return a name from a fingerprint made safe for a message: shortened, without control characters."""
     plain = "".join(char if char.isprintable() else "?" for char in name[:100])
     return plain if len(name) <= 100 else f"{plain}..."

@@ -1,7 +1,7 @@
-"""The settings of a base's configuration that change what it computes, as they go into its fingerprint.
+"""The settings of a base's configuration that change its output, as stored in the fingerprint.
 
-A new release of transformers may add settings, so one that either side lacks says nothing: then what the base predicts
-decides (`probe.py`).
+A new release of transformers may add settings, so a setting that one side lacks is ignored; the base's predictions
+(`probe.py`) cover that case.
 """
 
 import json
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOST_ENTRIES, MOST_NESTED = 500, 6  # of lists and objects within settings; our choice
-_MOST_BYTES = 64 * 1024  # of JSON; those of the models of transformers have under 6 kB
+_MOST_BYTES = 64 * 1024  # of JSON; the models in transformers need under 6 kB
 
-# What no forward of a model in eval mode depends on, or what the fingerprint holds elsewhere: sizes, the tied head.
+# Settings that no forward pass in eval mode depends on, or that the fingerprint holds elsewhere (sizes, tied head).
 _NO_PART_IN_IT = re.compile(
     r"_.*|model_type|architectures|auto_map|transformers_version|.*name_or_path|d?type|torch_dtype|attn_implementation"
     r"|use_cache|use_return_dict|return_dict|output_(attentions|hidden_states|router_logits)|torchscript|problem_type|id2label|label2id|num_labels"
@@ -28,7 +28,7 @@ _NO_PART_IN_IT = re.compile(
 
 
 def forward_settings(base: "PreTrainedModel") -> dict[str, Any]:
-    """Return the settings by name, plain JSON values: rotary embeddings, norms, windows, activations and the like.
+    """Return these settings by name, as plain JSON values: rotary embeddings, norms, windows, activations and so on.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -36,14 +36,14 @@ def forward_settings(base: "PreTrainedModel") -> dict[str, Any]:
     """
     config = {str(name): _plain(value) for name, value in base.config.get_text_config().to_dict().items()}
     found = {name: value for name, value in config.items() if not _NO_PART_IN_IT.fullmatch(name) and value is not ...}
-    if not _turns_by_length(config):  # then it only says how long texts were in training
+    if not _turns_by_length(config):  # then it only records the text length in training
         found.pop("max_position_embeddings", None)
     small = len(json.dumps(found)) <= _MOST_BYTES
     return found if small else {name: value for name, value in found.items() if not isinstance(value, list | dict)}
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Return a value as JSON holds it, infinite numbers in words; `...` for what it cannot hold, or is too large."""
+    """Return a value as JSON, infinite numbers as strings; `...` for a value that JSON cannot hold or is too large."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -58,13 +58,13 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _turns_by_length(config: dict[str, Any]) -> bool:
-    """Return whether rotary embeddings may depend on how long a text can be."""
+    """Return whether the rotary embeddings may depend on the longest allowed text."""
     text = json.dumps([config.get("rope_parameters"), config.get("rope_scaling")], default=str)
     return any(f'"{kind}"' in text for kind in ("dynamic", "longrope", "yarn", "su"))
 
 
 def changed_settings(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return what differs, in words: settings that both sides have, those within others by their path."""
+    """Return the settings that both sides have and that differ, in words; nested settings by their path."""
     changed = []
     for name in recorded.keys() & found.keys():
         one, other = recorded[name], found[name]

@@ -1,6 +1,6 @@
-"""The sizes of a base, by the names that most configurations have for them.
+"""The sizes of a base, by the field names that most configurations use.
 
-A base of another size can never carry the patch; all other settings are in `settings.py`.
+They tell architectures apart, not models: `fingerprint.py` compares the weights.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ def architecture_of(base: "PreTrainedModel") -> dict[str, Any]:
 
 
 def check_architecture(base: "PreTrainedModel", expected: dict[str, Any], source: str) -> None:
-    """Raise `BaseMismatchError` for fields that differ; one that either side lacks says nothing."""
+    """Raise `BaseMismatchError` if fields differ; a field that one side lacks is ignored."""
     found = architecture_of(base)
     different = [
         f"`{field}` is {_short(found[field])}, expected {_short(expected[field])}"

@@ -1,10 +1,10 @@
-"""What decides about the output of a backbone, so that something computed with it earlier can be told from stale.
+"""The state of a backbone: everything its output depends on, to decide whether a result kept from earlier is stale.
 
-Used for kept prefixes (`priming.py`). It sees: which modules there are and their classes' `forward`; parameters and
-buffers; attributes of modules, among them PEFT's switches and merged adapters; the configuration; autocast. Where code
-of others decides (hooks, a replaced `forward`, objects that cannot be compared) there is no state, and nothing may be
-kept. What it cannot see is a write that changes few numbers of a large weight and goes past torch's version counter
-(`weight.data[0, 0] = 1`): of large weights it compares counter, place and a sample.
+`priming.py` uses it for kept prefixes. The state covers: the modules and their classes' `forward`; parameters and
+buffers; attributes of modules, among them PEFT's switches and merged adapters; the configuration; autocast. If foreign
+code is involved (hooks, a replaced `forward`, objects that cannot be compared), there is no state, and nothing may be
+kept. It misses one thing: a write that changes a few numbers of a large weight and bypasses torch's version counter
+(`weight.data[0, 0] = 1`), because large weights are compared by counter, address and a sample.
 """
 
 import enum
@@ -18,12 +18,13 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-# Our choice: tensors up to this many numbers (norms, biases, rotary frequencies) are compared whole, larger ones at
-# `_SAMPLES` places.
+# Our choice: tensors up to this size (norms, biases, rotary frequencies) are compared whole, larger ones at `_SAMPLES`
+# places.
 _COMPARED_WHOLE, _SAMPLES = 2048, 16
-_MOST_VALUES = 200_000  # of attributes; a base with more is not worth walking at each call
+_MOST_VALUES = 200_000  # of attributes; walking a base with more at each call would cost too much
 
-# Whose modules keep what decides in attributes, weights and buffers. Other code runs its prefix at every call.
+# Their modules keep all of their state in attributes, weights and buffers. With other code the prefix runs anew at
+# every call.
 _LIBRARIES = frozenset({"torch", "transformers", "peft", "accelerate", "bitsandbytes", "torchao", "optimum", "hqq"})
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
@@ -31,7 +32,7 @@ _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dty
 
 @dataclass(frozen=True)
 class BaseState:
-    """What a backbone was at one moment.
+    """The state of a backbone at one moment.
 
     Args:
         facts (`tuple`):
@@ -44,24 +45,24 @@ class BaseState:
     numbers: tuple[torch.Tensor, ...]
 
     def same_as(self, other: "BaseState") -> bool:
-        """Return whether nothing that is seen has changed."""
+        """Return whether both states are equal."""
         if self.facts != other.facts or len(self.numbers) != len(other.numbers):
             return False
         return all(torch.equal(one, another) for one, another in zip(self.numbers, other.numbers))
 
 
 class _CannotTellError(Exception):
-    """Raised when something decides about the output that cannot be compared."""
+    """Raised when the output depends on something that cannot be compared."""
 
 
 def base_state(roots: Iterable[nn.Module], is_ours: Callable[[Any], bool]) -> BaseState | None:
-    """Return what decides about the output of the modules below `roots`, or None if that cannot be told.
+    """Return the state of the modules below `roots`, or None if it cannot be determined.
 
     Args:
         roots (`Iterable[torch.nn.Module]`):
             The backbone, and the token embeddings.
         is_ours (`Callable[[Any], bool]`):
-            Tells hooks of this package, which do nothing to a prefix, from those of others.
+            Returns whether a hook belongs to this package; such hooks leave a prefix alone and are ignored.
     """
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return None
@@ -78,7 +79,7 @@ def base_state(roots: Iterable[nn.Module], is_ours: Callable[[Any], bool]) -> Ba
 
 
 def _modes(devices: set[str]) -> tuple:
-    """Return what torch itself is set to."""
+    """Return the global settings of torch."""
     autocast = [
         (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(devices - {"meta"})
     ]
@@ -92,7 +93,7 @@ class _Walk:
         self.facts: list[Any] = []
         self.devices: set[str] = set()
         self._is_ours = is_ours
-        self._seen: dict[int, Any] = {}  # of objects met before; keeps them, so that no id is used again meanwhile
+        self._seen: dict[int, Any] = {}  # visited objects by id; keeps them alive, so that no id is used twice
         self._tensors: dict[tuple, list[torch.Tensor]] = {}
         self._values = 0
 
@@ -114,7 +115,7 @@ class _Walk:
             add((name, value if type(value) in _PLAIN else self.value(value)))
 
     def attention(self, config: Any) -> None:
-        """Note the function that computes attention, which a configuration names."""
+        """Record the attention function that a configuration selects."""
         name = getattr(config, "_attn_implementation", None)
         function = ALL_ATTENTION_FUNCTIONS.get(name) if name is not None else None
         if function is not None:
@@ -123,7 +124,7 @@ class _Walk:
                 raise _CannotTellError()
 
     def class_of(self, kind: type) -> None:
-        """Note the attributes of a class. Code that no library installed may read globals, which are not seen."""
+        """Record the attributes of a class. Refuse code outside `_LIBRARIES`: it may read globals, which are unseen."""
         if id(kind) in self._seen:
             return
         self._seen[id(kind)] = kind
@@ -133,7 +134,7 @@ class _Walk:
             self.facts.extend((name, value) for name, value in vars(each).items() if type(value) in _PLAIN)
 
     def tensor(self, tensor: torch.Tensor) -> tuple:
-        """Return the identity of a tensor, and note its numbers for comparison."""
+        """Return the identity of a tensor, and record its numbers for comparison."""
         count, dtype, device = tensor.numel(), tensor.dtype, tensor.device
         self.devices.add(device.type)
         plain = type(tensor) in (torch.Tensor, nn.Parameter) and device.type != "meta"
@@ -141,7 +142,7 @@ class _Walk:
         if whole or (plain and tensor.is_contiguous()):
             number, step = (count, 1) if whole else (_SAMPLES, (count // _SAMPLES - 1) | 1)  # odd: columns take turns
             self._tensors.setdefault((device, dtype), []).append(tensor.as_strided((number,), (step,)))
-        if whole:  # rotary modules write the same numbers again at every call, so the counter says nothing
+        if whole:  # rotary modules rewrite equal numbers at every call, so the version counter is useless
             return tensor.shape, dtype, device
         version = 0 if tensor.is_inference() else tensor._version
         return _place(tensor), version, tensor.shape, dtype, device
@@ -151,7 +152,7 @@ class _Walk:
         return tuple(torch.cat(samples) for samples in self._tensors.values())
 
     def value(self, value: Any) -> Any:
-        """Return something that compares equal as long as `value` holds the same."""
+        """Return a stand-in for `value` that compares equal as long as the content of `value` is unchanged."""
         kind = type(value)
         if kind in _PLAIN or id(value) in self._seen:
             return value if kind in _PLAIN else id(value)
@@ -180,7 +181,7 @@ class _Walk:
         if isinstance(value, types.MethodType):
             return value.__func__, self.value(value.__self__)
         if not hasattr(value, "__dict__"):
-            raise _CannotTellError()  # its inside cannot be seen
+            raise _CannotTellError()  # no attributes to compare
         return tuple((name, self.value(each)) for name, each in vars(value).items())
 
     def _cell(self, cell: types.CellType) -> Any:
@@ -191,7 +192,7 @@ class _Walk:
 
 
 def _place(tensor: torch.Tensor) -> int:
-    """Return where the numbers of a tensor lie; of a subclass that is made of several, its own identity."""
+    """Return the memory address of a tensor's data, or the object's id for a subclass without storage of its own."""
     try:
         return tensor.data_ptr()
     except RuntimeError:  # no storage of its own

@@ -1,6 +1,6 @@
-"""Which bases can carry a patch, and how long and wide it may be there.
+"""Which bases can carry a patch, and how many vectors of which size.
 
-Whether the way of injection is exact on an architecture is held against the definition in `self_check.py`.
+`self_check.py` tests whether the injection is exact on an architecture.
 """
 
 from inspect import signature
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from policy_patch.base.architecture import backbone_of, learned_position_limit
 from policy_patch.errors import PositionLimitError, UnsupportedModelError
 
-# Arguments for caches that are no `Cache` of transformers: RWKV; XLNet; Reformer.
+# Arguments for caches that are not a transformers `Cache`: RWKV; XLNet; Reformer.
 _OWN_CACHES = {"state", "mems", "past_buckets_states"}
 
 
@@ -35,7 +35,7 @@ def check_supported(base: Any) -> None:
     if any(parameter.is_meta for parameter in base.get_input_embeddings().parameters()):
         raise UnsupportedModelError(
             "The token embeddings of `base` are not in memory (offloaded, or a model without weights); a patch starts "
-            "from them. Leave them on a device: a `device_map` may offload the layers behind them."
+            "from them. Leave them on a device: a `device_map` may offload the layers after them."
         )
     own = _OWN_CACHES & set(signature(backbone_of(base).forward).parameters)
     if own:
@@ -56,6 +56,6 @@ def check_length(base: PreTrainedModel, num_virtual_tokens: int) -> None:
 
 
 def embedding_size(base: PreTrainedModel) -> int:
-    """Return the length of the base's token embeddings, which is not always its `hidden_size`."""
+    """Return the length of one token embedding of the base, which is not always its `hidden_size`."""
     embeddings = base.get_input_embeddings()
     return getattr(embeddings, "embedding_dim", None) or embeddings.weight.shape[-1]

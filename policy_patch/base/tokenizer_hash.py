@@ -19,8 +19,8 @@ _PROBE = (
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return a hash of how text becomes ids; padding, truncation and the chat template have no part in it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # calls change its state for good
+    """Return a hash of how a tokenizer turns text into ids; padding, truncation and chat template are left out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # calling it changes its state for good
     truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
     try:
         probes = [

@@ -1,6 +1,6 @@
-"""Runs a base as it serves: within a `with` block it is in eval mode and nothing needs gradients.
+"""Puts a base into eval mode for a while, without gradients.
 
-For runs that look at the base and leave no trace on it, as the probe and the self-check do.
+It serves runs that must leave no trace in the base, such as the fingerprint's; serving itself does not use it.
 """
 
 import os
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-_lock = threading.RLock()  # two runs at once would put back each other's modes
+_lock = threading.RLock()  # two runs at once would restore each other's modes
 
 
 @contextmanager
 def undisturbed(base: nn.Module) -> Iterator[None]:
     """Within the context `base` is in eval mode and nothing needs gradients.
 
-    Behind it modes are put back, and what rotary modules remember of the length of a text. One thread at a time; a
-    training step in another thread sees the modes meanwhile.
+    Afterwards the modes are restored, and so are the frequencies that rotary modules computed for the length of a text.
+    One thread at a time may enter; a training step in another thread meanwhile sees eval mode.
     """
     with _lock:
         training = [module for module in base.modules() if module.training]
@@ -33,12 +33,12 @@ def undisturbed(base: nn.Module) -> Iterator[None]:
             for module, attributes, buffers in remembered:
                 module._buffers.update(buffers)
                 vars(module).update({key: each for key, each in attributes.items() if not key.startswith("_")})
-            for module in training:  # last, since it is an attribute, too
+            for module in training:  # last: the attributes restored above include it
                 module.training = True
 
 
 def _that_remember(base: nn.Module) -> list[nn.Module]:
-    """Return modules that replace buffers which are not saved, like rotary frequencies of `dynamic` and `longrope`."""
+    """Return modules that may replace non-persistent buffers, such as the rotary ones of `dynamic` and `longrope`."""
     return [module for module in base.modules() if module._non_persistent_buffers_set]
 
 

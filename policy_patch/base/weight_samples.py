@@ -1,6 +1,6 @@
-"""Single weights of a model, read without moving or converting a whole matrix, and whether two loadings explain them.
+"""Reads samples of a model's weights without copying a whole matrix, and tells which differ by more than rounding.
 
-Which weights are read, and what follows from a difference, is the business of `fingerprint.py`.
+`weights.py` chooses the weights; `fingerprint.py` decides what follows from a difference.
 """
 
 import hashlib
@@ -12,17 +12,20 @@ import torch
 from torch import nn
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# What loading may have done to a weight: a half precision, or one after the other.
+# What loading may have done to a weight: rounded it to one half precision, or to one after the other.
 _ROUNDINGS = ((torch.bfloat16,), (torch.float16,), (torch.bfloat16, torch.float16))
 # The same weight in bf16 (8 significant bits, off by 2**-8 at most) and in fp16 (11 bits; tiny: steps of 2**-24).
 _RELATIVE, _ABSOLUTE = 1.01 * (2**-8 + 2**-11), 2**-24
 _OF_STEP = 0.55  # half a step of 8-bit weights, and a tenth for scales that are rounded themselves
-_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what tensors of other packages raise
+_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # raised by tensors of other packages
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Elements to read: `count` of `tensor`, a weight of `module`; drawn from all of it, or of each first index one."""
+    """A request for `count` elements of `tensor`, a weight of `module`.
+
+    They are drawn from all of it or, with `of_each`, one for each index of the first dimension (each expert).
+    """
 
     name: str
     tensor: torch.Tensor
@@ -33,15 +36,15 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Samples:
-    """Elements of one parameter, or of several with the same count.
+    """Sampled elements of one parameter, or of several parameters with the same number of samples.
 
     Args:
         values (`torch.Tensor`):
             `(count,)` or `(parameters, count)`, fp32.
         steps (`torch.Tensor`):
-            In the same shape: quantisation steps of 8-bit weights, 0 for others.
+            Same shape: quantisation steps of 8-bit weights, 0 for others.
         dtypes (`tuple[torch.dtype | None, ...]`):
-            Of each parameter, as it is in memory; None if that is not known.
+            Dtype of each parameter in memory; None if unknown.
     """
 
     values: torch.Tensor
@@ -50,13 +53,13 @@ class Samples:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Say whether the elements of `tensor` are weights: no subclass (4-bit packages store bytes as bf16), no shard."""
+    """Return whether `tensor` holds plain weights: no subclass (4-bit packages store bytes as bf16) and no shard."""
     plain_type = type(tensor) in (nn.Parameter, torch.Tensor)
     return plain_type and tensor.dtype in _FLOATS and not tensor.is_meta and tensor.numel() > 0
 
 
 def is_int8(tensor: torch.Tensor, module: nn.Module | None) -> bool:
-    """Say whether `tensor`, a weight of `module`, is one of the known 8-bit weights."""
+    """Return whether `tensor`, a weight of `module`, has one of the known 8-bit formats."""
     try:
         return _int8_parts(tensor, module) is not None
     except _UNREADABLE:
@@ -64,7 +67,7 @@ def is_int8(tensor: torch.Tensor, module: nn.Module | None) -> bool:
 
 
 def read_samples(requests: list[SampleRequest]) -> dict[str, Samples]:
-    """Return the samples of each request that can be read, by name, on the CPU after one move from each device."""
+    """Return the samples of each readable request by name, on the CPU; each device is read with one transfer."""
     by_device: dict[torch.device, list[tuple[SampleRequest, torch.Tensor]]] = {}
     with torch.no_grad():
         for request in requests:
@@ -85,7 +88,7 @@ def read_samples(requests: list[SampleRequest]) -> dict[str, Samples]:
 
 
 def _in_memory(request: SampleRequest) -> SampleRequest:
-    """Return a request for a weight that accelerate has put elsewhere (offloading) as one for where it is kept."""
+    """Return the request; for a weight that accelerate has offloaded, a request for the copy that accelerate keeps."""
     hook = getattr(request.module, "_hf_hook", None)
     if not request.tensor.is_meta or hook is None:
         return request
@@ -106,14 +109,14 @@ def _plain_elements(request: SampleRequest) -> torch.Tensor:
 
 
 def _int8_elements(request: SampleRequest) -> torch.Tensor | None:
-    """Return the dequantised values and their steps, `(2, count)`, fp32; `None` if these are no known 8-bit weights."""
+    """Return the dequantised values and their steps, `(2, count)`, fp32; `None` if the 8-bit format is unknown."""
     parts = _int8_parts(request.tensor, request.module)
     if parts is None or parts["integers"].is_meta or parts["integers"].dim() != 2:
         return None
     integers = parts["integers"]
     tables = {name: _table(parts[name]) for name in ("scale", "zero_point") if name in parts}
     if any(integers.shape[i] % table.shape[i] for table in tables.values() for i in (0, 1)):
-        return None  # blocks of unequal size: none of the layouts that are known here
+        return None  # blocks of unequal size: an unknown layout
     # bitsandbytes keeps the transpose of GPT-2's Conv1D (transformers, integrations/bitsandbytes.py).
     if getattr(getattr(request.module, "source_cls", None), "__name__", None) == "Conv1D":
         column, row = _positions(request, tuple(integers.shape)[::-1])
@@ -127,7 +130,7 @@ def _int8_elements(request: SampleRequest) -> torch.Tensor | None:
 
 
 def _int8_parts(tensor: torch.Tensor, module: nn.Module | None) -> dict[str, Any] | None:
-    """Return `integers` (int8), `scale` and, where there are, `factor` and `zero_point`: weight = integers * scale."""
+    """Return `integers` (int8), `scale` and, if present, `factor` and `zero_point`: weight = integers * scale."""
     if hasattr(tensor, "__tensor_flatten__"):  # torchao, quanto
         inner = _inner_tensors(tensor)
         integers = [one for one in inner.values() if one.dtype == torch.int8 and one.shape == tensor.shape]
@@ -138,7 +141,7 @@ def _int8_parts(tensor: torch.Tensor, module: nn.Module | None) -> dict[str, Any
         return {"integers": integers[0], "scale": scale, **zero}
     if tensor.dtype != torch.int8:
         return None
-    # bitsandbytes: the largest absolute value of each row, which the first forward call moves to the module's state.
+    # bitsandbytes: the largest absolute value of each row; the first forward pass moves it to the module's state.
     for owner in (tensor, getattr(module, "state", None), module):
         rows = getattr(owner, "SCB", None)
         if isinstance(rows, torch.Tensor):
@@ -153,7 +156,7 @@ def _int8_parts(tensor: torch.Tensor, module: nn.Module | None) -> dict[str, Any
 
 
 def _inner_tensors(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the plain tensors that a tensor subclass is made of, by the names they have in the innermost one."""
+    """Return the plain tensors inside a tensor subclass, by their names in the innermost subclass."""
     inner = {}
     for name in tensor.__tensor_flatten__()[0]:
         part = getattr(tensor, name)
@@ -182,7 +185,7 @@ def _positions(request: SampleRequest, shape: tuple[int, ...]) -> tuple[torch.Te
 
 
 def draw(name: str, count: int, below: int) -> np.ndarray:
-    """Return `(count,)` int64 in `[0, below)`: a draw by SHA-256 in counter mode, the same everywhere.
+    """Return `(count,)` int64 in `[0, below)`, drawn by SHA-256 in counter mode: the same on every machine.
 
     Torch and numpy do not promise that a seed gives the same numbers in later versions.
     """
@@ -192,20 +195,20 @@ def draw(name: str, count: int, below: int) -> np.ndarray:
 
 
 def moved_samples(recorded: Samples, found: Samples) -> torch.Tensor:
-    """Return which samples differ by more than loading in any precision explains, bool in the shape of the values.
+    """Return which samples differ by more than loading in another precision can explain: bool, shaped like the values.
 
-    What is in half precision on one side must be what rounding makes of the other side. What is in fp32 on both sides
-    must be equal, unless one of them comes from a file in half precision: that is believed if the rounding explains at
-    least as many parameters as there are that it cannot have met, or has not met.
+    A parameter in half precision must equal the rounded other side. Parameters in fp32 on both sides must be equal,
+    unless one side was loaded from a file in half precision. That is assumed only if rounding explains at least as many
+    differing parameters as there are parameters that speak against it.
     """
     one, other = recorded.values, found.values
     distance, equal = (one - other).abs(), (one == other).all(dim=-1, keepdim=True)
     rounding = one.abs() * _RELATIVE + _ABSOLUTE
-    telling = equal & (one.amax(-1, keepdim=True) > one.amin(-1, keepdim=True))  # all ones say nothing of a precision
+    telling = equal & (one.amax(-1, keepdim=True) > one.amin(-1, keepdim=True))  # constant ones tell nothing
     quantised = ((recorded.steps > 0) | (found.steps > 0)).any(dim=-1, keepdim=True)
 
     def explained(by: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
-        """Return `by` where `possible`, `(parameters, 1)`, unless more parameters speak against it."""
+        """Return `by` where `possible`, `(parameters, 1)`, is true; all False if more parameters speak against it."""
         samples = by & possible
         for_it, against_it = (
             (~equal & samples.all(dim=-1, keepdim=True)).sum(),
@@ -234,12 +237,12 @@ def _is_in(side: Samples, *dtypes: torch.dtype | None) -> torch.Tensor:
 
 
 def _is_half(side: Samples, dtype: torch.dtype) -> torch.Tensor:
-    """Return which parameters are in `dtype`, or look as if they had been where that is not known."""
+    """Return which parameters are in `dtype`, or, if their dtype is unknown, hold only values that `dtype` can."""
     return _is_in(side, dtype) | (_is_in(side, None) & _is_rounded(side.values, (dtype,)))
 
 
 def _is_rounded(values: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:
-    """Return, for each parameter, `(..., 1)` bool, whether a rounding leaves all of its samples as they are."""
+    """Return for each parameter, `(..., 1)` bool, whether rounding leaves all of its samples unchanged."""
     return (_rounded(values, dtypes) == values).all(dim=-1, keepdim=True)
 
 

@@ -1,6 +1,6 @@
-"""Which weights of a base its fingerprint holds, by which names, and whether they can be read.
+"""Chooses and names the weights that the fingerprint of a base samples.
 
-Values are read by `weight_samples.py`.
+`weight_samples.py` reads the values.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from policy_patch.base.weight_samples import SampleRequest, is_plain
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EMBEDDING, HEAD = "token embeddings", "the head"  # names that no parameter has
+EMBEDDING, HEAD = "token embeddings", "the head"  # not possible as names of parameters
 EMBEDDING_SAMPLES, WEIGHT_SAMPLES, EXPERT_SAMPLES, MAX_WEIGHTS = 64, 8, 256, 6000
-# What torch puts between the names of a module and what is in it: torch.compile, activation checkpointing, FSDP.
+# Path elements that wrappers of torch insert into names: torch.compile, activation checkpointing, FSDP.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -26,9 +26,8 @@ Weights = dict[str, tuple[nn.Module, torch.Tensor]]
 def weights_of(base: "PreTrainedModel") -> Weights:
     """Return each parameter and persistent buffer with the module that owns it, by name, in the order of modules.
 
-    Token embeddings and head come under names of their own, `EMBEDDING` and `HEAD`, the head only if it is no part of
-    the embeddings. What several names share comes once. Of more than `MAX_WEIGHTS` (experts in modules of their own)
-    there is an even choice.
+    Token embeddings and head have the names `EMBEDDING` and `HEAD`; a tied head is left out. A tensor with several
+    names comes once. If there are more than `MAX_WEIGHTS` (experts in modules of their own), every n-th is taken.
     """
     found: Weights = {}
     seen = set()
@@ -47,7 +46,7 @@ def weights_of(base: "PreTrainedModel") -> Weights:
 
 
 def tensors_of(base: "PreTrainedModel") -> Weights:
-    """Return every parameter and buffer with its module, under each of its own names."""
+    """Return every parameter and buffer with its module, under each of its names."""
     return {name: (module, tensor) for name, module, tensor in _tensors(base)}
 
 
@@ -61,8 +60,7 @@ def _tensors(base: "PreTrainedModel") -> Iterator[tuple[str, nn.Module, torch.Te
 
 
 def request(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest:
-    """Return what a fingerprint holds of a weight: one element of each expert, up to 256, or 8; 64 of token embeddings
-    and head."""
+    """Return the samples to take of a weight: 64 of token embeddings or head, 8 to 256 of experts, one each, else 8."""
     if name in (EMBEDDING, HEAD):
         return SampleRequest(name, tensor, module, EMBEDDING_SAMPLES)
     experts = tensor.shape[0] if tensor.dim() > 2 else 0
@@ -70,13 +68,13 @@ def request(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest
 
 
 def request_of_format_1(name: str, module: nn.Module, tensor: torch.Tensor) -> SampleRequest:
-    """Return what a fingerprint of format 1 holds of a weight; it calls token embeddings by an empty name."""
+    """Return the samples of a weight in format 1, which gives the token embeddings an empty name."""
     own, count = ("", EMBEDDING_SAMPLES) if name == EMBEDDING else (name, WEIGHT_SAMPLES)
     return SampleRequest(own, tensor, module, count)
 
 
 def is_tied(base: "PreTrainedModel") -> bool | None:
-    """Say whether the head is the table of token embeddings; None if it cannot be told (quantised, not in memory)."""
+    """Return whether the head is tied to the token embeddings; None if unknown (quantised, not in memory)."""
     embedding, head = (
         getattr(module, "weight", None) for module in (base.get_input_embeddings(), base.get_output_embeddings())
     )
@@ -90,9 +88,9 @@ def is_tied(base: "PreTrainedModel") -> bool | None:
 
 
 def packed_modules(base: "PreTrainedModel") -> set[str]:
-    """Return the names of modules whose weights a package for quantisation has packed.
+    """Return the names of modules whose weights a quantisation package has packed.
 
-    Such packages give weights other names, and put scales beside them.
+    Such packages rename weights and add scales, so the names of these weights are not compared.
     """
     return {
         name.rpartition(".")[0]

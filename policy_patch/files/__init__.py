@@ -1,4 +1,4 @@
-"""Files, ours and those of others: JSON and YAML read within limits, files written whole, folders locked.
+"""Files, trusted or not: JSON and YAML are read within limits, files are written whole, folders are locked.
 
-What is in a file is the business of whoever reads it.
+The callers know what a file contains.
 """

@@ -1,6 +1,6 @@
-"""Writing a file so that it is complete or not there: a kill, a full disk or a crash never leaves half of it.
+"""Writes a file either completely or not at all: a kill, a full disk or a crash never leaves half of it.
 
-Only bytes to a path; what they mean, and what is told to the user, is the business of the caller.
+It writes bytes to a path; the caller knows their meaning and words the errors for the user.
 """
 
 import contextlib
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PENDING = ".pending"  # suffix of a file that is written but not yet in its place
-_ABANDONED = 3600  # seconds after the last byte came: then whoever wrote the file is gone. Chosen by us
+_ABANDONED = 3600  # seconds since the last write, after which the writer is surely gone; our choice
 
-# Nobody can know the name in advance, and a file or a link that is there already is not written to. Windows has no
-# O_NOFOLLOW; O_EXCL alone refuses links, too.
+# The name cannot be guessed, and an existing file or link is not written to. Windows lacks O_NOFOLLOW, but O_EXCL alone
+# also refuses links.
 _ONLY_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
-    """Write `content` beside `path`, down to the disk, and move it into place. A link at `path` is replaced.
+    """Write `content` to a temporary file beside `path`, flush it to disk and rename it. A link at `path` is replaced.
 
-    What killed writers of the same file left beside it is removed once it is an hour old.
+    Temporary files of killed writers of the same path are removed once they are an hour old.
 
     Raises:
-        OSError: what was at `path` before is still there, and nothing is left beside it.
+        OSError: writing failed. The earlier file at `path` is intact, and no temporary file is left.
     """
     path = Path(path)
     pending = write_pending(path, content)
@@ -39,13 +39,13 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
 
 
 def write_pending(path: Path, content: bytes) -> Path:
-    """Write `content` beside `path`, down to the disk, and return where; `os.replace` moves it into place.
+    """Write `content` to a temporary file beside `path`, flush it, and return its path, to be moved by `os.replace`.
 
     Raises:
-        OSError: nothing is left beside `path`.
+        OSError: writing failed; no temporary file is left.
     """
     pending = path.with_name(f"{path.name}.{secrets.token_hex(16)}{PENDING}")
-    descriptor = os.open(pending, _ONLY_NEW, 0o666)  # the umask takes away what it takes from any file
+    descriptor = os.open(pending, _ONLY_NEW, 0o666)  # permissions as the umask gives them
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -58,7 +58,7 @@ def write_pending(path: Path, content: bytes) -> Path:
 
 
 def pending_files(path: Path) -> Iterator[Path]:
-    """Yield the files that [`write_pending`] left beside `path`. Links and folders of such a name are none.
+    """Yield the files that [`write_pending`] left beside `path`, without links and folders of such names.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -71,10 +71,10 @@ def pending_files(path: Path) -> Iterator[Path]:
 
 
 def remove_pending(path: Path, *, older_than: float = 0) -> None:
-    """Remove the files that [`write_pending`] left beside `path`, if their last byte came that many seconds ago.
+    """Remove the files that [`write_pending`] left beside `path`, if their last write is more than `older_than` s ago.
 
     Raises:
-        OSError: the folder cannot be listed, or a file in it not be removed.
+        OSError: the folder cannot be listed, or a file in it cannot be removed.
     """
     for pending in pending_files(path):
         with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,6 @@
-"""Texts of others that are JSON, read strictly and with limits: their size, nested brackets, keys and numbers.
+"""Reads untrusted JSON strictly and with limits on size, nesting, keys and numbers.
 
-From a file or a text to plain values; what they must say, and the error that the user sees, is the caller's business.
+It turns a file or a text into plain values; the caller checks their meaning and words the errors for the user.
 """
 
 import json
@@ -10,22 +10,22 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Chosen by us: what messages with tools need, and no more, because `datasets` 5.2 takes twice as long to read a row for
-# each level of objects (6 seconds at 16), and ends in a RecursionError from about 40.
+# Our choice: as much as messages with tools need, and no more. For each level of objects `datasets` 5.2 takes twice as
+# long to read a row (6 seconds at 16), and from about 40 it ends in a RecursionError.
 MOST_NESTED = 16
 
 _MOST_DIGITS = 30  # longer integers are beyond 64 bits, and Python refuses to read those above 4,300
-_INTEGERS = range(-(2**63), 2**63)  # what a column of integers holds
-# A text without its end is one piece, too: every quote is looked at once, however many there are.
+_INTEGERS = range(-(2**63), 2**63)  # the range of a column of integers
+# An unterminated string is also one piece, so every quote is visited once, however many there are.
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},:]', re.DOTALL)
 
 
 class Fault(ValueError):
-    """Raised for a text or a value that is not to be used.
+    """Raised for a text or a value that must not be used.
 
     Args:
         path (`Sequence[str | int]`):
-            Keys and positions down to the value.
+            Keys and positions that lead to the value.
         reason (`str`):
             What is wrong with it, and what to do.
     """
@@ -41,15 +41,15 @@ class Fault(ValueError):
 
 
 def read_text(path: str | os.PathLike, *, largest: int) -> str:
-    """Return the text of a file, of which never more than `largest` bytes are read.
+    """Return the text of a file; at most `largest` bytes are read.
 
     Raises:
-        Fault: a larger file, or one that is not UTF-8.
+        Fault: the file is larger, or not UTF-8.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
         is_larger = os.fstat(file.fileno()).st_size > largest
-        content = b"" if is_larger else file.read(largest + 1)  # what is no plain file does not say how large it is
+        content = b"" if is_larger else file.read(largest + 1)  # special files do not report their size
     if is_larger or len(content) > largest:
         raise Fault((), f"more than {largest:,} bytes; it was not read")
     try:
@@ -65,13 +65,13 @@ def parse_json(text: str, *, most_nested: int = MOST_NESTED, allow_nan: bool = T
         text (`str`):
             The text.
         most_nested (`int`, *optional*, defaults to `16`):
-            Most brackets within each other.
+            Greatest allowed depth of nested brackets.
         allow_nan (`bool`, *optional*, defaults to `True`):
-            Whether `NaN` and `Infinity`, which are no JSON, pass: a column of floats holds them.
+            Whether `NaN` and `Infinity` are allowed. They are not JSON, but a column of floats may hold them.
 
     Raises:
-        Fault: a key that stands twice in one object, more nested brackets, or as [`check_value`].
-        json.JSONDecodeError: no JSON.
+        Fault: an object has a key twice, brackets are nested too deeply, or [`check_value`] refuses a value.
+        json.JSONDecodeError: the text is not JSON.
 
     Example:
 
@@ -98,10 +98,10 @@ def parse_json(text: str, *, most_nested: int = MOST_NESTED, allow_nan: bool = T
 
 
 def check_value(value: Any) -> None:
-    """Raise `Fault` if a value, or one within it, is one that no table holds.
+    """Raise `Fault` if a value, or one within it, cannot be stored in a table.
 
-    Such are integers beyond 64 bits, numbers that are too large for a float, and halves of characters (lone
-    surrogates), which JSON can write as `"\\ud800"` and UTF-8 cannot. `NaN` and `Infinity` pass here.
+    That applies to integers beyond 64 bits, numbers too large for a float, and halves of characters (lone surrogates),
+    which JSON can write as `"\\ud800"` but UTF-8 cannot. `NaN` and `Infinity` are accepted here.
     """
     waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while waiting:
@@ -122,14 +122,14 @@ def check_value(value: Any) -> None:
 
 
 def check_text(text: str, path: Sequence[str | int], what: str = "") -> None:
-    """Raise `Fault` if UTF-8 cannot write a text, which is what follows `path`; `what` says so of a key."""
+    """Raise `Fault` if UTF-8 cannot encode the text at `path`; `what` words the message for a key."""
     if text.isascii():
         return
     try:
         text.encode()
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        if 0xDC80 <= code <= 0xDCFF:  # how files are opened, a byte that is no UTF-8 is one of these
+        if 0xDC80 <= code <= 0xDCFF:  # `surrogateescape` turns bytes that are not UTF-8 into these
             reason = f"{what}the byte 0x{code - 0xDC00:02x}, which is not UTF-8; save the file as UTF-8"
         else:
             reason = f"{what}half a character (\\u{code:04x}, a lone surrogate); write the whole one, or leave it out"
@@ -137,7 +137,7 @@ def check_text(text: str, path: Sequence[str | int], what: str = "") -> None:
 
 
 def check_nesting(text: str, most: int) -> None:
-    """Raise `Fault` if brackets stand in each other more than `most` times, before a parser recurses into them."""
+    """Raise `Fault` if brackets are nested deeper than `most`, before a parser recurses into them."""
     if text.count("[") + text.count("{") <= most:
         return
     path: list[str | int] = []
@@ -159,7 +159,7 @@ def check_nesting(text: str, most: int) -> None:
 
 
 class _Unfit:
-    """Stands for what could be parsed and must not be used, until [`check_value`] finds it."""
+    """Takes the place of a value that was parsed but must not be used, until [`check_value`] finds it."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

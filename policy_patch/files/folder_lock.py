@@ -1,7 +1,7 @@
-"""One writer at a time in a folder: a lock that is gone with its process, however that ends.
+"""Allows one writer at a time in a folder, by a lock that is released when its process ends, however it ends.
 
-The lock is on the folder itself, so nothing is left in it and nobody needs the right to write there. What may be done
-under it is in `folder.py`.
+The lock is on the folder itself, so it leaves no file and needs no write permission. `policy_patch.patch.folder` says
+what is done under it.
 """
 
 import contextlib
@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-LOCK_NAME = ".policy_patch.lock"  # only where the folder itself cannot be locked: Windows, NFS
+LOCK_NAME = ".policy_patch.lock"  # used only if the folder itself cannot be locked: Windows, NFS
 _PATIENCE = 60.0  # seconds that a writer waits for others; a save takes milliseconds
 _LONGEST_PAUSE = 0.003  # seconds between two tries; random, so that two processes do not keep in step
 
-# With the process, since a child that is forked while its parent holds a lock does not hold it.
+# Includes the process id, because a child that is forked while its parent holds a lock does not hold it.
 _held: ContextVar[frozenset[tuple[int, int, int]]] = ContextVar("held", default=frozenset())
 
 
 class NoLockHere(Exception):
-    """Raised where folders cannot be locked. It is no fault of the folder."""
+    """Raised if folders cannot be locked on this system. The folder itself is fine."""
 
 
 @contextlib.contextmanager
 def only_writer(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Keep all other writers of a folder waiting. Whoever holds the lock may ask for it again.
+    """Within the context all other writers of a folder wait. The holder of the lock may enter again.
 
     Raises:
         OSError: the folder cannot be opened, or others have been writing for `patience` seconds.
@@ -56,11 +56,11 @@ def only_writer(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_writer(folder: Path) -> Iterator[bool]:
-    """Lock a folder if nobody else holds it, and yield whether nobody does. It needs no right to write there.
+    """Lock a folder if it is free, and yield whether it was. It needs no write permission.
 
     Raises:
-        NoLockHere: this system has no locks on folders, or not for this one.
-        OSError: there is no such folder.
+        NoLockHere: this system cannot lock folders, or not this one.
+        OSError: the folder does not exist.
     """
     if _identity(os.stat(folder)) in _held.get():
         yield True
@@ -76,7 +76,7 @@ def pause() -> None:
 
 
 def _try(folder: Path) -> contextlib.ExitStack | None:
-    """Return the lock on a folder, which ends with the context; None if another holds it."""
+    """Return the lock on a folder, released at the end of the context; None if somebody else holds it."""
     try:
         import fcntl
     except ImportError as error:
@@ -84,7 +84,7 @@ def _try(folder: Path) -> contextlib.ExitStack | None:
     with contextlib.ExitStack() as stack:
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except PermissionError as error:  # it may be entered and not listed
+        except PermissionError as error:  # the folder may be entered but not listed
             raise NoLockHere(str(error)) from error
         stack.callback(os.close, descriptor)
         try:
@@ -92,9 +92,9 @@ def _try(folder: Path) -> contextlib.ExitStack | None:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return None
-            raise NoLockHere(str(error)) from error  # NFS locks what is open for writing, and no folder is
+            raise NoLockHere(str(error)) from error  # NFS locks only files open for writing
         stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # a child forked meanwhile must not keep it
-        if _identity(os.fstat(descriptor)) != _identity(os.stat(folder)):  # another took its place before the lock
+        if _identity(os.fstat(descriptor)) != _identity(os.stat(folder)):  # the folder was replaced before the lock
             return None
         return stack.pop_all()
 

@@ -1,6 +1,6 @@
-"""Values of tables and lists of texts, strictly: no key twice, no number beyond 64 bits, whole characters.
+"""Checks lists of texts: UTF-8 must be able to encode every one, so half a character is refused.
 
-How JSON is read is in `documents.py`; what a row must hold, in `rows.py`; which files there are, in `file_formats.py`.
+`documents.py` reads JSON; `policy_patch.data` knows the rows of a table and the formats of its files.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,15 +21,15 @@ __all__ = [
 
 
 def check_texts(texts: Any, name: str = "prompts", error: type[PolicyPatchError] = DataError) -> None:
-    """Raise `error` unless `texts` is a list of texts that UTF-8 can write. It may be empty.
+    """Raise `error` unless `texts` is a list of texts that UTF-8 can encode. It may be empty.
 
     Args:
         texts (`Sequence[str]`):
             The list.
         name (`str`, *optional*, defaults to `"prompts"`):
-            The argument that it is.
+            Name of the argument, for messages.
         error (`type[PolicyPatchError]`, *optional*, defaults to `DataError`):
-            What to raise.
+            The exception to raise.
     """
     if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Collection):
         raise error(f"`{name}` has to be a list of texts; a {type(texts).__name__} was given.")
@@ -43,7 +43,7 @@ def check_texts(texts: Any, name: str = "prompts", error: type[PolicyPatchError]
 
 
 def is_whole(text: str) -> bool:
-    """Return whether UTF-8 can write a text, which it cannot if there is a lone surrogate in it."""
+    """Return whether UTF-8 can encode a text; with a lone surrogate in it, it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -52,7 +52,7 @@ def is_whole(text: str) -> bool:
 
 
 def with_whole_characters(text: str) -> str:
-    """Return a text with U+FFFD in place of each lone surrogate, as tokenizers decode a character that was cut.
+    """Return a text with U+FFFD in place of each lone surrogate, as tokenizers decode a truncated character.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Texts of others that are YAML, looked at before they are read: YAML takes without a word what must not pass.
+"""Checks untrusted YAML before it is parsed, because YAML parsers silently accept too much.
 
-Its readers take the last of two equal keys, follow names of values (`*name`) without end, and stumble over numbers and
-brackets. What the keys mean, and the error that the user sees, is the caller's business.
+They take the last of two equal keys, follow aliases (`*name`) without end, and fail on long numbers and deep brackets.
+The caller knows the meaning of the keys and words the errors for the user.
 """
 
 import contextlib
@@ -13,22 +13,22 @@ import yaml
 
 from policy_patch.files.documents import Fault
 
-_MOST_NESTED = 32  # levels; chosen by us, recipes have four and cards six
-_MOST_VALUES = 10_000  # with each named value counted as often as it is used; chosen by us, recipes have about fifty
-_MOST_CHARACTERS = 2**22  # of all values, counted like that
-# Integers of YAML 1.1, the last two octal and decimal; in another form, numbers of sixties such as `1:30`.
+_MOST_NESTED = 32  # levels; our choice: recipes have four and cards six
+_MOST_VALUES = 10_000  # an aliased value counts as often as it is used; our choice: recipes have about fifty
+_MOST_CHARACTERS = 2**22  # of all values, counted in the same way
+# Integers of YAML 1.1, the last two octal and decimal; the second pattern has base-60 numbers such as `1:30`.
 _INTEGER = re.compile(r"[-+]?(?:0x[0-9a-fA-F_]+|0b[01_]+|0[0-7_]*|[1-9][0-9_]*)")
 _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?")
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_MOST_DIGITS = 80  # Python refuses to read integers above 4,300, and sixties take time with the square of their number
+_MOST_DIGITS = 80  # Python refuses integers above 4,300, and base-60 numbers take quadratic time
 _INTEGERS = range(-(2**63), 2**63)
-# PyYAML's own, whose limits come late enough for ours to be told, and that of libyaml, which jsonargparse reads with.
-# The two do not agree on every text, so each is asked.
+# PyYAML's own parser, whose limits are higher than ours, and libyaml's, which jsonargparse uses. They do not agree on
+# every text, so both check it.
 _LOADERS = (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 class YamlFault(Fault):
-    """Raised for a YAML text that is not to be used. `line` counts from 1."""
+    """Raised for a YAML text that must not be used. `line` counts from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
         self.line = line
@@ -40,17 +40,17 @@ class YamlFault(Fault):
 
 
 def check_yaml(text: str, *, unique_keys: bool = True) -> None:
-    """Raise `YamlFault` for a text that does not say one clear thing. What is no YAML at all is left to its reader.
+    """Raise `YamlFault` for a text that is ambiguous or too large. A text that is not YAML is left to its parser.
 
     Args:
         text (`str`):
-            The text. It is gone through event by event, which does not recurse.
+            The text. It is checked event by event, without recursion.
         unique_keys (`bool`, *optional*, defaults to `True`):
-            Refuse a key that stands twice in one mapping.
+            Refuse a key that occurs twice in one mapping.
 
     Raises:
-        YamlFault: a key twice, an integer beyond 64 bits, values nested too deeply, a named value within itself, or
-            named values that grow without bound.
+        YamlFault: a key occurs twice, an integer is beyond 64 bits, values are nested too deeply, an alias is within
+            its own value, or aliases expand without bound.
     """
     for loader in _LOADERS:
         check = _Check(unique_keys)
@@ -67,7 +67,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> Any:
             As in [`check_yaml`].
 
     Raises:
-        Fault: no YAML, or as [`check_yaml`].
+        Fault: the text is not YAML, or [`check_yaml`] refuses it.
 
     Example:
 
@@ -96,7 +96,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> Any:
 
 @dataclass
 class _Open:
-    """A mapping or list that has not ended: its keys so far, the key whose value comes, the values in it."""
+    """A mapping or list that has not ended: its keys so far, the key of the next value, and its values."""
 
     is_mapping: bool
     anchor: str | None
@@ -107,15 +107,15 @@ class _Open:
 
 
 class _Check:
-    """Follows the events of a YAML parser and refuses what [`check_yaml`] says."""
+    """Follows the events of a YAML parser and refuses texts as [`check_yaml`] describes."""
 
     def __init__(self, unique_keys: bool) -> None:
         self._unique_keys = unique_keys
         self._open: list[_Open] = []
-        self._sizes: dict[str, tuple[int, int]] = {}  # of named values: values and characters
+        self._sizes: dict[str, tuple[int, int]] = {}  # of anchored values, by name: numbers of values and characters
 
     def see(self, event: yaml.Event) -> None:
-        """Take the next event."""
+        """Process the next event."""
         line = event.start_mark.line + 1
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             if len(self._open) == _MOST_NESTED:
@@ -129,12 +129,12 @@ class _Check:
                 raise YamlFault(line, f"`*{event.anchor}` within the value of that name, which has no end")
             self._add(*self._sizes.get(event.anchor, (1, 0)), None, None, line)
         elif isinstance(event, yaml.ScalarEvent):
-            if event.implicit[0] or event.tag in _NUMBER_TAGS:  # not in quotes, or called a number
+            if event.implicit[0] or event.tag in _NUMBER_TAGS:  # unquoted, or tagged as a number
                 self._check_number(event.value, line)
             self._add(1, len(event.value), event.value, event.anchor, line)
 
     def _add(self, values: int, characters: int, key: str | None, anchor: str | None, line: int) -> None:
-        """Note a whole value, or a key, under its name and in the mapping or list around it."""
+        """Count a complete value or key, for its anchor and for the mapping or list around it."""
         if anchor is not None:
             self._sizes[anchor] = (values, characters)
         if not self._open:
@@ -170,5 +170,5 @@ def _integer(text: str) -> int:
     is_octal = re.match(r"[-+]?0[0-7]", digits) is not None
     try:
         return int(digits, 8 if is_octal else 0)
-    except ValueError:  # `0x_`: its reader will say so
+    except ValueError:  # `0x_`: the parser reports it
         return 0

@@ -1,6 +1,6 @@
 """A patch on the Hugging Face Hub: fetch one version whole and verified, publish in one commit, list versions.
 
-Names are loaded on first use. Folders on this machine are the business of `policy_patch.patch`.
+Names are loaded on first use. `policy_patch.patch` handles folders on this machine.
 """
 
 from typing import TYPE_CHECKING

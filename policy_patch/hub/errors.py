@@ -1,7 +1,7 @@
-"""What the Hub's client raises, in our words: who must do what, with the client's own error as the cause.
+"""Translates errors of the Hub's client into ours, which say who must do what; the client's error is the cause.
 
-huggingface_hub 2.4 has no common parent for its errors, and speaks of files that a user of a patch never named. Tokens
-and signed addresses are blanked in all that is said, also in the client's error.
+huggingface_hub 2.4 has no common parent for its errors, and names files that a user of a patch never asked for. Tokens
+and signed addresses are blanked in every message, also in the client's error.
 """
 
 import errno
@@ -26,8 +26,8 @@ from huggingface_hub.errors import (
 from policy_patch.errors import HubAccessError, HubError, HubRevisionError, HubUnavailableError, PolicyPatchError
 from policy_patch.privacy.redaction import blank_error, sent_secrets, without_secrets
 
-# RuntimeError: hf_xet, which moves large files, has no other.
-# InvalidURL and UnicodeError: what cannot be sent at all.
+# RuntimeError: all that hf_xet raises, which transfers large files.
+# InvalidURL and UnicodeError: requests that cannot be sent at all.
 CLIENT_ERRORS = (
     HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, OSError, EntryNotFoundError, RevisionResolutionError,
     HFValidationError, RuntimeError, UnicodeError,
@@ -43,17 +43,17 @@ _OTHER_TROUBLE_ON_DISK = (
 def hub_errors(
     repo_id: str, revision: str | None = None, *, doing: str = "get the patch from", repo_type: str = "model"
 ) -> Iterator[None]:
-    """Within the context, errors of the Hub's client become [`HubError`]s; ours pass.
+    """Within the context, errors of the Hub's client become [`HubError`]s; our own errors pass unchanged.
 
     Args:
         repo_id (`str`):
-            The repository that is asked.
+            The repository.
         revision (`str`, *optional*):
-            Branch, tag or commit that was asked for.
+            Requested branch, tag or commit.
         doing (`str`, *optional*):
-            What is tried, for the message: "Cannot {doing} `repo_id`: ...".
+            The action, for the message: "Cannot {doing} `repo_id`: ...".
         repo_type (`"model"` or `"dataset"`, *optional*, defaults to `"model"`):
-            What the repository holds; patches are in ones of type "model".
+            Type of the repository; patches are in repositories of type "model".
     """
     try:
         yield
@@ -66,7 +66,7 @@ def hub_errors(
 def translated(
     error: BaseException, repo_id: str, revision: str | None, doing: str, repo_type: str = "model"
 ) -> HubError:
-    """Return our error for one of the client's, to be raised from it; secrets in both are blanked."""
+    """Return our error for an error of the client, to be raised from it; secrets are blanked in both."""
     secrets = sent_secrets(error)
     blank_error(error, lambda text: without_secrets(text, *secrets))
     kind, reason = _kind_and_reason(error, repo_id, revision, repo_type == "model")

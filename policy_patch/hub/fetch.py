@@ -1,7 +1,7 @@
-"""Where the files of a patch come from: a folder, or one commit of a repository on the Hub, checked byte by byte.
+"""Gets the files of a patch from a folder, or from one commit of a repository on the Hub, checked byte by byte.
 
-The Hub's client compares sizes only, so a damaged file would be cached and served for ever. The cache names each file
-by its hash (git's sha1 of small files, sha256 of large ones): that is compared here, without the network.
+The Hub's client compares sizes only, so a damaged file would stay in the cache and be used for ever. The cache names
+each file by its hash (git's sha1 of small files, sha256 of large ones); this file compares it, without the network.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ logger = logging.get_logger(__name__)
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
 PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
-DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # what tells people about a patch; fetched where people ask
-LARGEST_CARD = 2**22  # bytes; ours are far below
+DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # describe a patch to people; fetched only on request
+LARGEST_CARD = 2**22  # bytes; our cards are far smaller
 _LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26}
 
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to ask the Hub; the arguments of transformers' `from_pretrained`.
+    """Options for requests to the Hub; the same as the arguments of transformers' `from_pretrained`.
 
     Args:
         revision (`str`, *optional*):
@@ -56,9 +56,9 @@ class HubOptions:
         cache_dir (`str` or `os.PathLike`, *optional*):
             Defaults to `HF_HUB_CACHE`.
         local_files_only (`bool`, *optional*, defaults to `False`):
-            Use the cache, and make no request.
+            Use only the cache, and make no request.
         force_download (`bool`, *optional*, defaults to `False`):
-            Fetch again what the cache holds.
+            Fetch files again even if the cache holds them.
     """
 
     revision: str | None = None
@@ -71,7 +71,7 @@ class HubOptions:
 
 @dataclass(frozen=True)
 class PatchLocation:
-    """Where a patch lies on this machine: `folder` holds its files; for one of the Hub, of `commit` of `repo_id`."""
+    """Where a patch is on this machine: `folder` holds its files. If they come from the Hub, `commit` of `repo_id`."""
 
     folder: Path
     repo_id: str | None = None
@@ -79,10 +79,10 @@ class PatchLocation:
 
 
 def hub_api(token: str | bool | None = None) -> HfApi:
-    """Return the Hub's client under our name.
+    """Return a client of the Hub that identifies itself as policy-patch.
 
     Raises:
-        HubAccessError: a token that cannot be sent.
+        HubAccessError: the token cannot be sent in a header.
     """
     check_token(token)
     return HfApi(token=token, library_name="policy-patch", library_version=__version__)
@@ -91,24 +91,24 @@ def hub_api(token: str | bool | None = None) -> HfApi:
 def locate_patch(
     model_id: str | os.PathLike, options: HubOptions | None = None, *, optional: Sequence[str] = ()
 ) -> PatchLocation:
-    """Return a folder that holds the patch: the given one, or one of the cache with all files from one commit.
+    """Return a folder that holds the patch: the given one, or a folder of the cache with all files from one commit.
 
-    Of a repository nothing but the two files of a patch is fetched, and `optional` ones where they exist. A file of
-    the cache that is damaged is named, removed and fetched again, once.
+    From a repository only the two files of a patch are fetched, and those in `optional` if they exist. A damaged file
+    in the cache is named, removed and fetched again, once.
 
     Args:
         model_id (`str` or `os.PathLike`):
             A folder, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
         options ([`HubOptions`], *optional*):
-            How to ask the Hub.
+            Revision, token, cache and so on.
         optional (`Sequence[str]`):
-            More file names to fetch, if they are there.
+            Names of further files to fetch if they exist.
 
     Raises:
-        PatchNotFoundError: neither a folder nor a repository, or one without a patch.
-        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
-        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
-        PatchFileError: a file that is far larger than a patch's; it is not fetched.
+        PatchNotFoundError: `model_id` is neither a folder nor a repository, or holds no patch.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not deliver the patch.
+        DamagedDownloadError: a file arrived twice with another hash than the Hub states.
+        PatchFileError: a file is far larger than that of a patch; it is not fetched.
     """
     options = options or HubOptions()
     check_subfolder(options.subfolder)
@@ -124,7 +124,7 @@ def locate_patch(
         )
     repo_id, revision = split_id(model_id)
     if os.path.isabs(repo_id) or not REPO_ID.fullmatch(repo_id):
-        # Not a repository's name, so a folder was meant: reading it will say what is wrong with it.
+        # Not a repository's name, so a folder was meant: reading it reports what is wrong.
         return PatchLocation(Path(model_id, options.subfolder or ""))
     if revision and options.revision and revision != options.revision:
         raise HubRevisionError(
@@ -141,12 +141,12 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
         commit = api.resolve_revision(
             repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
         ).resolved
-    if not is_commit(commit):  # it becomes part of addresses and of paths in the cache
+    if not is_commit(commit):  # it becomes part of URLs and of paths in the cache
         raise HubError(f"The Hub names {commit[:80]!r} as a commit of `{repo_id}`, which is none. Try again.")
     subfolder = subfolder_with_slash(options.subfolder)
     cached = {name: _cached(repo_id, subfolder + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download
-    # One request says what the commit holds and how large it is; a cache that has all of it needs none.
+    # One request returns names and sizes of the commit's files; a complete cache needs none.
     sizes = None if local or complete else _sizes(api, repo_id, commit, subfolder, optional)
     for name in (*PATCH_FILES, *optional):
         if name in optional and (cached[name] is None if sizes is None else name not in sizes):
@@ -154,7 +154,7 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
         if sizes is not None:
             _check_size(name, sizes[name], repo_id, cached[CONFIG_NAME])
         cached[name] = fetch_file(repo_id, subfolder + name, commit, options)
-        # Once more, for what lay in the cache and for a Hub that says one size and sends another.
+        # Check sizes again: the file may come from the cache, or the Hub may send another size than it stated.
         _check_size(name, cached[name].stat().st_size, repo_id, cached[CONFIG_NAME], "read")
     return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
 
@@ -165,7 +165,7 @@ def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path |
 
 
 def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequence[str]) -> dict[str, int]:
-    """Return the bytes of each of our files that the commit holds; say what is there instead of a patch."""
+    """Return the size of each of our files in the commit; if there is no patch, the error says what is there."""
     asked = [subfolder + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
     with hub_errors(repo_id, commit):
         found = {
@@ -187,7 +187,7 @@ def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequ
 
 
 def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, step: str = "fetched") -> None:
-    """Refuse a file before it is fetched, or read, if no patch could be that large."""
+    """Refuse a file, before it is fetched or read, if it is too large for a patch."""
     if name == TENSORS_NAME:
         text = config_path.read_text(encoding="utf-8", errors="replace")
         largest = largest_tensor_file(PolicyPatchConfig.from_json(text, source=f"{repo_id}/{CONFIG_NAME}"))
@@ -200,11 +200,11 @@ def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, st
 
 
 def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
-    """Return one file of a commit in the cache, its hash compared; fetch it a second time if it is damaged.
+    """Return the cached path of one file of a commit, after comparing its hash; fetch it again once if it is damaged.
 
     Raises:
-        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
-        DamagedDownloadError: what arrived twice is not what the Hub says it holds.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not deliver the file.
+        DamagedDownloadError: the file arrived twice with another hash than the Hub states.
     """
 
     def get(force_download: bool) -> tuple[Path, str | None]:
@@ -235,10 +235,10 @@ def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Pat
 
 
 def _damage(path: Path) -> str | None:
-    """Return in words how a file of the cache differs from the hash that the Hub gave it; None if it does not.
+    """Return in words how a cached file differs from the hash that the Hub stated; None if it does not.
 
-    Where the cache has no symbolic links there is no such name to compare; the configuration's own hash of the
-    vectors then remains.
+    In a cache without symbolic links, file names hold no hash to compare; then only the hash of the vectors in the
+    configuration is checked.
     """
     if not path.is_symlink():
         return None
@@ -246,14 +246,14 @@ def _damage(path: Path) -> str | None:
     if len(expected) not in (40, 64):
         return None
     real = hashlib.sha256() if len(expected) == 64 else _git_blob_hash(path.stat().st_size)
-    with open(path, "rb") as file:  # piece by piece: nothing has said yet how large a file of the cache is
+    with open(path, "rb") as file:  # in pieces: the size of a cached file was not checked yet
         while piece := file.read(2**20):
             real.update(piece)
     return None if real.hexdigest() == expected else f"hash {real.hexdigest()}, expected {expected}"
 
 
 def git_blob_id(content: bytes) -> str:
-    """Return git's name of a file with this content; the Hub's name of small files."""
+    """Return git's hash of a file with this content; the Hub names small files by it."""
     digest = _git_blob_hash(len(content))
     digest.update(content)
     return digest.hexdigest()
@@ -264,7 +264,7 @@ def _git_blob_hash(size: int) -> "hashlib._Hash":
 
 
 def _forget(path: Path) -> None:
-    """Remove a file of the cache with all that its links lead to; with Xet the blob is a link itself."""
+    """Remove a file of the cache and the targets of its links; with Xet the blob is a link itself."""
     while path.is_symlink():
         target = path.parent / os.readlink(path)
         path.unlink()
@@ -273,9 +273,9 @@ def _forget(path: Path) -> None:
 
 
 def only_cached_commit(repo_id: str | None) -> str | None:
-    """Return the commit of a repository that the cache holds, if it holds exactly one.
+    """Return the commit of a repository in the cache, if the cache holds exactly one.
 
-    transformers 5.23 does not say which commit a model was loaded from; where there is one, it was that one.
+    transformers 5.23 does not report which commit a model was loaded from; if there is only one, it was that one.
     """
     if not repo_id or os.path.isdir(repo_id) or not REPO_ID.fullmatch(repo_id):
         return None
@@ -285,10 +285,10 @@ def only_cached_commit(repo_id: str | None) -> str | None:
 
 
 def published_versions(repo_id: str, token: str | bool | None = None) -> dict[str, str]:
-    """Return the versions of a repository, newest first, and the commit of each: its tags that are versions.
+    """Return the versions of a repository (the tags that are versions), newest first, and the commit of each.
 
     Raises:
-        HubAccessError, HubUnavailableError, HubError: the Hub does not tell.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not list them.
     """
     with hub_errors(repo_id, doing="list the versions of"):
         tags = hub_api(token).list_repo_refs(repo_id).tags

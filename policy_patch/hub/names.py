@@ -1,6 +1,6 @@
-"""What may be asked of the Hub: names of repositories, revisions, folders and tokens, looked at before any request.
+"""Checks names of repositories, revisions, folders and tokens before any request to the Hub.
 
-The client puts them into addresses, headers and paths of its cache, and says little of those that do not belong there.
+The client puts them into URLs, headers and paths of its cache, and reports little about those that are invalid there.
 """
 
 import os
@@ -22,7 +22,7 @@ _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|^[/.-]|[/.]$|/\
 
 
 def split_id(model_id: str | os.PathLike) -> tuple[str, str | None]:
-    """Split `"org/tox-patch@v1.2.0"` in repository and revision. A version without its `v` is taken for the tag.
+    """Split `"org/tox-patch@v1.2.0"` into repository and revision. A version without `v` means the tag with it.
 
     Example:
 
@@ -40,15 +40,15 @@ def split_id(model_id: str | os.PathLike) -> tuple[str, str | None]:
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision is the full name of a commit, which nobody can move."""
+    """Return whether a revision is a full commit hash, which nobody can move."""
     return bool(_COMMIT.fullmatch(revision))
 
 
 def check_revision(revision: str | None) -> None:
-    """Refuse what git allows as no branch, tag or commit, such as `".."`.
+    """Refuse a revision that git does not allow as a branch, tag or commit, such as `".."`.
 
     Raises:
-        HubRevisionError: such a revision.
+        HubRevisionError: `revision` is not allowed.
     """
     if revision is None:
         return
@@ -60,10 +60,10 @@ def check_revision(revision: str | None) -> None:
 
 
 def check_subfolder(subfolder: str | None) -> None:
-    """Refuse a folder that is not below the repository's.
+    """Refuse a folder that leads out of the repository.
 
     Raises:
-        PatchNotFoundError: such a folder.
+        PatchNotFoundError: `subfolder` leads out of the repository.
     """
     if not subfolder:
         return
@@ -76,23 +76,23 @@ def check_subfolder(subfolder: str | None) -> None:
 
 
 def subfolder_with_slash(subfolder: str | None) -> str:
-    """Return a subfolder of a repository as the names of its files begin with it: `"bias/"`; `""` for none."""
+    """Return the start of the names of files in a subfolder: `"bias/"`, or the empty string."""
     parts = [part for part in re.split(r"[/\\]", subfolder or "") if part not in ("", ".")]
     return "".join(f"{part}/" for part in parts)
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Refuse what is no name of a repository, before something is made under it.
+    """Refuse a value that is not the name of a repository, before anything is created under it.
 
     Raises:
-        HubError: such a name.
+        HubError: `repo_id` is not a valid name.
     """
     if not isinstance(repo_id, str):
         raise HubError(f"`repo_id` is a {type(repo_id).__name__}; expected a name like `org/tox-patch`.")
     try:
         validate_repo_id(repo_id)
         return
-    except HFValidationError:  # its text quotes the name, and an address may have a token in it
+    except HFValidationError:  # its text quotes the name, and a URL may contain a token
         pass
     _, revision = split_id(repo_id)
     hint = " A version is given by `patch_version` (`--version`), a branch by `revision`." if revision else ""
@@ -103,14 +103,14 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def check_token(token: str | bool | None) -> None:
-    """Refuse a token that cannot be sent, without showing it. The client's own error would quote it.
+    """Refuse a token that cannot be sent in a header, without showing it. The client's own error would quote it.
 
     Args:
         token (`str` or `bool`, *optional*):
-            As the Hub's client takes it: None and True stand for the one of HF_TOKEN or `hf auth login`.
+            As for the Hub's client: None and True stand for the token of HF_TOKEN or `hf auth login`.
 
     Raises:
-        HubAccessError: an empty token, one with a line break, a space or a letter that is not ASCII, or no text.
+        HubAccessError: the token is empty, is not a text, or has a line break, a space or a letter that is not ASCII.
     """
     if token is False:
         return
@@ -133,7 +133,7 @@ def check_token(token: str | bool | None) -> None:
 def _stored_token() -> str | None:
     try:
         return get_token()
-    except (OSError, ValueError):  # a file that is no text, or not ours to read
+    except (OSError, ValueError):  # the file is not text, or may not be read
         pass
     raise HubAccessError("The token that `hf auth login` stored cannot be read. Log in again, or set HF_TOKEN.")
 

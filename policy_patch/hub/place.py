@@ -1,6 +1,6 @@
-"""Where a push goes: the repository, its branch and its folder, looked at and made before anything is published.
+"""The target of a push: repository, branch and folder, checked and created before anything is published.
 
-What is published there, and under which version, is the business of `push.py`.
+`push.py` decides what is published there, and under which version.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _PULL_REQUESTS = "refs/pr/"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a push goes.
+    """The target of a push.
 
     Args:
         api (`huggingface_hub.HfApi`):
@@ -37,9 +37,9 @@ class Place:
         tags (`Mapping[str, str]`):
             Tags of the repository and their commits.
         is_new_branch (`bool`):
-            Whether there is no such branch yet.
+            Whether the branch does not exist yet.
         tagged (`bool`):
-            Whether the push sets its version's tag: not in a folder, and not in a pull request.
+            Whether the push sets its version's tag. It does not in a subfolder or a pull request.
     """
 
     api: HfApi
@@ -51,17 +51,17 @@ class Place:
     tagged: bool
 
     def make_branch(self) -> None:
-        """Make the branch if there is none, from the main one."""
+        """Create the branch from the main branch if it does not exist."""
         if self.is_new_branch:
             with hub_errors(self.repo_id, self.branch, doing="make a branch in"):
                 self.api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
 
 
 def check_place(repo_id: str, options: Any) -> None:
-    """Refuse a name, a branch or a folder that cannot be one, before any request.
+    """Refuse an invalid name, branch or folder before any request.
 
     Raises:
-        HubError, HubRevisionError, PatchNotFoundError: so it is.
+        HubError, HubRevisionError, PatchNotFoundError: the name, the branch or the folder is invalid.
     """
     check_repo_id(repo_id)
     check_revision(options.revision)
@@ -78,13 +78,13 @@ def check_place(repo_id: str, options: Any) -> None:
         raise HubRevisionError(f"`revision={branch!r}`: expected the name of a branch, or `refs/pr/1`.")
     if is_commit(branch) or SEMVER.fullmatch(branch.removeprefix("v")):
         raise HubRevisionError(
-            f"`revision={branch!r}` reads like a commit or the tag of a version, so nobody could tell what it means. "
+            f"`revision={branch!r}` looks like a commit or the tag of a version, so it would be ambiguous. "
             "Give a branch another name, like `support/1.x`."
         )
 
 
 def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
-    """Return where a push goes, and make the repository if there is none.
+    """Return the target of a push, and create the repository if it does not exist.
 
     Args:
         api (`huggingface_hub.HfApi`):
@@ -92,12 +92,12 @@ def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
         repo_id (`str`):
             The repository.
         options ([`~policy_patch.hub.push.PushOptions`]):
-            Where and how.
+            Branch, folder, token and so on.
 
     Raises:
         HubError, HubRevisionError, PatchNotFoundError: as [`check_place`].
-        PublishConflictError: the repository is public, and `private=True` was asked for.
-        HubAccessError, HubUnavailableError, HubError: the Hub does not give it.
+        PublishConflictError: the repository is public, but `private=True` was given.
+        HubAccessError, HubUnavailableError, HubError: the Hub denies access or does not answer.
     """
     check_place(repo_id, options)
     with hub_errors(repo_id, options.revision, doing="publish in"):
@@ -106,7 +106,7 @@ def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
             is_private = api.repo_info(repo_id).private
             if options.private and not is_private:
                 raise PublishConflictError(
-                    f"`{repo_id}` is public, and `private=True` was asked for. Nothing was published. Make it private "
+                    f"`{repo_id}` is public, but `private=True` was given. Nothing was published. Make it private "
                     "in its settings on the Hub, or leave `private` out to publish for everybody."
                 )
             if is_private and not options.private:

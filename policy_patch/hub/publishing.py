@@ -1,6 +1,6 @@
-"""What a published patch consists of: its two files, its report, and the card made of both.
+"""Builds the files of a published patch: its two files, its report, and the card made from both.
 
-Nothing of this machine is in them. How they get into one commit is the business of `push.py`.
+They contain no path of this machine. `push.py` puts them into one commit.
 """
 
 import json
@@ -28,19 +28,20 @@ def published_config(
 ) -> PolicyPatchConfig:
     """Return the configuration of a patch as it is published.
 
-    The lab's models are named `lab:base` and `lab:teacher`, wherever the package is installed; scorers that filtered
-    the pairs without their folders.
+    The lab's models are named `lab:base` and `lab:teacher`, wherever the package is installed. Scorers that filtered
+    the pairs are named without their folders.
 
     Args:
         config ([`PolicyPatchConfig`]):
-            The patch's; it is not changed.
+            Configuration of the patch. Not changed.
         version (`str`, *optional*):
-            Version to publish it as. Defaults to its own.
+            Version to publish. Defaults to the patch's own.
         base_model (`str`, *optional*):
-            Hub id of the base, maybe with a commit (`"org/model@<commit>"`), for one that was loaded from a folder.
+            Hub id of the base, optionally with a commit (`"org/model@<commit>"`), if the base was loaded from a folder.
 
     Raises:
-        ConfigError: the base is a folder of this machine, or no name of a repository; or its revision is no commit.
+        ConfigError: the base is a folder of this machine or not the name of a repository, or its revision is not a
+            commit.
     """
     in_lab = lab_name(config.base_model_name_or_path)
     if in_lab is not None:
@@ -62,9 +63,9 @@ def published_config(
 
 
 def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
-    """Refuse a base that nobody else could load, or that would name a folder of this machine.
+    """Refuse a base that nobody else could load, or whose name would reveal a folder of this machine.
 
-    With `look` a folder of that name counts, too: `org/model` then may be meant as a folder or as a model on the Hub.
+    With `look` an existing folder `org/model` is refused too, because that name may mean the folder or a Hub model.
     """
     name, revision = config.base_model_name_or_path, config.base_model_revision
     what_to_do = (
@@ -98,7 +99,7 @@ def patch_card(
 ) -> str:
     """Return the model card that [`push_patch`] would give to a new repository. Arguments as there.
 
-    `task_id` is not on the card. `revision` is the branch that its lines load the patch from; the main one is not
+    `task_id` is not on the card. The card's code loads the patch from the branch `revision`; the main branch is not
     named.
     """
     about = {"tags": tags, "license": license, "dataset_id": dataset_id, "subfolder": subfolder}
@@ -116,9 +117,9 @@ def report_files(
     subfolder: str | None = None,
     revision: str | None = None,
 ) -> dict[str, bytes]:
-    """Return the files of a report by name: none without a report. Arguments as those of [`push_patch`].
+    """Return the files of a report by name; empty without a report. Arguments as for [`push_patch`].
 
-    Systems, scorers and judges that are folders of this machine are named by their last part.
+    Systems, scorers and judges that are folders of this machine are named by the last part of their path.
     """
     if evaluation is None:
         return {}
@@ -129,7 +130,7 @@ def report_files(
 
 
 def _branch(revision: str | None) -> str | None:
-    """Return the branch to name in links; what is in a pull request is written for the main one."""
+    """Return the branch to name in links; a pull request is written for the main branch."""
     return None if revision is None or revision == MAIN or revision.startswith("refs/") else revision
 
 
@@ -149,24 +150,24 @@ def push_patch(
 
     Args:
         repo_id (`str`):
-            Made if it does not exist.
+            Created if it does not exist.
         config ([`PolicyPatchConfig`]):
-            As in `files`, and as [`published_config`] returns it.
+            The configuration in `files`, as [`published_config`] returns it.
         files (`Mapping[str, bytes]`):
             The two files of the patch, by name.
         evaluation (`dict`, *optional*):
             Content of an `evaluation.json`.
         tags (`Sequence[str]`, *optional*):
-            More tags of the card.
+            Additional tags for the card.
         license (`str`, *optional*):
             Licence of the patch, for the card.
         dataset_id (`str`, *optional*):
-            Benchmark dataset on the Hub that the prompts of the evaluation are from. With it the result goes into
-            `.eval_results/`, too, where the Hub collects results of a benchmark.
+            Benchmark dataset on the Hub that the evaluation's prompts come from. If given, the result is also written
+            to `.eval_results/`, where the Hub collects results of benchmarks.
         task_id (`str`, *optional*, defaults to `"default"`):
             Task of that benchmark, as its `eval.yaml` names it.
         options ([`~policy_patch.hub.push.PushOptions`], *optional*):
-            Where and how.
+            Branch, folder, token and so on.
 
     Raises:
         ConfigError: as [`published_config`]. No request was made.

@@ -1,7 +1,7 @@
-"""A folder that `pull` keeps: one published version and nothing else. What anybody else put there is not touched.
+"""A folder managed by `pull`: it holds one published version and nothing else. Other people's files are not touched.
 
-A record beside the patch says what was pulled, with a hash of each file: what differs from it is somebody's own work.
-How the version gets to this machine is the business of `fetch.py`.
+A record beside the patch lists the pulled files with their hashes; a file that differs is somebody's own work.
+`fetch.py` brings the version to this machine.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ _NAMES_SHOWN = 6
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """The result of a pull.
 
     Args:
         config ([`PolicyPatchConfig`]):
-            Of the patch that is in the folder now.
+            Configuration of the patch now in the folder.
         before (`str`, *optional*):
-            Version of the patch that was there before; None if there was none, or a damaged one.
+            Version of the patch that was there before; None if there was none or it was damaged.
         kept (`Path`, *optional*):
-            Where all that was in the folder before is kept, if it was not from a pull.
+            Folder that keeps the earlier content, if that was not from a pull.
     """
 
     config: PolicyPatchConfig
@@ -46,24 +46,24 @@ class Pulled:
 
 
 def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: bool = False) -> Pulled:
-    """Put a version of the Hub into a folder, in place of what an earlier pull put there.
+    """Put a version from the Hub into a folder; it replaces the files of an earlier pull.
 
-    A kill at any moment leaves the older patch or the newer one, and the next pull finishes. A patch that is damaged is
-    replaced if it was pulled, or if one of its files is that of the version.
+    A kill at any moment leaves the older or the newer patch, and the next pull finishes. A damaged patch is replaced if
+    it was pulled, or if one of its files equals that of the version.
 
     Args:
         location ([`~policy_patch.hub.fetch.PatchLocation`]):
             The version, in the cache.
         folder (`str` or `os.PathLike`):
-            Made if it does not exist.
+            Created if it does not exist.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether a patch that was not pulled is replaced, too, with all that is around it. The whole content is kept
-            in a new folder beside it.
+            Whether to also replace a patch that was not pulled, and all files around it. The whole content is first
+            kept in a new folder beside it.
 
     Raises:
-        PatchSaveError: the folder holds what no pull put there; or a full disk, a read-only folder and the like.
-        PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch.folder.read_patch_folder`], of the
-            version in the cache. Nothing is written.
+        PatchSaveError: the folder holds files that no pull wrote, or it cannot be written (full disk, read-only).
+        PatchNotFoundError, ConfigError, PatchFileError: the version in the cache cannot be read, as in
+            [`~policy_patch.patch.folder.read_patch_folder`]. Nothing is written.
     """
     read_patch_folder(location.folder)
     new = {
@@ -84,7 +84,7 @@ def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: 
                 location,
                 {name: [*new.get(name, ()), *(old or {}).get(name, ())] for name in {*new, *(old or {})}},
             )
-            for name in (*DESCRIBING_FILES, RECORD_NAME):  # of pulls that were killed
+            for name in (*DESCRIBING_FILES, RECORD_NAME):  # left by killed pulls
                 remove_pending(whole / name)
             config = copy_patch_folder(location.folder, whole, with_files=DESCRIBING_FILES)
             for name in foreign:
@@ -101,7 +101,7 @@ def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: 
 
 
 def _foreign(folder: Path, new: Mapping[str, Collection[str]], old: Mapping[str, Collection[str]] | None) -> list[str]:
-    """Return the names of what is neither from an earlier pull nor the same as what is pulled now."""
+    """Return the names of files that are neither from an earlier pull nor equal to those pulled now."""
     ours = {RECORD_NAME, LOCK_NAME}
     ours |= {
         path.name for name in (*PATCH_FILES, *DESCRIBING_FILES, RECORD_NAME) for path in pending_files(folder / name)
@@ -111,12 +111,12 @@ def _foreign(folder: Path, new: Mapping[str, Collection[str]], old: Mapping[str,
     foreign = [name for name in found if not known[name] or _hash(folder / name) not in known[name]]
     half_is_known = any(name in found and name not in foreign for name in PATCH_FILES)
     if (old is not None or half_is_known) and set(foreign) & set(PATCH_FILES) and not _version_in(folder):
-        foreign = [name for name in foreign if name not in PATCH_FILES]  # damaged: nobody's work loads from it
+        foreign = [name for name in foreign if name not in PATCH_FILES]  # damaged, so it is nobody's usable work
     return foreign
 
 
 def _keep(folder: Path, given: str | os.PathLike, foreign: list[str], overwrite: bool) -> Path:
-    """Keep all that is in a folder in another one beside it, if that is wanted."""
+    """Copy the whole content of a folder into a new one beside it if `overwrite` is set; else raise."""
     shown = ", ".join(foreign[:_NAMES_SHOWN]) + (
         f" and {len(foreign) - _NAMES_SHOWN} more" if len(foreign) > _NAMES_SHOWN else ""
     )
@@ -136,7 +136,7 @@ def _keep(folder: Path, given: str | os.PathLike, foreign: list[str], overwrite:
         unfinished = kept.with_name(kept.name + PENDING)
         if not kept.exists() and not unfinished.exists():
             break
-    # As links, so that nothing is moved before all of it is kept, and nothing takes room twice.
+    # As hard links: nothing is moved before everything is kept, and nothing takes space twice.
     return shutil.copytree(folder, unfinished, symlinks=True, copy_function=_link).rename(kept)
 
 
@@ -161,7 +161,7 @@ def _remove(path: Path) -> None:
 
 
 def _version_in(folder: Path) -> str | None:
-    """Return the version of the patch in a folder; None if there is none that loads."""
+    """Return the version of the patch in a folder; None if no patch loads from it."""
     try:
         return read_patch_folder(folder)[0].patch_version
     except (PatchNotFoundError, ConfigError, PatchFileError):
@@ -169,7 +169,7 @@ def _version_in(folder: Path) -> str | None:
 
 
 def _hash(path: Path) -> str | None:
-    """Return the hash of a file; None of what is none."""
+    """Return the hash of a file; None if it is not a plain file."""
     if not path.is_file():
         return None
     with open(path, "rb") as file:
@@ -177,7 +177,7 @@ def _hash(path: Path) -> str | None:
 
 
 def _record(folder: Path, location: PatchLocation, files: Mapping[str, Collection[str]]) -> None:
-    """Note the hashes that each file of this folder may have; several in the middle of a pull."""
+    """Record the hashes that each file of this folder may have; during a pull there are several."""
     values = {
         "repo_id": location.repo_id,
         "commit": location.commit,
@@ -187,7 +187,7 @@ def _record(folder: Path, location: PatchLocation, files: Mapping[str, Collectio
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
-    """Return the hashes by name of file that a pull noted; None without a record that can be read."""
+    """Return the recorded hashes by file name; None if there is no readable record."""
     try:
         files = parse_json(read_text(folder / RECORD_NAME, largest=_LARGEST_RECORD))["files"]
         return {str(name): [str(one) for one in hashes] for name, hashes in files.items()}

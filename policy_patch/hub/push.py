@@ -1,6 +1,6 @@
-"""Where the files of a patch go to: one commit on the Hub, which overwrites nobody's work unknowingly.
+"""Publishes the files of a patch in one commit on the Hub, and never overwrites other people's work unknowingly.
 
-A published version never changes, and each has a tag, `v1.2.0`; the rules for versions are in `versions.py`.
+A published version never changes, and each has a tag such as `v1.2.0`; `versions.py` has the rules for versions.
 """
 
 import hashlib
@@ -32,28 +32,28 @@ from policy_patch.semver import version_tag
 
 logger = logging.get_logger(__name__)
 
-_TRIES = 5  # of a commit, while others commit beside us to files that are not ours
+_TRIES = 5  # tries of a commit, if others keep committing to other files
 
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Where and how to publish; the arguments of transformers' `push_to_hub`.
+    """Options of a push; the same as the arguments of transformers' `push_to_hub`.
 
     Args:
         commit_message (`str`, *optional*):
             Title of the commit. Defaults to "Publish version ...".
         commit_description (`str`, *optional*):
-            Its body.
+            Body of the commit message.
         private (`bool`, *optional*):
-            Whether a repository that is made for this push is private. With `True` one that is public is refused.
+            Whether a repository created by this push is private. With `True`, a public repository is refused.
         token (`str` or `bool`, *optional*):
             Access token. Defaults to the stored one, or `HF_TOKEN`.
         revision (`str`, *optional*):
-            Branch to commit to, made if there is none. Defaults to the main branch.
+            Branch to commit to; created if it does not exist. Defaults to the main branch.
         create_pr (`bool`, *optional*, defaults to `False`):
             Open a pull request instead; it sets no version tag.
         parent_commit (`str`, *optional*):
-            Commit that must still be the newest. With it an older version may follow a newer one, since you know.
+            Commit that must still be the newest. If given, an older version may follow a newer one knowingly.
         subfolder (`str`, *optional*):
             Folder of the repository to publish in; sets no version tag.
     """
@@ -69,7 +69,7 @@ class PushOptions:
 
     @property
     def reading(self) -> HubOptions:
-        """How to ask the Hub for what is published."""
+        """Options for reading what is already published."""
         return HubOptions(token=self.token)
 
 
@@ -114,27 +114,27 @@ def publish(
 
     Args:
         repo_id (`str`):
-            Made if it does not exist.
+            Created if it does not exist.
         config ([`PolicyPatchConfig`]):
-            As it is in `files`, with the hash of the tensors.
+            The configuration in `files`, with the hash of the tensors.
         files (`Mapping[str, bytes]`):
-            Name in the repository to content; without the card.
+            Content by name in the repository, without the card.
         card (`str`):
-            The model card, for a repository that has none.
+            The model card, for a repository without one.
         merge_card (`Callable[[str, str], str]`):
-            Makes of the repository's card and `card` the one to commit.
+            Takes the repository's card and `card`, and returns the card to commit.
         options ([`PushOptions`]):
-            Where and how.
+            Branch, folder, token and so on.
 
     Returns:
         `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
 
     Raises:
-        PublishConflictError: a version that is not older is published, or this version as another patch, or
-            `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public and
-            `private=True` was asked for. Nothing was written.
-        HubRevisionError, PatchNotFoundError: a branch or a folder that cannot be one.
-        HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
+        PublishConflictError: the repository holds an equal or newer version, or this version with another patch;
+            `parent_commit` is not the newest commit; somebody published meanwhile; or the repository is public but
+            `private=True` was given. Nothing was written.
+        HubRevisionError, PatchNotFoundError: the branch or the folder is invalid.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not accept the commit.
     """
     place = find_place(hub_api(options.token), repo_id, options)
     tensors = files[TENSORS_NAME]
@@ -146,7 +146,7 @@ def publish(
     seen: dict[str, str] | None = None
     for attempt in range(_TRIES):
         parent, content, seen = _content(push, seen)
-        if not content:  # all is there already
+        if not content:  # everything is published already
             commit = _info(place, parent, "Nothing to change", options)
             break
         try:
@@ -160,7 +160,7 @@ def publish(
                     f"Cannot publish in `{place.repo_id}`: {parent[:12]} is not its newest commit any more. Look at "
                     "what was committed since, and push again."
                 ) from error
-            continue  # somebody was faster; the next round looks at what they changed
+            continue  # somebody was faster; the next round reads their changes
         break
     if place.tagged:
         _set_tag(place, config, tensors, commit, options)
@@ -168,9 +168,9 @@ def publish(
 
 
 def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, bytes | None], dict[str, str]]:
-    """Look at the newest commit, and return it, what to change on it, and the hashes of our files there.
+    """Read the newest commit, and return it, the changes to make, and the hashes of our files there.
 
-    `seen` are those hashes of the round before. If one differs now, somebody else published at the same moment.
+    `seen` has those hashes from the previous round; a different hash means that somebody else published meanwhile.
     """
     place, config, tensors, files, options = push.place, push.config, push.tensors, push.files, push.options
     api, repo_id, subfolder = place.api, place.repo_id, place.subfolder
@@ -196,20 +196,20 @@ def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, b
         )
     content: dict[str, bytes | None] = {name: data for name, data in files.items() if not _is(data, ours.get(name))}
     if published is not None and published.config.patch_version == config.patch_version:
-        for name in (CONFIG_NAME, TENSORS_NAME):  # the same patch, maybe written by another version of this package
+        for name in (CONFIG_NAME, TENSORS_NAME):  # the same patch, perhaps written by another version of this package
             content.pop(subfolder + name, None)
     report = subfolder + EVALUATION_NAME
     keeps_report = report in ours and report not in files
     if keeps_report and (published is None or not published.behaves_as(config, tensors)):
-        content[report] = None  # a report of other vectors does not stay
+        content[report] = None  # a report on other vectors is deleted
         keeps_report = False
-    if not keeps_report:  # else the card tells of that report, and ours would not
+    if not keeps_report:  # else the card shows that report, and ours would not
         content |= _card(push, parent, ours)
     return parent, content, there
 
 
 def _blobs(api: HfApi, repo_id: str, commit: str, names: list[str]) -> dict[str, str]:
-    """Return the hash of each of the files at a commit that exist there: sha256 of large ones, git's of others."""
+    """Return the hash of each file that exists at a commit: sha256 of large files, git's hash of others."""
     entries = api.get_paths_info(repo_id, names, revision=commit)
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
 
@@ -219,7 +219,7 @@ def _is(data: bytes, blob: str | None) -> bool:
 
 
 def _card(push: _Push, parent: str, ours: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the card to commit, by its name; nothing where the one that is there stays as it is."""
+    """Return the card to commit, by name; empty if the repository's card stays as it is."""
     place = push.place
     name = place.subfolder + CARD_NAME
     if name not in ours:
@@ -243,8 +243,7 @@ def _commit(
     parent: str,
     options: PushOptions,
 ) -> CommitInfo:
-    """Commit `content`, None for a file to delete; if the answer is lost, look whether the commit is there, so that no
-    second one is made."""
+    """Commit `content`; None deletes a file. If the Hub's answer is lost, look for the commit to avoid a second one."""
     api, repo_id = place.api, place.repo_id
     message = options.commit_message or f"Publish version {config.patch_version}"
     try:
@@ -286,7 +285,7 @@ def _info(place: Place, commit: str, message: str, options: PushOptions) -> Comm
 
 
 def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: CommitInfo, options: PushOptions) -> None:
-    """Tag the commit with its version, unless the tag is there and is of this patch."""
+    """Tag the commit with its version, unless the tag exists already for this patch."""
     api, repo_id, tag = place.api, place.repo_id, version_tag(config.patch_version)
     if tag in place.tags:
         return
@@ -297,7 +296,7 @@ def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: Co
             except HfHubHTTPError as error:
                 if error.response.status_code != 409:
                     raise
-                # Somebody set it since this push began, or the answer to a try before this one was lost.
+                # Somebody set the tag since this push began, or the answer to an earlier try was lost.
                 tags = {each.name: each.target_commit for each in api.list_repo_refs(repo_id).tags}
                 check_tag(api, repo_id, tags, config, tensors, options=options.reading)
     except (HubError, PublishConflictError) as error:

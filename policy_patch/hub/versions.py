@@ -1,6 +1,6 @@
-"""Which versions a push may publish: they only go up on a branch, and what is published under one never changes.
+"""The rules for versions of a push: on a branch they only go up, and a published version never changes.
 
-The Hub is read here, never written.
+This file only reads the Hub.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.patch.vectors import vectors_from_bytes
 from policy_patch.semver import precedence, version_of_tag, version_tag
 
-# What may differ between two saves of one patch: who wrote the files, and the hash that follows from that.
+# Keys that may differ between two saves of one patch: the writer's version, and the hash that depends on it.
 _OF_THE_WRITER = ("sha256", "policy_patch_version", "format_version")
-# What may differ without another behaviour: how the patch and its base are called.
+# Keys that may differ without changing the behaviour: names and versions of the patch and its base.
 _NAMES = ("patch_version", "base_model_name_or_path", "base_model_revision", "filtered_by")
 
 
@@ -37,7 +37,7 @@ class Published:
         config ([`PolicyPatchConfig`]):
             The patch's configuration.
         options ([`~policy_patch.hub.fetch.HubOptions`]):
-            How to ask the Hub.
+            Token, cache and so on.
         api (`huggingface_hub.HfApi`):
             The Hub's client.
     """
@@ -50,11 +50,11 @@ class Published:
     api: HfApi = field(repr=False)
 
     def is_same(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
-        """Whether it is this patch, whoever wrote the files."""
+        """Return whether it is this patch, whichever version of the package wrote the files."""
         return self._agrees(config, _OF_THE_WRITER) and self._has_vectors(config, tensors)
 
     def behaves_as(self, config: PolicyPatchConfig, tensors: bytes) -> bool:
-        """Whether it does what this patch does, so that a report on the one holds for the other."""
+        """Return whether it behaves like this patch, so that a report on one is valid for the other."""
         return self._agrees(config, _OF_THE_WRITER + _NAMES) and self._has_vectors(config, tensors)
 
     def _agrees(self, config: PolicyPatchConfig, but: tuple[str, ...]) -> bool:
@@ -81,11 +81,11 @@ class Published:
 def read_published(
     api: HfApi, repo_id: str, subfolder: str, commit: str, options: HubOptions, *, replace_unreadable: bool = False
 ) -> Published | None:
-    """Return the patch that a commit holds, if it holds one.
+    """Return the patch in a commit; None if there is none.
 
     Raises:
-        PublishConflictError: it holds one that cannot be read, unless `replace_unreadable`.
-        HubError: the Hub does not give it.
+        PublishConflictError: the commit holds a patch that cannot be read, and `replace_unreadable` is False.
+        HubError: the Hub does not deliver it.
     """
     name = subfolder + CONFIG_NAME
     with hub_errors(repo_id, commit, doing="look at the version in"):
@@ -116,10 +116,10 @@ def check_tag(
     *,
     options: HubOptions,
 ) -> None:
-    """Raise if this version is tagged already, and is another patch.
+    """Check that this version is not tagged already for another patch.
 
     Raises:
-        PublishConflictError: so it is.
+        PublishConflictError: the tag exists and holds another patch.
     """
     commit = tags.get(version_tag(config.patch_version))
     if commit is None:
@@ -132,10 +132,11 @@ def check_tag(
 def check_goes_up(
     published: Published | None, config: PolicyPatchConfig, tensors: bytes, repo_id: str, *, knowingly: bool
 ) -> None:
-    """Raise if a branch holds this version as another patch, or, unless `knowingly`, a version that is not older.
+    """Check that a version may follow the one on a branch; with `knowingly` it may also be older.
 
     Raises:
-        PublishConflictError: so it does.
+        PublishConflictError: the branch holds this version with another patch, or (unless `knowingly`) a version that
+            is not older.
     """
     if published is None:
         return
@@ -152,10 +153,10 @@ def check_goes_up(
 def check_goes_up_from_tags(
     api: HfApi, repo_id: str, revision: str | None, tags: Mapping[str, str], config: PolicyPatchConfig
 ) -> None:
-    """Raise if a version that is not older was published on a branch that now holds no patch.
+    """Check the tags of a branch that holds no patch now, but may have held one before.
 
     Raises:
-        PublishConflictError: so it was.
+        PublishConflictError: a version that is not older was published on this branch.
     """
     versions = {version: commit for tag, commit in tags.items() if (version := version_of_tag(tag))}
     if not versions:
@@ -168,7 +169,7 @@ def check_goes_up_from_tags(
 
 
 def version_is_taken(repo_id: str, config: PolicyPatchConfig) -> PublishConflictError:
-    """Return the error for a version that is published as another patch."""
+    """Return the error for a version that is already published with another patch."""
     return PublishConflictError(
         f"Version {config.patch_version} is published in `{repo_id}` with other vectors or settings, and a published "
         "version never changes: customers pin it. Raise `patch_version` (`policy-patch push --version ...`) and push "
@@ -177,7 +178,7 @@ def version_is_taken(repo_id: str, config: PolicyPatchConfig) -> PublishConflict
 
 
 def not_newer(repo_id: str, theirs: str, mine: str) -> PublishConflictError:
-    """Return the error for a version that does not come after the published one."""
+    """Return the error for a version that is not newer than the published one."""
     order = "newer than" if precedence(theirs) > precedence(mine) else "which is not older than"
     return PublishConflictError(
         f"`{repo_id}` holds version {theirs}, {order} this {mine}, and versions only go up. Raise `patch_version` "

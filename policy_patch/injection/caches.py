@@ -1,6 +1,6 @@
-"""What a cache of transformers holds: columns of keys and values, states, and room for more.
+"""Reads the contents of a transformers cache: columns of keys and values, recurrent states, free room.
 
-Questions only; `injection.py` fills caches, and asks these to prove that a backbone used them.
+Caches are only inspected here. `injection.py` fills them, and uses these functions to prove that a backbone used them.
 """
 
 from typing import Any
@@ -13,33 +13,33 @@ from policy_patch.errors import PatchInputError
 
 
 def columns_in(cache: Any) -> int:
-    """Return how many columns `cache` holds, vectors and all; states alone have none, nor has what is no cache."""
+    """Return how many columns `cache` holds, vectors included; 0 if it holds only states or is not a cache."""
     if not isinstance(cache, Cache) or holds_states_alone(cache):
         return 0
     return int(type(cache).get_seq_length(cache))
 
 
 def holds_states_alone(cache: Any) -> bool:
-    """Return whether all layers of `cache` are recurrent, without keys of single tokens."""
-    layers = getattr(cache, "layers", ())  # the decoder of an encoder family has two caches in one, and no layers
+    """Return whether all layers of `cache` are recurrent, so that it has no keys of single tokens."""
+    layers = getattr(cache, "layers", ())  # an `EncoderDecoderCache` has two caches and no `layers`
     return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
 
 
 def holds_a_state(cache: Any) -> bool:
-    """Return whether what is left in a cache without columns is the state of recurrent layers."""
+    """Return whether a cache without columns holds the state of recurrent layers."""
     return isinstance(cache, Cache) and holds_states_alone(cache) and cache.has_previous_state()
 
 
 def state_marks(cache: Any) -> tuple:
-    """Return something that changes whenever a recurrent layer writes its state.
+    """Return a value that changes whenever a recurrent layer writes its state.
 
-    Torch counts the writes to a tensor, except to one that was made in inference mode: `count_writes` comes before.
+    It uses torch's version counter, which tensors made in inference mode lack: call `count_writes` first.
     """
     return tuple((id(state), state._version) for _, _, state in _states(cache) if not state.is_inference())
 
 
 def count_writes(cache: Any) -> None:
-    """Exchange states that were made in inference mode for copies, the writes to which torch counts."""
+    """Replace states that were made in inference mode by copies that have a version counter."""
     for table, key, state in _states(cache):
         if state.is_inference():
             with torch.inference_mode(False), torch.no_grad():
@@ -47,7 +47,7 @@ def count_writes(cache: Any) -> None:
 
 
 def _states(cache: Any) -> list[tuple[dict, Any, torch.Tensor]]:
-    """Return the states of recurrent layers, each with the table that holds it and its key there."""
+    """Return the states of recurrent layers, each with the dict that holds it and its key there."""
     found = []
     for layer in getattr(cache, "layers", ()):
         for name in ("conv_states", "recurrent_states"):
@@ -58,7 +58,7 @@ def _states(cache: Any) -> list[tuple[dict, Any, torch.Tensor]]:
 
 
 def refuse_unknown_cache(cache: Any) -> None:
-    """Raise `PatchInputError` for a cache that a patch cannot begin."""
+    """Raise `PatchInputError` for a cache that cannot hold the vectors of a patch."""
     if cache is not None and (not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache)):
         raise PatchInputError(
             f"The cache given is a {type(cache).__name__}; a patch can fill a `Cache` of a decoder only. Leave it out."

@@ -1,6 +1,6 @@
-"""The arguments of one call of a backbone, and which of them have no meaning in front of a patch.
+"""Checks the arguments of one call of a backbone, and refuses those that make no sense with a patch.
 
-Questions and refusals only; what becomes of the arguments is the business of `injection.py`.
+The arguments are only read here; `injection.py` rewrites them.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from transformers import Cache
 from policy_patch.errors import PatchInputError
 from policy_patch.injection.static_cache import PatchStaticCache
 
-# How transformers' attention is told where one of several texts in one row ends (flash attention, Mamba).
+# Arguments that mark the borders of several texts in one row (flash attention, Mamba).
 _SEVERAL_TEXTS = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")
 _ONE_TEXT_A_ROW = (
-    "a patch stands in front of the one text of a row, so the texts behind the first would run without it. Give each "
-    "text a row of its own (`packing=False`, `padding_free=False` in TRL's configurations)."
+    "a patch stands in front of the first text of a row only, so the other texts would run without it. Give each text "
+    "a row of its own (`packing=False`, `padding_free=False` in TRL's configurations)."
 )
 
 
@@ -23,7 +23,7 @@ def tokens_of(inputs: dict[str, Any]) -> torch.Tensor:
     """Return the ids `(batch, length)` or the embeddings `(batch, length, hidden)`, whichever was given.
 
     Raises:
-        PatchInputError: neither, or no rows, or rows without tokens.
+        PatchInputError: neither was given, or there are no rows, or the rows have no tokens.
     """
     tokens = inputs.get("input_ids")
     tokens = inputs.get("inputs_embeds") if tokens is None else tokens
@@ -43,7 +43,7 @@ def tokens_of(inputs: dict[str, Any]) -> torch.Tensor:
 
 
 def mask_for(cache: Cache | None, mask: torch.Tensor | None, tokens: torch.Tensor, length: int) -> torch.Tensor | None:
-    """Return the mask `(batch, length)`, also where all is text if empty columns of a static cache would be seen."""
+    """Return the mask `(batch, length)`; a static cache always gets one, which hides its empty columns."""
     if mask is not None or not isinstance(cache, PatchStaticCache):
         return mask
     return torch.ones(tokens.shape[0], length, dtype=torch.long, device=tokens.device)
@@ -59,12 +59,12 @@ def check_mask_of_step(mask: torch.Tensor | None, length: int) -> None:
 
 
 def refuse_unknown_inputs(inputs: dict[str, Any]) -> None:
-    """Raise `PatchInputError` for arguments that have no meaning in front of a patch."""
+    """Raise `PatchInputError` for arguments that make no sense with a patch."""
     mask = inputs.get("attention_mask")
     if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
         raise PatchInputError(
-            "`attention_mask` must be 2-D, (batch, length), in front of a patch: a ready 4-D mask, as `generate` makes "
-            'for a `StaticCache` that it is given, has no room for the vectors. Give `cache_implementation="static"`.'
+            "`attention_mask` must be 2-D, (batch, length), with a patch: a prepared 4-D mask, as `generate` makes for "
+            'a given `StaticCache`, has no columns for the vectors. Give `cache_implementation="static"` instead.'
         )
     if inputs.get("token_type_ids") is not None:
         raise PatchInputError("`token_type_ids` have no value for the vectors of a patch. Leave them out.")
@@ -74,13 +74,13 @@ def refuse_unknown_inputs(inputs: dict[str, Any]) -> None:
     for name, value in inputs.items():
         if isinstance(value, Cache):
             raise PatchInputError(
-                f"A cache was given as `{name}`, a name that this version of policy-patch does not know; whether it "
-                "begins with the patch cannot be seen. Upgrade policy-patch, or use an older transformers."
+                f"A cache was given as `{name}`, a name that this version of policy-patch does not know, so it "
+                "cannot check that the cache begins with the patch. Upgrade policy-patch, or use an older transformers."
             )
 
 
 def refuse_several_texts(inputs: dict[str, Any]) -> None:
-    """Raise `PatchInputError` if the positions of a row start again, as in rows packed with several texts."""
+    """Raise `PatchInputError` if the positions of a row restart, as they do in rows packed with several texts."""
     positions, mask = inputs.get("position_ids"), inputs.get("attention_mask")
     if not isinstance(positions, torch.Tensor) or positions.ndim != 2:
         return
@@ -94,10 +94,10 @@ def refuse_several_texts(inputs: dict[str, Any]) -> None:
 
 
 def refuse_images_without_positions(inputs: dict[str, Any]) -> None:
-    """Raise `PatchInputError` if the backbone would count places of an image itself; it knows of no vectors."""
+    """Raise `PatchInputError` if the backbone would compute image positions itself, which ignores the vectors."""
     positions = inputs.get("position_ids")
     if positions is not None and positions.ndim == 3:
-        inputs.pop("mm_token_type_ids", None)  # they are what these were counted from
+        inputs.pop("mm_token_type_ids", None)  # the positions were computed from them
         return
     kinds = inputs.pop("mm_token_type_ids", None)
     grids = any(inputs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))

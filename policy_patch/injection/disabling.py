@@ -1,9 +1,9 @@
-"""Where `disable_patch()` holds: within the block, for the code that the block runs, and for nobody else.
+"""The scope of `disable_patch()`: the code that runs within the block, and no other code.
 
-A context variable alone does not say that. A generator that yields inside the block waits there while its caller goes
-on, and each of its steps may run in a context of its own (Gradio, Starlette). So a block of a generator holds while the
-generator itself runs: its frame is then among the callers. Every other block holds in its own context, as threads and
-asyncio tasks have one each.
+A context variable alone cannot express that. A generator that yields inside the block is suspended while its caller
+goes on, and each of its steps may run in another context (Gradio, Starlette). So a block inside a generator holds while
+that generator runs, that is, while its frame is on the call stack. Every other block holds in its own context; each
+thread and each asyncio task has one.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from functools import wraps
 from types import FrameType
 from typing import Any
 
-_MAY_WAIT = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR  # within a `with` block, for a caller that goes on
+_MAY_WAIT = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR  # may be suspended within a `with` block
 _CONTEXTLIB = "contextlib"
 
 
@@ -24,7 +24,7 @@ class Disabling:
 
     def __init__(self) -> None:
         self._of_context: ContextVar[tuple[object, ...]] = ContextVar("policy_patch_disabled", default=())
-        # Replaced as a whole: threads read them while others enter and leave.
+        # Replaced as a whole, never changed in place: other threads may be reading.
         self._open: frozenset[object] = frozenset()
         self._of_generators: tuple[FrameType, ...] = ()
 
@@ -47,7 +47,7 @@ class Disabling:
         return False
 
     def enter(self, entry: object) -> None:
-        """Begin a block: of the generator that runs in the frame `entry`, or else of the context."""
+        """Begin a block. `entry` is the frame of its generator, or any other object for a block of the context."""
         if isinstance(entry, FrameType):
             self._of_generators = (*self._of_generators, entry)
         else:
@@ -55,7 +55,7 @@ class Disabling:
             self._of_context.set((*(one for one in self._of_context.get() if one in self._open), entry))
 
     def leave(self, entry: object) -> None:
-        """End a block, in whatever thread or context."""
+        """End a block; works from any thread or context."""
         if isinstance(entry, FrameType):
             frames = list(self._of_generators)
             frames.remove(entry)
@@ -65,7 +65,7 @@ class Disabling:
 
 
 class _Block(ContextDecorator):
-    """One block; may be entered again after it was left, and within itself."""
+    """One block; it can be reused and nested."""
 
     def __init__(self, disabling: Disabling) -> None:
         self._disabling = disabling
@@ -75,7 +75,7 @@ class _Block(ContextDecorator):
         return _Block(self._disabling)  # a decorated function may run in several threads at once
 
     def __call__(self, function: Callable) -> Callable:
-        """Decorate `function`, also one that is asynchronous or a generator: its body is the block."""
+        """Decorate `function`, which may be asynchronous or a generator; its body becomes the block."""
         decorate = _decorator_of(function)
         return super().__call__(function) if decorate is None else wraps(function)(decorate(self, function))
 
@@ -124,8 +124,8 @@ def _around_async_generator(block: _Block, function: Callable) -> Callable:
 def _generator_around(frame: FrameType | None) -> FrameType | None:
     """Return the frame of the generator that a block entered in `frame` belongs to, or None if there is none.
 
-    Helpers that enter for a generator are looked through, and so is contextlib: its `enter_context` enters for its
-    caller, and a generator that it runs as a context manager waits on purpose, while the block of its user goes on.
+    Functions that enter on behalf of a generator are skipped, and so is contextlib: its `enter_context` enters for its
+    caller, and a `@contextmanager` generator is suspended on purpose while its user's block runs.
     """
     while frame is not None:
         waits = frame.f_code.co_flags & _MAY_WAIT and frame.f_code.co_name != "<genexpr>"

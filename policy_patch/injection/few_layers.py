@@ -1,8 +1,8 @@
-"""A copy of a base that shares its weights and has only the first layers, one of each kind, narrow inside and headless.
+"""A small copy of a base for the self-check: one layer of each kind, narrow linear maps, no head, shared weights.
 
-The self-check runs on it: whether vectors take part shows in one layer of each kind as in all of them, and in maps that
-read a few features of each token as in maps that read all of them. It takes a fraction of the time. The base itself is
-not changed.
+An error in the injection shows in one layer of each kind as well as in all layers, and in linear maps that read a few
+features of each token as well as in whole ones. So the self-check runs on this copy, in a fraction of the time. The
+base itself is not changed.
 """
 
 import copy
@@ -18,13 +18,13 @@ from transformers import PreTrainedModel
 from policy_patch.base.architecture import backbone_of
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_WIDTH = 32  # of the feed-forward part, and of what linear maps read
+_WIDTH = 32  # width of the feed-forward part, and number of features that linear maps read
 _PLAIN = frozenset({bool, int, float, str, type(None)})
-_NUMBER_OF_ITS_OWN = frozenset({"layer_idx", "layer_id", "layer_number", "idx"})  # tells layers apart, changes nothing
+_NUMBER_OF_ITS_OWN = frozenset({"layer_idx", "layer_id", "layer_number", "idx"})  # layer numbers
 
 
 def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
-    """Return such a copy, or None where it is not known how to make one.
+    """Return a small copy of `base`, or None if there is no safe way to make one.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -40,7 +40,7 @@ def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
     layers, config = named[lists[0]], base.config.get_text_config()
     needed = _first_of_each_kind(layers, getattr(config, "layer_types", None))
     no_head = nn.Identity()
-    no_head.weight = output.weight  # Mamba asks for its dtype
+    no_head.weight = output.weight  # Mamba reads its dtype
     try:
         first = [_narrowed(layer, getattr(config, "intermediate_size", None)) for layer in layers[:needed]]
         small = _replaced(base, lists[0].split("."), nn.ModuleList(first))
@@ -50,14 +50,14 @@ def few_layers(base: PreTrainedModel) -> PreTrainedModel | None:
 
 
 class _CannotCopyError(Exception):
-    """Raised for a module whose `forward` was replaced in a way that a copy of it would run the original."""
+    """Raised for a module whose `forward` was replaced such that its copy would run the original module."""
 
 
 class _FirstFeatures(nn.Linear):
-    """A linear map that reads the first `_WIDTH` features of a token and gives as many as before.
+    """A linear map that reads only the first `_WIDTH` features of a token; its output has the original width.
 
-    It sees one token at a time, so it cannot tell where vectors are. Its `weight` stays whole for code that asks for
-    its dtype or uses it itself.
+    A linear map sees one token at a time, so narrowing it hides no error of the injection. Its `weight` stays whole for
+    code that reads its dtype or uses it directly.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -65,8 +65,10 @@ class _FirstFeatures(nn.Linear):
 
 
 def _narrowed(layer: nn.Module, width: Any) -> nn.Module:
-    """Return a copy of a layer whose linear maps read `_WIDTH` features and whose weights are `_WIDTH` wide wherever
-    they are `width` wide (the feed-forward part's), or twice it if fused."""
+    """Return a copy of a layer with narrow linear maps and a feed-forward part of width `_WIDTH`, not `width`.
+
+    Fused feed-forward weights become `2 * _WIDTH` wide.
+    """
     if any("forward" in vars(each) for each in layer.modules()):
         return layer
     wide = type(width) is int and width > _WIDTH
@@ -74,7 +76,7 @@ def _narrowed(layer: nn.Module, width: Any) -> nn.Module:
 
 
 def _cut(module: nn.Module, cut: dict[int, int]) -> nn.Module:
-    """Return a copy of a module with shorter weights, by their size, and narrow linear maps; itself if it has none."""
+    """Return a copy with narrow linear maps and with weights cut from size to size; the module itself if unchanged."""
     changed: dict[str, Any] = {}
     for name, weight in module._parameters.items():
         if type(weight) is nn.Parameter and any(size in cut for size in weight.shape):
@@ -82,7 +84,7 @@ def _cut(module: nn.Module, cut: dict[int, int]) -> nn.Module:
             changed[name] = nn.Parameter(part, requires_grad=False)
     children = {name: _cut(child, cut) for name, child in module._modules.items() if child is not None}
     children = {name: child for name, child in children.items() if child is not module._modules[name]}
-    # A weight of another class than torch's is quantized: it may have no part to read.
+    # A weight of a class other than torch's is quantised and may not be sliceable.
     reads_too_much = type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.in_features > _WIDTH
     if not changed and not children and not reads_too_much:
         return module
@@ -95,7 +97,7 @@ def _cut(module: nn.Module, cut: dict[int, int]) -> nn.Module:
 
 
 def _first_of_each_kind(layers: nn.ModuleList, layer_types: Any) -> int:
-    """Return how many layers from the first one on hold each kind of layer at least once."""
+    """Return the smallest number of first layers that includes every kind of layer."""
     kinds = {}
     for index, layer in enumerate(layers):
         named = layer_types[index] if isinstance(layer_types, list | tuple) and index < len(layer_types) else None
@@ -104,7 +106,7 @@ def _first_of_each_kind(layers: nn.ModuleList, layer_types: Any) -> int:
 
 
 def _kind(layer: nn.Module) -> tuple:
-    """Return what tells layers of different kinds apart: their modules, shapes and plain attributes."""
+    """Return the kind of a layer, a comparable key of its modules, shapes and plain attributes."""
     found = []
     for module in layer.modules():
         attributes = vars(module)
@@ -119,7 +121,7 @@ def _kind(layer: nn.Module) -> tuple:
 
 
 def _replaced(module: Any, path: list[str], new: nn.Module) -> Any:
-    """Return a copy of `module` with `new` at `path`; what is not on the path is shared with the original."""
+    """Return a copy of `module` with `new` at `path`; modules off the path are shared with the original."""
     if not path:
         return new
     twin = _shallow(module)
@@ -128,7 +130,7 @@ def _replaced(module: Any, path: list[str], new: nn.Module) -> Any:
 
 
 def _shallow(module: Any) -> Any:
-    """Return a copy of a module that shares weights and children, but not the tables that hold them, nor hooks."""
+    """Return a copy of a module without its hooks, sharing weights and children but not the dicts that hold them."""
     twin = copy.copy(module)
     for key, value in vars(module).items():
         if isinstance(value, dict) and key in _OF_EVERY_MODULE:
@@ -139,7 +141,7 @@ def _shallow(module: Any) -> Any:
 
 
 def _rebind(twin: nn.Module, module: nn.Module) -> None:
-    """Let the `forward` of a copy run the copy, where accelerate's hooks replaced it (`device_map`, offloading).
+    """Make the `forward` of a copy run the copy, if accelerate's hooks replaced it (`device_map`, offloading).
 
     Source: `add_hook_to_module` of accelerate 1.15, hooks.py.
     """

@@ -1,6 +1,6 @@
-"""What is known of a base that carries a patch: which ways of injection are exact on it, and how long texts may be.
+"""The self-check's findings about a base: which ways of injection are exact on it, and how long texts may be.
 
-`self_check.py` finds it out, `injection.py` goes by it.
+`self_check.py` produces them, and `injection.py` follows them.
 """
 
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Findings:
-    """What the self-check found out about a base. Nothing is taken for granted: the defaults are what is safe.
+    """The findings of the self-check about one base. The defaults are the safe ones, for a base not yet checked.
 
     Args:
         cacheable (`bool`, *optional*, defaults to `False`):
-            The `cached` way is exact and may be taken.
+            The `cached` way is exact and may be used.
         unequal (`bool`, *optional*, defaults to `False`):
             The `cached` way is exact for rows with patches of different lengths.
         gaps (`bool`, *optional*, defaults to `False`):
-            The `cached` way is exact for rows padded on the left, whose padding lies between vectors and text.
+            The `cached` way is exact for rows padded on the left, where padding lies between vectors and text.
         paddable (`bool`, *optional*, defaults to `True`):
-            The `concat` way is exact for rows padded on the left. Where it is not, such a batch is refused.
+            The `concat` way is exact for rows padded on the left. If not, such a batch is refused.
         many_at_once (`bool`, *optional*, defaults to `False`):
-            Several tokens in one step from a cache are exact. Some recurrent layers take one at a time.
+            A step of several tokens from a cache is exact. Some recurrent layers accept only one at a time.
         stateful (`bool`, *optional*, defaults to `False`):
-            The cache of the base holds states of recurrent layers alone.
+            The cache of the base holds only states of recurrent layers.
         length_switch (`int`, *optional*):
-            Number of positions beyond which the base turns all positions differently (`longrope`, `dynamic` rotary
-            embeddings). None for a base whose positions do not depend on the length of the text.
+            Number of positions beyond which the base rotates all positions differently (`longrope`, `dynamic` rotary
+            embeddings). None for a base whose rotations do not depend on the length of the text.
         grows_beyond (`bool`, *optional*, defaults to `False`):
-            Beyond the switch each longer text turns positions differently again (`dynamic`).
+            Beyond the switch the rotations change again with each longer text (`dynamic`).
     """
 
     cacheable: bool = False

@@ -1,7 +1,8 @@
-"""Prepares what `generate` is given, so that the cache it decodes with has room for the vectors.
+"""Prepares the arguments of `generate`, so that the cache it decodes with has room for the vectors.
 
-Decoding itself is transformers' own, with all its modes. Its static caches are made for the text alone, and with them
-masks that `injection.py` could not widen; the one made here has N more columns and leaves masks to the backbone.
+Decoding itself is left to transformers, with all its modes. The static caches of `generate` have room for the text
+only, and it prepares masks for them that `injection.py` could not widen. The static cache made here has N more columns
+and leaves masks to the backbone.
 """
 
 import copy
@@ -15,27 +16,27 @@ from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEME
 from policy_patch.errors import PatchInputError
 from policy_patch.injection.static_cache import PatchStaticCache
 
-_DEFAULT_NEW_TOKENS = 20  # of transformers
+_DEFAULT_NEW_TOKENS = 20  # the default of transformers
 
 
 def with_fitting_cache(
     base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], cache: Any, num_virtual_tokens: int
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the cache and the other keyword arguments of `generate`: in place of a static cache that is asked for, one
-    with room.
+    """Return the cache and the other keyword arguments of `generate`; a requested static cache becomes one with room.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The model that generates.
         args (`tuple`), kwargs (`dict[str, Any]`):
-            What its `generate` was given, without a cache.
+            The arguments given to `generate`, without the cache.
         cache (`transformers.Cache`, *optional*):
-            The cache that it was given.
+            The cache given to `generate`.
         num_virtual_tokens (`int`):
-            How many columns more than the text the cache must hold.
+            How many columns the cache must hold in addition to the text.
 
     Raises:
-        PatchInputError: a static cache together with assisted decoding, which transformers cannot do; a paged cache.
+        PatchInputError: a static cache is combined with assisted decoding, which transformers cannot do, or a paged
+            cache is requested.
     """
     told = partial(setting, base, args, kwargs)
     wanted = told("cache_implementation")
@@ -48,7 +49,7 @@ def with_fitting_cache(
         return cache, kwargs
     if kwargs.get("assistant_model") is not None or told("prompt_lookup_num_tokens"):
         raise PatchInputError(
-            f"`cache_implementation={wanted!r}` does not go with assisted decoding: a static cache cannot be cut. "
+            f"`cache_implementation={wanted!r}` does not go with assisted decoding: a static cache cannot be cut back. "
             "Leave it at its default."
         )
     length = _text_length(args, kwargs)
@@ -62,7 +63,7 @@ def with_fitting_cache(
         offloading="offloaded" in wanted,
     )
     kwargs = {**kwargs, "cache_implementation": None}
-    if kwargs.get("generation_config") is not None:  # which does not go with other words about generation
+    if kwargs.get("generation_config") is not None:  # `generate` takes no keyword beside it
         kwargs["generation_config"] = copy.deepcopy(kwargs["generation_config"])
         kwargs["generation_config"].cache_implementation = None
         if base.generation_config.cache_implementation is None:
@@ -71,13 +72,13 @@ def with_fitting_cache(
 
 
 def setting(base: PreTrainedModel, args: tuple, kwargs: dict[str, Any], name: str) -> Any:
-    """Return what a call of `generate` goes by: a keyword, its configuration or the base's own, or None."""
+    """Return the value of a generation setting: from the keywords, the given configuration or the base's, or None."""
     given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
     values = (kwargs.get(name), getattr(given, name, None), getattr(base.generation_config, name, None))
     return next((value for value in values if value is not None), None)
 
 
 def _text_length(args: tuple, kwargs: dict[str, Any]) -> int:
-    """Return how many columns of text `generate` was given; it starts from BOS where none is."""
+    """Return how many columns of text `generate` was given; 1 without text, since it then starts from BOS."""
     given = [*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))]
     return max((value.shape[1] for value in given if isinstance(value, torch.Tensor)), default=1)

@@ -1,8 +1,8 @@
-"""A key-value cache that allocates ahead, so that a decoding step writes one column and does not copy all others.
+"""A KV cache that allocates ahead, so that a decoding step writes one column and does not copy all others.
 
 transformers' `DynamicLayer` joins old and new columns by `torch.cat`, which copies the whole cache at every step.
-The layer here gives the same numbers in the same shapes. It knows nothing of patches; `injection.py` puts it into the
-caches of patched calls, and a base can be given one too:
+The layer here returns the same numbers in the same shapes. It knows nothing of patches; `injection.py` puts it into the
+caches of patched calls, and a base can use one too:
 
     base.generate(**inputs, past_key_values=growing(DynamicCache(config=base.config)))
 """
@@ -13,15 +13,15 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-_SMALLEST_HEADROOM = 128  # columns; more than that when a quarter of what is in use is more
+_SMALLEST_HEADROOM = 128  # columns; allocated is the larger of this and a quarter of the columns in use
 
 
 class GrowingLayer(DynamicLayer):
     """A [`~transformers.cache_utils.DynamicLayer`] whose `keys` and `values` are views of tensors allocated ahead.
 
     `keys` and `values` are `(batch, heads, columns, head_dim)` as always. With gradients enabled it concatenates, since
-    what autograd keeps must not be written over. Whatever else changes them (reordering of beams, cropping, moving
-    between devices) puts other tensors in their place, which the next `update` notices and copies once.
+    tensors that autograd keeps must not be overwritten. Operations such as reordering beams, cropping or moving between
+    devices replace `keys` and `values` by other tensors; the next `update` notices and copies them once.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -56,16 +56,16 @@ class GrowingLayer(DynamicLayer):
         return self._views[name]
 
     def reset(self) -> None:
-        """Forget all columns."""
+        """Remove all columns."""
         super().reset()
         self._stores.clear()
         self._views.clear()
 
 
 def growing(cache: Cache) -> Cache:
-    """Let the plain dynamic layers of an empty cache allocate ahead, in place. Other layers and caches stay as is.
+    """Make the plain dynamic layers of an empty cache allocate ahead, in place. Other layers and caches stay as is.
 
-    A cache that offloads its layers to the CPU stays as it is: a view would keep the memory of the device.
+    A cache that offloads its layers to the CPU is not changed: a view would keep the memory on the device.
     """
     if getattr(cache, "offloading", False):
         return cache
@@ -78,5 +78,5 @@ def growing(cache: Cache) -> Cache:
 
 
 def _writable(store: torch.Tensor, new: torch.Tensor) -> bool:
-    """Whether `new` goes into `store` as it is. A tensor of inference mode is written to in inference mode alone."""
+    """Return whether `new` may be written into `store`. Inference tensors are written to only in inference mode."""
     return store.dtype == new.dtype and (not store.is_inference() or torch.is_inference_mode_enabled())

@@ -1,6 +1,6 @@
-"""The form of our hooks: a copy or a pickle of their module leaves them behind, and `torch.compile` keeps them out.
+"""Hooks that do nothing in a copy or pickle of their module, and that `torch.compile` keeps out of its graphs.
 
-What the hooks do is the business of `injection.py`.
+`injection.py` says what the hooks do.
 """
 
 from contextlib import nullcontext
@@ -11,9 +11,9 @@ from torch import nn
 
 
 class Hook:
-    """One of the hooks of an [`Injection`]. A copy of the base, or its pickle, gets one that does nothing.
+    """One of the hooks of an [`Injection`]. A copy or pickle of the base gets a hook that does nothing instead.
 
-    `torch.compile` leaves it out of its graphs: which patches a call runs behind is decided anew at each call.
+    `torch.compile` keeps it out of its graphs, because each call decides anew which patches apply.
     """
 
     def __init__(self, function: Any) -> None:
@@ -23,13 +23,13 @@ class Hook:
         return self._function(*args)
 
     def __reduce__(self) -> tuple:
-        # The `__exit__` of a `nullcontext` takes anything and returns None. It is of Python's own library: whoever
-        # reads the pickle need not have this package.
+        # The `__exit__` of a `nullcontext` takes anything and returns None. It is in Python's standard library, so the
+        # pickle can be read without this package.
         return getattr, (nullcontext(), "__exit__")
 
 
 def forget_copies_of_hooks(module: nn.Module) -> None:
-    """Take off what was left of hooks when the module was copied together with them."""
+    """Remove the hooks without effect that a copy of a module got in place of ours."""
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in list(hooks.items()):
             if isinstance(getattr(hook, "__self__", None), nullcontext):

@@ -1,8 +1,8 @@
-"""Whether a call of `generate` may run in torch's inference mode, which spares each operation some bookkeeping.
+"""Decides whether a call of `generate` may run in torch's inference mode, which saves bookkeeping per operation.
 
 transformers generates under `no_grad`. Inference mode gives the same numbers and is faster where a step is mostly
-Python: small models, few rows. But what it makes can never be part of a computation with gradients, nor be written to
-later. So it is taken where token ids are all that is left of a call, and these are copied (`as_usual`).
+Python: small models, few rows. But tensors made in it can never take part in a computation with gradients, nor be
+written to later. So it is used only if token ids are all that a call leaves, and these are copied (`as_usual`).
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mode.inference_mode.html
 """
@@ -17,26 +17,26 @@ from transformers import PreTrainedModel
 from policy_patch.injection.generation import setting
 from policy_patch.injection.priming import are_sharded
 
-# Code of the caller, which may keep more than ids: scores to train on.
+# Arguments that carry the caller's code, which may keep more than ids, such as scores to train on.
 _OF_THE_CALLER = (
     "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model",
     "custom_generate",
 )  # fmt: skip
-_POSITIONAL = 2  # `inputs` and `generation_config` of `generate`; what follows them is code of the caller
+_POSITIONAL = 2  # `inputs` and `generation_config` of `generate`; those after them are the caller's code
 
 
 def leaves_only_tokens(
     base: PreTrainedModel, vectors: Iterable[nn.Parameter], args: tuple, kwargs: dict[str, Any]
 ) -> bool:
-    """Whether nothing but ids stays behind when `base` generates, in front of it no vectors that train.
+    """Return whether only token ids are returned and no patch is being trained.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The model that generates.
         vectors (`Iterable[torch.nn.Parameter]`):
-            Those of its patches.
+            The vectors of its patches.
         args (`tuple`), kwargs (`dict[str, Any]`):
-            What its `generate` is given, beside a cache: whoever gives one keeps it.
+            The arguments of `generate`, without the cache. (A caller that gives a cache also keeps it.)
     """
     if len(args) > _POSITIONAL or any(kwargs.get(name) is not None for name in _OF_THE_CALLER):
         return False
@@ -46,15 +46,17 @@ def leaves_only_tokens(
 
 
 def as_usual(output: Any) -> Any:
-    """Return ids that inference mode made as an ordinary tensor; anything else as it is."""
+    """Return ids made in inference mode as an ordinary tensor; anything else unchanged."""
     if isinstance(output, torch.Tensor) and output.is_inference() and not torch.is_inference_mode_enabled():
         return output.clone()
     return output
 
 
 def _keeps_state(base: PreTrainedModel) -> bool:
-    """Whether the base makes something in its calls that later ones use: quantised layers their state, offloaded and
-    sharded weights themselves."""
+    """Return whether a forward pass leaves tensors that later passes reuse.
+
+    Quantised layers leave their state; offloaded or sharded weights are such tensors themselves.
+    """
     weight = next(base.get_input_embeddings().parameters())
     places = set((getattr(base, "hf_device_map", None) or {}).values())
     offloaded = "disk" in places or ("cpu" in places and len(places) > 1)

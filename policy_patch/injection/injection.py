@@ -1,9 +1,9 @@
-"""How a stack of vectors gets in front of a frozen backbone: `cached` or `concat`, exact by the same definition.
+"""Puts a stack of vectors in front of a frozen backbone, in one of two ways, `cached` or `concat`, both exact.
 
-The definition, row by row and without padding: run the backbone on `concat(E(BOS), P, E(rest))` (or `concat(P, E(row))`
-for rows without BOS and for `placement="before_bos"`). Each real token keeps the output at its own place, except that
-BOS takes the output at the LAST vector, which is what predicts the first token of the text. Which patches make up the
-stack is the business of `patched_model.py`; where the columns of a batch go, of `layout.py`.
+Exact means equal to this definition, row by row and without padding: run the backbone on `concat(E(BOS), P, E(rest))`
+(or `concat(P, E(row))` for rows without BOS and for `placement="before_bos"`). Each real token keeps the output at its
+own place, except that BOS takes the output at the LAST vector, because that one predicts the first token of the text.
+`patched_model.py` decides which patches make up the stack; `layout.py` computes where the columns of a batch go.
 """
 
 import sys
@@ -59,17 +59,17 @@ class Injection:
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The causal language model. It and its backbone get a forward pre-hook and a forward hook each; `remove`
-            takes them off.
+            removes them.
         findings ([`Findings`], *optional*):
-            What is known about the base. `self_check.py` finds it out.
+            The findings of `self_check.py` about the base.
 
     Raises:
-        UnsupportedModelError: what the backbone's `forward` takes cannot be seen.
+        UnsupportedModelError: the arguments of the backbone's `forward` cannot be inspected.
     """
 
     def __init__(self, base: PreTrainedModel, findings: Findings | None = None) -> None:
         self._base = base
-        # OPT and the decoders of encoder families call the inner module past the outer one, and with it past its hooks.
+        # OPT and the decoders of encoder families call the inner module directly, which skips hooks on the outer one.
         backbone = backbone_of(base)
         self._backbone: nn.Module = getattr(backbone, "decoder", backbone)
         self._windowed = has_windows(base.config.get_text_config())
@@ -78,8 +78,8 @@ class Injection:
         if not self._parameters:
             raise UnsupportedModelError(
                 f"What the backbone of `base` takes cannot be seen: the `forward` of its "
-                f"{type(self._backbone).__name__} has no `input_ids`. Take the wrapper off it (functools.wraps keeps "
-                "the signature of a function)."
+                f"{type(self._backbone).__name__} has no `input_ids`. Remove the wrapper around it, or let the wrapper "
+                "keep the signature (functools.wraps)."
             )
         self.cache_name = cache_argument(self._parameters)
         self.takes_positions = "position_ids" in self._parameters
@@ -101,7 +101,7 @@ class Injection:
 
     @property
     def cacheable(self) -> bool:
-        """Whether the `cached` way may be taken; tests and benchmarks switch it off."""
+        """Whether the `cached` way may be used; tests and benchmarks switch it off."""
         return self.findings.cacheable
 
     @cacheable.setter
@@ -109,36 +109,36 @@ class Injection:
         self.findings = replace(self.findings, cacheable=value)
 
     def remove(self) -> None:
-        """Take the hooks off the base and forget what was kept."""
+        """Remove the hooks from the base and delete the kept prefixes."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
         self.forget_prefixes()
 
     def forget_prefixes(self) -> None:
-        """Run every prefix again when it is next needed."""
+        """Delete the kept prefixes; each runs again when it is next needed."""
         self._primer.forget()
 
     def primed(self, stacks: tuple[Stack, ...], *, with_bos: bool) -> list[PrimedPrefix]:
-        """Return what the prefix `[BOS?][vectors]` of each stack leaves behind."""
+        """Return the keys, values and last output of the prefix `[BOS?][vectors]` of each stack."""
         return self._primer.prime(stacks, with_bos=with_bos)
 
     @contextmanager
     def active(self, stacks: BatchStacks | None) -> Iterator[BatchStacks | None]:
-        """Within the context, calls of the backbone from this thread run behind `stacks`, or plain if it is None.
+        """Within the context, this thread's calls of the backbone run with `stacks`, or unpatched if it is None.
 
-        Yields what it was given.
+        Yields `stacks`.
 
         Raises:
-            PatchInputError: the hooks were removed, so that the call would run unpatched.
-            PatchNotAppliedError: the context ends, and no run of the backbone proved the vectors, or the hooks were
-                removed meanwhile.
+            PatchInputError: the hooks were removed, so the call would run unpatched.
+            PatchNotAppliedError: at the end of the context, no run of the backbone has proved that the vectors took
+                part, or the hooks were removed meanwhile.
         """
         if not self._hooks:
             raise PatchInputError(
                 "This model was unloaded: its base runs without a patch again. Make a new one around the base."
             )
-        # Of the function with the `with`: this generator and contextlib's `__enter__` are between.
+        # The frame of the function with the `with`: this generator and contextlib's `__enter__` are in between.
         call = None if stacks is None else PatchedCall(self, stacks, sys._getframe(2))
         token = CURRENT_CALL.set(call)
         try:
@@ -157,7 +157,7 @@ class Injection:
     # The hooks
 
     def _call(self) -> PatchedCall | None:
-        """Return the call of this model that the base is run for now, if it is run for one."""
+        """Return the call through the patched model that the base now runs for, if any."""
         call = CURRENT_CALL.get()
         return call if call is not None and call.injection is self and call.asks() else None
 
@@ -185,7 +185,7 @@ class Injection:
         cache = take_cache(inputs)
         refuse_unknown_inputs(inputs)
         refuse_images_without_positions(inputs)
-        call.layout = call.expected = None  # of a call that failed
+        call.layout = call.expected = None  # left over if the last call failed
         call.cache_is_unwanted = cache is None and inputs.get("use_cache") is False
         columns = columns_in(cache)
         if columns or holds_a_state(cache):
@@ -215,14 +215,14 @@ class Injection:
         if call.cache_is_unwanted:
             return without_cache(output)
         cache = expected.cache if expected.cache is not None else returned
-        if cache is not None:  # RecurrentGemma fills the one it is given, and returns none
+        if cache is not None:  # RecurrentGemma fills the given cache but returns none
             note_origin(cache, call, layout)
         return output
 
     # The first call of a row: the prefix goes in front
 
     def _start(self, call: PatchedCall, inputs: dict[str, Any], cache: Cache | None) -> Cache | None:
-        """Rewrite `inputs` so that the backbone runs the rows behind the stacks of `call`; return the cache for it."""
+        """Rewrite `inputs` so that the backbone runs the rows with the stacks of `call`; return the cache to use."""
         mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
         batch, length = tokens.shape[:2]
         refuse_several_texts(inputs)
@@ -237,7 +237,7 @@ class Injection:
             )
         if cache is not None and mask is not None and not (mask != 0).any(-1).all():
             raise PatchInputError(
-                "A row begins with a whole chunk of padding, so where its text begins cannot be seen. Use a "
+                "A row begins with a whole chunk of padding, so the start of its text is unknown. Use a "
                 "`prefill_chunk_size` above the padding of the shortest row."
             )
         check_position_limit(layout, mask, length, self._position_limit)
@@ -249,7 +249,7 @@ class Injection:
             switch,
             grows_beyond=self.findings.grows_beyond,
         )
-        from_zero = counts_from_zero(position_ids, first)  # as the positions of a kept prefix do
+        from_zero = counts_from_zero(position_ids, first)  # like the positions of a kept prefix
         if self._fits_cache(layout, inputs, length) and from_zero and not beyond:
             layout = layout.cached()
         if cache is not None:
@@ -267,7 +267,7 @@ class Injection:
     def _start_cached(
         self, call: PatchedCall, inputs: dict[str, Any], cache: Cache | None, layout: Layout, rows: torch.Tensor | None
     ) -> Cache:
-        """Fill the (empty) cache with the prefix; cut the column that the prefix already holds."""
+        """Fill the (empty) cache with the prefix; drop the BOS column of `inputs`, which the prefix already holds."""
         batch = tokens_of(inputs).shape[0]
         primed = PrimedBatch.of(self._primer, call.stacks, rows, batch, with_bos=layout.all_bos)
         call.last_hidden_state = primed.last_hidden_state
@@ -277,7 +277,7 @@ class Injection:
                 growing(cache)
         for index, (keys, values) in enumerate(primed.keys_values):
             cache.update(keys, values, index)
-        if layout.all_bos:  # every row's first column is its BOS, which the cache holds, or padding
+        if layout.all_bos:  # every row's first column is padding or its BOS, which the cache holds
             for name in ("input_ids", "inputs_embeds"):
                 if inputs.get(name) is not None:
                     inputs[name] = inputs[name][:, 1:]
@@ -295,7 +295,7 @@ class Injection:
     # Every later call of the row: the cache holds the prefix already
 
     def _continue(self, call: PatchedCall, inputs: dict[str, Any], cache: Cache, columns: int) -> None:
-        """Rewrite `inputs` for a cache of so many columns that begins with a prefix."""
+        """Rewrite `inputs` for a cache with that many columns, which begins with a prefix."""
         layout = layout_of(cache, call)
         call.layout = layout if layout.is_step else layout.step()
         mask, tokens = inputs.get("attention_mask"), tokens_of(inputs)
@@ -304,16 +304,16 @@ class Injection:
             refuse_several_texts(inputs)
             if not self.findings.many_at_once:
                 raise PatchInputError(
-                    f"{new} tokens were given beside a cache; a {type(self._base).__name__} goes on from its cache "
-                    "exactly one token at a time. Give them one by one, or the whole text without a cache."
+                    f"{new} tokens were given beside a cache; a {type(self._base).__name__} is exact only with one "
+                    "token per step from its cache. Give them one by one, or the whole text without a cache."
                 )
         if 0 < columns < layout.prefix_end:
             raise PatchInputError(
-                f"The cache given was cut back to {columns} columns, into the vectors in front of its text. Cut off "
-                "less, or start from the whole text without a cache."
+                f"The cache given was cut back to {columns} columns, which removed vectors in front of its text. Cut "
+                "off less, or start from the whole text without a cache."
             )
         seen = max(0, columns - layout.num_virtual_tokens)
-        if columns:  # states do not tell how much text they hold
+        if columns:  # the length of the text in states is unknown
             check_mask_of_step(mask, seen + new)
         check_position_limit(layout, mask, seen + new, self._position_limit)
         check_room(cache, layout.num_virtual_tokens + seen + new)
@@ -324,13 +324,13 @@ class Injection:
             reach = torch.arange(columns, columns + new) if reach is None else reach
             vectors, grows = layout.num_virtual_tokens, self.findings.grows_beyond
             check_switch_of_step(reach, vectors, self.findings.length_switch, grows_beyond=grows)
-        if mask is not None or columns:  # states have no columns to hide
+        if mask is not None or columns:  # states have no columns to mask
             inputs["attention_mask"] = layout.mask(mask_for(cache, mask, tokens, seen + new), seen + new)
 
     # Which way
 
     def _fits_cache(self, layout: Layout, inputs: dict[str, Any], length: int) -> bool:
-        """Return whether one cache can stand in front of all rows of this batch."""
+        """Return whether the `cached` way is exact for this batch."""
         found = self.findings
         # Padding between vectors and text counts as text in a sliding window.
         gaps = not layout.padded or (found.gaps and not self._windowed)
@@ -340,18 +340,18 @@ class Injection:
         return fits and not self._checkpoints() and not self._wants_intermediates(inputs)
 
     def _checkpoints(self) -> bool:
-        """Return whether gradient checkpointing runs the layers, which then throw caches away."""
+        """Return whether gradient checkpointing is on; its layers discard caches."""
         return self._backbone.training and is_checkpointing(self._base)
 
     def _wants_intermediates(self, inputs: dict[str, Any]) -> bool:
-        """Return whether hidden states or attentions of all layers are asked for; `concat` has them for each column."""
+        """Return whether hidden states or attentions of all layers are requested; only `concat` has every column's."""
         names = ("output_hidden_states", "output_attentions")
         return any(inputs.get(name) or getattr(self._base.config, name, False) for name in names)
 
     def _rows_with_bos(
         self, stacks: BatchStacks, rows: torch.Tensor | None, inputs: dict[str, Any], first: torch.Tensor
     ) -> torch.Tensor:
-        """Return `(batch,)` bool: the row begins with BOS and its vectors go behind it."""
+        """Return `(batch,)` bool: whether the row begins with BOS and its vectors go after it."""
         numbers = torch.arange(first.shape[0], device=first.device)
         ids, has_bos = inputs.get("input_ids"), torch.zeros_like(first, dtype=torch.bool)
         tokens = (inputs["inputs_embeds"] if ids is None else ids)[numbers, first]  # (batch,) or (batch, hidden)

@@ -1,4 +1,4 @@
-"""Where the columns of a batch go when vectors are put in front of it, and which outputs belong to real tokens.
+"""Computes where the columns of a batch go once vectors are in front, and which outputs belong to real tokens.
 
 Plain index arithmetic on `(batch, columns)`; no model is called here. `injection.py` decides when to use it.
 
@@ -46,21 +46,21 @@ def first_real_columns(attention_mask: torch.Tensor | None, tokens: torch.Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """How one batch is laid out behind a stack of vectors.
+    """The layout of one batch with a stack of vectors in front.
 
     Args:
         num_virtual_tokens (`int`):
-            Length N of the stack, of the longest one if rows have different ones.
+            Number of vectors N of the stack; of the longest stack if rows have different ones.
         first (`torch.Tensor`):
             `(batch,)` int64, the column of each row's first real token.
         has_bos (`torch.Tensor`):
-            `(batch,)` bool, the vectors go behind this row's first token, which is BOS.
+            `(batch,)` bool, whether the vectors go after this row's first token, which is BOS.
         way (`"cached"` or `"concat"`):
-            How the vectors get there.
+            How the vectors are inserted.
         is_step (`bool`, *optional*, defaults to `False`):
-            The cache holds the prefix already, so only the new columns come in and go out.
+            The cache holds the prefix already, so only the new columns go in and come out.
         missing (`torch.Tensor`, *optional*):
-            `(batch,)` int64, how many vectors each row has less than N. By default all have N.
+            `(batch,)` int64, how many vectors fewer than N each row has. By default all have N.
         padding (`int`, *optional*, defaults to 0):
             Columns of padding in front of the shortest row.
     """
@@ -79,7 +79,7 @@ class Layout:
     def of(
         cls, num_virtual_tokens: int, first: torch.Tensor, has_bos: torch.Tensor, missing: torch.Tensor | None = None
     ) -> "Layout":
-        """Return the `concat` layout of a batch; the three questions about all rows are asked of the device once."""
+        """Return the `concat` layout of a batch; three facts about all rows are read from the device at once."""
         padding, all_bos, any_bos = torch.stack([first.max(), has_bos.all(), has_bos.any()]).tolist()
         return cls(
             num_virtual_tokens,
@@ -93,7 +93,7 @@ class Layout:
         )
 
     def cached(self) -> "Layout":
-        """Return the same batch laid out the `cached` way, which needs all rows with BOS or none."""
+        """Return the `cached` layout of the same batch, which requires BOS in all rows or in none."""
         return replace(self, way="cached")
 
     def step(self) -> "Layout":
@@ -102,7 +102,7 @@ class Layout:
 
     @property
     def padded(self) -> bool:
-        """Whether a row has padding in front."""
+        """Whether any row has padding in front."""
         return self.padding > 0
 
     @property
@@ -138,7 +138,7 @@ class Layout:
                 `(batch, length)` or `(batch, length, hidden)`.
             vectors (`torch.Tensor`):
                 `(num_virtual_tokens, ...)`, the same for all rows, or `(batch, num_virtual_tokens, ...)`. A row with
-                fewer has its own behind as many places that are not used.
+                fewer vectors has unused places in front of them.
 
         Returns:
             `torch.Tensor`: `(batch, num_virtual_tokens + length, ...)`.
@@ -153,7 +153,7 @@ class Layout:
         columns = torch.arange(self.num_virtual_tokens + length, device=values.device).unsqueeze(0)
         start = self.insert_at.unsqueeze(1)  # (batch, 1)
         moved = 0 if self.missing is None else self.missing.unsqueeze(1)
-        before = (columns - moved).clamp(min=0)  # the columns of padding in front show any token
+        before = (columns - moved).clamp(min=0)  # columns of padding may hold any token
         source = torch.where(columns < start + moved, before, length + columns - start)  # before, then the vectors
         source = torch.where(columns >= start + self.num_virtual_tokens, columns - self.num_virtual_tokens, source)
         return _take(torch.cat([values, vectors], dim=1), source)
@@ -176,7 +176,7 @@ class Layout:
             return self._without_missing(self.insert(attention_mask, ones))
         own = attention_mask
         if self.all_bos:
-            if self.padded:  # a BOS that is not in the first column would be a second one: hide it
+            if self.padded:  # the cache holds BOS already: hide a BOS that is not in the first column
                 columns = torch.arange(own.shape[1], device=own.device)
                 own = own * (columns != self.first.unsqueeze(1)).to(own.dtype)
             own = own[:, 1:]
@@ -197,8 +197,8 @@ class Layout:
 
         Args:
             position_ids (`torch.Tensor`, *optional*):
-                `(1 or batch, length)`, as the caller counts, or several of these at once, `(kinds, batch, length)`, as
-                models that also see images count. By default real tokens are counted from 0, row by row.
+                The caller's positions, `(1 or batch, length)`, or several kinds of them, `(kinds, batch, length)`, as
+                used by models that also see images. By default real tokens are counted from 0, row by row.
             attention_mask (`torch.Tensor`, *optional*):
                 `(batch, length)`, 0 at padding.
             tokens (`torch.Tensor`):
@@ -231,7 +231,7 @@ class Layout:
 
         Args:
             position_ids (`torch.Tensor`, *optional*):
-                `(1 or batch, length)` or `(kinds, batch, length)`, as the caller counts.
+                The caller's positions, `(1 or batch, length)` or `(kinds, batch, length)`.
             attention_mask (`torch.Tensor`, *optional*):
                 `(batch, seen + length)`, 0 at padding.
             length (`int`):
@@ -248,7 +248,7 @@ class Layout:
     # What comes out
 
     def real_hidden(self, hidden: torch.Tensor, last_vector: torch.Tensor | None) -> torch.Tensor:
-        """Return `(batch, length, hidden)`: the outputs that belong to the given columns, BOS as defined.
+        """Return `(batch, length, hidden)`: the outputs of the given columns; BOS gets that of the last vector.
 
         Args:
             hidden (`torch.Tensor`):
@@ -270,14 +270,14 @@ class Layout:
         return torch.where(is_bos.unsqueeze(-1), last, hidden)
 
     def real_attention(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return `(batch, heads, length, keys)`: attention of the given columns; the keys keep the vectors."""
+        """Return `(batch, heads, length, keys)`: attention of the given columns; the keys include the vectors."""
         if self.is_step or self.way == "cached":
             return weights
         columns = self._real_columns(weights.shape[2] - self.num_virtual_tokens)
         return torch.take_along_dim(weights, columns[:, None, :, None], dim=2)
 
     def _real_columns(self, length: int) -> torch.Tensor:
-        """`(batch, length)` int64: for each given column, where its output stands among the N + L of `concat`."""
+        """`(batch, length)` int64: for each given column, the index of its output among the N + L of `concat`."""
         columns = torch.arange(length, device=self.first.device).unsqueeze(0)
         behind = columns >= self.insert_at.unsqueeze(1)
         is_bos = self.has_bos.unsqueeze(1) & (columns == self.first.unsqueeze(1))  # takes the last vector's output

@@ -1,8 +1,8 @@
-"""Finds out whether a base turns the positions of a text differently once the text is long, and from where on.
+"""Finds out whether a base rotates positions differently in long texts, and from which length on.
 
-`longrope` (Phi-3, Phi-4-mini) and `dynamic` rotary embeddings do: all positions of a call depend on the highest one. It
-is seen in what a backbone does, not read off its configuration: a last token at a far position may not change what
-comes out for the tokens before it, which do not see it.
+`longrope` (Phi-3, Phi-4-mini) and `dynamic` rotary embeddings do: all rotations of a call depend on its highest
+position. This is measured on the backbone, not read from its configuration: without such a switch, moving the last
+token to a far position does not change the outputs of the tokens before it, which cannot attend to it.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,23 @@ from policy_patch.base.architecture import backbone_of, learned_position_limit
 from policy_patch.base.token_embeddings import embedded
 
 _TOKENS = 4
-_SPREAD = 4  # places between them: enough for different turns to show, far below any switch
+_SPREAD = 4  # positions between the tokens: rotations differ visibly, and no switch is reached
 _FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def length_switch(base: PreTrainedModel) -> tuple[int | None, bool]:
-    """Return how many positions `base` turns in one way, and whether beyond it each longer text changes them again.
+    """Return up to how many positions `base` rotates alike, and whether each longer text changes the rotations again.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             A causal language model in eval mode. Rotary modules that remember the length of their last text are left
-            as a short text leaves them.
+            in the state after a short text.
 
     Returns:
-        `tuple[int | None, bool]`: None if all positions are turned alike at every length, or if the base takes no
-        positions or looks them up in a table that it has learned. The number holds whatever text came before: for
-        `dynamic` embeddings it is one less than configured, since after a longer text they keep its turns for a text
-        of just the configured length (`dynamic_rope_update` in modeling_rope_utils.py of transformers 5.24).
+        `tuple[int | None, bool]`: None if the rotations are the same at every length, or if the base takes no positions
+        or looks them up in a learned table. The number is valid whatever text came before: for `dynamic` embeddings it
+        is one less than configured, because after a longer text they keep its rotations for a text of exactly the
+        configured length (`dynamic_rope_update` in modeling_rope_utils.py of transformers 5.24).
     """
     limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     backbone = backbone_of(base)
@@ -47,18 +47,18 @@ def length_switch(base: PreTrainedModel) -> tuple[int | None, bool]:
         if torch.equal(near, far):
             return None, False
         again = run(0)
-    except _FAILURES:  # it counts positions in a way of its own
+    except _FAILURES:  # the base computes positions in a way of its own
         return None, False
     noise = 10 * float((near - again).abs().max()) + 1e-6 * float(near.abs().max())
     if not float((far - near).abs().max()) > noise:
         return None, False
 
     def changes(position: int, than: torch.Tensor = near) -> bool:
-        run(highest)  # a text may come after a longer one
+        run(highest)  # a longer text may have come before
         return float((run(position) - than).abs().max()) > noise
 
     try:
-        low, high = 0, highest  # the last position known not to change anything, the first one known to
+        low, high = 0, highest  # highest position known to change nothing, lowest known to change something
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if changes(middle) else (middle, high)
@@ -73,7 +73,7 @@ def _probe(base: PreTrainedModel, backbone: nn.Module) -> Callable[[int], torch.
     ids = torch.arange(1, _TOKENS + 1, device=table.device) * table.shape[0] // (_TOKENS + 1)
     embeds = embedded(base.get_input_embeddings(), ids).unsqueeze(0)
     positions = torch.arange(_TOKENS, device=table.device).unsqueeze(0) * _SPREAD
-    mask = torch.ones_like(positions)  # without one, positions with gaps are taken for several texts
+    mask = torch.ones_like(positions)  # without it, gaps in the positions would be read as borders of texts
 
     def run(far: int) -> torch.Tensor:
         own = positions.clone()
@@ -85,6 +85,6 @@ def _probe(base: PreTrainedModel, backbone: nn.Module) -> Callable[[int], torch.
 
 
 def _has_table(backbone: nn.Module, limit: int) -> bool:
-    """Return whether a weight or buffer has a row for each position, so that none beyond may be looked up."""
+    """Return whether a weight or buffer has one row per position, so that higher positions cannot be looked up."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     return any(0 <= size - limit <= 2 for tensor in tensors for size in tensor.shape)

@@ -1,6 +1,6 @@
-"""How long vectors and text may be together in one call: positions that a base has learned, or turns differently.
+"""Limits on the length of vectors and text in one call: learned positions, and rotations that change with length.
 
-Plain comparisons; which limits a base has is found by `architecture.py` and `length_switch.py`.
+Plain comparisons; `architecture.py` and `length_switch.py` find the limits of a base.
 """
 
 import torch
@@ -14,13 +14,13 @@ def check_position_limit(layout: Layout, mask: torch.Tensor | None, length: int,
 
     Args:
         layout ([`Layout`]):
-            Of the call.
+            Layout of the call.
         mask (`torch.Tensor`, *optional*):
             `(batch, length)`, 0 at padding.
         length (`int`):
             Number of columns of text so far.
         limit (`int`, *optional*):
-            Number of positions. None for a base that has not learned any.
+            Number of learned positions. None for a base without a table of learned positions.
     """
     vectors = layout.num_virtual_tokens
     if limit is None or vectors + length <= limit:
@@ -51,33 +51,33 @@ def counts_from_zero(position_ids: torch.Tensor | None, first: torch.Tensor) -> 
 
 
 def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: int, *, grows_beyond: bool) -> bool:
-    """Return whether vectors and text reach positions that the base turns differently: then one run must hold all.
+    """Return whether vectors and text exceed the switch of the rotary embeddings; then one run must hold all of it.
 
     Args:
         positions (`torch.Tensor`):
             `(1 or batch, columns)` or `(kinds, 1 or batch, columns)` int64, vectors included.
         num_virtual_tokens (`int`):
-            How many of them are vectors.
+            How many of the columns are vectors.
         switch (`int`):
-            Number of positions that are turned in one way.
+            Number of positions that the base rotates alike.
         grows_beyond (`bool`):
-            Beyond it each longer text turns them differently again.
+            Whether beyond the switch the rotations change with each longer text.
 
     Raises:
-        PositionLimitError: some rows do and some do not, or rows of a base that grows differ in length. The base turns
-            all rows of a batch alike.
+        PositionLimitError: some rows exceed the switch and others do not, or, with `grows_beyond`, rows differ in
+            length. The base uses the same rotations for all rows of a batch.
     """
     reached = positions.amax(-1).reshape(-1, positions.shape[-2]).amax(0) + 1  # (1 or batch,), the highest of all kinds
     longest, shortest = int(reached.max()), int(reached.min())
     if grows_beyond and switch < shortest < longest:
         raise PositionLimitError(
-            f"Beyond {switch} this base turns positions differently for each length of text, for all rows of a batch "
-            f"alike. With the {num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give rows of one "
-            f"length, or of at most {switch - num_virtual_tokens} tokens."
+            f"Beyond {switch} positions this base's rotary embeddings change for each length of text, and all rows of "
+            f"a batch share them. With the {num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give "
+            f"rows of one length, or of at most {switch - num_virtual_tokens} tokens."
         )
     if shortest <= switch < longest:
         raise PositionLimitError(
-            f"This base turns positions differently beyond {switch}, for all rows of a batch alike. With the "
+            f"This base's rotary embeddings change beyond {switch}, and all rows of a batch share them. With the "
             f"{num_virtual_tokens} vectors the rows reach {shortest} to {longest}. Give rows of at most "
             f"{switch - num_virtual_tokens} tokens, and longer ones in batches of their own."
         )
@@ -85,22 +85,22 @@ def is_beyond_switch(positions: torch.Tensor, num_virtual_tokens: int, switch: i
 
 
 def check_switch_of_step(positions: torch.Tensor, num_virtual_tokens: int, switch: int, *, grows_beyond: bool) -> None:
-    """Raise `PositionLimitError` if a step from a cache would turn its tokens differently than those in the cache.
+    """Raise `PositionLimitError` if a step would rotate its tokens differently than those in the cache.
 
     Args:
         positions (`torch.Tensor`):
-            Of the new columns, vectors counted, in any shape.
+            Positions of the new columns, in any shape; the vectors are counted.
         num_virtual_tokens (`int`):
-            How many vectors stand in front.
+            How many vectors are in front.
         switch (`int`):
-            Number of positions that are turned in one way.
+            Number of positions that the base rotates alike.
         grows_beyond (`bool`):
-            Beyond it each longer text turns them differently again.
+            Whether beyond the switch the rotations change with each longer text.
     """
     end = int(positions.max()) + 1
     if end > switch and (grows_beyond or int(positions.min()) <= switch):
         raise PositionLimitError(
-            f"This base turns positions differently beyond {switch}, and a cache keeps how they were turned. With the "
+            f"This base's rotary embeddings change beyond {switch}, but a cache keeps how they were before. With the "
             f"{num_virtual_tokens} vectors this step reaches {end}. Generate up to {switch - num_virtual_tokens} "
             "tokens of text, or give the whole text in each call (`use_cache=False`)."
         )

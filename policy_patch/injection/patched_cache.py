@@ -1,6 +1,7 @@
-"""A cache that begins with vectors: it remembers whose they are, and tells its length without them.
+"""A cache that begins with vectors: it records their patches, and reports its length without them.
 
-`injection.py` fills it and goes on from it; whatever could put its rows in front of the wrong text is refused.
+`injection.py` fills it and continues from it. Operations that could pair a row of the cache with the wrong text are
+refused here.
 """
 
 from functools import partial
@@ -14,34 +15,34 @@ from policy_patch.injection.layout import Layout
 from policy_patch.injection.patched_call import CURRENT_CALL, PatchedCall
 
 _ATTRIBUTE = "_policy_patch_origin"  # (origin, layout), copied with the cache
-_ROWS_CHANGED = ("rows changed",)  # stands for an origin that is no longer known
+_ROWS_CHANGED = ("rows changed",)  # marks a cache whose origin is no longer known
 
 
 def note_origin(cache: Any, call: PatchedCall, layout: Layout) -> None:
-    """Remember which patches `cache` begins with, and how its rows are laid out."""
+    """Record in `cache` the patches that it begins with and the layout of its rows."""
     setattr(cache, _ATTRIBUTE, (call.origin, layout))
     if call.stacks.rows is not None or not layout.rows_are_alike:
         for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
             if hasattr(type(cache), name):
-                setattr(cache, name, partial(_change_rows, cache, name))  # is copied with it, and then of the copy
+                setattr(cache, name, partial(_change_rows, cache, name))  # `deepcopy` rebinds it to the copy
 
 
 def layout_of(cache: Any, call: PatchedCall) -> Layout:
-    """Return how the rows of `cache` are laid out.
+    """Return the layout of the rows of `cache`.
 
     Raises:
-        PatchInputError: it does not begin with the patches of `call`, or it is not known which row has which.
+        PatchInputError: `cache` does not begin with the patches of `call`, or the order of its rows is unknown.
     """
     origin, layout = getattr(cache, _ATTRIBUTE, (None, None))
     if origin == _ROWS_CHANGED:
         raise PatchInputError(
-            "Rows of the cache given were reordered, chosen or repeated by hand; which padding and which patch is in "
-            "front of which row is no longer known. Start from the whole text without a cache."
+            "Rows of the cache given were reordered, chosen or repeated by hand, so the padding and the patch of each "
+            "row are no longer known. Start from the whole text without a cache."
         )
     if origin != call.origin:
-        how = "without the patch" if origin is None else "behind other patches"
+        how = "without the patch" if origin is None else "with other patches"
         raise PatchInputError(
-            f"The cache given was filled {how}, and its text would stay so. Start from the whole text "
+            f"The cache given was filled {how}, which cannot be changed afterwards. Start from the whole text "
             "without a cache, or use a cache that this model returned with the same patches active."
         )
     return layout
@@ -53,15 +54,15 @@ def refuse_patched_cache(given: tuple) -> None:
         if isinstance(value, Cache) and getattr(value, _ATTRIBUTE, None) is not None and columns_in(value):
             raise PatchInputError(
                 "The cache given begins with the vectors of a patch, and this call runs without one. Start from the "
-                "whole text without a cache, or go on with the patches that the cache was filled behind."
+                "whole text without a cache, or continue with the patches that the cache was filled with."
             )
 
 
 def count_text(*caches: Any) -> None:
-    """Let caches tell their length without the vectors from now on, except to the backbone.
+    """Make caches report their length without the vectors, except to the backbone.
 
-    Callers that reuse a cache count real tokens only: `generate` cuts off the text that the cache holds, assisted
-    decoding cuts it back.
+    Callers that reuse a cache count real tokens only: `generate` skips the text that the cache holds, and assisted
+    decoding crops the cache to a length of text.
 
     Args:
         caches (`Any`):
@@ -69,11 +70,11 @@ def count_text(*caches: Any) -> None:
     """
     for cache in caches:
         if getattr(cache, _ATTRIBUTE, None) is not None:
-            cache.get_seq_length = partial(_text_length, cache)  # is copied with the cache, and then of the copy
+            cache.get_seq_length = partial(_text_length, cache)  # `deepcopy` rebinds it to the copy
 
 
 def _text_length(cache: Cache, layer_idx: int = 0) -> int:
-    """Return how many columns `cache` holds, without vectors unless it is the backbone that asks."""
+    """Return how many columns `cache` holds; the backbone gets the number with vectors, others without."""
     columns = type(cache).get_seq_length(cache, layer_idx)
     call, (_, layout) = CURRENT_CALL.get(), getattr(cache, _ATTRIBUTE)
     in_backbone = call is not None and call.layout is not None
@@ -81,7 +82,7 @@ def _text_length(cache: Cache, layer_idx: int = 0) -> int:
 
 
 def _change_rows(cache: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Note that rows are changed by hand. Within a call, decoding changes them among the copies of a row."""
+    """Record that rows were changed by hand. Changes within a call are decoding's own, among copies of a row."""
     if CURRENT_CALL.get() is None:
         setattr(cache, _ATTRIBUTE, (_ROWS_CHANGED, getattr(cache, _ATTRIBUTE)[1]))
     return getattr(type(cache), name)(cache, *args, **kwargs)

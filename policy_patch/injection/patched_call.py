@@ -1,6 +1,6 @@
-"""One call through a patched model, and where the hooks of its base find it.
+"""One call through a patched model, and the context variable in which the hooks of its base find it.
 
-What the hooks do with it is the business of `injection.py`.
+`injection.py` says what the hooks do with it.
 """
 
 import sys
@@ -16,22 +16,22 @@ from policy_patch.injection.layout import Layout
 from policy_patch.injection.proof import Expected
 from policy_patch.injection.stacks import BatchStacks
 
-# From where `generate` runs code of its caller: processors and criteria; streamers are told by their class. Guidance is
-# a processor of transformers' own, which asks the model as `generate` does.
+# Functions from which `generate` runs its caller's code: logits processors and stopping criteria. Streamers are
+# recognised by their class. Guidance is transformers' own processor; it calls the model as `generate` does.
 _RUNS_CALLERS_CODE = {LogitsProcessorList.__call__.__code__, StoppingCriteriaList.__call__.__code__}
 _NOT_OF_CALLER = frozenset({"transformers", "torch", "policy_patch"})
 
 
 class PatchedCall:
-    """A forward or generate call: its injection, its stacks, and the run of the backbone that is under way.
+    """A forward or generate call: its injection, its stacks, and the state of the current run of the backbone.
 
     Args:
         injection (`Injection`):
-            Whose hooks take part in it.
+            The injection whose hooks serve this call.
         stacks ([`BatchStacks`]):
             The vectors in front of its rows.
         frame (`types.FrameType`):
-            The function that makes the call.
+            The frame of the function that makes the call.
     """
 
     def __init__(self, injection: Any, stacks: BatchStacks, frame: FrameType) -> None:
@@ -42,13 +42,16 @@ class PatchedCall:
         self.layout: Layout | None = None
         self.last_hidden_state: torch.Tensor | None = None
         self.expected: Expected | None = None
-        self.cache_is_unwanted = False  # the prefix needs one, whoever called does not
-        self.proofs = 0  # runs of the backbone that proved the vectors
-        self.proved_before = 0  # the same when a run of the base began
+        self.cache_is_unwanted = False  # the prefix needs a cache, but the caller did not ask for one
+        self.proofs = 0  # runs of the backbone so far that proved the vectors
+        self.proved_before = 0  # the value of `proofs` when the current run of the base began
 
     def asks(self) -> bool:
-        """Return whether the base is run for this call now, and not by a processor, criterion or streamer of its caller
-        or by another thread that copied the context: those meet the base as it is."""
+        """Return whether the base now runs for this call.
+
+        It does not if the caller's logits processor, stopping criterion or streamer runs it, or another thread that
+        copied the context: those get the base without a patch.
+        """
         frame: FrameType | None = sys._getframe(1)
         of_caller = False
         while frame is not None and frame is not self.frame:
@@ -62,6 +65,6 @@ class PatchedCall:
         return frame is not None
 
 
-# Per thread and per asyncio task: only a call through our own model is patched. The base itself, other wrappers on it
-# and other threads see None, or their own call.
+# Per thread and per asyncio task: only a call through our own model is patched. Direct calls of the base, other
+# wrappers around it and other threads see None, or their own call.
 CURRENT_CALL: ContextVar[PatchedCall | None] = ContextVar("policy_patch_call", default=None)

@@ -1,7 +1,8 @@
-"""Runs a prefix `[BOS?][vectors]` once and keeps what it left behind while nothing that decides about it has changed.
+"""Runs a prefix `[BOS?][vectors]` once and keeps its keys, values and last output for as long as they are valid.
 
-That is the vectors, and the state of the base (`state.py`): both are compared at every use. Where the state of the
-base cannot be told, as with hooks of others on its modules, nothing is kept and the prefix runs at every call.
+They are valid while the vectors and the state of the base (`state.py`) are unchanged; both are compared at every use.
+If the state of the base is unknown, as with foreign hooks on its modules, nothing is kept and the prefix runs at every
+call.
 """
 
 from collections.abc import Callable
@@ -19,17 +20,17 @@ from policy_patch.base.token_embeddings import embedded
 from policy_patch.injection.proof import Expected
 from policy_patch.injection.stacks import BatchStacks, Stack, pad_front
 
-# Prefixes kept at a time. Of a model of 7 billion parameters without grouped heads one of 50 vectors takes 26 MB.
+# Prefixes kept at a time. On a model of 7 billion parameters without grouped heads, one of 50 vectors takes 26 MB.
 MOST_KEPT = 32
 
 
 @dataclass(frozen=True)
 class PrimedPrefix:
-    """What a prefix `[BOS?][vectors]` left behind when it was run once with batch size 1.
+    """The result of running a prefix `[BOS?][vectors]` once with batch size 1.
 
     Args:
         inputs (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, or with BOS in front one row more: a copy of what was run.
+            A copy of the prefix, `(num_virtual_tokens, hidden_size)`, or one row more with BOS in front.
         keys_values (`list[tuple[torch.Tensor, torch.Tensor]]`):
             For each layer, keys and values `(1, heads, length, head_dim)`. Empty for an empty prefix.
         last_hidden_state (`torch.Tensor`, *optional*):
@@ -43,14 +44,14 @@ class PrimedPrefix:
 
 @dataclass(frozen=True)
 class _Kept:
-    """Prefixes by whether BOS is in front, patches and BOS; all of them run on the base in one and the same state."""
+    """Kept prefixes, by whether BOS is in front, by patches and by BOS id; all were run on one state of the base."""
 
     state: BaseState
     prefixes: dict[tuple, PrimedPrefix]
 
 
 class Primer:
-    """Runs prefixes through one backbone and remembers them.
+    """Runs prefixes through one backbone and keeps the results.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
@@ -60,7 +61,7 @@ class Primer:
         plainly (`Callable[[], AbstractContextManager]`):
             Makes a context in which calls of the backbone run without a patch.
         is_ours (`Callable[[Any], bool]`):
-            Tells hooks of this package from those of others.
+            Returns whether a hook belongs to this package.
     """
 
     def __init__(
@@ -77,18 +78,18 @@ class Primer:
         parameters = forward_parameters(backbone)
         self._takes_positions = "position_ids" in parameters
         self._cache_name = cache_argument(parameters)
-        # Never changed in place, but replaced as a whole: threads read it while others add to it.
+        # Replaced as a whole, never changed in place: other threads may be reading.
         self._kept: _Kept | None = None
 
     def forget(self) -> None:
-        """Throw away all that was kept."""
+        """Delete everything kept."""
         self._kept = None
 
     def prime(self, stacks: tuple[Stack, ...], *, with_bos: bool) -> list[PrimedPrefix]:
-        """Return what each prefix leaves behind, from memory where it is still true.
+        """Return the result of each prefix, the kept one where it is still valid.
 
         Raises:
-            PatchNotAppliedError: the backbone left no cache of the whole prefix.
+            PatchNotAppliedError: the backbone returned no cache of the whole prefix.
         """
         parameters = list(self._base.parameters())
         # Dropout draws anew at every call.
@@ -109,7 +110,7 @@ class Primer:
         prefixes = kept.prefixes if kept is not None and kept.state is state else {}
         key = (with_bos, stack.names, stack.bos_token_id)
         primed = prefixes.get(key)
-        # The numbers are compared, since a version counter misses some writes: a fused optimizer leaves it as it was.
+        # The numbers are compared because the version counter misses some writes: a fused optimizer does not raise it.
         if primed is None or not _same(primed.inputs, self._inputs(stack, with_bos=with_bos)):
             primed = self._run(stack, with_bos=with_bos)
             others = [item for item in prefixes.items() if item[0] != key]
@@ -119,7 +120,7 @@ class Primer:
     def _run(self, stack: Stack, *, with_bos: bool) -> PrimedPrefix:
         if _wants_gradient(stack):
             return self._run_now(stack, with_bos=with_bos)
-        # Leaving inference mode makes tensors that later calls may use with gradients.
+        # Outside inference mode, so that later calls may use the tensors in computations with gradients.
         with torch.inference_mode(False), torch.no_grad():
             return self._run_now(stack, with_bos=with_bos)
 
@@ -130,10 +131,10 @@ class Primer:
             return PrimedPrefix(copy, [], None)
         embeddings = self._base.get_input_embeddings()
         table = next(embeddings.parameters())
-        cache = DynamicCache()  # without the config no layer throws away what is beyond its window
+        cache = DynamicCache()  # without a config no layer discards columns beyond its window
         embeds = vectors.to(_embedding_dtype(embeddings, table)).unsqueeze(0)
         more = {self._cache_name: cache}
-        if self._takes_positions:  # Qwen2-VL would count on from the image it saw last
+        if self._takes_positions:  # Qwen2-VL would continue from its last image
             more["position_ids"] = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
         with self._plainly():
             expected = Expected.of(embeds.shape[1], cache, may_drop_cache=False)
@@ -153,13 +154,13 @@ class Primer:
 
 @dataclass(frozen=True)
 class PrimedBatch:
-    """The prefixes of all rows of a batch, shorter ones with empty columns in front.
+    """The prefixes of all rows of a batch, padded to the longest with empty columns in front.
 
     Args:
         keys_values (`list[tuple[torch.Tensor, torch.Tensor]]`):
             For each layer, keys and values `(batch, heads, longest, head_dim)`.
         last_hidden_state (`torch.Tensor`, *optional*):
-            `(1 or batch, 1, hidden_size)`, the output at each row's last place; None without BOS in an unequal batch.
+            `(1 or batch, 1, hidden_size)`, the output at each row's last place. None in an unequal batch without BOS.
     """
 
     keys_values: list[tuple[torch.Tensor, torch.Tensor]]
@@ -169,7 +170,7 @@ class PrimedBatch:
     def of(
         cls, primer: Primer, stacks: BatchStacks, rows: torch.Tensor | None, batch: int, *, with_bos: bool
     ) -> "PrimedBatch":
-        """Prime each of the stacks and hand its prefix to the rows behind it."""
+        """Prime each stack and copy its prefix to the rows that use it."""
         primed = primer.prime(stacks.stacks, with_bos=with_bos)
         if rows is None:  # `expand` copies nothing, and sums the rows' gradients on the way back
             expanded = [
@@ -184,14 +185,14 @@ class PrimedBatch:
             for index, layer in enumerate(layers)
         ]
         last = None
-        if with_bos:  # every prefix has at least its BOS
+        if with_bos:  # then no prefix is empty
             last = torch.cat([prefix.last_hidden_state for prefix in primed])
             last = last.index_select(0, rows.to(last.device))
         return cls(keys_values, last)
 
 
 def _part(prefix: PrimedPrefix, index: int, part: int, like: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Return keys (0) or values (1) of one layer, of no columns for an empty prefix."""
+    """Return keys (0) or values (1) of one layer; a tensor of no columns for an empty prefix."""
     return prefix.keys_values[index][part] if prefix.keys_values else like[part][:, :, :0]
 
 
@@ -201,13 +202,16 @@ def _gathered(parts: list[torch.Tensor], length: int, rows: torch.Tensor) -> tor
 
 
 def are_sharded(parameters: list[nn.Parameter]) -> bool:
-    """Whether FSDP or DeepSpeed split the weights: they are at other places after each call, in each process at
-    others, and a process that alone runs the prefix again would wait for the shards of the others forever."""
+    """Return whether FSDP or DeepSpeed has split the weights.
+
+    Such weights move after each call, differently in each process. If one process alone ran the prefix again, it would
+    wait for the other processes' shards forever.
+    """
     return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in parameters)
 
 
 def _train(parameters: list[nn.Parameter]) -> bool:
-    """Whether somebody made weights of the base trainable again; then they may change under our feet."""
+    """Return whether weights of the base were made trainable again; then they may change at any time."""
     return any(p.requires_grad for p in parameters)
 
 
@@ -216,7 +220,7 @@ def _wants_gradient(stack: Stack) -> bool:
 
 
 def _embedding_dtype(embeddings: nn.Module, table: torch.Tensor) -> torch.dtype:
-    """Return the dtype in which token embeddings leave the table; a quantised table still gives floats."""
+    """Return the dtype of the embeddings that the table returns; a quantised table also returns floats."""
     return table.dtype if table.is_floating_point() else getattr(embeddings, "compute_dtype", torch.float32)
 
 

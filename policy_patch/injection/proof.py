@@ -1,8 +1,8 @@
-"""Proves, call by call, that the vectors of a patch took part in what a backbone returned.
+"""Proves, call by call, that the vectors of a patch took part in the backbone's output.
 
-A name, a list of families or the identity of an object proves nothing. What a backbone was given and what it returned
-do: the output has a column for each column that went in, and the cache has grown by as many behind the vectors. It
-costs no measurable time: lengths are compared, no numbers.
+A class name, a list of families or the identity of an object proves nothing. Inputs and outputs of a backbone do: the
+output must have as many columns as the input, and the cache must have grown by as many after the vectors. The check
+takes no measurable time, because it compares lengths only.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from policy_patch.errors import PatchNotAppliedError
 from policy_patch.injection.caches import columns_in, count_writes, holds_states_alone, state_marks
 
 _REMEDY = (
-    "The call was stopped, because its answer would be the unpatched base's. Another version of transformers, or code "
-    "that changes the base (a compiled or replaced `forward`, hooks that were removed), is the usual reason."
+    "The call was stopped, because it would give the unpatched base's answer. The usual reason is another version of "
+    "transformers, or code that changes the base (a compiled or replaced `forward`, removed hooks)."
 )
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What one run of a backbone must leave behind.
+    """The expected outcome of one run of a backbone.
 
     Args:
         columns (`int`):
-            Number of columns that went into the backbone, vectors that stand in front of tokens included.
+            Number of columns of the input, inserted vectors included.
         cache (`transformers.Cache`, *optional*):
-            The cache that it was given.
+            The cache given to the backbone.
         before (`int`):
-            Number of columns in that cache, vectors included.
+            Number of columns in that cache before the run, vectors included.
         marks (`tuple`, *optional*):
-            Of a cache that holds states alone: what changes when they are written.
+            For a cache that holds only states: their `state_marks`, which change when the states are written.
         may_drop_cache (`bool`):
-            Gradient checkpointing runs the layers without a cache.
+            Whether gradient checkpointing is on, which runs the layers without a cache.
     """
 
     columns: int
@@ -45,7 +45,7 @@ class Expected:
 
     @classmethod
     def of(cls, columns: int, cache: Cache | None, *, may_drop_cache: bool) -> "Expected":
-        """Look at the cache before the run."""
+        """Record the cache before the run."""
         marks = None
         if holds_states_alone(cache):
             count_writes(cache)
@@ -53,21 +53,21 @@ class Expected:
         return cls(columns, cache, columns_in(cache), marks, may_drop_cache)
 
     def prove(self, output: Any, returned: Any) -> None:
-        """Return if `output`, with the cache `returned` in it, is that of a run with the vectors.
+        """Check that `output` and the cache `returned` in it come from a run with the vectors.
 
         Raises:
-            PatchNotAppliedError: it is not, or it cannot be seen.
+            PatchNotAppliedError: they do not, or it cannot be determined.
         """
         hidden = getattr(output, "last_hidden_state", None)
         if not isinstance(hidden, torch.Tensor):
             raise PatchNotAppliedError(
                 f"The backbone returned a {type(output).__name__} without `last_hidden_state`, so whether the patch "
-                "took part cannot be seen. Leave `return_dict` at its default."
+                "took part is unknown. Leave `return_dict` at its default."
             )
         if hidden.shape[1] != self.columns:
             raise PatchNotAppliedError(
                 not_applied(
-                    f"of the backbone, {self.columns} columns went in, vectors included, and {hidden.shape[1]} came out"
+                    f"{self.columns} columns went into the backbone, vectors included, and {hidden.shape[1]} came out"
                 )
             )
         cache = returned if self.cache is None else self.cache
@@ -75,21 +75,19 @@ class Expected:
             return
         if self.cache is not None and isinstance(returned, Cache) and returned is not self.cache:
             raise PatchNotAppliedError(
-                not_applied(
-                    "of the backbone, it was given a cache that begins with the vectors, and returned another one"
-                )
+                not_applied("the backbone was given a cache that begins with the vectors, and returned another one")
             )
         if holds_states_alone(cache):
             if self.cache is not None and state_marks(cache) == self.marks:
-                raise PatchNotAppliedError(not_applied("of the backbone, it left the states that it was given unused"))
+                raise PatchNotAppliedError(not_applied("the backbone left the states that it was given unused"))
             return
         held, expected = columns_in(cache), self.before + self.columns
         if held != expected:
             raise PatchNotAppliedError(
-                not_applied(f"of the backbone, its cache holds {held} columns, expected {expected} with the vectors")
+                not_applied(f"the backbone's cache holds {held} columns, expected {expected} with the vectors")
             )
 
 
 def not_applied(what: str) -> str:
-    """Return the message of a `PatchNotAppliedError`: what shows that the vectors took no part."""
+    """Return the message of a `PatchNotAppliedError`; `what` names the evidence that the vectors took no part."""
     return f"The patch was not applied: {what}. {_REMEDY}"

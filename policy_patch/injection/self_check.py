@@ -1,10 +1,10 @@
-"""Holds every base against the definition of a patched model, on a few tokens, before it carries a patch.
+"""Tests every base against the definition of a patched model, on a few tokens, before it carries a patch.
 
-No list of architectures, no name and no version decides: the base runs in the ways that will be used (one row, a batch
-with padding and patches of different lengths, a step from the cache), in its own dtype and attention implementation.
-Every base is exact or refused: refused if `concat` is not exact; without `cached` where only that is not; without rows
-padded on the left where only those are not. It runs once in a process for a model class, configuration and version of
-the libraries, on the first layers of the base alone (`few_layers.py`) where that can be made.
+No list of architectures, no name and no version decides. The base itself runs in the ways that will be used (one row, a
+batch with padding and patches of different lengths, a step from the cache), in its own dtype and attention
+implementation. A base on which `concat` is not exact is refused. If only `cached` is not exact, it is not used; if only
+rows padded on the left are not exact, they are refused. The test runs once per process for a model class, configuration
+and version of the libraries, if possible on a copy of the base's first layers (`few_layers.py`).
 """
 
 import json
@@ -30,27 +30,27 @@ from policy_patch.injection.proof import not_applied
 from policy_patch.injection.stacks import BatchStacks, Stack
 
 _NUM_VECTORS = 3
-# Half precision, mean and worst token, as shares of what the vectors change. Our choice: rounding was up to 0.02 and
-# 0.035 on the models of our tests; a way that is wrong for one row 0.02 and 0.08 and more. Missing vectors are off by
-# about 1, and nothing less is a reason to refuse a base: noise may flip a choice of experts.
+# Limits in half precision: mean and worst token, as shares of the vectors' effect. Our choice: rounding reached 0.02
+# and 0.035 on the models of our tests; a way that is wrong for one row was off by 0.02 and 0.08 or more. Without the
+# vectors the error is about 1. Only that refuses a base, because noise may change a choice of experts.
 _ROUNDING, _MISSING = (0.03, 0.06), (0.2, 0.5)
-# In fp32, worst token, as shares of the outputs: noise was up to 2e-6 in layers 4096 wide. A text that counts a wide
-# gap as distance may be off by only 4e-5 (RoFormer).
+# Limits in fp32: worst token, as a share of the outputs. Noise reached 2e-6 in layers 4096 wide. A base that counts a
+# wide gap as distance may be off by only 4e-5 (RoFormer).
 _NOISE, _WRONG, _MISSING_IN_FP32 = 1e-5, 1e-4, 1e-3
 _GAP = 512  # columns of padding; our choice, more than the windows of most models and still cheap
-# What models raise on unknown inputs. A proof that fails is an answer, too.
+# Errors that models raise on unknown inputs. A failed proof is a finding, too.
 _FAILURES = (
     AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, PatchInputError,
     PatchNotAppliedError,
 )  # fmt: skip
-_FOUND: dict[tuple, Findings] = {}  # of this process
+_FOUND: dict[tuple, Findings] = {}  # kept for this process
 
 
 def checked_injection(base: PreTrainedModel) -> Injection:
-    """Return an injection into `base` that gives what the definition says.
+    """Return an injection into `base` that is exact by the definition.
 
     Raises:
-        UnsupportedModelError: the definition does not hold on this base. Nothing is left on it.
+        UnsupportedModelError: no way of injection is exact on this base. All hooks are removed from it again.
     """
     warn_if_untested()
     key = _key(base)
@@ -60,7 +60,7 @@ def checked_injection(base: PreTrainedModel) -> Injection:
 
 
 def _findings(base: PreTrainedModel) -> Findings:
-    """Run the check on a few layers of `base`; on all of it if there is no such copy, or something is wrong there."""
+    """Run the check on a small copy of `base`; on all of it if no copy can be made or the check fails on the copy."""
     small = few_layers(base)
     if small is not None:
         try:
@@ -68,12 +68,12 @@ def _findings(base: PreTrainedModel) -> Findings:
             if found.cacheable and found.unequal and found.paddable and found.many_at_once:
                 return found
         except (UnsupportedModelError, *_FAILURES):
-            pass  # cutting layers off may be what is wrong
+            pass  # the cut may be the reason
     return _Check.findings(base)
 
 
 def _key(base: PreTrainedModel) -> tuple:
-    """Return what the findings depend on."""
+    """Return a key of everything that the findings depend on."""
     config = json.dumps(base.config.to_dict(), sort_keys=True, default=repr)
     embeddings = base.get_input_embeddings()
     classes = tuple(dict.fromkeys((_class_of(module), _forward_of(module)) for module in base.modules()))
@@ -82,7 +82,7 @@ def _key(base: PreTrainedModel) -> tuple:
 
 
 def _class_of(module: nn.Module) -> type:
-    """Return the class of a module, without the one that FSDP2 makes of it: sharded it can be run whole no more."""
+    """Return a module's class before FSDP2 replaced it: a sharded base cannot be run whole, so findings are reused."""
     return next(kind for kind in type(module).__mro__ if not kind.__name__.startswith("FSDP"))
 
 
@@ -92,9 +92,9 @@ def _forward_of(module: nn.Module) -> Any:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Two texts of different length behind stacks of different length, so that the definition has equal lengths.
+    """Two texts of different lengths, with stacks of different lengths, chosen so that both sums are equal.
 
-    Both begin with BOS, behind which the vectors go. In a base that has none any token stands for it.
+    Both begin with BOS, and the vectors go after it. In a base without BOS, any token takes its place.
 
     Args:
         ids (`torch.Tensor`):
@@ -102,7 +102,7 @@ class _Rows:
         mask (`torch.Tensor`):
             `(2, tokens)` int64, 0 at the padding.
         stacks (`tuple[Stack, Stack]`):
-            Of three vectors and of two.
+            Stacks of three vectors and of two.
     """
 
     ids: torch.Tensor
@@ -111,7 +111,7 @@ class _Rows:
 
     @classmethod
     def of(cls, base: PreTrainedModel) -> "_Rows":
-        """Take tokens from all over the vocabulary."""
+        """Choose tokens from the whole vocabulary."""
         embeddings = base.get_input_embeddings()
         table = next(embeddings.parameters())
         count = _NUM_VECTORS + 7  # of vectors and tokens
@@ -119,9 +119,9 @@ class _Rows:
         ids, mask = tokens[_NUM_VECTORS:].repeat(2, 1), torch.ones(2, 7, dtype=torch.long, device=table.device)
         mask[0, 0] = 0
         bos = getattr(base.config.get_text_config(), "bos_token_id", None)
-        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else int(ids[0, 0])  # any token will do for one
+        bos = bos if type(bos) is int and 0 <= bos < table.shape[0] else int(ids[0, 0])  # any token can take its place
         ids[0, 1] = ids[1, 0] = bos
-        # Halfway between two tokens: Gemma 4 looks up which token an embedding is, and a patch's vector is none.
+        # Halfway between two embeddings: Gemma 4 looks up the token of an embedding, and a patch's vector has none.
         halves = [embedded(embeddings, tokens[:_NUM_VECTORS] + more).float() for more in (0, 1)]
         vectors = (halves[0] + halves[1]) / 2
         three, two = (Stack((name,), part, "after_bos", (), bos) for name, part in (("3", vectors), ("2", vectors[1:])))
@@ -135,14 +135,14 @@ class _Check:
         self._base = base
         self._injection = injection
         self._rows = _Rows.of(base)
-        self.stateful = False  # the base remembers text in states alone
+        self.stateful = False  # the cache of the base holds only recurrent states
         self._expected = self._by_definition()
-        # The vectors' share in it. In half precision noise is only told from a missing patch by comparing the two.
+        # The effect of the vectors: in half precision, errors are compared with it to tell noise from a missing patch.
         self._effect = self._expected - self._without_vectors() if base.dtype != torch.float32 else None
 
     @classmethod
     def findings(cls, base: PreTrainedModel) -> Findings:
-        """Return what is exact on `base`.
+        """Return the findings about `base`.
 
         Raises:
             UnsupportedModelError: `concat` is not exact.
@@ -165,7 +165,7 @@ class _Check:
             raise UnsupportedModelError(_not_exact(base, f"{type(error).__name__}: {error}")) from error
         if not check.is_near(off, _MISSING_IN_FP32, _MISSING):
             raise UnsupportedModelError(_not_exact(base, f"its logits are off by {off.mean():.1%}"))
-        both = check.holds(_WRONG, batch=True, step=2)  # one by one only where something is wrong
+        both = check.holds(_WRONG, batch=True, step=2)  # tested separately only if this fails
         paddable = both or check.holds(_WRONG, batch=True)
         many = both or check.holds(_WRONG, step=2)
         found = Findings(paddable=paddable, many_at_once=many, stateful=check.stateful)
@@ -177,7 +177,7 @@ class _Check:
         return replace(
             found,
             cacheable=cacheable,
-            # A base that counts places itself counts gaps, too; a small one may just not show.
+            # A base that counts positions itself also counts gaps; the error of a small gap may not be visible.
             unequal=unequal and (gaps or injection.takes_positions),
             gaps=gaps,
             length_switch=switch,
@@ -185,22 +185,26 @@ class _Check:
         )
 
     def holds(self, in_fp32: float, *, batch: bool = False, gap: bool = False, step: int = 1) -> bool:
-        """Return whether the injection, as it is set, gives what the definition says."""
+        """Return whether the injection, with its present settings, is exact by the definition."""
         try:
             return self.is_near(self.off(batch=batch, gap=gap, step=step), in_fp32, _ROUNDING)
         except _FAILURES:
             return False
 
     def is_near(self, off: torch.Tensor, in_fp32: float, in_half: tuple[float, float]) -> bool:
-        """Return whether tokens that are `off` by so much are what the definition says, but for rounding: no token by
-        more than `in_fp32`, or in half precision their mean and the worst of them by no more than `in_half`."""
+        """Return whether the errors `off` are small enough to be rounding.
+
+        In fp32 no token may exceed `in_fp32`; in half precision mean and worst token may not exceed `in_half`.
+        """
         if self._effect is None:
             return bool(off.max() <= in_fp32)
         return bool(off.mean() <= in_half[0] and off.max() <= in_half[1])
 
     def off(self, *, batch: bool, gap: bool = False, step: int = 1) -> torch.Tensor:
-        """Return `(tokens,)`, fp32: how far each token is from the definition, as a share of the definition's mean; in
-        half precision of what the vectors change in it."""
+        """Return `(tokens,)`, fp32: the error of each token against the definition.
+
+        It is a share of the definition's mean output or, in half precision, of the vectors' effect on it.
+        """
         real = self._rows.mask == 1
         if gap:
             found, expected = self._behind_a_gap(), self._expected[0, 2:]
@@ -210,10 +214,10 @@ class _Check:
         scale = (self._expected if self._effect is None else self._effect)[real].abs().mean()
         return (found - expected).abs().mean(-1) / scale.clamp(min=1e-12)
 
-    # What the definition says
+    # Outputs by the definition
 
     def _by_definition(self) -> torch.Tensor:
-        """Return `(2, tokens, vocabulary)`, fp32: the outputs of real tokens, anything at the padding."""
+        """Return `(2, tokens, vocabulary)`, fp32: the outputs of real tokens; padding has arbitrary values."""
         rows, parts = self._rows, []
         for ids, mask, stack in zip(rows.ids, rows.mask, rows.stacks):
             own = embedded(self._base.get_input_embeddings(), ids[mask == 1])
@@ -222,7 +226,7 @@ class _Check:
         return torch.stack([logits[0, 2:], logits[1, 2:]])
 
     def _without_vectors(self) -> torch.Tensor:
-        """Return `(2, tokens, vocabulary)`, fp32: what the rows give without a patch."""
+        """Return `(2, tokens, vocabulary)`, fp32: the outputs of the rows without a patch."""
         rows = self._rows
         logits = torch.zeros_like(self._expected)
         logits[0, 1:] = self._plain(input_ids=rows.ids[:1, 1:])[0]
@@ -230,13 +234,13 @@ class _Check:
         return logits
 
     def _plain(self, **inputs: torch.Tensor) -> torch.Tensor:
-        if getattr(backbone_of(self._base), "rope_deltas", None) is not None:  # Qwen2-VL counts on from its last image
+        if getattr(backbone_of(self._base), "rope_deltas", None) is not None:  # Qwen2-VL would continue its last image
             tokens = next(iter(inputs.values()))
             inputs["position_ids"] = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
         with self._injection.active(None):
             return self._base(**inputs, use_cache=False).logits.float()
 
-    # What the injection gives
+    # Outputs by the injection
 
     def _one_row(self, step: int) -> torch.Tensor:
         rows = self._rows
@@ -249,7 +253,7 @@ class _Check:
         return logits[rows.mask == 1]  # (all real tokens, vocabulary)
 
     def _in_two_calls(self, stacks: BatchStacks, ids: torch.Tensor, mask: torch.Tensor, step: int = 1) -> torch.Tensor:
-        """Return `(batch, tokens, vocabulary)`, fp32, the last `step` tokens from the cache if there is one."""
+        """Return `(batch, tokens, vocabulary)`, fp32; the last `step` tokens are run from the cache if there is one."""
         with self._injection.active(stacks):
             output = self._base(input_ids=ids[:, :-step], attention_mask=mask[:, :-step], use_cache=True)
             cache = cache_of(output)
@@ -259,7 +263,7 @@ class _Check:
             if self._injection.cache_name is None:
                 raise PatchNotAppliedError(
                     not_applied(
-                        "it returns a cache, and takes one under no name that this version of policy-patch knows"
+                        "it returns a cache, but takes none under a name that this version of policy-patch knows"
                     )
                 )
             seen = None if self.stateful else mask  # as `generate` gives it
@@ -267,10 +271,10 @@ class _Check:
         return torch.cat([output.logits, more.logits], dim=1).float()
 
     def _behind_a_gap(self) -> torch.Tensor:
-        """Return `(tokens behind BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.
+        """Return `(tokens after BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.
 
-        The gap is put into the cache, since to run so many tokens would take long. Layers that see the last columns
-        only, or count distances in columns, do not see the vectors across it.
+        The gap is written into the cache, because running so many tokens would take long. Layers with a sliding window,
+        or that count distances in columns, lose sight of the vectors across it.
         """
         base, rows, name = self._base, self._rows, self._injection.cache_name
         limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
@@ -281,7 +285,7 @@ class _Check:
             empty = (torch.zeros_like(part[:, :, :1]).expand(-1, -1, gap, -1) for part in (keys, values))
             cache.update(keys, values, layer)
             cache.update(*empty, layer)
-        ids = rows.ids[:1, 2:]  # (1, tokens) behind BOS
+        ids = rows.ids[:1, 2:]  # (1, tokens) after BOS
         start, end = 1 + len(rows.stacks[0]), ids.shape[1]
         mask = torch.ones(1, start + gap + end, dtype=torch.long, device=ids.device)
         mask[:, start : start + gap] = 0

@@ -1,7 +1,7 @@
-"""Which vectors stand in front of which row of a batch.
+"""The stacks of vectors in front of the rows of a batch.
 
-A call runs behind one stack for all rows, or behind several: each row is then behind one of them. A row without a
-patch is behind the empty stack.
+A call has one stack for all rows, or several stacks and a choice for each row. A row without a patch has the empty
+stack.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ class Stack:
         names (`tuple[str, ...]`):
             The patches of the stack, in order. Empty for no patch.
         vectors (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, the vectors of the patches in that order, with gradient if they train.
+            `(num_virtual_tokens, hidden_size)`, the vectors of the patches in that order; they require gradients in
+            training.
         placement (`str`):
             `"after_bos"` or `"before_bos"`.
         loads (`tuple[int, ...]`, *optional*):
-            A number for each patch that no other patch has had, also none of its name.
+            The load counter of each patch: tells a deleted patch from a later patch with the same name.
         bos_token_id (`int`, *optional*):
-            The token that the vectors go behind in rows that begin with it. None if text has no such token.
+            The BOS token: in rows that begin with it, the vectors go after it. None if text has no such token.
     """
 
     names: tuple[str, ...]
@@ -36,14 +37,14 @@ class Stack:
 
     @property
     def goes_behind(self) -> int | None:
-        """The token that a row must begin with for the vectors to go behind its first token; None: they go first."""
+        """The token after which the vectors go if a row begins with it; None if they always go first."""
         return self.bos_token_id if self.placement == "after_bos" else None
 
     def __len__(self) -> int:
         return self.vectors.shape[0]
 
     def emptied(self) -> "Stack":
-        """Return the stack of no patches, for rows without one in a batch beside this stack."""
+        """Return an empty stack, for rows without a patch in the same batch as this stack."""
         return Stack((), self.vectors.detach()[:0], "after_bos", (), self.bos_token_id)
 
 
@@ -53,9 +54,9 @@ class BatchStacks:
 
     Args:
         stacks (`tuple[Stack, ...]`):
-            The different ones; at least one of them is not empty.
+            The distinct stacks; at least one of them is not empty.
         rows (`tuple[int, ...]`, *optional*):
-            For each row of the batch its place in `stacks`. By default all rows are behind the only one.
+            For each row of the batch the index of its stack. By default all rows have the only stack.
     """
 
     stacks: tuple[Stack, ...]
@@ -63,7 +64,7 @@ class BatchStacks:
 
     @property
     def origin(self) -> tuple:
-        """Which patches the rows are behind; equal for equal batches. Rows that decoding repeated count once."""
+        """Key of the patches of each row; copies of a row made by beam search count once."""
         loads = tuple(stack.loads for stack in self.stacks)
         return loads if self.rows is None else tuple(loads[row] for row in self.rows)
 
@@ -73,9 +74,9 @@ class BatchStacks:
         return max(map(len, self.stacks))
 
     def of_rows(self, batch: int, device: torch.device) -> torch.Tensor | None:
-        """Return `(batch,)` int64, the place in `stacks` of each row, or None if there is one stack for all.
+        """Return `(batch,)` int64, the index in `stacks` for each row, or None if there is one stack for all.
 
-        Decoding with beams or several answers repeats each row, one copy after the other.
+        Decoding with beams or several answers repeats each row; the copies are adjacent.
 
         Raises:
             PatchInputError: decoding changed the number of rows in another way.
@@ -83,21 +84,21 @@ class BatchStacks:
         if self.rows is None:
             return None
         if batch == 0 or batch % len(self.rows):
-            raise PatchInputError(f"Which of {batch} rows is behind which of {len(self.rows)} patches cannot be seen.")
+            raise PatchInputError(f"{batch} rows cannot be matched with the patches of {len(self.rows)} rows.")
         return torch.tensor(self.rows, device=device).repeat_interleave(batch // len(self.rows))
 
     def missing(self, rows: torch.Tensor | None) -> torch.Tensor | None:
-        """Return `(batch,)` int64, how many vectors each row lacks to the longest stack; None if none lacks any."""
+        """Return `(batch,)` int64, by how many vectors each row is shorter than the longest; None if none is."""
         lengths = [len(stack) for stack in self.stacks]
         if rows is None or len(set(lengths)) == 1:
             return None
         return torch.tensor([self.longest - length for length in lengths], device=rows.device)[rows]
 
     def padded_vectors(self, rows: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-        """Return the vectors in device and dtype of `like`, zeros in front of the shorter stacks.
+        """Return the vectors in device and dtype of `like`, shorter stacks with zeros in front.
 
         Returns:
-            `torch.Tensor`: `(longest, hidden)` for one stack for all, else `(batch, longest, hidden)`.
+            `torch.Tensor`: `(longest, hidden)` if all rows have one stack, else `(batch, longest, hidden)`.
         """
         vectors = [stack.vectors.to(device=like.device, dtype=like.dtype) for stack in self.stacks]
         if rows is None:
@@ -106,7 +107,7 @@ class BatchStacks:
 
 
 def pad_front(values: torch.Tensor, length: int, dim: int) -> torch.Tensor:
-    """Return `values` with zeros put in front along `dim` up to `length`."""
+    """Return `values` padded to `length` with zeros in front along `dim`."""
     missing = length - values.shape[dim]
     if not missing:
         return values

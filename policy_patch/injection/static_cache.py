@@ -1,17 +1,17 @@
-"""A static cache that can begin with vectors: `generate` makes it no masks of its own.
+"""A static cache that can begin with vectors, because `generate` prepares no masks for it.
 
-For transformers' `StaticCache` it makes 4-D masks as long as the text, in which columns for vectors are missing. Who
-needs one, and how long, is the business of `generation.py`.
+For transformers' `StaticCache` it prepares 4-D masks as long as the text, without columns for the vectors.
+`generation.py` decides when this cache is used and how long it is.
 """
 
 from transformers import StaticCache
 
 
 class PatchStaticCache(StaticCache):
-    """A [`~transformers.StaticCache`] that says it is not made for compiling, which leaves masks to the backbone.
+    """A [`~transformers.StaticCache`] that declares itself not compilable, so that masks are left to the backbone.
 
-    That also keeps `generate` from compiling the base by itself; compile its `forward` where you want that. A backbone
-    may leave out the mask of such a cache, and would see its empty columns: `injection.py` always gives one.
+    This also stops `generate` from compiling the base by itself; compile its `forward` if you want that. A backbone may
+    build no mask for such a cache and would then attend to its empty columns, so `injection.py` always gives one.
     """
 
     is_compileable = False

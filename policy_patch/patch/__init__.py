@@ -1,4 +1,4 @@
-"""A patch: the learned vectors, the folder that holds them with their configuration, and patches made of patches.
+"""A patch: the learned vectors, the folder that holds them with their configuration, and patches composed of others.
 
-No model is needed here, and no network.
+This room needs no model and no network.
 """

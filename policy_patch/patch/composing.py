@@ -1,6 +1,6 @@
-"""One patch made of several: their vectors one after the other, and a configuration that names them.
+"""Composes several patches into one: their vectors one after the other, and a configuration that names the parts.
 
-Nothing is averaged or trained, and the parts do not change.
+`policy_patch.injection` puts stacks in front of a base without composing them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from policy_patch.patch.folder import patch_hash
 def composed(
     patches: Sequence[tuple[str, PolicyPatchConfig, torch.Tensor]],
 ) -> tuple[PolicyPatchConfig, torch.Tensor]:
-    """Return configuration and vectors of the patch that is the stack of the given ones (arXiv 2511.08484).
+    """Return configuration and vectors of one patch that equals the stack of the given patches (arXiv 2511.08484).
 
     Args:
         patches (`Sequence[tuple[str, PolicyPatchConfig, torch.Tensor]]`):
-            In order, of each its name, configuration and vectors `(num_virtual_tokens, hidden_size)`.
+            Name, configuration and vectors `(num_virtual_tokens, hidden_size)` of each patch, in order.
 
     Returns:
         `tuple[PolicyPatchConfig, torch.Tensor]`: the vectors are `(sum of num_virtual_tokens, hidden_size)`.
 
     Raises:
-        ConfigError: patches that go to different places.
+        ConfigError: the patches differ in their placement or BOS token.
     """
     configs = [config for _, config, _ in patches]
     check_same_place({name: config for name, config, _ in patches})
@@ -56,7 +56,7 @@ def composed(
 
 
 def check_same_place(configs: Mapping[str, PolicyPatchConfig]) -> None:
-    """Raise `ConfigError` if patches, by name, go to different places in a row, and so form no stack."""
+    """Raise `ConfigError` if patches, given by name, differ in placement or BOS token and so cannot be stacked."""
     for field in ("placement", "bos_token_id"):
         values = {name: getattr(config, field) for name, config in configs.items()}
         if len(set(values.values())) > 1:

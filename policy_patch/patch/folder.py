@@ -1,7 +1,8 @@
-"""The folder of a patch: its configuration and its vectors, which change together whoever else reads or writes there.
+"""The folder of a patch: configuration and vectors, which always change together, even with concurrent readers.
 
-Each of the two files holds the hash of the other, so a reader knows a pair. One writer at a time replaces them, and a
-kill at any moment loses nothing. No network and no model here; a folder fetched from elsewhere is read the same way.
+Each of the two files holds the hash of the other, so a reader recognises a pair. One writer at a time replaces them,
+and a kill at any moment loses nothing. No network and no model here; a folder fetched from the Hub is read the same
+way.
 """
 
 import contextlib
@@ -24,10 +25,10 @@ from policy_patch.files.folder_lock import NoLockHere, no_writer, only_writer, p
 from policy_patch.patch.vectors import config_hash_in, vectors_from_bytes, vectors_to_bytes
 
 TENSORS_NAME = "policy_patch.safetensors"
-_HEADER_LIMIT = 64 * 1024  # our file's header has under 400 bytes; a longer one is not ours, so it is not read
-LARGEST_TENSORS = 2**30  # bytes, whatever a configuration says: 65,536 vectors of 4096 numbers
-_PATIENCE = 20.0  # seconds that a reader tries to come between the saves of others
-_QUIET = 0.1  # seconds without a change, after which no save is under way; for where folders cannot be locked
+_HEADER_LIMIT = 64 * 1024  # the header that we write has under 400 bytes; a far longer one is not read
+LARGEST_TENSORS = 2**30  # bytes, whatever the configuration says: 65,536 vectors of 4096 numbers
+_PATIENCE = 20.0  # seconds that a reader waits for a moment without a save
+_QUIET = 0.1  # seconds without a change, after which no save is under way; used if folders cannot be locked
 
 
 def write_patch_folder(
@@ -37,9 +38,9 @@ def write_patch_folder(
 
     Args:
         folder (`str` or `os.PathLike`):
-            Made if it does not exist.
+            Created if it does not exist.
         config ([`PolicyPatchConfig`]):
-            Not changed; hash, sizes and writer are filled into what is written.
+            Not changed; the written copy gets hash, sizes and the package version.
         vectors (`torch.Tensor`):
             `(num_virtual_tokens, hidden_size)`, any float dtype; written in fp32.
 
@@ -47,10 +48,10 @@ def write_patch_folder(
         [`PolicyPatchConfig`]: the configuration as written.
 
     Raises:
-        PatchSaveError: full disk, read-only folder, others who write there without end; what was there before still
-            loads.
-        PatchFileError: the vectors hold NaN or infinity, or are more than a patch has.
-        ConfigError: a value in the configuration that JSON does not hold.
+        PatchSaveError: the disk is full, the folder is read-only, or others keep writing there. The patch that was
+            there before still loads.
+        PatchFileError: the vectors hold NaN or infinity, or are larger than a patch may be.
+        ConfigError: the configuration has a value that JSON cannot hold.
     """
     written, files = patch_files(config, vectors)
     write_patch_files(folder, files)
@@ -58,7 +59,7 @@ def write_patch_folder(
 
 
 def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[PolicyPatchConfig, dict[str, bytes]]:
-    """Return the configuration as it is written, and the content of the two files by name. As above."""
+    """Return the configuration as written, and the content of the two files by name. Errors as above."""
     written = replace(
         config, num_virtual_tokens=vectors.shape[0], hidden_size=vectors.shape[1], policy_patch_version=__version__
     )
@@ -70,7 +71,7 @@ def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[Polic
 
 
 def patch_hash(config: PolicyPatchConfig, vectors: torch.Tensor) -> str:
-    """Return the hash of the tensor file that a patch was read from; if it changed since, of the one it would give."""
+    """Return the hash of a patch's tensor file; if the patch has changed since loading, of the file it would give."""
     if hashlib.sha256(_tensor_file(config, vectors)).hexdigest() == config.sha256:
         return config.sha256
     return patch_files(config, vectors)[0].sha256
@@ -89,8 +90,8 @@ def _tensor_file(config: PolicyPatchConfig, vectors: torch.Tensor) -> bytes:
 def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> None:
     """Write the two files of a patch into `folder`, over a patch that may be there.
 
-    They are replaced in two renames: vectors, then configuration. A kill between the two leaves the new vectors with
-    the old configuration and the new one pending beside it, where readers find it. Others who save there wait.
+    They are replaced by two renames: vectors, then configuration. A kill between the two leaves the new vectors, the
+    old configuration and a pending file with the new configuration, which readers find. Other writers wait.
 
     Raises:
         PatchSaveError: as [`write_patch_folder`].
@@ -109,14 +110,14 @@ def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> Non
 
 
 def _finish_killed_save(folder: Path) -> None:
-    """Move a pending configuration into place if the vectors are already its own, and remove what else is pending."""
+    """Move a pending configuration into place if the vectors match it, and remove all other pending files."""
     if any(pending_files(folder / CONFIG_NAME)):
         with contextlib.suppress(PolicyPatchError):
             found = _read_once(folder)
             if isinstance(found, _Pair) and found.config_path != folder / CONFIG_NAME:
                 os.replace(found.config_path, folder / CONFIG_NAME)
     for name in (TENSORS_NAME, CONFIG_NAME):
-        with contextlib.suppress(PermissionError):  # another user's, in a shared folder; it does no harm
+        with contextlib.suppress(PermissionError):  # a file of another user in a shared folder; it does no harm
             remove_pending(folder / name)
 
 
@@ -136,18 +137,18 @@ def _replace_pair(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, torch.Tensor]:
-    """Read one patch from `folder`. While others save there, it is an older one or a newer one, whole.
+    """Read one patch from `folder`. While others save there, the result is the older or the newer patch, never a mix.
 
-    Nothing is written, so a read-only folder will do.
+    Nothing is written, so a read-only folder works.
 
     Returns:
         `tuple[PolicyPatchConfig, torch.Tensor]`: the configuration, and the vectors
         `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
 
     Raises:
-        PatchNotFoundError: no such folder, or no patch in it.
-        ConfigError: a configuration that cannot be read.
-        PatchFileError: a file that is damaged, or two files that were not saved together.
+        PatchNotFoundError: the folder does not exist or holds no patch.
+        ConfigError: the configuration cannot be read.
+        PatchFileError: a file is damaged, or the two files were not saved together.
     """
     pair = _read_pair(Path(folder))
     return pair.config, pair.vectors
@@ -155,7 +156,7 @@ def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, tor
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two files that belong together; `config_path` is a pending one in the middle of a save, or after a kill there."""
+    """Two files that belong together; `config_path` is a pending file during a save, or after a killed one."""
 
     config: PolicyPatchConfig
     vectors: torch.Tensor
@@ -173,7 +174,7 @@ def _read_pair(folder: Path) -> _Pair:
 
 
 def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
-    """Return the pair; or what is wrong with the files while nobody is in the middle of a save."""
+    """Return the pair, or the error if the files do not form one although no save is under way."""
     end = time.monotonic() + _PATIENCE
     before, since = None, 0.0
     while time.monotonic() < end:
@@ -187,7 +188,7 @@ def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
             is_alone = time.monotonic() - since > _QUIET
         except PatchNotFoundError:
             raise
-        except FileNotFoundError as error:  # the folder itself went
+        except FileNotFoundError as error:  # the folder itself was removed
             raise PatchNotFoundError(_why_no_patch(folder)) from error
         if is_alone or isinstance(found, _Pair):
             return found
@@ -199,19 +200,21 @@ def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
 
 
 def _state(folder: Path) -> list[tuple[int, int, int]]:
-    """Return what changes with every save."""
+    """Return a value that changes with every save."""
     found = [path.stat() for name in (TENSORS_NAME, CONFIG_NAME) if (path := folder / name).exists()]
     return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in found]
 
 
 def _read_once(folder: Path) -> _Pair | PatchFileError:
-    """Return the pair; or why the files are none, which may be that another save comes between."""
+    """Return the pair, or the reason why the files are no pair; a save in between is a possible reason."""
     config_path, fault = folder / CONFIG_NAME, None
     if not (folder / TENSORS_NAME).is_file():
         half = f"`{folder}` has a {CONFIG_NAME} but no {TENSORS_NAME}: only half of a patch."
         raise PatchNotFoundError(half if config_path.is_file() else _why_no_patch(folder))
     if config_path.is_file():
-        text, config, config_sha256 = _read_config(config_path)  # no save leaves half of one: a fault is the patch's
+        text, config, config_sha256 = _read_config(
+            config_path
+        )  # a save never leaves half a file, so an error is the patch's own
         try:
             return _pair_with(folder, config_path, text, config, config_sha256)
         except PatchFileError as error:
@@ -226,7 +229,7 @@ def _read_once(folder: Path) -> _Pair | PatchFileError:
 
 
 def _read_config(path: Path) -> tuple[str, PolicyPatchConfig, str]:
-    """Return the text of a configuration, what it says, and its hash."""
+    """Return the text of a configuration, its parsed value, and its hash."""
     try:
         text = read_text(path, largest=LARGEST_CONFIG)
     except Fault as fault:
@@ -267,19 +270,19 @@ def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchCo
 def copy_patch_folder(
     source: str | os.PathLike, target: str | os.PathLike, *, with_files: Sequence[str] = ()
 ) -> PolicyPatchConfig:
-    """Copy a patch byte for byte, over one that may be in `target`.
+    """Copy a patch byte for byte into `target`, where it replaces a patch that may be there.
 
     Args:
         source (`str` or `os.PathLike`):
             Folder of a patch.
         target (`str` or `os.PathLike`):
-            Made if it does not exist.
+            Created if it does not exist.
         with_files (`Sequence[str]`):
-            Names of files that belong to the patch: copied where `source` has them, else removed from `target`, since
-            what is there then describes another patch.
+            Names of further files that describe the patch. If `source` lacks one, it is removed from `target`, because
+            there it describes another patch.
 
     Raises:
-        PatchNotFoundError, ConfigError, PatchFileError: as [`read_patch_folder`]; nothing is written then.
+        PatchNotFoundError, ConfigError, PatchFileError: as [`read_patch_folder`]; then nothing is written.
         PatchSaveError: as [`write_patch_folder`].
     """
     source, target = Path(source), Path(target)
@@ -297,7 +300,7 @@ def copy_patch_folder(
 
 
 def largest_tensor_file(config: PolicyPatchConfig) -> int:
-    """Return how many bytes a tensor file with this configuration has at most."""
+    """Return the largest number of bytes that a tensor file with this configuration may have."""
     return min(LARGEST_TENSORS, _HEADER_LIMIT + 4 * config.num_virtual_tokens * (config.hidden_size or 0))
 
 

@@ -1,6 +1,6 @@
-"""The vectors of a patch: how they start, and how they become the bytes of a tensor file and back.
+"""The vectors of a patch: their initial values, and their conversion to the bytes of a tensor file and back.
 
-Which folder the bytes go to is the business of `folder.py`; how they get in front of a base, of `injection.py`.
+`folder.py` writes the bytes into a folder; `injection.py` puts the vectors in front of a base.
 """
 
 import json
@@ -34,7 +34,7 @@ def initial_vectors(
 
     Args:
         config ([`PolicyPatchConfig`]):
-            Length and kind of start.
+            Gives the number of vectors and the kind of initialisation.
         embeddings (`torch.nn.Module`):
             The base's input embeddings: `(..., )` token ids to `(..., hidden_size)`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
@@ -56,7 +56,7 @@ def initial_vectors(
         device = next(embeddings.parameters()).device
         vectors = embedded(embeddings, token_ids).float()  # (num_virtual_tokens, hidden_size)
         if config.init == "random":
-            # Our choice: noise of the embeddings' own scale. PEFT's N(0, 1) is 10 to 100 times larger than the
+            # Our choice: noise on the scale of the embeddings. PEFT's N(0, 1) is 10 to 100 times larger than the
             # embeddings of most models.
             table = embedded(embeddings, torch.arange(_vocabulary_size(embeddings))).float()
             noise = torch.randn(vectors.shape, generator=generator).to(device)
@@ -90,17 +90,17 @@ def _vocabulary_size(embeddings: nn.Module) -> int:
 def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) -> bytes:
     """Return `vectors` `(num_virtual_tokens, hidden_size)` as the bytes of a safetensors file, in fp32.
 
-    The same vectors give the same bytes. (`safetensors.torch.save` writes metadata in an order of chance.)
+    The same vectors give the same bytes. (`safetensors.torch.save` writes metadata in random order.)
 
     Args:
         vectors (`torch.Tensor`):
             `(num_virtual_tokens, hidden_size)`, any float dtype.
         config_sha256 (`str`, *optional*):
-            [`~policy_patch.config.config_hash`] of the configuration beside the file. Without it the bytes are for
-            comparing vectors alone: as a file they are refused.
+            [`~policy_patch.config.config_hash`] of the configuration beside the file. Without it the bytes only serve
+            to compare vectors: as a file they are refused.
 
     Raises:
-        PatchFileError: NaN or infinite values, which no patch may ship.
+        PatchFileError: the vectors hold NaN or infinity, which no patch may contain.
     """
     vectors = vectors.detach().to(device="cpu", dtype=torch.float32).contiguous()
     check_finite(vectors, "the vectors")
@@ -110,7 +110,7 @@ def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) ->
     data = vectors.numpy().astype("<f4", copy=False).tobytes()
     entry = {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, len(data)]}
     header = json.dumps({"__metadata__": metadata, TENSOR_KEY: entry}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors begins its tensors at multiples of 8
+    header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors aligns its tensors to multiples of 8
     return struct.pack("<Q", len(header)) + header + data
 
 
@@ -121,7 +121,7 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
         content (`bytes`):
             The whole file.
         config ([`PolicyPatchConfig`]):
-            Gives the shape to expect.
+            Gives the expected shape.
         source (`str`):
             Where the bytes come from, for error messages.
 
@@ -129,12 +129,12 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
         `torch.Tensor`: `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
 
     Raises:
-        PatchFileError: truncated or no safetensors file, unknown tensors, wrong shape or dtype, NaN or infinity, or as
-            [`config_hash_in`].
+        PatchFileError: the bytes are truncated or not a safetensors file, have unknown tensors, a wrong shape or dtype,
+            NaN or infinity, or metadata that [`config_hash_in`] refuses.
     """
     try:
         tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch does not have
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
         raise PatchFileError(
             f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
         ) from error
@@ -155,7 +155,7 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
 
 
 def config_hash_in(content: bytes, source: str) -> str:
-    """Return the hash of the configuration that a tensor file names in its metadata.
+    """Return the hash of the configuration that a tensor file holds in its metadata.
 
     Args:
         content (`bytes`):
@@ -164,7 +164,7 @@ def config_hash_in(content: bytes, source: str) -> str:
             Where the bytes come from, for error messages.
 
     Raises:
-        PatchFileError: metadata that is missing, unknown or of another form, or a header with a key that stands twice.
+        PatchFileError: the metadata is missing, unknown or malformed, or the header has a key twice.
     """
     (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
     try:
@@ -185,8 +185,8 @@ def config_hash_in(content: bytes, source: str) -> str:
 
 
 def whole(vectors: torch.Tensor) -> torch.Tensor:
-    """Return `vectors` in one piece. Where they are sharded, all processes must call this: each sends its part."""
-    if hasattr(vectors, "ds_id") and vectors.shape != vectors.ds_shape:  # DeepSpeed ZeRO-3; small ones stay whole
+    """Return `vectors` in one piece. If they are sharded, all processes must call this, because each sends its part."""
+    if hasattr(vectors, "ds_id") and vectors.shape != vectors.ds_shape:  # DeepSpeed ZeRO-3; it keeps small ones whole
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([vectors]):
@@ -195,7 +195,7 @@ def whole(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def overwrite(parameter: nn.Parameter, vectors: torch.Tensor) -> None:
-    """Write `vectors`, the same in every process, into `parameter` of the same shape, sharded or not."""
+    """Write `vectors` into `parameter` of the same shape, sharded or not. All processes must pass the same values."""
     with torch.no_grad():
         if hasattr(parameter, "ds_id"):
             import deepspeed
@@ -221,11 +221,11 @@ def check_finite(vectors: torch.Tensor, source: str) -> None:
 
 
 def check_norms(vectors: torch.Tensor, embeddings: nn.Module, source: str) -> None:
-    """Raise `PatchFileError` if a vector is longer than any token embedding of the base by orders of magnitude.
+    """Raise `PatchFileError` if the norm of a vector exceeds the base's token embeddings by orders of magnitude.
 
-    The limit is our choice: 100 times the longest of 256 embeddings. Patches that were trained well end at 0.7 to 1.3
-    times, at learning rates ten times the usual ones at 40. Where the embeddings cannot be read in this process
-    (sharded over several, or on the meta device), nothing is compared.
+    The limit is our choice: 100 times the longest of 256 embeddings. Well-trained patches end at 0.7 to 1.3 times, and
+    with learning rates ten times the usual ones at 40. If the embeddings cannot be read in this process (sharded over
+    several, or on the meta device), nothing is compared.
 
     Args:
         vectors (`torch.Tensor`):
@@ -240,8 +240,8 @@ def check_norms(vectors: torch.Tensor, embeddings: nn.Module, source: str) -> No
     if usual is not None and longest > _LARGEST_NORM * usual:
         raise PatchFileError(
             f"{source} hold a vector of norm {longest:.3g}; the base's token embeddings have norms of up to "
-            f"{usual:.3g}, and expected are vectors of at most {_LARGEST_NORM} times that. Longer ones drown what the "
-            "base reads: they were scaled or damaged, or training ran away. If they are meant, say "
+            f"{usual:.3g}, and vectors may have at most {_LARGEST_NORM} times that. Longer ones drown out the text: "
+            "they were scaled or damaged, or training diverged. If they are intended, give "
             "`allow_large_vectors=True`."
         )
 
@@ -254,14 +254,14 @@ def _longest_embedding(embeddings: nn.Module) -> float | None:
         return None
     ids = torch.linspace(0, rows - 1, min(_SAMPLED_ROWS, rows)).long()
     with torch.no_grad():
-        # Offloaded embeddings are on the meta device until they are called, with ids from anywhere else.
+        # Offloaded embeddings are on the meta device until they are called; ids may be on any other device.
         found = embeddings(ids.unsqueeze(0))[0] if table.is_meta else embedded(embeddings, ids)
     norm = float("nan") if found.is_meta else float(torch.linalg.vector_norm(found.float(), dim=1).max())
     return norm if norm > 0 else None
 
 
 def _size_in_words(content: bytes) -> str:
-    """Say how long a damaged file is, and how long it should be where its header still tells."""
+    """Return in words the length of a damaged file and, if its header is readable, the length it should have."""
     try:
         (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
         header = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + header_length])

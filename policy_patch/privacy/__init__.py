@@ -1,4 +1,4 @@
-"""What must not leave this machine: tokens and keys in texts, and names of its folders.
+"""Removes from texts what must not leave this machine: tokens and keys, and the paths of its folders.
 
-Nothing is sent from here.
+This room sends nothing.
 """

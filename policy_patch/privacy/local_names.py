@@ -1,6 +1,6 @@
-"""Names of models, scorers and judges that are places on this machine: where they lie is nobody's business.
+"""Hides the paths of models, scorers and judges that are folders on this machine.
 
-What is published names the last folder alone. Whether a repository of a name exists is not asked here.
+Published files name only the last folder of such a path. The Hub is not asked whether a repository exists.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _BEGINS_AS_A_PLACE = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]|file:", re.IGNORECASE)
-# What stands behind a model in the names of scorers, judges and systems.
+# Suffixes after a model in the names of scorers, judges and systems.
 _MORE = re.compile(
     r" \((?:answer alone|prompt and answer|lexical)\)| at https?://| behind | told | on vLLM|, chat|, own template"
 )
@@ -19,13 +19,13 @@ _AND = " + "  # between the names of scorers that work together
 
 
 def is_local(name: str | None, *, look: bool = True) -> bool:
-    """Whether a name is a place on this machine: it looks like a path of any system, or there is a folder of that name.
+    """Return whether a name is a path on this machine: it looks like a path, or a folder of that name exists.
 
     Args:
         name (`str`, *optional*):
             Name of a model.
         look (`bool`, *optional*, defaults to `True`):
-            Look whether there is such a folder. Without it `org/model` is never one.
+            Whether to look for such a folder. If False, `org/model` never counts as one.
 
     Example:
 
@@ -42,7 +42,7 @@ def is_local(name: str | None, *, look: bool = True) -> bool:
 
 
 def lab_name(name: str | None) -> str | None:
-    """Return the name of a model of the lab, given the folder that it was loaded from, wherever the package is."""
+    """Return the `lab:` name of a model that was loaded from a folder of the lab, wherever the package is installed."""
     found = _LAB_FOLDER.fullmatch(name or "")
     return None if found is None else f"lab:{found[1]}"
 
@@ -53,7 +53,7 @@ def lab_folder(name: str) -> str | None:
 
 
 def without_folders(name: str) -> str:
-    """Return a name with the last part of a place on this machine in place of all of it; other names as they are.
+    """Return a name with a local path shortened to its last part; other names are unchanged.
 
     Example:
 
@@ -75,7 +75,7 @@ def without_folders(name: str) -> str:
 
 
 def without_folders_in(report: dict[str, Any]) -> dict[str, Any]:
-    """Return a parsed `evaluation.json` whose systems, scorers and judge are named without their folders."""
+    """Return a parsed `evaluation.json` with the local paths of systems, scorers and judges shortened."""
     names = [system.get("model") for system in _values(report.get("systems"))]
     names += [scorer.get("name") for scorer in _values(report.get("scorers"))] + [report.get("judge")]
     shown = {name: without_folders(name) for name in names if isinstance(name, str)}

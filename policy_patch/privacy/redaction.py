@@ -1,6 +1,6 @@
-"""Secrets in texts: found by the name they stand under or by how they look, and blanked before a text is shown or kept.
+"""Finds secrets in texts, by their name or their form, and blanks them before a text is shown or stored.
 
-What counts as a secret is settled here; what is written where, by those who write.
+This file defines what counts as a secret; the callers decide what is written where.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 BLANK = "***"
 
-_SHORTEST = 6  # characters of a value of the environment; shorter ones would blank half of every text
+_SHORTEST = 6  # characters of an environment variable's value; shorter ones would blank half of every text
 _SECRET_NAME = re.compile(
     r"(?:^|[_.-])(?:token|secret|passw(?:or)?d|passphrase|credentials?|(?:api|access|private|secret|admin)[_-]?key"
     r"|key|auth|authorization|bearer|cookie)$",
@@ -19,8 +19,8 @@ _SECRET_NAME = re.compile(
 # Settings of trainers and tokenizers that name a token of the vocabulary.
 _OF_A_VOCABULARY = re.compile(r"(?:^|_)(?:[be]os|pad|unk|sep|cls|mask|image|audio|video|stop|special)_token$")
 _ENVIRONMENT_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|_KEY|CREDENTIALS?)$", re.IGNORECASE)
-# The forms in which services hand out secrets. A word with `hf_` is one of the Hub's tokens if it holds a digit, a
-# capital or another letter that no name in code has. Repeats have bounds: texts of others are read in linear time.
+# The forms of secrets of common services. A word with `hf_` is a Hub token if it holds a digit, a capital or another
+# character that names in code lack. Repeats are bounded, so that untrusted texts are searched in linear time.
 _LOOKS = re.compile(
     r"""(?<![A-Za-z0-9])(?:
     hf_(?=[^\s"'`]{0,200}[^a-z_\s"'`.,;:()\[\]{}<>\\/-])[^\s"'`,;()\[\]{}<>]+
@@ -44,7 +44,7 @@ _QUERY_OF_A_URL = re.compile(r"(\bhttps?://[^\s?#\"'`<>]{0,2000})[?#][^\s\"'`<>)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what stands under this name is a secret, as in `hub_token`; `eos_token` is none.
+    """Return whether the value of a setting with this name is a secret: `hub_token` is, `eos_token` is not.
 
     Example:
 
@@ -61,9 +61,9 @@ def is_secret_name(name: str) -> bool:
 def without_secrets(text: str, *known: str | None) -> str:
     """Return a text with `***` in place of each secret in it.
 
-    Blanked are: the given ones; the values of environment variables whose names end with TOKEN, KEY, SECRET, PASSWORD
-    or CREDENTIALS; what looks like a token or key of a common service; what stands behind `Bearer`; user names,
-    passwords, queries and fragments in addresses.
+    Blanked are: the secrets in `known`; the values of environment variables whose names end with TOKEN, KEY, SECRET,
+    PASSWORD or CREDENTIALS; words in the form of a token or key of a common service; the word after `Bearer`; user
+    names, passwords, queries and fragments in addresses.
 
     Args:
         text (`str`):
@@ -81,7 +81,7 @@ def without_secrets(text: str, *known: str | None) -> str:
     ```
     """
     secrets = {secret for secret in known if secret and len(secret) >= 3} | set(_of_the_environment())
-    if secrets:  # the longest first: one may begin with another
+    if secrets:  # longest first: one may be the start of another
         longest_first = sorted(secrets, key=len, reverse=True)
         forms = dict.fromkeys(form for secret in longest_first for form in (secret, repr(secret)[1:-1]))
         text = re.sub("|".join(re.escape(form) for form in forms), BLANK, text)
@@ -93,13 +93,13 @@ def without_secrets(text: str, *known: str | None) -> str:
 
 
 def blanked(value: Any, name: str = "") -> Any:
-    """Return settings with `***` in place of each secret in them, however deep, to be written or shown.
+    """Return settings with `***` in place of each secret, at any depth, so that they can be written or shown.
 
     Args:
         value (`Any`):
             A value, or mappings and lists of values. It is not changed.
         name (`str`, *optional*):
-            The name that it stands under.
+            The name of the setting.
 
     Example:
 
@@ -126,11 +126,11 @@ def blanked(value: Any, name: str = "") -> Any:
 
 
 def blank_error(error: BaseException, clean: Callable[[str], str] = without_secrets) -> None:
-    """Blank the secrets in all that a traceback prints of an error: its text, and those of the errors behind it.
+    """Blank the secrets in everything that a traceback prints of an error: its text and the texts of its causes.
 
     Args:
         error (`BaseException`):
-            Its arguments are changed in place. An error behind it whose text cannot be changed is cut off.
+            Its arguments are changed in place. A cause whose text cannot be changed is removed from the chain.
         clean (`Callable[[str], str]`, *optional*):
             Returns a text without its secrets. Defaults to [`without_secrets`].
     """
@@ -143,7 +143,7 @@ def blank_error(error: BaseException, clean: Callable[[str], str] = without_secr
             if behind is None or id(behind) in seen:
                 continue
             _clean_arguments(behind, clean)
-            if isinstance(behind, UnicodeError) or clean(str(behind)) != str(behind):  # it keeps what it is about apart
+            if isinstance(behind, UnicodeError) or clean(str(behind)) != str(behind):  # it stores its object apart
                 setattr(one, link, None)
                 continue
             seen.add(id(behind))
@@ -153,7 +153,7 @@ def blank_error(error: BaseException, clean: Callable[[str], str] = without_secr
 def _clean_arguments(error: BaseException, clean: Callable[[str], str]) -> None:
     if any(isinstance(arg, str) and clean(arg) != arg for arg in error.args):
         error.args = tuple(clean(arg) if isinstance(arg, str) else arg for arg in error.args)
-    shown_apart: tuple[str, ...] = ()  # kept beside the arguments, and shown in place of them
+    shown_apart: tuple[str, ...] = ()  # attributes that are shown in place of the arguments
     if isinstance(error, OSError):
         shown_apart = ("strerror", "filename", "filename2")
     elif isinstance(error, UnicodeError):
@@ -165,7 +165,7 @@ def _clean_arguments(error: BaseException, clean: Callable[[str], str]) -> None:
 
 
 def sent_secrets(error: BaseException) -> list[str]:
-    """Return what was sent as `Authorization` in the requests that an error and those behind it are about."""
+    """Return the `Authorization` headers of the requests that an error and its causes belong to."""
     found, seen = [], set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -177,7 +177,7 @@ def sent_secrets(error: BaseException) -> list[str]:
 
 
 def unsendable(secret: str) -> str | None:
-    """Return in words why a secret cannot be sent in a header, without a letter of it; None if it can."""
+    """Return in words why a secret cannot be sent in a header, without quoting it; None if it can."""
     if not secret:
         return "is empty"
     for place, char in enumerate(secret, 1):
@@ -195,7 +195,7 @@ def unsendable(secret: str) -> str | None:
 def _request_of(error: BaseException) -> Any:
     try:
         return getattr(error, "request", None)
-    except RuntimeError:  # httpx's errors raise it where there was no request
+    except RuntimeError:  # raised by httpx's errors if there was no request
         return None
 
 

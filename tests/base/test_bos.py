@@ -152,7 +152,7 @@ def test_a_base_with_another_bos_is_refused_at_load_unless_the_tokenizer_agrees(
     get_policy_patch_model(base_with(BOS), config(), tokenizer).save_pretrained(tmp_path)
     base = base_with(EOS)
     words = (
-        "has its vectors behind the token 1, .* the base's configuration says 2.* give it as `tokenizer=`: it decides"
+        "has its vectors after the token 1, .* the base's configuration says 2.* give it as `tokenizer=`: its BOS token"
     )
     with pytest.raises(BaseMismatchError, match=words):
         PolicyPatchModel.from_pretrained(base, tmp_path)
@@ -162,7 +162,7 @@ def test_a_base_with_another_bos_is_refused_at_load_unless_the_tokenizer_agrees(
 
 def test_a_tokenizer_with_another_bos_is_refused():
     other = SimpleNamespace(bos_token_id=EOS)
-    with pytest.raises(BaseMismatchError, match=r"`p` has its vectors behind the token 1, .* the tokenizer says 2"):
+    with pytest.raises(BaseMismatchError, match=r"`p` has its vectors after the token 1, .* the tokenizer says 2"):
         agreed_bos(config(bos_token_id=BOS), base_with(BOS), other, "`p`")
     assert agreed_bos(config(bos_token_id=BOS), base_with(BOS), SimpleNamespace(bos_token_id=None), "`p`") == BOS
     assert agreed_bos(config(bos_token_id=None), base_with(BOS), other, "`p`") is None
@@ -184,7 +184,7 @@ def test_a_file_of_before_the_field_takes_the_tokenizer_s_or_the_base_s_with_a_w
     assert [model.patch_config["default"].bos_token_id for model in (by_tokenizer, by_base)] == [BOS, EOS]
     assert off(by_tokenizer) <= TOLERANCE
     assert warnings == [
-        f"WARNING: `{tmp_path}` does not say which token its vectors go behind; {token} is taken for it."
+        f"WARNING: `{tmp_path}` does not say after which token its vectors go; token {token} is assumed."
         for token in (BOS, EOS)
     ]
 

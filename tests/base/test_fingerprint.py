@@ -225,7 +225,7 @@ def test_quantised_embeddings_are_read_or_left_out(warnings):
     check_base(in_tensors, fingerprint, probe=False)
     assert base_fingerprint(in_tensors)["steps"].keys() == {"token embeddings"}
     check_base(base, base_fingerprint(in_tensors))
-    assert "what it predicts (that of the right base is not known)" in warnings.pop()
+    assert "what it predicts (the fingerprint has no predictions of the right base)" in warnings.pop()
     with pytest.raises(BaseMismatchError, match="another model of the same shape"):
         check_base(in_int8_tensors(model_of(seed=1), names=("embed_tokens",)), fingerprint)
     packed = copy.deepcopy(base)

@@ -385,7 +385,7 @@ def a_token_that_may_only_read(world):
     return lambda: world.push("--version", "1.1.0")
 
 
-@case(PublishConflictError, r"is public, and `private=True` was asked for. Nothing was published. Make it private")
+@case(PublishConflictError, r"is public, but `private=True` was given. Nothing was published. Make it private")
 def private_asked_for_where_all_is_public(world):
     return lambda: world.push("--version", "1.1.0", "--private")
 
@@ -410,7 +410,7 @@ def a_push_to_a_revision_of_two_dots(world):
     return lambda: world.push("--version", "1.1.0", "--revision", "..")
 
 
-@case(HubRevisionError, r"reads like a commit or the tag of a version.*Give a branch another name")
+@case(HubRevisionError, r"looks like a commit or the tag of a version.*Give a branch another name")
 def a_branch_that_is_named_like_a_version(world):
     return lambda: world.push("--version", "1.1.0", "--revision", "v1.0.0")
 

@@ -272,7 +272,7 @@ def test_a_conversation_does_not_go_on_behind_another_patch_of_the_same_name():
     model.delete_patch("default")
     model.add_patch("default", PolicyPatchConfig(num_virtual_tokens=config.num_virtual_tokens, init="random"))
     model.set_patch("default")
-    with pytest.raises(PatchInputError, match="filled behind other patches"):
+    with pytest.raises(PatchInputError, match="filled with other patches"):
         model(torch.tensor([[60]]), past_key_values=cache)
 
 

@@ -31,9 +31,10 @@ from transformers import (
     StaticCache,
 )
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model, self_check
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.base.architecture import learned_position_limit
 from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
+from policy_patch.injection import self_check
 from policy_patch.injection.priming import MOST_KEPT, Primer
 from policy_patch.injection.self_check import checked_injection
 from tests.definition import generate_by_definition, logits_by_definition, padded
@@ -529,10 +530,10 @@ def test_a_cache_filled_behind_other_patches_is_refused():
     copy = model.frozen_copy()
     with torch.no_grad():
         cache = model(torch.tensor(ROWS[:1]), use_cache=True).past_key_values
-        with pytest.raises(PatchInputError, match="was filled behind other patches"):
+        with pytest.raises(PatchInputError, match="was filled with other patches"):
             copy(torch.tensor([[5]]), past_key_values=cache)
         model.set_patch("other")
-        with pytest.raises(PatchInputError, match="was filled behind other patches"):
+        with pytest.raises(PatchInputError, match="was filled with other patches"):
             model(torch.tensor([[5]]), past_key_values=cache)
 
 

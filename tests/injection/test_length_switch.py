@@ -249,7 +249,7 @@ def test_a_step_beyond_the_switch_is_exact_where_it_grows_no_further_and_refused
     with torch.no_grad():
         output = model(torch.tensor([row[:-1]]), use_cache=True)
         if kind not in LONGROPE:
-            with pytest.raises(PositionLimitError, match="a cache keeps how they were turned"):
+            with pytest.raises(PositionLimitError, match="a cache keeps how they were before"):
                 model(torch.tensor([row[-1:]]), past_key_values=cache_of(output))
             return
         step = model(torch.tensor([row[-1:]]), past_key_values=cache_of(output)).logits[0, -1]

@@ -121,7 +121,7 @@ def test_steps_from_a_returned_cache_keep_each_row_behind_its_patches():
         cache = model(ids[:, :3], patch_names=names, use_cache=True).past_key_values
         rest = model(ids[:, 3:], patch_names=names, past_key_values=cache).logits
         assert (rest - whole[:, 3:]).abs().max() <= TOLERANCE
-        with pytest.raises(PatchInputError, match="was filled behind other patches"):
+        with pytest.raises(PatchInputError, match="was filled with other patches"):
             model(ids[:, :1], patch_names=names[::-1], past_key_values=cache)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, RoFormerConfig
 
-from policy_patch import PolicyPatchConfig, get_policy_patch_model, self_check
+from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.base.architecture import backbone_of
 from policy_patch.errors import UnsupportedModelError
+from policy_patch.injection import self_check
 from policy_patch.injection.findings import Findings
 from policy_patch.injection.self_check import checked_injection
 from policy_patch.injection.stacks import BatchStacks
@@ -59,7 +60,7 @@ def test_the_refusal_says_that_no_known_name_takes_the_cache(monkeypatch, nothin
     base = tiny_model()
     mutate_forward(monkeypatch, base, "renamed")
     assert_refused_and_left_alone(
-        base, "returns a cache, and takes one under no name that this version of policy-patch"
+        base, "returns a cache, but takes none under a name that this version of policy-patch"
     )
 
 

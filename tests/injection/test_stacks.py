@@ -39,7 +39,7 @@ def test_stacks_of_one_length_miss_nothing():
 
 @pytest.mark.parametrize("batch", [0, 4, 5])
 def test_a_batch_that_is_no_multiple_of_the_rows_is_refused(batch):
-    with pytest.raises(PatchInputError, match=f"Which of {batch} rows is behind which of 3 patches cannot be seen"):
+    with pytest.raises(PatchInputError, match=f"{batch} rows cannot be matched with the patches of 3 rows"):
         BatchStacks((LONG, SHORT, NONE), (1, 0, 2)).of_rows(batch, CPU)
 
 

@@ -131,5 +131,5 @@ def test_a_wrapper_that_loses_the_vectors_is_refused_after_the_patch_was_put_on(
     model = patched(base)
     run = base.model.forward
     base.model.forward = lambda input_ids=None, inputs_embeds=None, **kwargs: run(input_ids=IDS)
-    with pytest.raises(PatchNotAppliedError, match="The patch was not applied: of the backbone, "):
+    with pytest.raises(PatchNotAppliedError, match="The patch was not applied: the backbone was given"):
         model(IDS)
