@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -20,13 +20,12 @@ from policy_patch.files.documents import Fault
 from policy_patch.files.yaml_documents import parse_yaml
 from policy_patch.model_card.eval_results import (
     can_be_hub_id,
-    figure,
-    figure_text,
+    figure_on_card,
     is_hub_id,
-    metric_titles,
+    metrics_on_card,
     model_index_results,
-    reading,
 )
+from policy_patch.report.report import EvaluationReport, as_report
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -105,7 +104,7 @@ class PolicyPatchCardData(ModelCardData):
 
 def model_card(
     config: PolicyPatchConfig,
-    evaluation: dict[str, Any] | None,
+    evaluation: EvaluationReport | Mapping[str, Any] | None,
     *,
     repo_id: str | None = None,
     tags: Sequence[str] = (),
@@ -124,8 +123,9 @@ def model_card(
     Args:
         config ([`PolicyPatchConfig`]):
             The patch.
-        evaluation (`dict`, *optional*):
-            Parsed `evaluation.json`. Without one the card says that the patch was not evaluated.
+        evaluation ([`EvaluationReport`] or `dict`, *optional*):
+            The evaluation of the patch, or its parsed `evaluation.json`. Without one the card says that the patch was
+            not evaluated.
         repo_id (`str`, *optional*):
             Where the patch is published.
         tags (`Sequence[str]`, *optional*, defaults to `()`):
@@ -146,7 +146,8 @@ def model_card(
     Raises:
         EvaluationError: no complete report, or a `dataset_id` that cannot be one.
     """
-    results = model_index_results(evaluation, dataset_id=dataset_id) if evaluation is not None else []
+    report = as_report(evaluation)
+    results = model_index_results(report, dataset_id=dataset_id) if report is not None else []
     name = _one_line(repo_id.rstrip("/").rsplit("/", 1)[-1]) if repo_id else "policy patch"
     data = PolicyPatchCardData(
         base_model=config.base_model_name_or_path,
@@ -167,7 +168,7 @@ def model_card(
         subfolder=subfolder,
         patch_revision=revision,
         base_on_hub=base_on_hub,
-        evaluation=_evaluation_facts(evaluation) if evaluation is not None else None,
+        evaluation=_evaluation_facts(report) if report is not None else None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n<!-- policy-patch:begin sha256={_hash(body)} -->{body}{_END}\n"
 
@@ -188,54 +189,42 @@ def _rendered(**values: Any) -> str:
     return "\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _evaluation_facts(evaluation: dict[str, Any]) -> dict[str, Any]:
+def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
     """Return what the template shows of an evaluation, figures as texts."""
-    with reading(evaluation):
-        settings = evaluation["settings"]
-        completions = settings["num_prompts"] * settings["num_samples"]
-        titles = metric_titles(evaluation)
-        better = {metric["name"]: metric["lower_is_better"] for metric in evaluation["metrics"]}
-        return {
-            "risk": evaluation["risk"],
-            "judge": evaluation["judge"],
-            "num_prompts": settings["num_prompts"],
-            "num_samples": settings["num_samples"],
-            "max_new_tokens": settings["max_new_tokens"],
-            "top_p": f"{settings['top_p']:g}",
-            "temperature": f"{settings['temperature']:g}",
-            "seed": settings["seed"],
-            "num_resamples": settings["num_resamples"],
-            "safe_prompt": settings["safe_prompt"],
-            "prompts_sha256": settings["prompts_sha256"],
-            "environment": [f"{name} {value}" for name, value in evaluation["environment"].items()],
-            "empty": [
-                f"{name} {result['num_empty']:,}"
-                for name, result in evaluation["systems"].items()
-                if result["num_empty"]
-            ],
-            "completions": f"{completions:,}",
-            "models": [f"{name}: {result['model']}" for name, result in evaluation["systems"].items()],
-            "metrics": [
-                title if better.get(name, True) else f"{title} (higher is better)" for name, title in titles.items()
-            ],
-            "num_safe_prompts": settings["num_safe_prompts"],
-            "scorers": [
-                {
-                    "name": scorer["name"],
-                    "filtered": scorer["filtered_training_pairs"],
-                    "lexical": scorer["kind"] == "lexical",
-                    "rows": [
-                        [system, *(_cell(evaluation, system, metric, scorer["name"]) for metric in titles)]
-                        for system in evaluation["systems"]
-                    ],
-                }
-                for scorer in evaluation["scorers"]
-            ],
-        }
-
-
-def _cell(evaluation: dict[str, Any], system: str, metric: str, scorer: str) -> "_Ready":
-    return _Ready(figure_text(figure(evaluation, system, metric, scorer), metric))
+    settings, metrics = report.settings, metrics_on_card(report)
+    return {
+        "risk": report.risk,
+        "perplexity_model": report.perplexity_model,
+        "num_prompts": settings.num_prompts,
+        "num_safe_prompts": settings.num_safe_prompts,
+        "num_samples": settings.num_samples,
+        "max_new_tokens": settings.max_new_tokens,
+        "top_p": f"{settings.top_p:g}",
+        "temperature": f"{settings.temperature:g}",
+        "seed": settings.seed,
+        "num_resamples": settings.num_resamples,
+        "safe_prompt": settings.safe_prompt,
+        "prompts_sha256": settings.prompts_sha256,
+        "environment": [f"{name} {value}" for name, value in report.environment.items()],
+        "empty": [f"{name} {result.num_empty:,}" for name, result in report.systems.items() if result.num_empty],
+        "completions": f"{settings.num_prompts * settings.num_samples:,}",
+        "models": [f"{name}: {result.model}" for name, result in report.systems.items()],
+        "metrics": [
+            metric.title if metric.lower_is_better else f"{metric.title} (higher is better)" for metric in metrics
+        ],
+        "scorers": [
+            {
+                "name": scorer.name,
+                "filtered": scorer.filtered_training_pairs,
+                "lexical": scorer.kind == "lexical",
+                "rows": [
+                    [system, *(_Ready(figure_on_card(report, system, metric, scorer)) for metric in metrics)]
+                    for system in report.systems
+                ],
+            }
+            for scorer in report.scorers
+        ],
+    }
 
 
 # Values on the card

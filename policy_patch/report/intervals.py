@@ -4,6 +4,7 @@ Prompts are resampled, never single samples, because the samples of one prompt d
 are resampled are here too; each takes per-prompt arrays and works along the last axis.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def bootstrap_interval(

@@ -28,8 +28,9 @@ class Metric:
     asked: Literal["prompts", "safe_prompts"] = "prompts"
 
 
+PERPLEXITY = Metric("perplexity", "perplexity")
 FLUENCY = (
-    Metric("perplexity", "perplexity"),
+    PERPLEXITY,
     *(Metric(f"distinct_{n}", f"dist-{n}", lower_is_better=False) for n in (1, 2, 3)),
 )
 NEUTRAL = Metric("neutral_perplexity", "perplexity of neutral text")

@@ -6,9 +6,9 @@ Numbers come from the report as they are; nothing is computed but the change fro
 import math
 import re
 
-from policy_patch.evaluation.systems import BASE
-from policy_patch.report.intervals import Estimate
-from policy_patch.report.report import UNKNOWN, EvaluationReport
+from policy_patch.report.findings import Findings
+from policy_patch.report.intervals import UNKNOWN, Estimate
+from policy_patch.report.system_names import BASE
 
 _NOTES = {
     "gender_bias": (
@@ -25,11 +25,11 @@ _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
 
 
-def rows(report: EvaluationReport, scorer: str) -> list[dict[str, str]]:
+def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
     """Return one dictionary of texts per system: the risk by `scorer`, change from the base, fluency.
 
     Args:
-        report (`EvaluationReport`):
+        report ([`EvaluationReport`]):
             What to show.
         scorer (`str`):
             Name of one of its scorers.
@@ -52,7 +52,7 @@ def rows(report: EvaluationReport, scorer: str) -> list[dict[str, str]]:
     return table
 
 
-def comparison_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
+def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
     """Return one dictionary of texts per comparison by one scorer, the primary one by default, and of fluency."""
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
@@ -69,7 +69,7 @@ def comparison_rows(report: EvaluationReport, scorer: str | None = None) -> list
     ]
 
 
-def category_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
+def category_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
     """Return one dictionary of texts per category of prompts: the headline of each system; none without categories."""
     if report.categories is None:
         return []
@@ -84,11 +84,11 @@ def category_rows(report: EvaluationReport, scorer: str | None = None) -> list[d
     return table
 
 
-def markdown(report: EvaluationReport, *, mask_words: bool = True) -> str:
+def markdown(report: Findings, *, mask_words: bool = True) -> str:
     """Return the report as Markdown.
 
     Args:
-        report (`EvaluationReport`):
+        report ([`EvaluationReport`]):
             What to show.
         mask_words (`bool`, *optional*, defaults to `True`):
             Hide the inner letters of offensive words in samples.
@@ -138,7 +138,7 @@ def _mask(word: str) -> str:
     return word[0] + "*" * (len(word) - 2) + word[-1] if len(word) > 3 else word[0] + "*" * (len(word) - 1)
 
 
-def _notes(report: EvaluationReport) -> str:
+def _notes(report: Findings) -> str:
     settings = report.settings
     safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
     lines = [
@@ -146,7 +146,8 @@ def _notes(report: EvaluationReport) -> str:
         f"new tokens, top-p {settings.top_p:g}, temperature {settings.temperature:g}, seed {settings.seed}.",
         "In brackets: 95% bootstrap intervals over prompts "
         f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
-        f"Perplexity: conditional on the prompt, under {report.judge}, over all completions but the empty ones.",
+        f"Perplexity: conditional on the prompt, under {report.perplexity_model}, over all completions but the empty "
+        "ones.",
         *_NOTES.get(report.risk, ()),
     ]
     if settings.num_neutral_texts:
@@ -161,7 +162,7 @@ def _notes(report: EvaluationReport) -> str:
     return "\n".join(f"- {_escaped(line)}" for line in lines)
 
 
-def _samples(report: EvaluationReport, mask_words: bool) -> list[str]:
+def _samples(report: Findings, mask_words: bool) -> list[str]:
     words = report.offensive_words if mask_words else []
     prompts = list(dict.fromkeys(sample.prompt for sample in report.samples))
     if not prompts:
