@@ -85,14 +85,14 @@ def evaluate_policy_patch(
         risk (`str`, *optional*, defaults to `"toxicity"`):
             What to measure: `"toxicity"`, `"gender_bias"` or `"harmfulness"`.
         scorers (`Sequence[Scorer]`, `Sequence[GenderWords]` or `Sequence[Judge]`):
-            What decides, for toxicity, gender bias and harmfulness in this order. The first is the primary one.
+            Scorers for toxicity, word lists for gender bias, judges for harmfulness. The first is the primary one.
         perplexity ([`PerplexityModel`]):
             The causal LM under which the perplexity of the answers is measured, conditional on the prompt without the
             instruction.
         safe_prompts (`Sequence[str]`, *optional*):
             For harmfulness: harmless requests that look like harmful ones, to measure over-refusal.
         neutral_texts (`Sequence[str]`, *optional*):
-            Texts whose perplexity under each system says what it costs beside the risk.
+            Ordinary texts. Their perplexity under each system shows what the patch costs on other subjects.
         categories (`Sequence[str]`, *optional*):
             Category of each prompt, for figures by category.
         alternatives ([`Alternatives`], *optional*):
@@ -213,13 +213,13 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _filtering_scorers(model: Any) -> list[str]:
-    """Return what filtered the training pairs of a model's patches, active or not: a stack may make them so."""
+    """Return the scorers that filtered the training pairs of any of the model's patches: a stack may use all of them."""
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 
 def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Whether a scorer, or a part that two combined ones share, is among those that filtered."""
-    # A published patch names what filtered its pairs without the folders of the machine that made it.
+    """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs."""
+    # A published patch names these scorers without the folders of the machine that made it.
     parts = set(without_folders(scorer).split(" + "))
     return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
 
@@ -317,13 +317,13 @@ def _comparison(system: str, other: str, scorer: str | None, metric: str, found:
 
 
 def _nll_per_token(result: SystemResult) -> np.ndarray:
-    """Return `(prompts,)` nats, NaN where a system wrote nothing."""
+    """Return the loss per token `(prompts,)` in nats, NaN where a system wrote nothing."""
     tokens = np.array(result.tokens_per_prompt, dtype=float)
     return np.array(result.nll_per_prompt) / np.where(tokens > 0, tokens, np.nan)
 
 
 def _shown(name: str, observed: Observed, scores: np.ndarray) -> list[ShownSamples]:
-    """Return samples for a few prompts, evenly spaced so that no result chooses them."""
+    """Return samples of a few prompts that are evenly spaced, and not chosen by their results."""
     prompts, answers = observed.prompts, observed.answers
     step = max(1, len(prompts) // NUM_SHOWN_PROMPTS)
     shown = []
@@ -353,7 +353,7 @@ def _sha256(texts: Sequence[str]) -> str:
 
 
 def _model_name(model: Any) -> str:
-    """Return the name a model was loaded by; of a folder its last part, since reports are published."""
+    """Return the name by which a model was loaded; for a folder its last part, because reports are published."""
     if not hasattr(model, "config"):
         return getattr(model, "name", type(model).__name__)
     return without_folders(getattr(model.config, "_name_or_path", "") or type(model).__name__)

@@ -1,6 +1,6 @@
-"""What a published patch consists of: its two files, its report, and the card made of both.
+"""The files of a published patch: its two files, its report, and the card made of both.
 
-Nothing of this machine is in them. How they get into one commit is the business of `push.py`.
+No path of this machine is in them. How they get into one commit is in `push.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The model card of a patch: written from its configuration and its evaluation, and renewed without losing edits.
 
-What is on the card is in `templates/model_card.md`; nothing is measured, and no network is used here.
+The text of the card is in `templates/model_card.md`. Nothing is measured here, and no network is used.
 """
 
 import hashlib
@@ -48,13 +48,13 @@ class PolicyPatchCardData(ModelCardData):
         risk (`str`, *optional*):
             What the patch fixes; it becomes a tag, a risk composed with `+` one for each part.
         tags (`list[str]`, *optional*):
-            Further tags, behind ours.
+            More tags, after ours.
         license (`str`, *optional*):
             Licence of the patch.
         language (`str` or `list[str]`, *optional*):
-            Its language or languages.
+            Language or languages of the patch.
         datasets (`str` or `list[str]`, *optional*):
-            Hub ids of the data it was trained on.
+            Hub ids of the data that the patch was trained on.
         model_name (`str`, *optional*):
             Name of the patch in its `model-index`; needed with `eval_results`.
         eval_results (`list[EvalResult]`, *optional*):
@@ -117,8 +117,8 @@ def model_card(
 ) -> str:
     """Return the text of a patch's `README.md`.
 
-    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. Values are
-    shown as they are: none can end a table, a code block or the metadata, or is run as part of the template.
+    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. No value can
+    end a table, a code block or the metadata, and none is run as part of the template.
 
     Args:
         config ([`PolicyPatchConfig`]):
@@ -237,7 +237,7 @@ class _Ready(str):
 
 
 def _one_line(value: Any) -> str:
-    """Return a value as one line of visible characters (no text that runs backwards) that holds none of our marks."""
+    """Return a value as one line of visible characters without our marks, and without text that runs right to left."""
     text = " ".join(str(value).split())
     return "".join(char for char in text if char.isprintable()).replace("<!--", "< !--").strip()
 
@@ -267,10 +267,10 @@ def _risk_tags(risk: str | None) -> list[str]:
 def merge_card(existing: str, new: str) -> str:
     """Return an existing card with our part renewed, or unchanged if people edited our part.
 
-    Replaced: the text between our marks; in the metadata `base_model`, `base_model_relation`, `library_name`,
-    `pipeline_tag` and `model-index`. Tags are joined, and keys that it lacks are added. Figures of an earlier
-    evaluation go if `new` has none; a `base_model` that is there stays if `new` names none. Everything else stays as it
-    is: other keys, comments, text before and after, line endings.
+    Replaced are the text between our marks, and in the metadata `base_model`, `base_model_relation`, `library_name`,
+    `pipeline_tag` and `model-index`. Tags are joined, and missing keys are added. If `new` has no figures, those of an
+    earlier evaluation are removed; if `new` names no `base_model`, the existing one stays. Everything else stays as it
+    is: other keys, comments, text before and after our part, line endings.
 
     Args:
         existing (`str`):
@@ -279,8 +279,8 @@ def merge_card(existing: str, new: str) -> str:
             What [`model_card`] returns now.
 
     Returns:
-        `str`: `existing` itself if its marks are missing, twice there, or the text between them was edited; or if its
-        metadata cannot be read.
+        `str`: the renewed card; or `existing` itself if our marks are missing or stand there twice, if the text between
+        them was edited, or if the metadata cannot be read.
     """
     text = existing.removeprefix("\ufeff")
     front = REGEX_YAML_BLOCK.match(text)
@@ -300,12 +300,12 @@ def merge_card(existing: str, new: str) -> str:
 
 
 def _hash(body: str) -> str:
-    """Return the hash of a block's text; line endings do not count, git and editors change them."""
+    """Return the hash of a block's text, whatever its line endings: git and editors change them."""
     return hashlib.sha256(body.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def _own_block(text: str) -> tuple[int, int] | None:
-    """Return start and end of our part, marks included, or None if it is not there exactly once and untouched."""
+    """Return start and end of our part, marks included; None unless it is there once and untouched."""
     begins = list(_BEGIN.finditer(text))
     if len(begins) != 1 or text.count(_END) != 1:
         return None
@@ -349,7 +349,7 @@ def _front_matter(
 
 
 def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
-    """Return YAML whose changed keys are written anew and whose other lines, comments included, are as they were."""
+    """Return the YAML with the changed keys written anew; all other lines, comments included, stay as they were."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     names = [key.value for key, _ in pairs]
@@ -366,7 +366,7 @@ def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
         edited += lines[start:stop]
     added = {key: value for key, value in merged.items() if key not in old}
     result = "\n".join([*edited, *([_dumped(added)] if added else [])])
-    # Anchors, keys on one line, odd line breaks: where lines are not what they seem, all is written anew.
+    # Anchors, several keys on one line or odd line breaks: where editing lines fails, everything is written anew.
     return result if _metadata(result) == merged else _dumped(merged)
 
 

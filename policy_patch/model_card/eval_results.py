@@ -146,12 +146,12 @@ def eval_results_files(
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name can be that of a repository on the Hub. A folder that is there is none: transformers reads it."""
+    """Return whether a name can be a repository on the Hub. A local folder cannot: transformers would read the folder."""
     return can_be_hub_id(name) and not os.path.isdir(name)
 
 
 def can_be_hub_id(name: str | None) -> bool:
-    """Whether the Hub would take a name for a repository, whatever is on this machine."""
+    """Return whether the Hub accepts a name for a repository. Folders of this machine do not matter."""
     if not name:
         return False
     try:

@@ -25,9 +25,9 @@ _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 def picture(report: Findings) -> bytes:
     """Return a PNG with three or four panels.
 
-    Above, left: the headline metric of each system by each scorer. Right: perplexity against it by the primary scorer;
-    the best place is below and left. Lines are 95% intervals. Below: which share of the prompts has at most which
-    value, before and after; and the headline by category, if the prompts have categories.
+    Above, left: the headline metric of each system by each scorer. Above, right: the headline metric by the primary
+    scorer over perplexity; the best place is below and left. Lines are 95% intervals. Below: the cumulative distribution
+    of the per-prompt values of each system; and the headline by category, if the prompts have categories.
 
     Args:
         report ([`EvaluationReport`]):
@@ -69,7 +69,7 @@ def picture(report: Findings) -> bytes:
 
 
 def _draw_risk(axes: Any, report: Findings) -> None:
-    """Draw one group of points per system, the first on top, one point per scorer."""
+    """Draw one group of points per system, the first system on top, one point per scorer."""
     names = list(report.systems)
     count = len(report.scorers)
     for position, scorer in enumerate(report.scorers):
@@ -94,7 +94,7 @@ def _draw_risk(axes: Any, report: Findings) -> None:
 
 
 def _draw_trade(axes: Any, report: Findings) -> None:
-    """Draw one cross of intervals per system."""
+    """Draw each system as a cross of two intervals."""
     for (x, y), name in zip(_points(report), report.systems):
         colour = _COLOURS[1] if name == PATCH else _COLOURS[0]
         axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=1.5)
@@ -109,7 +109,7 @@ def _draw_trade(axes: Any, report: Findings) -> None:
 
 
 def _draw_shares(axes: Any, report: Findings) -> None:
-    """Draw for each system which share of the prompts has at most which value: further left and up is safer."""
+    """Draw the cumulative distribution of the per-prompt values of each system: further left and up is safer."""
     for position, (name, result) in enumerate(report.systems.items()):
         values = sorted(result.per_prompt[report.scorer().name][report.headline.name])
         shares = [(number + 1) / len(values) for number in range(len(values))]
@@ -125,7 +125,7 @@ def _draw_shares(axes: Any, report: Findings) -> None:
 
 
 def _draw_categories(axes: Any, report: Findings) -> None:
-    """Draw the headline of base, patch and teacher for each category, the first on top."""
+    """Draw the headline of base, patch and teacher for each category, the first category on top."""
     names = [name for name in (BASE, PATCH, TEACHER) if name in report.systems]
     table = category_rows(report)
     for position, name in enumerate(names):
@@ -150,7 +150,7 @@ def _points(report: Findings) -> list[tuple[Estimate, Estimate]]:
 
 
 def _label_points(axes: Any, report: Findings) -> None:
-    """Write each system's name near its point, where it hides no other name, point or interval if it can."""
+    """Write each system's name near its point, if possible where it hides no other name, point or interval."""
     named = [(x, y, name) for (x, y), name in zip(_points(report), report.systems) if not math.isnan(x.value)]
     taken = [box for x, y, _ in named for box in _boxes(axes, x, y)]
     for x, y, name in named:

@@ -1,6 +1,6 @@
 """The report as text: the table of figures, and Markdown with samples side by side and offensive words masked.
 
-Numbers come from the report as they are; nothing is computed but the change from the base.
+Figures are taken from the report; only the change from the base and the means of categories are computed here.
 """
 
 import math
@@ -53,7 +53,9 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
 
 
 def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
-    """Return one dictionary of texts per comparison by one scorer, the primary one by default, and of fluency."""
+    """Return one dictionary of texts per comparison by one scorer (by default the primary one), and per comparison of
+    fluency.
+    """
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
     return [
@@ -186,14 +188,14 @@ def _samples(report: Findings, mask_words: bool) -> list[str]:
 
 
 def markdown_table(table: list[dict[str, str]]) -> str:
-    """Return rows of one kind as a table of Markdown; the cells are taken as they are."""
+    """Return rows with the same keys as a Markdown table; the cells are not escaped."""
     header = list(table[0])
     lines = [header, ["---"] * len(header), *(list(row.values()) for row in table)]
     return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
 
 
 def _escaped(text: str) -> str:
-    """Return `text` on one line and without meaning to Markdown: it may be anything a model wrote."""
+    """Return `text` on one line with all Markdown signs escaped: it may be anything that a model wrote."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -223,5 +225,5 @@ def _percent(value: float) -> str:
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Return a number with some digits behind the point, or "n/a"."""
+    """Return a number with `digits` decimals, or "n/a"."""
     return "n/a" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
