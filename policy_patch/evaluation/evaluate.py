@@ -213,7 +213,7 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _filtering_scorers(model: Any) -> list[str]:
-    """Return the scorers that filtered the training pairs of any of the model's patches: a stack may use all of them."""
+    """Return the scorers that filtered the training pairs of any patch of a model: a stack may use all of them."""
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 

@@ -146,7 +146,7 @@ def eval_results_files(
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Return whether a name can be a repository on the Hub. A local folder cannot: transformers would read the folder."""
+    """Return whether a name can be a repository on the Hub. A local folder cannot: transformers would read it."""
     return can_be_hub_id(name) and not os.path.isdir(name)
 
 

@@ -26,8 +26,8 @@ def picture(report: Findings) -> bytes:
     """Return a PNG with three or four panels.
 
     Above, left: the headline metric of each system by each scorer. Above, right: the headline metric by the primary
-    scorer over perplexity; the best place is below and left. Lines are 95% intervals. Below: the cumulative distribution
-    of the per-prompt values of each system; and the headline by category, if the prompts have categories.
+    scorer over perplexity; the best place is below and left. Lines are 95% intervals. Below: the cumulative
+    distribution of the per-prompt values of each system; and the headline by category, if the prompts have categories.
 
     Args:
         report ([`EvaluationReport`]):
