@@ -124,13 +124,13 @@ def evaluate_policy_patch(
 
     Example:
 
-    ```py
-    >>> report = evaluate_policy_patch(
-    ...     model, tokenizer, prompts, scorers=[load_scorer("lexical")],
-    ...     perplexity=PerplexityModel(model=larger, name="org/larger-model"),
-    ...     alternatives=Alternatives(teacher=teacher, untrained=True),
-    ...     sampling=EvaluationSampling(num_samples=10, seed=1),
-    ... )
+    ```python
+    report = evaluate_policy_patch(
+        model, tokenizer, prompts, scorers=[load_scorer("lexical")],
+        perplexity=PerplexityModel(model=larger, name="org/larger-model"),
+        alternatives=Alternatives(teacher=teacher, untrained=True),
+        sampling=EvaluationSampling(num_samples=10, seed=1),
+    )
     ```
     """
     kind = risk_named(risk)

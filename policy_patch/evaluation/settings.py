@@ -90,14 +90,16 @@ class EvaluationSampling:
     seed: int = 0
 
 
+# Keywords of earlier versions by the group that they are in now, with their name there.
 _GROUPS = {
     "perplexity=PerplexityModel({}=...)": {
-        "judge_model": "model", "judge_name": "name", "judge_tokenizer": "tokenizer",
-        "perplexity_model": "model", "perplexity_name": "name", "perplexity_tokenizer": "tokenizer",
+        "judge_model": "model",
+        "judge_name": "name",
+        "judge_tokenizer": "tokenizer",
     },
     "alternatives=Alternatives({}=...)": {name: name for name in Alternatives.__dataclass_fields__},
     "sampling=EvaluationSampling({}=...)": {name: name for name in EvaluationSampling.__dataclass_fields__},
-}  # fmt: skip
+}
 MOVED = {old: group.format(new) for group, names in _GROUPS.items() for old, new in names.items()}
 
 
