@@ -1,8 +1,11 @@
 """Tests of `evaluation.stored_values`: values are kept, whole, and never computed twice."""
 
+import json
+
 import numpy as np
 import pytest
 
+from policy_patch.answers.shards import SAMPLING_NAME
 from policy_patch.errors import DataError
 from policy_patch.evaluation import stored_values
 from policy_patch.evaluation.stored_values import StoredValues, compute_directly
@@ -86,3 +89,9 @@ def test_without_an_identity_nothing_is_kept(tmp_path):
         of(tmp_path, told).compute("lengths", counting, PROMPTS, ANSWERS)
     assert len(counting.seen) == 10 and not list(tmp_path.rglob("*"))
     assert told == [("lengths: base", 0, 1), ("lengths: base", 1, 1)] * 2
+
+
+def test_folders_of_earlier_versions_are_taken_up(tmp_path):
+    of(tmp_path).compute("lengths", Counting(), PROMPTS, ANSWERS, by="it")
+    (claim,) = tmp_path.rglob(SAMPLING_NAME)
+    assert json.loads(claim.read_text())["reading"] == "lengths"
