@@ -170,7 +170,7 @@ def _model(args: Any, base: Any, tokenizer: Any) -> Any:
     return get_policy_patch_model(base, config, tokenizer)
 
 
-def _pairs(args: Any, base: Any, tokenizer: Any, on_progress: StagedProgress | None) -> Any:
+def _pairs(args: Any, base: Any, tokenizer: Any, on_progress: StagedProgress | None = None) -> Any:
     """Return the preference pairs of the recipe: from its sources, or sampled into the output folder."""
     from policy_patch.data import save_preference_pairs
     from policy_patch.errors import DataError
