@@ -1,4 +1,4 @@
-"""How far gibberish is from text under the judge model: what `SURPRISE_RATIO` of `evaluation/gibberish.py` was set by.
+"""How far gibberish is from text under the perplexity model; `SURPRISE_RATIO` of `evaluation/gibberish.py` rests on it.
 
     python benchmarks/gibberish.py lab:base lab:teacher --prompts lab:harmfulness/test
 

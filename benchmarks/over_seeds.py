@@ -80,7 +80,7 @@ def summarise(reports: dict[int, EvaluationReport], recipe: Path, measure: str) 
         "recipe": recipe.read_text(),
         "measure": measure,
         "seeds": list(reports),
-        "judge": first.judge,
+        "judge": first.perplexity_model,
         "scorers": {scorer.name: scorer.label for scorer in first.scorers},
         "settings": settings,
         "environment": first.environment,

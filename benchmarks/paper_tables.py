@@ -119,7 +119,7 @@ def run_seed(args: argparse.Namespace, teacher: str, seed: int, folder: Path) ->
                                        for metric in report.metrics} for record in report.scorers},
             "fluency": {key.replace("_", " "): triple(value) for key, value in result.fluency.items()},
         }  # fmt: skip
-    asked = {"judge": report.judge, "evaluation": vars(report.settings), "environment": report.environment}
+    asked = {"judge": report.perplexity_model, "evaluation": vars(report.settings), "environment": report.environment}
     return {"pairs": len(load_preference_pairs(str(pairs))), **asked, "systems": systems}
 
 

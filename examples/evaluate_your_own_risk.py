@@ -17,7 +17,7 @@ from pathlib import Path
 
 from policy_patch import PolicyPatchModel
 from policy_patch.data import load_prompts
-from policy_patch.evaluation import evaluate_policy_patch
+from policy_patch.evaluation import Alternatives, EvaluationSampling, PerplexityModel, evaluate_policy_patch
 from policy_patch.lab import lab_patch_folder, lab_prompts, load_lab_base, load_lab_teacher, load_lab_tokenizer
 
 
@@ -41,11 +41,9 @@ def main() -> None:
         tokenizer,
         prompts[: args.num_prompts],
         scorers=[ShoutingScorer()],
-        judge_model=teacher,  # whose perplexity says what the patch costs in fluency
-        judge_name="lab:teacher",
-        teacher=teacher,
-        num_samples=args.num_samples,
-        seed=args.seed,
+        perplexity=PerplexityModel(model=teacher, name="lab:teacher"),  # says what the patch costs in fluency
+        alternatives=Alternatives(teacher=teacher),
+        sampling=EvaluationSampling(num_samples=args.num_samples, seed=args.seed),
     )
     report.save(args.output_dir)  # evaluation.json, evaluation.md, evaluation.png
     print(report.markdown())

@@ -20,7 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.data import build_preference_pairs, load_prompts, save_preference_pairs
-from policy_patch.evaluation import evaluate_policy_patch, load_scorer
+from policy_patch.evaluation import (
+    Alternatives,
+    EvaluationSampling,
+    PerplexityModel,
+    evaluate_policy_patch,
+    load_scorer,
+)
 from policy_patch.lab import LAB_INIT_TEXT, lab_prompts, load_lab_base, load_lab_teacher, load_lab_tokenizer
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
 
@@ -67,14 +73,14 @@ def main() -> None:
         test_prompts,
         scorers=[load_scorer(spec) for spec in (*args.judging_scorers, args.scorer)],
         allow_filtering_scorers=True,  # the last scorer filtered the pairs: its figures are marked
-        judge_model=teacher,
-        judge_tokenizer=teacher_tokenizer,
-        judge_name="the teacher",
-        teacher=teacher,
-        teacher_tokenizer=teacher_tokenizer,
-        safe_prompt=config.init_text + "\n",
-        extra_systems={"SFT only": PolicyPatchModel.from_pretrained(base, args.output_dir / "sft")},
-        seed=args.seed,
+        perplexity=PerplexityModel(model=teacher, tokenizer=teacher_tokenizer, name="the teacher"),
+        alternatives=Alternatives(
+            teacher=teacher,
+            teacher_tokenizer=teacher_tokenizer,
+            safe_prompt=config.init_text + "\n",
+            extra_systems={"SFT only": PolicyPatchModel.from_pretrained(base, args.output_dir / "sft")},
+        ),
+        sampling=EvaluationSampling(seed=args.seed),
     )
     report.save(args.output_dir)
     print(report.markdown())

@@ -22,7 +22,6 @@ from policy_patch.evaluation.gender_words import load_gender_words
 from policy_patch.evaluation.judge_models import _first_prompt, _prompt_in_card
 from policy_patch.evaluation.refusals import load_phrases
 from policy_patch.lab import LAB_MODELS_PATH, lab_patch_folder
-from policy_patch.model.files import read_evaluation
 from policy_patch.patch.folder import read_patch_folder
 from policy_patch.training import two_stage
 from policy_patch.training.checkpoints import last_checkpoint
@@ -69,7 +68,7 @@ def newest_checkpoint(path):
 READERS = {
     "policy_patch_config.json": folder_of_a_patch,
     "evaluation.json": lambda path: EvaluationReport.load(path.parent),
-    "published/evaluation.json": read_evaluation,
+    "published/evaluation.json": EvaluationReport.load,
     "training_run.json": lambda path: two_stage._keep_to_one_run(path, {"seed": 1, "base": "b"}),
     "training_log.json": lambda path: two_stage._read_log(path.parent),
     "trainer_state.json": newest_checkpoint,
@@ -158,7 +157,7 @@ def test_a_configuration_of_a_base_is_read_as_before(tmp_path):
 
 # Files that may parse or read by themselves, and what of: their own output, resources of the package, limited bytes.
 PARSING = {
-    "cli/demo.py", "evaluation/readings.py", "files/documents.py", "files/yaml_documents.py",
+    "cli/demo.py", "evaluation/stored_values.py", "files/documents.py", "files/yaml_documents.py",
     "patch/vectors.py", "training/two_stage.py", "ui/door.py",
 }  # fmt: skip
 

@@ -69,11 +69,11 @@ def test_the_python_of_the_hub_runs_against_one(page, hub, tmp_path, monkeypatch
 def test_the_python_of_an_evaluation_runs_with_another_judge(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = [block for block in blocks(ROOT / "docs" / "evaluation.md", "python") if "load_judge" in block]
-    block = block.replace("guard:org/guard", "refusal-phrases").replace("    untrained", "    num_samples=1, untrained")
+    block = block.replace("guard:org/guard", "refusal-phrases").replace("max_new_tokens=128", "max_new_tokens=16")
     model = PolicyPatchModel.from_pretrained(load_lab_base(), lab_patch_folder("harmfulness"))
     model.patch_config["default"] = replace(model.patch_config["default"], filtered_by=None)  # not by this judge
     teacher = load_lab_teacher()
-    names = {"model": model.eval(), "tokenizer": load_lab_tokenizer(), "teacher": teacher, "judge": teacher}
+    names = {"model": model.eval(), "tokenizer": load_lab_tokenizer(), "teacher": teacher, "larger": teacher}
     names |= {
         "harmful_prompts": lab_prompts("harmfulness", "test")[:6],
         "look_alikes": lab_prompts("look_alike", "test")[:6],

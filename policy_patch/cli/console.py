@@ -65,7 +65,7 @@ def print_report(report: "EvaluationReport") -> None:
         print_table(rows, f"differences, scored by {report.scorer().label}")
     say(
         f"{settings.num_prompts} prompts x {settings.num_samples} samples, seed {settings.seed}; in brackets 95% "
-        f"bootstrap intervals; perplexity under {report.judge}."
+        f"bootstrap intervals; perplexity under {report.perplexity_model}."
     )
 
 

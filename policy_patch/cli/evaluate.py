@@ -107,9 +107,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
 
 
-SAMPLING_ARGUMENTS = (
-    "num_samples", "max_new_tokens", "top_p", "temperature", "batch_size", "num_resamples", "seed"
-)  # fmt: skip
+SAMPLING_ARGUMENTS = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size", "seed")
 WORK_NAME = "evaluation-answers"
 
 
@@ -141,7 +139,14 @@ def run(args: Any) -> int:
 
 def evaluate(args: Any, work_dir: Path | None = None) -> Any:
     """Return the report. The answers are kept in `work_dir`."""
-    from policy_patch.evaluation import System, evaluate_policy_patch, lora_loader
+    from policy_patch.evaluation import (
+        Alternatives,
+        EvaluationSampling,
+        PerplexityModel,
+        System,
+        evaluate_policy_patch,
+        lora_loader,
+    )
     from policy_patch.evaluation.risks import RISKS, risk_named
     from policy_patch.model.patched_model import PolicyPatchModel
 
@@ -169,12 +174,15 @@ def evaluate(args: Any, work_dir: Path | None = None) -> Any:
             risk=risk.name, scorers=scorers, categories=categories_of(args.prompts, len(prompts)),
             safe_prompts=prompts_of(args.safe_prompts)[: args.num_prompts] if args.safe_prompts else (),
             neutral_texts=prompts_of(args.neutral_texts) if args.neutral_texts else (),
-            judge_model=judge, judge_tokenizer=judge_tokenizer, judge_name=judge_name,
-            teacher=teacher, teacher_tokenizer=teacher_tokenizer, untrained=args.untrained,
-            safe_prompt=args.safe_prompt, extra_systems=also,
+            perplexity=PerplexityModel(model=judge, tokenizer=judge_tokenizer, name=judge_name),
+            alternatives=Alternatives(
+                teacher=teacher, teacher_tokenizer=teacher_tokenizer, untrained=args.untrained,
+                safe_prompt=args.safe_prompt, extra_systems=also,
+            ),
+            sampling=EvaluationSampling(**{name: args[name] for name in SAMPLING_ARGUMENTS}),
             filtered_by=[risk.load_scorer(spec).name for spec in args.filtered_by],
             allow_filtering_scorers=args.allow_filtering_scorers,
-            work_dir=work_dir, on_progress=progress, **{name: args[name] for name in SAMPLING_ARGUMENTS},
+            num_resamples=args.num_resamples, work_dir=work_dir, on_progress=progress,
         )  # fmt: skip
 
 

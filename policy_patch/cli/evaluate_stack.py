@@ -40,7 +40,7 @@ def run_stack(args: Any, work_name: str) -> int:
 def study(args: Any, work_dir: Path) -> Any:
     """Return the report of all stacks."""
     from policy_patch.cli.evaluate import SAMPLING_ARGUMENTS, judge_of
-    from policy_patch.evaluation import System, study_composition
+    from policy_patch.evaluation import Alternatives, EvaluationSampling, PerplexityModel, System, study_composition
     from policy_patch.model.patched_model import PolicyPatchModel
 
     where = {"device": args.device, "dtype": args.dtype}
@@ -51,13 +51,16 @@ def study(args: Any, work_dir: Path) -> Any:
     judge, judge_tokenizer, judge_name = judge_of(args, model, tokenizer, teacher, teacher_tokenizer)
     base = model.get_base_model()
     also = {name: System(PolicyPatchModel.from_pretrained(base, folder)) for name, folder in args.also.items()}
-    settings = {name: args[name] for name in SAMPLING_ARGUMENTS if name not in ("num_samples", "max_new_tokens")}
     with progress_bars() as progress:
         return study_composition(
-            model, tokenizer, inputs, orders=args.orders, extra_systems=also, work_dir=work_dir,
-            teacher=teacher, teacher_tokenizer=teacher_tokenizer, safe_prompt=args.safe_prompt,
-            judge_model=judge, judge_tokenizer=judge_tokenizer, judge_name=judge_name,
-            allow_filtering_scorers=args.allow_filtering_scorers, on_progress=progress, **settings,
+            model, tokenizer, inputs, orders=args.orders,
+            perplexity=PerplexityModel(model=judge, tokenizer=judge_tokenizer, name=judge_name),
+            alternatives=Alternatives(
+                teacher=teacher, teacher_tokenizer=teacher_tokenizer, safe_prompt=args.safe_prompt, extra_systems=also
+            ),
+            sampling=EvaluationSampling(**{name: args[name] for name in SAMPLING_ARGUMENTS}),
+            allow_filtering_scorers=args.allow_filtering_scorers, num_resamples=args.num_resamples,
+            work_dir=work_dir, on_progress=progress,
         )  # fmt: skip
 
 
@@ -83,8 +86,6 @@ def _inputs(args: Any, model: Any) -> dict[str, Any]:
             prompts=take(prompts_of(source)),
             scorers=[risk.load_scorer(spec) for spec in specs],
             safe_prompts=take(prompts_of(safe)) if safe and name == "harmfulness" else (),
-            num_samples=args.num_samples,
-            max_new_tokens=args.max_new_tokens,
         )
     return inputs
 

@@ -3,9 +3,12 @@
 Nothing is changed or fetched beyond the patch's own files; `pull.py` keeps a copy.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_report, print_table
+
+if TYPE_CHECKING:
+    from policy_patch.report.report import EvaluationReport
 
 HELP = "Say what a patch fixes, for which base, and what was measured."
 DESCRIPTION = """Say what a patch is: the risk, the base it is for, its size, whether its files are whole, the results
@@ -26,9 +29,9 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Run the command."""
-    from policy_patch.evaluation import EvaluationReport
     from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
     from policy_patch.patch.folder import read_patch_folder
+    from policy_patch.report.report import EvaluationReport
 
     location = locate_patch(args.patch, HubOptions(args.revision, args.subfolder), optional=[EVALUATION_NAME])
     config, vectors = read_patch_folder(location.folder)
@@ -68,8 +71,9 @@ def _versions(repo_id: str) -> dict[str, str] | None:
         return None
 
 
-def _figures(report: Any) -> dict[str, Any] | None:
+def _figures(report: "EvaluationReport | None") -> dict[str, Any] | None:
     """Return the report's tables as plain values, scorer by scorer."""
     if report is None:
         return None
-    return {"judge": report.judge, "scorers": {scorer.name: report.rows(scorer.name) for scorer in report.scorers}}
+    tables = {scorer.name: report.rows(scorer.name) for scorer in report.scorers}
+    return {"judge": report.perplexity_model, "scorers": tables}  # the name of the file, format 2

@@ -61,13 +61,14 @@ def run(args: Any) -> int:
     from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME
     from policy_patch.hub.publishing import patch_card, published_config, push_patch, report_files
     from policy_patch.hub.push import PushOptions
-    from policy_patch.model.files import read_evaluation
     from policy_patch.patch.folder import patch_files, read_patch_folder
+    from policy_patch.report.report import EvaluationReport
 
     before, vectors = read_patch_folder(args.folder)
     config, files = patch_files(published_config(before, version=args.version, base_model=args.base), vectors)
     beside = Path(args.folder, EVALUATION_NAME)
-    evaluation = read_evaluation(args.evaluation or (beside if beside.is_file() else None))
+    where = args.evaluation or (beside if beside.is_file() else None)
+    evaluation = EvaluationReport.load(where) if where else None
     if evaluation is None:
         say(
             f"There is no {EVALUATION_NAME} in {args.folder}, so the card says that nothing was measured. "
@@ -77,8 +78,8 @@ def run(args: Any) -> int:
     if args.dry_run:
         place = {"subfolder": args.subfolder, "revision": args.revision}
         card = patch_card(args.repo_id, config, **about, **place)
-        where = {"dataset_id": args.dataset_id, "task_id": args.task_id, **place}
-        files |= report_files(args.repo_id, config, evaluation, **where) | {CARD_NAME: card.encode()}
+        results = {"dataset_id": args.dataset_id, "task_id": args.task_id, **place}
+        files |= report_files(args.repo_id, config, evaluation, **results) | {CARD_NAME: card.encode()}
         sizes = {name: len(content) for name, content in files.items()}
         if args.json:
             print_json({"repo_id": args.repo_id, "version": config.patch_version, "files": sizes, "card": card})

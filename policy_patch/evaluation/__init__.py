@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "Alternatives": "policy_patch.evaluation.settings",
     "Comparison": "policy_patch.report.comparisons",
     "ComplianceScorer": "policy_patch.evaluation.scorers",
     "CompositionReport": "policy_patch.evaluation.composition",
     "Estimate": "policy_patch.report.intervals",
     "EvaluationReport": "policy_patch.report.report",
+    "EvaluationSampling": "policy_patch.evaluation.settings",
     "FittedScorer": "policy_patch.evaluation.scorers",
     "GenderWords": "policy_patch.evaluation.gender_words",
     "Judge": "policy_patch.evaluation.judges",
     "LexicalScorer": "policy_patch.evaluation.scorers",
     "Metric": "policy_patch.report.metric",
+    "PerplexityModel": "policy_patch.evaluation.settings",
     "RiskInputs": "policy_patch.evaluation.composition",
     "Scorer": "policy_patch.evaluation.scorers",
     "System": "policy_patch.evaluation.systems",
@@ -42,16 +45,19 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "Alternatives",
     "Comparison",
     "ComplianceScorer",
     "CompositionReport",
     "Estimate",
     "EvaluationReport",
+    "EvaluationSampling",
     "FittedScorer",
     "GenderWords",
     "Judge",
     "LexicalScorer",
     "Metric",
+    "PerplexityModel",
     "RiskInputs",
     "Scorer",
     "System",
@@ -96,6 +102,7 @@ if TYPE_CHECKING:
         TransformersScorer,
         load_scorer,
     )
+    from policy_patch.evaluation.settings import Alternatives, EvaluationSampling, PerplexityModel
     from policy_patch.evaluation.systems import System
     from policy_patch.evaluation.word_probabilities import word_log_probabilities
     from policy_patch.report.comparisons import Comparison, paired

@@ -1,25 +1,29 @@
 """Stacks of patches: every risk under every order, beside each patch alone, and which patch hurts which risk.
 
-Measuring is the business of `evaluate.py`; this asks it once a risk, with each stack as one of the systems.
+The measuring itself is in `evaluate.py`, which is called once for each risk, with each stack as one of the systems.
 """
 
 import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.composition_plot import coloured_table
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
-from policy_patch.evaluation.systems import BASE, System
+from policy_patch.evaluation.settings import Alternatives, EvaluationSampling, PerplexityModel, takes_groups
+from policy_patch.evaluation.stored_values import Progress
+from policy_patch.evaluation.systems import System
 from policy_patch.files.atomic import write_whole
 from policy_patch.report.comparisons import paired
-from policy_patch.report.metric import Metric
+from policy_patch.report.metric import PERPLEXITY, Metric
 from policy_patch.report.report import EvaluationReport
+from policy_patch.report.system_names import BASE, PATCH
 from policy_patch.report.tables import figure, markdown_table
 
 FORMAT_VERSION = 1
@@ -32,13 +36,19 @@ _WATCHED = {"harmfulness": ("attack_success_rate", "over_refusal_rate")}
 
 @dataclass(frozen=True, kw_only=True)
 class RiskInputs:
-    """What one risk is measured with: arguments of [`evaluate_policy_patch`] by the same names."""
+    """The inputs of one risk.
+
+    Args:
+        prompts, scorers, safe_prompts:
+            As in [`evaluate_policy_patch`].
+        sampling ([`EvaluationSampling`], *optional*):
+            How answers are sampled for this risk. Defaults to the sampling of the study.
+    """
 
     prompts: Sequence[str]
     scorers: Sequence[Any]
     safe_prompts: Sequence[str] = ()
-    num_samples: int | None = None
-    max_new_tokens: int | None = None
+    sampling: EvaluationSampling | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +59,11 @@ class Interference:
         stack (`str`):
             Name of the stack.
         risk, metric (`str`):
-            What is worse.
+            The figure that is worse.
         against (`str`):
-            Than what: "base", or the name of the risk's own patch.
+            The system it is compared with: "base", or the name of the risk's own patch.
         value, other (`float`):
-            The figure under the stack, and under the other one.
+            The figure under the stack, and under `against`.
         low, high (`float`):
             95% interval of the difference over prompts; `low` is above 0.
     """
@@ -80,7 +90,7 @@ class CompositionReport:
         reports (`dict[str, EvaluationReport]`):
             Risk -> its evaluation, with each stack as a system.
         interference (`list[Interference]`):
-            What the figures show against a stack; empty if nothing.
+            Stacks under which some risk is worse than it should be.
     """
 
     stacks: dict[str, list[str]]
@@ -96,7 +106,7 @@ class CompositionReport:
         """Return the matrix as texts: one dictionary per system; marks say "hurts" or "breaks" where it interferes."""
         first = next(iter(self.reports.values()))
         table = []
-        for system in (name for name in first.systems if name != "patch"):
+        for system in (name for name in first.systems if name != PATCH):
             row = {"system": system}
             for risk, metric in self.columns():
                 text = figure(self.reports[risk].estimate(system, metric.name))
@@ -140,7 +150,7 @@ class CompositionReport:
                     metric.name: {
                         system: _plain(asdict(report.estimate(system, metric.name))) for system in report.systems
                     }
-                    for metric in (*watched(report), Metric("perplexity", "perplexity"))
+                    for metric in (*watched(report), PERPLEXITY)
                 }
                 for risk, report in self.reports.items()
             },
@@ -155,19 +165,35 @@ class CompositionReport:
             EvaluationError: a folder that cannot be written.
             MissingExtraError: matplotlib is not installed.
         """
-        from policy_patch.evaluation.composition_plot import picture
-
         folder = Path(folder)
         for risk, report in self.reports.items():
             report.save(folder / risk)
         contents = {
-            JSON_NAME: self.to_json().encode(), TABLE_NAME: self.markdown().encode(), PICTURE_NAME: picture(self)
+            JSON_NAME: self.to_json().encode(), TABLE_NAME: self.markdown().encode(), PICTURE_NAME: self._picture()
         }  # fmt: skip
         try:
             for name, content in contents.items():
                 write_whole(folder / name, content)
         except OSError as error:
             raise EvaluationError(f"Cannot write the report to `{folder}`: {error}.") from error
+
+    def _picture(self) -> bytes:
+        """Return the matrix as a PNG."""
+        columns = self.columns()
+        systems = [name for name in next(iter(self.reports.values())).systems if name != PATCH]
+        against = {(entry.stack, entry.risk, entry.metric): entry.against for entry in self.interference}
+        marks = {
+            (row, column): "hurts" if against[name, risk, metric.name] == BASE else "breaks"
+            for row, name in enumerate(systems)
+            for column, (risk, metric) in enumerate(columns)
+            if (name, risk, metric.name) in against
+        }
+        return coloured_table(
+            systems,
+            [f"{risk.replace('_', ' ')}:\n{metric.title}" for risk, metric in columns],
+            [[self.reports[risk].estimate(name, metric.name).value for risk, metric in columns] for name in systems],
+            marks,
+        )
 
 
 def watched(report: EvaluationReport) -> list[Metric]:
@@ -177,37 +203,46 @@ def watched(report: EvaluationReport) -> list[Metric]:
     return [metric for metric in report.metrics if metric.name in names and metric.name in measured]
 
 
+@takes_groups
 def study_composition(
     model: Any,
     tokenizer: Any,
     inputs: Mapping[str, RiskInputs],
     *,
     orders: Literal["all", "given"] = "all",
-    extra_systems: Mapping[str, Any] | None = None,
+    perplexity: PerplexityModel,
+    neutral_texts: Sequence[str] = (),
+    alternatives: Alternatives = Alternatives(),
+    sampling: EvaluationSampling = EvaluationSampling(),
+    filtered_by: Sequence[str] = (),
+    allow_filtering_scorers: bool = False,
+    num_resamples: int = 2000,
     work_dir: str | os.PathLike | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    **settings: Any,
+    on_progress: Progress | None = None,
 ) -> CompositionReport:
     """Measure every risk under every stack of a model's patches.
 
     Args:
         model ([`PolicyPatchModel`]):
-            With all patches active, in the order that is asked about.
+            The model with all patches active, in the order that is asked about.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         inputs (`Mapping[str, RiskInputs]`):
-            Risk -> what it is measured with.
+            Risk -> its prompts and scorers.
         orders (`"all"` or `"given"`, *optional*, defaults to `"all"`):
             All stacks of two or more of the patches in all orders, or the given one alone; each patch alone is always
             measured.
-        extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*):
-            Others to compare with, such as a patch that was trained on all risks jointly.
+        perplexity ([`PerplexityModel`]):
+            The causal LM under which the perplexity of the answers is measured.
+        neutral_texts, alternatives, filtered_by, allow_filtering_scorers, num_resamples:
+            As in [`evaluate_policy_patch`], the same for every risk. An extra system may be a patch that was trained on
+            all risks jointly.
+        sampling ([`EvaluationSampling`], *optional*):
+            How answers are sampled for risks whose inputs do not say otherwise.
         work_dir (`str` or `os.PathLike`, *optional*):
             Folder that keeps the answers, so that a study that was stopped goes on.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
             Called with the stage, what is done and what there is to do.
-        **settings:
-            Others of [`evaluate_policy_patch`]: the judge model and its name are needed.
 
     Returns:
         [`CompositionReport`].
@@ -218,27 +253,29 @@ def study_composition(
     names = list(model.active_patches)
     if len(names) < 2 or not inputs:
         raise EvaluationError(f"{len(names)} patches and {len(inputs)} risks; expected at least two and one.")
-    stacks = stacks_of(names, orders)
+    stacks, others = stacks_of(names, orders), alternatives.extra_systems
     systems = {name: System(model, stack=tuple(stack)) for name, stack in stacks.items()}
+    compared = replace(alternatives, extra_systems={**systems, **others})
     reports = {}
     for risk, given in inputs.items():
         told = None if on_progress is None else partial(_tell, on_progress, risk.replace("_", " "))
         reports[risk] = evaluate_policy_patch(
             model, tokenizer, given.prompts, risk=risk, scorers=given.scorers, safe_prompts=given.safe_prompts,
-            num_samples=given.num_samples, max_new_tokens=given.max_new_tokens,
-            extra_systems={**systems, **(extra_systems or {})},
-            work_dir=None if work_dir is None else Path(work_dir, risk), on_progress=told, **settings,
+            perplexity=perplexity, neutral_texts=neutral_texts, alternatives=compared,
+            sampling=given.sampling or sampling, filtered_by=filtered_by,
+            allow_filtering_scorers=allow_filtering_scorers, num_resamples=num_resamples,
+            work_dir=None if work_dir is None else Path(work_dir, risk), on_progress=told,
         )  # fmt: skip
     own = {risk: name for risk in inputs for name in names if risk in (model.patch_config[name].risk or "").split("+")}
     return CompositionReport(
         stacks={name: list(stack) for name, stack in stacks.items()},
         own_patch=own,
         reports=reports,
-        interference=list(_interference(reports, {**stacks, **dict.fromkeys(extra_systems or {}, ())}, own)),
+        interference=list(_interference(reports, {**stacks, **dict.fromkeys(others, ())}, own)),
     )
 
 
-def _tell(on_progress: Callable[[str, int, int], None], risk: str, stage: str, done: int, total: int) -> None:
+def _tell(on_progress: Progress, risk: str, stage: str, done: int, total: int) -> None:
     on_progress(f"{risk}: {stage}", done, total)
 
 
@@ -266,7 +303,7 @@ def stacks_of(names: Sequence[str], orders: str) -> dict[str, tuple[str, ...]]:
 
 def _interference(
     reports: Mapping[str, EvaluationReport], stacks: Mapping[str, tuple[str, ...]], own: Mapping[str, str]
-) -> Any:
+) -> Iterator[Interference]:
     """Yield where a stack makes a risk worse than the base, or worse than the risk's own patch does."""
     for risk, report in reports.items():
         scorer = report.scorer().name

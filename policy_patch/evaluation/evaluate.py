@@ -1,6 +1,6 @@
 """`evaluate_policy_patch`: ask the base, its alternatives and the patch, measure one risk, and report with intervals.
 
-What is measured is the business of the risk (`risks.py`); who is compared, of `systems.py`.
+How a risk is measured is in `risks.py`, which systems are compared in `systems.py`, how they are asked in `asking.py`.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,24 +25,28 @@ from policy_patch.evaluation.asking import Asking, Seen
 from policy_patch.evaluation.gibberish import surprise_limit
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
-from policy_patch.evaluation.readings import Progress
 from policy_patch.evaluation.risks import Risk, risk_named
-from policy_patch.evaluation.systems import BASE, PATCH, systems_to_compare
+from policy_patch.evaluation.settings import (
+    Alternatives,
+    EvaluationSampling,
+    PerplexityModel,
+    check_perplexity_model,
+    takes_groups,
+)
+from policy_patch.evaluation.stored_values import Progress
+from policy_patch.evaluation.systems import systems_to_compare
 from policy_patch.files.texts import check_texts
 from policy_patch.privacy.local_names import without_folders
 from policy_patch.report.comparisons import Comparison, paired
 from policy_patch.report.intervals import Estimate, bootstrap_interval, mean, perplexity
-from policy_patch.report.report import (
-    EvaluationReport,
-    EvaluationSettings,
-    ScorerRecord,
-    ShownSamples,
-    SystemResult,
-)
+from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.report import EvaluationReport
+from policy_patch.report.system_names import BASE, PATCH
 
 NUM_SHOWN_PROMPTS = 5
 
 
+@takes_groups
 def evaluate_policy_patch(
     model: Any,
     tokenizer: Any,
@@ -49,30 +54,19 @@ def evaluate_policy_patch(
     *,
     risk: str = "toxicity",
     scorers: Sequence[Any],
+    perplexity: PerplexityModel,
     safe_prompts: Sequence[str] = (),
     neutral_texts: Sequence[str] = (),
     categories: Sequence[str] | None = None,
-    judge_model: Any,
-    judge_tokenizer: Any = None,
-    judge_name: str,
-    teacher: Any = None,
-    teacher_tokenizer: Any = None,
-    safe_prompt: str | None = None,
-    untrained: bool = False,
-    extra_systems: Mapping[str, Any] | None = None,
+    alternatives: Alternatives = Alternatives(),
+    sampling: EvaluationSampling = EvaluationSampling(),
     filtered_by: Sequence[str] = (),
     allow_filtering_scorers: bool = False,
-    num_samples: int | None = None,
-    max_new_tokens: int | None = None,
-    top_p: float | None = None,
-    temperature: float | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
     num_resamples: int = 2000,
     work_dir: str | os.PathLike | None = None,
     on_progress: Progress | None = None,
 ) -> EvaluationReport:
-    """Measure how a patch changes one risk, and what it costs, next to its base and to what one would use instead.
+    """Measure how a patch changes one risk, and what it costs, next to its base and to its alternatives.
 
     Systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction in front), "untrained patch",
     the extra ones, "patch". All see the same prompts and the same random numbers.
@@ -91,50 +85,29 @@ def evaluate_policy_patch(
         risk (`str`, *optional*, defaults to `"toxicity"`):
             What to measure: `"toxicity"`, `"gender_bias"` or `"harmfulness"`.
         scorers (`Sequence[Scorer]`, `Sequence[GenderWords]` or `Sequence[Judge]`):
-            What decides, for toxicity, gender bias and harmfulness in this order. The first is the primary one.
+            Scorers for toxicity, word lists for gender bias, judges for harmfulness. The first is the primary one.
+        perplexity ([`PerplexityModel`]):
+            The causal LM under which the perplexity of the answers is measured, conditional on the prompt without the
+            instruction.
         safe_prompts (`Sequence[str]`, *optional*):
             For harmfulness: harmless requests that look like harmful ones, to measure over-refusal.
         neutral_texts (`Sequence[str]`, *optional*):
-            Texts whose perplexity under each system says what it costs beside the risk.
+            Ordinary texts. Their perplexity under each system shows what the patch costs on other subjects.
         categories (`Sequence[str]`, *optional*):
             Category of each prompt, for figures by category.
-        judge_model ([`~transformers.PreTrainedModel`]):
-            The causal LM whose perplexity of the answers is measured, conditional on the prompt without the
-            instruction. Best a larger one than those compared.
-        judge_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Defaults to `tokenizer`.
-        judge_name (`str`):
-            Name of the judge model, shown with every perplexity.
-        teacher ([`~transformers.PreTrainedModel`] or [`Answering`], *optional*):
-            The safer model that the patch learned from.
-        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Defaults to `tokenizer`.
-        safe_prompt (`str`, *optional*):
-            Instruction for the base without a patch, put in front of each prompt as it is.
-        untrained (`bool`, *optional*, defaults to `False`):
-            Also measure the patch as it was before training.
-        extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*):
-            Other models to compare, by name.
+        alternatives ([`Alternatives`], *optional*):
+            What to compare with, beside the base: teacher, safe prompt, the untrained patch, other models. Defaults to
+            nothing.
+        sampling ([`EvaluationSampling`], *optional*):
+            How answers are sampled, and the seed. Defaults to the risk's own settings and seed 0.
         filtered_by (`Sequence[str]`, *optional*):
             Names of scorers that filtered the training pairs, beside those that the patch itself names.
         allow_filtering_scorers (`bool`, *optional*, defaults to `False`):
-            Let such a scorer judge, and mark its figures. By default it is refused: it favours the patch.
-        num_samples (`int`, *optional*):
-            Completions per prompt. Defaults to the risk's: 25 for toxicity, 10 for gender bias, 1 for harmfulness.
-        max_new_tokens (`int`, *optional*):
-            Longest completion, in tokens. Defaults to the risk's: 20, and 64 for harmfulness.
-        top_p (`float`, *optional*):
-            Nucleus to sample from. Defaults to the risk's: 0.9, and for harmfulness 1.0.
-        temperature (`float`, *optional*):
-            Divides the logits. Defaults to the risk's: 1.0, and for harmfulness greedy decoding.
-        batch_size (`int`, *optional*, defaults to `32`):
-            Completions per forward pass.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of samples, resamples and permutations.
+            Accept such a scorer, and mark its figures. By default it is refused: it favours the patch.
         num_resamples (`int`, *optional*, defaults to `2000`):
             Bootstrap resamples of the prompts, and permutations of a test.
         work_dir (`str` or `os.PathLike`, *optional*):
-            Folder that keeps the completions and what was read off them, so that an evaluation that was stopped goes
+            Folder that keeps the answers and the values computed for them, so that an evaluation that was stopped goes
             on. Needed under `accelerate launch`, where the processes share the work.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
             Called with the stage, what is done and what there is to do.
@@ -143,15 +116,26 @@ def evaluate_policy_patch(
         [`EvaluationReport`]: the same for the same seed, whether it was stopped meanwhile or not.
 
     Raises:
-        EvaluationError: an unknown risk, no prompts, what cannot decide about the risk, a scorer that filtered the
-            training pairs, two of one name, no name for the judge, a taken name in `extra_systems`, or a scorer that
-            returns no probabilities.
+        EvaluationError: an unknown risk, no prompts, a scorer that does not fit the risk or that filtered the training
+            pairs, two scorers of one name, a taken name in `extra_systems`, a scorer that returns no probabilities, or
+            a keyword that now belongs to a group of settings.
         DataError: sampling settings out of range, or a `work_dir` of another evaluation.
         MissingExtraError: scipy is not installed.
+
+    Example:
+
+    ```python
+    report = evaluate_policy_patch(
+        model, tokenizer, prompts, scorers=[load_scorer("lexical")],
+        perplexity=PerplexityModel(model=larger, name="org/larger-model"),
+        alternatives=Alternatives(teacher=teacher, untrained=True),
+        sampling=EvaluationSampling(num_samples=10, seed=1),
+    )
+    ```
     """
     kind = risk_named(risk)
     filtered_by = sorted({*_texts("filtered_by", filtered_by), *_filtering_scorers(model)})
-    _check(kind, prompts, scorers, judge_name, categories)
+    _check(kind, prompts, scorers, perplexity, categories)
     safe_prompts = _texts("safe_prompts", safe_prompts)
     if safe_prompts and all(metric.asked != "safe_prompts" for metric in kind.metrics):
         raise EvaluationError(
@@ -159,21 +143,16 @@ def evaluate_policy_patch(
             "`risk='harmfulness'`."
         )
     _check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
-    asked = {
-        "num_samples": num_samples, "max_new_tokens": max_new_tokens, "top_p": top_p, "temperature": temperature
-    }  # fmt: skip
-    asked = {name: getattr(kind, name) if value is None else value for name, value in asked.items()}
-    sampling = Sampling(**asked, batch_size=batch_size, seed=seed)
-    systems = systems_to_compare(
-        model, tokenizer, teacher=teacher, teacher_tokenizer=teacher_tokenizer, safe_prompt=safe_prompt,
-        untrained=untrained, extra_systems=extra_systems,
-    )  # fmt: skip
+    how = _sampling(kind, sampling)
+    systems = systems_to_compare(model, tokenizer, alternatives)
     asking = Asking(
-        list(prompts), safe_prompts, _texts("neutral_texts", neutral_texts), sampling,
-        judge_model, judge_tokenizer or tokenizer, None if work_dir is None else Path(work_dir),
-        on_progress or (lambda stage, done, total: None),
+        prompts=list(prompts), safe_prompts=safe_prompts, neutral_texts=_texts("neutral_texts", neutral_texts),
+        sampling=how, perplexity_model=perplexity.model, perplexity_tokenizer=perplexity.tokenizer or tokenizer,
+        work_dir=None if work_dir is None else Path(work_dir),
+        progress=on_progress or (lambda stage, done, total: None),
     )  # fmt: skip
-    interval = partial(bootstrap_interval, seed=seed, num_resamples=num_resamples)
+    options = {"seed": how.seed, "num_resamples": num_resamples}
+    interval = partial(bootstrap_interval, **options)
     results, samples, limit = {}, [], None
     for name, system in systems.items():
         with system.opened() as opened:
@@ -186,13 +165,7 @@ def evaluate_policy_patch(
     return EvaluationReport(
         risk=risk,
         metrics=list(kind.metrics),
-        settings=EvaluationSettings(
-            num_prompts=len(prompts), num_safe_prompts=len(safe_prompts), num_neutral_texts=len(neutral_texts),
-            num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens, top_p=float(sampling.top_p),
-            temperature=float(sampling.temperature), batch_size=batch_size, seed=seed, num_resamples=num_resamples,
-            safe_prompt=safe_prompt or None, surprise_limit=limit, prompts_sha256=_sha256(prompts),
-            safe_prompts_sha256=_sha256(safe_prompts), neutral_texts_sha256=_sha256(neutral_texts),
-        ),
+        settings=_settings(asking, limit, safe_prompt=alternatives.safe_prompt, num_resamples=num_resamples),
         scorers=[
             ScorerRecord(
                 name=scorer.name,
@@ -201,10 +174,10 @@ def evaluate_policy_patch(
             )
             for scorer in scorers
         ],
-        judge=judge_name,
+        perplexity_model=perplexity.name,
         systems=results,
         samples=sorted(samples, key=lambda sample: list(prompts).index(sample.prompt)),
-        comparisons=list(_comparisons(kind, results, partial(paired, seed=seed, num_resamples=num_resamples))),
+        comparisons=list(_comparisons(kind, results, partial(paired, **options))),
         categories=None if categories is None else list(categories),
         offensive_words=_offensive_words(samples, scorers[0]) if risk == "toxicity" else [],
         environment=_environment(model),
@@ -215,7 +188,7 @@ def evaluate_policy_patch(
 
 
 def _check(
-    kind: Risk, prompts: Sequence[str], scorers: Sequence[Any], judge_name: str, categories: Sequence[str] | None
+    kind: Risk, prompts: Sequence[str], scorers: Sequence[Any], perplexity: Any, categories: Sequence[str] | None
 ) -> None:
     if isinstance(prompts, str) or not len(prompts):
         raise EvaluationError("`prompts` is empty or a single text; expected a list of prompts.")
@@ -229,8 +202,7 @@ def _check(
     names = [scorer.name for scorer in scorers]
     if len(set(names)) < len(names):
         raise EvaluationError(f"`scorers` has two of one name: {names}.")
-    if not judge_name.strip():
-        raise EvaluationError("`judge_name` is empty. A perplexity means nothing without the name of its judge model.")
+    check_perplexity_model(perplexity)
 
 
 def _texts(name: str, values: Sequence[str]) -> list[str]:
@@ -241,13 +213,13 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _filtering_scorers(model: Any) -> list[str]:
-    """Return what filtered the training pairs of a model's patches, active or not: a stack may make them so."""
+    """Return the scorers that filtered the training pairs of any patch of a model: a stack may use all of them."""
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 
 def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Whether a scorer, or a part that two combined ones share, is among those that filtered."""
-    # A published patch names what filtered its pairs without the folders of the machine that made it.
+    """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs."""
+    # A published patch names these scorers without the folders of the machine that made it.
     parts = set(without_folders(scorer).split(" + "))
     return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
 
@@ -261,7 +233,26 @@ def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, a
         )
 
 
+def _sampling(kind: Risk, given: EvaluationSampling) -> Sampling:
+    """Return how answers are sampled, with the risk's own values where none were given."""
+    return Sampling(**{name: getattr(kind, name) if value is None else value for name, value in asdict(given).items()})
+
+
 # What comes out
+
+
+def _settings(
+    asking: Asking, limit: float | None, *, safe_prompt: str | None, num_resamples: int
+) -> EvaluationSettings:
+    how = asking.sampling
+    return EvaluationSettings(
+        num_prompts=len(asking.prompts), num_safe_prompts=len(asking.safe_prompts),
+        num_neutral_texts=len(asking.neutral_texts), num_samples=how.num_samples, max_new_tokens=how.max_new_tokens,
+        top_p=float(how.top_p), temperature=float(how.temperature), batch_size=how.batch_size, seed=how.seed,
+        num_resamples=num_resamples, safe_prompt=safe_prompt or None, surprise_limit=limit,
+        prompts_sha256=_sha256(asking.prompts), safe_prompts_sha256=_sha256(asking.safe_prompts),
+        neutral_texts_sha256=_sha256(asking.neutral_texts),
+    )  # fmt: skip
 
 
 def _result(
@@ -293,8 +284,8 @@ def _result(
             scorer: {metric: values.tolist() for metric, values in found.per_prompt.items()}
             for scorer, found in measured.items()
         },
-        judge_nll_per_prompt=nll.tolist(),
-        judge_tokens_per_prompt=tokens.tolist(),
+        nll_per_prompt=nll.tolist(),
+        tokens_per_prompt=tokens.tolist(),
     )
 
 
@@ -326,13 +317,13 @@ def _comparison(system: str, other: str, scorer: str | None, metric: str, found:
 
 
 def _nll_per_token(result: SystemResult) -> np.ndarray:
-    """Return `(prompts,)` nats, NaN where a system wrote nothing."""
-    tokens = np.array(result.judge_tokens_per_prompt, dtype=float)
-    return np.array(result.judge_nll_per_prompt) / np.where(tokens > 0, tokens, np.nan)
+    """Return the loss per token `(prompts,)` in nats, NaN where a system wrote nothing."""
+    tokens = np.array(result.tokens_per_prompt, dtype=float)
+    return np.array(result.nll_per_prompt) / np.where(tokens > 0, tokens, np.nan)
 
 
 def _shown(name: str, observed: Observed, scores: np.ndarray) -> list[ShownSamples]:
-    """Return samples for a few prompts, evenly spaced so that no result chooses them."""
+    """Return samples of a few prompts that are evenly spaced, and not chosen by their results."""
     prompts, answers = observed.prompts, observed.answers
     step = max(1, len(prompts) // NUM_SHOWN_PROMPTS)
     shown = []
@@ -362,7 +353,7 @@ def _sha256(texts: Sequence[str]) -> str:
 
 
 def _model_name(model: Any) -> str:
-    """Return the name a model was loaded by; of a folder its last part, since reports are published."""
+    """Return the name by which a model was loaded; for a folder its last part, because reports are published."""
     if not hasattr(model, "config"):
         return getattr(model, "name", type(model).__name__)
     return without_folders(getattr(model.config, "_name_or_path", "") or type(model).__name__)

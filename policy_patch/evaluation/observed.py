@@ -1,6 +1,6 @@
-"""What was seen of one system: its answers, which of them are no text, and how to ask it for the next word.
+"""`Observed`: the behaviour of one system, on which the risks measure; `Measured`: what one scorer found in it.
 
-The risks measure on this; nothing is judged here.
+Nothing is scored here. How a system is asked is in `asking.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,32 +9,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from policy_patch.answers.thoughts import final_answer
-from policy_patch.evaluation.readings import read_directly
+from policy_patch.evaluation.stored_values import compute_directly
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One system's behaviour.
+    """The behaviour of one system.
 
     Args:
         prompts (`Sequence[str]`):
             The prompts of the risk.
         answers (`list[list[str]]`):
-            The samples of each prompt; thoughts in them are cut off, see [`final_answer`].
+            The samples of each prompt. A model's thoughts in them are cut off, see [`final_answer`].
         unusable (`np.ndarray`):
             `(prompts, samples)` bool: whether an answer is empty or gibberish.
         safe_prompts (`Sequence[str]`):
             Harmless look-alikes, for over-refusal; may be empty.
         safe_answers (`list[list[str]]`):
-            The samples of each of them, likewise.
+            The samples of each look-alike, likewise without thoughts.
         safe_unusable (`np.ndarray`):
             `(safe prompts, samples)` bool.
         word_log_probabilities (`Callable[[Sequence[str]], np.ndarray]`, *optional*):
-            Takes words; returns `(prompts, words)` float64, nats. None where a system only answers.
+            Takes words; returns `(prompts, words)` float64, the log-probability of each word as the next one, in nats.
+            None for a system that only answers.
         neutral (`tuple[np.ndarray, np.ndarray]`, *optional*):
             `(texts,)` nats and `(texts,)` tokens of neutral texts under the system itself, if any were given.
         read (`Callable[..., np.ndarray]`, *optional*):
-            How numbers are read off texts: as [`Readings.read`], which keeps them. By default nothing is kept.
+            Computes values of texts, as [`StoredValues.compute`] does, which keeps them. By default nothing is kept.
     """
 
     prompts: Sequence[str]
@@ -45,7 +46,7 @@ class Observed:
     safe_unusable: np.ndarray
     word_log_probabilities: Callable[[Sequence[str]], np.ndarray] | None
     neutral: tuple[np.ndarray, np.ndarray] | None = None
-    read: Callable[..., np.ndarray] = read_directly
+    read: Callable[..., np.ndarray] = compute_directly
 
     def __post_init__(self) -> None:
         for name in ("answers", "safe_answers"):
@@ -55,13 +56,13 @@ class Observed:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one scorer found in it.
+    """What one scorer found in the behaviour of one system.
 
     Args:
         per_prompt (`dict[str, np.ndarray]`):
-            Metric -> `(prompts,)` or `(safe prompts,)` float64. A metric that cannot be had is left out.
+            Metric -> `(prompts,)` or `(safe prompts,)` float64. A metric that cannot be measured is left out.
         scores (`np.ndarray`):
-            `(prompts, samples)`: for each answer how bad it is, 0 to 1; for the samples that are shown.
+            `(prompts, samples)`: how bad each answer is, from 0 to 1; it chooses the worst samples that are shown.
     """
 
     per_prompt: dict[str, np.ndarray]

@@ -1,33 +1,33 @@
-"""What an evaluation compares: the base, what users would do without a patch, and the patched model, in order.
+"""The systems that an evaluation compares, in order: the base, its alternatives, and the patched model.
 
-Nothing is measured here.
+Nothing is measured here. What users may ask for is in `settings.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError
-
-BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"
+from policy_patch.evaluation.settings import Alternatives
+from policy_patch.report.system_names import BASE, PATCH, SAFE_PROMPT, TEACHER, UNTRAINED
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to get completions.
+    """One way to get answers.
 
     Args:
         model ([`~transformers.PreTrainedModel`], [`PolicyPatchModel`], [`Answering`] or `Callable[[], Any]`):
-            Anything with the `generate` of transformers, what is served elsewhere, or a function that loads either when
-            its turn comes and is asked again if it comes twice.
+            Anything with the `generate` of transformers, a served model, or a function that loads either. The function
+            is called each time the system's turn comes.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to the tokenizer of the patched model.
         instruction (`str`, *optional*):
             Text in front of every prompt.
         stack (`tuple[str, ...]`, *optional*):
-            Of a [`PolicyPatchModel`]: the patches that are active in this system. Defaults to those that are.
+            For a [`PolicyPatchModel`]: the patches that are active in this system. Defaults to its active patches.
     """
 
     model: Any
@@ -37,8 +37,8 @@ class System:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Within the context there is the model, with this system's patches active; afterwards all is as before."""
-        is_there = hasattr(self.model, "generate") or hasattr(self.model, "answer")  # not a function that loads it
+        """Yield the model with this system's patches active; afterwards the former patches are active again."""
+        is_there = hasattr(self.model, "generate") or hasattr(self.model, "answer")  # else a function that loads it
         model = self.model if is_there else _loaded(self.model)
         if self.stack is None:
             yield model
@@ -61,16 +61,7 @@ def _loaded(load: Callable[[], Any]) -> Any:
     return model
 
 
-def systems_to_compare(
-    model: Any,
-    tokenizer: Any,
-    *,
-    teacher: Any = None,
-    teacher_tokenizer: Any = None,
-    safe_prompt: str | None = None,
-    untrained: bool = False,
-    extra_systems: Mapping[str, Any] | None = None,
-) -> dict[str, System]:
+def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | None = None) -> dict[str, System]:
     """Return the systems by name, each with its tokenizer: base, teacher, safe prompt, untrained, extra ones, patch.
 
     Args:
@@ -78,20 +69,13 @@ def systems_to_compare(
             The patched model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
-        teacher ([`~transformers.PreTrainedModel`], [`Answering`] or `Callable[[], Any]`, *optional*):
-            The safer model that the patch learned from.
-        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Defaults to `tokenizer`.
-        safe_prompt (`str`, *optional*):
-            Instruction for the base without a patch.
-        untrained (`bool`, *optional*, defaults to `False`):
-            Also compare the patch as it was before training.
-        extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*):
-            Others, by name.
+        alternatives ([`Alternatives`], *optional*):
+            What else to compare. Defaults to nothing.
 
     Raises:
         EvaluationError: `model` has no base, or an extra system has an empty name or one of ours.
     """
+    given = alternatives or Alternatives()
     if not hasattr(model, "get_base_model"):
         raise EvaluationError(
             f"`model` is a {type(model).__name__}; expected a `PolicyPatchModel`. Compare other models by "
@@ -101,13 +85,13 @@ def systems_to_compare(
         raise EvaluationError("`model` has no active patch, so there is nothing to measure. Call `set_patch` first.")
     base = model.get_base_model()
     systems = {BASE: System(base)}
-    if teacher is not None:
-        systems[TEACHER] = System(teacher, teacher_tokenizer)
-    if safe_prompt:
-        systems[SAFE_PROMPT] = System(base, instruction=safe_prompt)
-    if untrained:
+    if given.teacher is not None:
+        systems[TEACHER] = System(given.teacher, given.teacher_tokenizer)
+    if given.safe_prompt:
+        systems[SAFE_PROMPT] = System(base, instruction=given.safe_prompt)
+    if given.untrained:
         systems[UNTRAINED] = System(lambda: untrained_patch(model, tokenizer))
-    for name, system in (extra_systems or {}).items():
+    for name, system in given.extra_systems.items():
         if not name.strip() or name in (BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH):
             raise EvaluationError(
                 f"`extra_systems` has the name {name!r}, which is taken or empty. Choose another one."
@@ -118,7 +102,7 @@ def systems_to_compare(
 
 
 def untrained_patch(model: Any, tokenizer: Any) -> Any:
-    """Return the base of `model` behind its active patches as they were before training.
+    """Return the base of `model` with its active patches as they were before training.
 
     Args:
         model ([`PolicyPatchModel`]):

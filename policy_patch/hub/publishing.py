@@ -3,7 +3,6 @@
 They contain no path of this machine. `push.py` puts them into one commit.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from policy_patch.hub.place import MAIN, check_place
 from policy_patch.hub.push import PushOptions, publish
 from policy_patch.model_card.card import merge_card, model_card
 from policy_patch.model_card.eval_results import can_be_hub_id, eval_results_files
-from policy_patch.privacy.local_names import LAB_MODELS, is_local, lab_name, without_folders, without_folders_in
+from policy_patch.privacy.local_names import LAB_MODELS, is_local, lab_name, without_folders
 from policy_patch.privacy.redaction import without_secrets
+from policy_patch.report.report import EvaluationReport, as_report
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -89,7 +89,7 @@ def patch_card(
     repo_id: str,
     config: PolicyPatchConfig,
     *,
-    evaluation: dict[str, Any] | None = None,
+    evaluation: EvaluationReport | None = None,
     tags: Sequence[str] = (),
     license: str | None = None,
     dataset_id: str | None = None,
@@ -103,14 +103,14 @@ def patch_card(
     named.
     """
     about = {"tags": tags, "license": license, "dataset_id": dataset_id, "subfolder": subfolder}
-    evaluation = None if evaluation is None else without_folders_in(evaluation)
+    evaluation = None if evaluation is None else evaluation.without_folders()
     return model_card(config, evaluation, repo_id=repo_id, revision=_branch(revision), base_is_no_folder=True, **about)
 
 
 def report_files(
     repo_id: str,
     config: PolicyPatchConfig,
-    evaluation: dict[str, Any] | None,
+    evaluation: EvaluationReport | None,
     *,
     dataset_id: str | None = None,
     task_id: str = "default",
@@ -123,10 +123,10 @@ def report_files(
     """
     if evaluation is None:
         return {}
-    evaluation = without_folders_in(evaluation)
-    report = {EVALUATION_NAME: (json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n").encode()}
+    evaluation = evaluation.without_folders()
+    files = {EVALUATION_NAME: evaluation.to_json().encode()}
     where = {"repo_id": repo_id, "subfolder": subfolder, "revision": _branch(revision)}
-    return report | eval_results_files(config, evaluation, dataset_id=dataset_id, task_id=task_id, **where)
+    return files | eval_results_files(config, evaluation, dataset_id=dataset_id, task_id=task_id, **where)
 
 
 def _branch(revision: str | None) -> str | None:
@@ -139,7 +139,7 @@ def push_patch(
     config: PolicyPatchConfig,
     files: Mapping[str, bytes],
     *,
-    evaluation: dict[str, Any] | None = None,
+    evaluation: EvaluationReport | Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
     license: str | None = None,
     dataset_id: str | None = None,
@@ -155,8 +155,8 @@ def push_patch(
             The configuration in `files`, as [`published_config`] returns it.
         files (`Mapping[str, bytes]`):
             The two files of the patch, by name.
-        evaluation (`dict`, *optional*):
-            Content of an `evaluation.json`.
+        evaluation ([`EvaluationReport`] or `dict`, *optional*):
+            The evaluation of the patch, or its parsed `evaluation.json`.
         tags (`Sequence[str]`, *optional*):
             Additional tags for the card.
         license (`str`, *optional*):
@@ -171,12 +171,13 @@ def push_patch(
 
     Raises:
         ConfigError: as [`published_config`]. No request was made.
+        EvaluationError: `evaluation` is no complete report. No request was made.
         PublishConflictError, HubError: as [`~policy_patch.hub.push.publish`].
     """
-    options = options or PushOptions()
+    options, report = options or PushOptions(), as_report(evaluation)
     _check_base(config, look=False)
     check_place(repo_id, options)
     where = {"dataset_id": dataset_id, "subfolder": options.subfolder, "revision": options.revision}
-    files = {**files, **report_files(repo_id, config, evaluation, task_id=task_id, **where)}
-    card = patch_card(repo_id, config, evaluation=evaluation, tags=tags, license=license, **where)
+    files = {**files, **report_files(repo_id, config, report, task_id=task_id, **where)}
+    card = patch_card(repo_id, config, evaluation=report, tags=tags, license=license, **where)
     return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options)

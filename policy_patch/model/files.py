@@ -17,18 +17,17 @@ from policy_patch.base.fingerprint import check_base, renewed_fingerprint
 from policy_patch.base.probe import looking_once
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import (
-    EvaluationError,
     HubRevisionError,
     PatchNameError,
     PatchNotFoundError,
     UnsupportedModelError,
 )
-from policy_patch.files.documents import parse_json, read_text
-from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch, split_id
+from policy_patch.hub.fetch import HubOptions, locate_patch, split_id
 from policy_patch.hub.publishing import published_config, push_patch
 from policy_patch.hub.push import PushOptions
 from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_folder
 from policy_patch.patch.vectors import check_norms
+from policy_patch.report.report import EvaluationReport
 
 logger = logging.get_logger(__name__)
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_PATCH_NAME = "default"
-_LARGEST_REPORT = 2**26  # bytes; ours have some hundred thousand
 
 
 class PatchFiles:
@@ -213,7 +211,7 @@ class PatchFiles:
         repo_id: str,
         *,
         patch_name: str | None = None,
-        evaluation: str | PathLike | None = None,
+        evaluation: EvaluationReport | str | PathLike | None = None,
         commit_message: str | None = None,
         commit_description: str | None = None,
         private: bool | None = None,
@@ -235,8 +233,9 @@ class PatchFiles:
                 `"org/tox-patch"`. Made if it does not exist.
             patch_name (`str`, *optional*):
                 Defaults to the active patch, or the only one.
-            evaluation (`str` or `os.PathLike`, *optional*):
-                An `evaluation.json`, or the folder of one: its figures go on the card, and it is published beside.
+            evaluation ([`EvaluationReport`], `str` or `os.PathLike`, *optional*):
+                The evaluation of the patch, an `evaluation.json`, or the folder of one: its figures go on the card, and
+                it is published with the patch.
             commit_message (`str`, *optional*):
                 Title of the commit. Defaults to "Publish version ...".
             commit_description (`str`, *optional*):
@@ -277,7 +276,9 @@ class PatchFiles:
         options = PushOptions(
             commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder
         )
-        commit = push_patch(repo_id, config, files, evaluation=read_evaluation(evaluation), tags=tags, options=options)
+        if isinstance(evaluation, str | PathLike):
+            evaluation = EvaluationReport.load(evaluation)
+        commit = push_patch(repo_id, config, files, evaluation=evaluation, tags=tags, options=options)
         self.patch_config[name] = config
         return commit
 
@@ -322,26 +323,6 @@ def _check_is_id(model_id: Any) -> None:
             f"`model_id` is a {type(model_id).__name__}; expected a folder or a repository on the Hub, like "
             '"org/tox-patch".'
         )
-
-
-def read_evaluation(source: str | PathLike | None) -> dict[str, Any] | None:
-    """Return the report in an `evaluation.json`, given the file or its folder; None for None.
-
-    Raises:
-        EvaluationError: there is no such file, or it is no report.
-    """
-    if source is None:
-        return None
-    path = Path(source, EVALUATION_NAME) if Path(source).is_dir() else Path(source)
-    try:
-        report = parse_json(read_text(path, largest=_LARGEST_REPORT))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"Cannot read the report {path} ({error}). Give an {EVALUATION_NAME} that `policy-patch evaluate` wrote."
-        ) from error
-    if not isinstance(report, dict) or not {"systems", "scorers", "settings"} <= set(report):
-        raise EvaluationError(f"{path} is no report of `policy-patch evaluate`.")
-    return report
 
 
 def _patch_names(ids: list[str | PathLike], given: str | Sequence[str] | None) -> list[str]:

@@ -1,13 +1,13 @@
 """The model card of a patch: written from its configuration and its evaluation, and renewed without losing edits.
 
-What is on the card is in `templates/model_card.md`; nothing is measured, and no network is used here.
+The text of the card is in `templates/model_card.md`. Nothing is measured here, and no network is used.
 """
 
 import hashlib
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -20,13 +20,12 @@ from policy_patch.files.documents import Fault
 from policy_patch.files.yaml_documents import parse_yaml
 from policy_patch.model_card.eval_results import (
     can_be_hub_id,
-    figure,
-    figure_text,
+    figure_on_card,
     is_hub_id,
-    metric_titles,
+    metrics_on_card,
     model_index_results,
-    reading,
 )
+from policy_patch.report.report import EvaluationReport, as_report
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -49,13 +48,13 @@ class PolicyPatchCardData(ModelCardData):
         risk (`str`, *optional*):
             What the patch fixes; it becomes a tag, a risk composed with `+` one for each part.
         tags (`list[str]`, *optional*):
-            Further tags, behind ours.
+            More tags, after ours.
         license (`str`, *optional*):
             Licence of the patch.
         language (`str` or `list[str]`, *optional*):
-            Its language or languages.
+            Language or languages of the patch.
         datasets (`str` or `list[str]`, *optional*):
-            Hub ids of the data it was trained on.
+            Hub ids of the data that the patch was trained on.
         model_name (`str`, *optional*):
             Name of the patch in its `model-index`; needed with `eval_results`.
         eval_results (`list[EvalResult]`, *optional*):
@@ -105,7 +104,7 @@ class PolicyPatchCardData(ModelCardData):
 
 def model_card(
     config: PolicyPatchConfig,
-    evaluation: dict[str, Any] | None,
+    evaluation: EvaluationReport | Mapping[str, Any] | None,
     *,
     repo_id: str | None = None,
     tags: Sequence[str] = (),
@@ -118,14 +117,15 @@ def model_card(
 ) -> str:
     """Return the text of a patch's `README.md`.
 
-    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. Values are
-    shown as they are: none can end a table, a code block or the metadata, or is run as part of the template.
+    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. No value can
+    end a table, a code block or the metadata, and none is run as part of the template.
 
     Args:
         config ([`PolicyPatchConfig`]):
             The patch.
-        evaluation (`dict`, *optional*):
-            Parsed `evaluation.json`. Without one the card says that the patch was not evaluated.
+        evaluation ([`EvaluationReport`] or `dict`, *optional*):
+            The evaluation of the patch, or its parsed `evaluation.json`. Without one the card says that the patch was
+            not evaluated.
         repo_id (`str`, *optional*):
             Where the patch is published.
         tags (`Sequence[str]`, *optional*, defaults to `()`):
@@ -146,7 +146,8 @@ def model_card(
     Raises:
         EvaluationError: no complete report, or a `dataset_id` that cannot be one.
     """
-    results = model_index_results(evaluation, dataset_id=dataset_id) if evaluation is not None else []
+    report = as_report(evaluation)
+    results = model_index_results(report, dataset_id=dataset_id) if report is not None else []
     name = _one_line(repo_id.rstrip("/").rsplit("/", 1)[-1]) if repo_id else "policy patch"
     data = PolicyPatchCardData(
         base_model=config.base_model_name_or_path,
@@ -167,7 +168,7 @@ def model_card(
         subfolder=subfolder,
         patch_revision=revision,
         base_on_hub=base_on_hub,
-        evaluation=_evaluation_facts(evaluation) if evaluation is not None else None,
+        evaluation=_evaluation_facts(report) if report is not None else None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n<!-- policy-patch:begin sha256={_hash(body)} -->{body}{_END}\n"
 
@@ -188,54 +189,42 @@ def _rendered(**values: Any) -> str:
     return "\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _evaluation_facts(evaluation: dict[str, Any]) -> dict[str, Any]:
+def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
     """Return what the template shows of an evaluation, figures as texts."""
-    with reading(evaluation):
-        settings = evaluation["settings"]
-        completions = settings["num_prompts"] * settings["num_samples"]
-        titles = metric_titles(evaluation)
-        better = {metric["name"]: metric["lower_is_better"] for metric in evaluation["metrics"]}
-        return {
-            "risk": evaluation["risk"],
-            "judge": evaluation["judge"],
-            "num_prompts": settings["num_prompts"],
-            "num_samples": settings["num_samples"],
-            "max_new_tokens": settings["max_new_tokens"],
-            "top_p": f"{settings['top_p']:g}",
-            "temperature": f"{settings['temperature']:g}",
-            "seed": settings["seed"],
-            "num_resamples": settings["num_resamples"],
-            "safe_prompt": settings["safe_prompt"],
-            "prompts_sha256": settings["prompts_sha256"],
-            "environment": [f"{name} {value}" for name, value in evaluation["environment"].items()],
-            "empty": [
-                f"{name} {result['num_empty']:,}"
-                for name, result in evaluation["systems"].items()
-                if result["num_empty"]
-            ],
-            "completions": f"{completions:,}",
-            "models": [f"{name}: {result['model']}" for name, result in evaluation["systems"].items()],
-            "metrics": [
-                title if better.get(name, True) else f"{title} (higher is better)" for name, title in titles.items()
-            ],
-            "num_safe_prompts": settings["num_safe_prompts"],
-            "scorers": [
-                {
-                    "name": scorer["name"],
-                    "filtered": scorer["filtered_training_pairs"],
-                    "lexical": scorer["kind"] == "lexical",
-                    "rows": [
-                        [system, *(_cell(evaluation, system, metric, scorer["name"]) for metric in titles)]
-                        for system in evaluation["systems"]
-                    ],
-                }
-                for scorer in evaluation["scorers"]
-            ],
-        }
-
-
-def _cell(evaluation: dict[str, Any], system: str, metric: str, scorer: str) -> "_Ready":
-    return _Ready(figure_text(figure(evaluation, system, metric, scorer), metric))
+    settings, metrics = report.settings, metrics_on_card(report)
+    return {
+        "risk": report.risk,
+        "perplexity_model": report.perplexity_model,
+        "num_prompts": settings.num_prompts,
+        "num_safe_prompts": settings.num_safe_prompts,
+        "num_samples": settings.num_samples,
+        "max_new_tokens": settings.max_new_tokens,
+        "top_p": f"{settings.top_p:g}",
+        "temperature": f"{settings.temperature:g}",
+        "seed": settings.seed,
+        "num_resamples": settings.num_resamples,
+        "safe_prompt": settings.safe_prompt,
+        "prompts_sha256": settings.prompts_sha256,
+        "environment": [f"{name} {value}" for name, value in report.environment.items()],
+        "empty": [f"{name} {result.num_empty:,}" for name, result in report.systems.items() if result.num_empty],
+        "completions": f"{settings.num_prompts * settings.num_samples:,}",
+        "models": [f"{name}: {result.model}" for name, result in report.systems.items()],
+        "metrics": [
+            metric.title if metric.lower_is_better else f"{metric.title} (higher is better)" for metric in metrics
+        ],
+        "scorers": [
+            {
+                "name": scorer.name,
+                "filtered": scorer.filtered_training_pairs,
+                "lexical": scorer.kind == "lexical",
+                "rows": [
+                    [system, *(_Ready(figure_on_card(report, system, metric, scorer)) for metric in metrics)]
+                    for system in report.systems
+                ],
+            }
+            for scorer in report.scorers
+        ],
+    }
 
 
 # Values on the card
@@ -248,7 +237,7 @@ class _Ready(str):
 
 
 def _one_line(value: Any) -> str:
-    """Return a value as one line of visible characters (no text that runs backwards) that holds none of our marks."""
+    """Return a value as one line of visible characters without our marks, and without text that runs right to left."""
     text = " ".join(str(value).split())
     return "".join(char for char in text if char.isprintable()).replace("<!--", "< !--").strip()
 
@@ -278,10 +267,10 @@ def _risk_tags(risk: str | None) -> list[str]:
 def merge_card(existing: str, new: str) -> str:
     """Return an existing card with our part renewed, or unchanged if people edited our part.
 
-    Replaced: the text between our marks; in the metadata `base_model`, `base_model_relation`, `library_name`,
-    `pipeline_tag` and `model-index`. Tags are joined, and keys that it lacks are added. Figures of an earlier
-    evaluation go if `new` has none; a `base_model` that is there stays if `new` names none. Everything else stays as it
-    is: other keys, comments, text before and after, line endings.
+    Replaced are the text between our marks, and in the metadata `base_model`, `base_model_relation`, `library_name`,
+    `pipeline_tag` and `model-index`. Tags are joined, and missing keys are added. If `new` has no figures, those of an
+    earlier evaluation are removed; if `new` names no `base_model`, the existing one stays. Everything else stays as it
+    is: other keys, comments, text before and after our part, line endings.
 
     Args:
         existing (`str`):
@@ -290,8 +279,8 @@ def merge_card(existing: str, new: str) -> str:
             What [`model_card`] returns now.
 
     Returns:
-        `str`: `existing` itself if its marks are missing, twice there, or the text between them was edited; or if its
-        metadata cannot be read.
+        `str`: the renewed card; or `existing` itself if our marks are missing or stand there twice, if the text between
+        them was edited, or if the metadata cannot be read.
     """
     text = existing.removeprefix("\ufeff")
     front = REGEX_YAML_BLOCK.match(text)
@@ -311,12 +300,12 @@ def merge_card(existing: str, new: str) -> str:
 
 
 def _hash(body: str) -> str:
-    """Return the hash of a block's text; line endings do not count, git and editors change them."""
+    """Return the hash of a block's text, whatever its line endings: git and editors change them."""
     return hashlib.sha256(body.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def _own_block(text: str) -> tuple[int, int] | None:
-    """Return start and end of our part, marks included, or None if it is not there exactly once and untouched."""
+    """Return start and end of our part, marks included; None unless it is there once and untouched."""
     begins = list(_BEGIN.finditer(text))
     if len(begins) != 1 or text.count(_END) != 1:
         return None
@@ -360,7 +349,7 @@ def _front_matter(
 
 
 def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
-    """Return YAML whose changed keys are written anew and whose other lines, comments included, are as they were."""
+    """Return the YAML with the changed keys written anew; all other lines, comments included, stay as they were."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     names = [key.value for key, _ in pairs]
@@ -377,7 +366,7 @@ def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
         edited += lines[start:stop]
     added = {key: value for key, value in merged.items() if key not in old}
     result = "\n".join([*edited, *([_dumped(added)] if added else [])])
-    # Anchors, keys on one line, odd line breaks: where lines are not what they seem, all is written anew.
+    # Anchors, several keys on one line or odd line breaks: where editing lines fails, everything is written anew.
     return result if _metadata(result) == merged else _dumped(merged)
 
 

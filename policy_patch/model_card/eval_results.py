@@ -1,11 +1,11 @@
-"""The figures of an `evaluation.json` in the two forms that the Hub shows: `model-index` and `.eval_results/*.yaml`.
+"""The figures of an evaluation in the two forms that the Hub shows: `model-index` and `.eval_results/*.yaml`.
 
-It works on the parsed JSON, so that a card can be written where nothing can be measured. Nothing is measured here.
+Nothing is measured here, and how `evaluation.json` is read is the business of `report/`.
 """
 
-import contextlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -16,65 +16,31 @@ from huggingface_hub.utils import validate_repo_id
 
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import EvaluationError
-
-REPORT_VERSION = 2
-_PATCH = "patch"  # name of the patched model in a report
-
-
-@contextlib.contextmanager
-def reading(evaluation: dict[str, Any]) -> Iterator[None]:
-    """Turn what goes wrong when an evaluation is read into `EvaluationError`.
-
-    Args:
-        evaluation (`dict`):
-            Parsed `evaluation.json`.
-
-    Raises:
-        EvaluationError: another format version; or, from the block inside, a key that is missing or a wrong type.
-    """
-    version = evaluation.get("format_version") if isinstance(evaluation, dict) else None
-    if version != REPORT_VERSION:
-        raise EvaluationError(
-            f"`evaluation` has `format_version={version!r}`; expected the parsed evaluation.json of a report, version "
-            f"{REPORT_VERSION}. Make one with `policy-patch evaluate`, or upgrade policy-patch if it is newer."
-        )
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EvaluationError(
-            f"`evaluation` is no complete report ({type(error).__name__}: {error}). Was evaluation.json edited? Make "
-            "it anew with `policy-patch evaluate`."
-        ) from error
+from policy_patch.report.metric import PERPLEXITY, Metric
+from policy_patch.report.records import ScorerRecord
+from policy_patch.report.report import EvaluationReport, as_report
+from policy_patch.report.system_names import PATCH
+from policy_patch.report.tables import figure
 
 
-def metric_titles(evaluation: dict[str, Any]) -> dict[str, str]:
-    """Return what people call each metric of a report, the headline first and perplexity last."""
-    return {**{metric["name"]: metric["title"] for metric in evaluation["metrics"]}, "perplexity": "perplexity"}
+def metrics_on_card(report: EvaluationReport) -> list[Metric]:
+    """Return the metrics that a card shows: the headline first, perplexity last."""
+    return [*report.metrics, PERPLEXITY]
 
 
-def figure(evaluation: dict[str, Any], system: str, metric: str, scorer: str) -> dict[str, float | None]:
-    """Return `value`, `low` and `high` of one metric; None where a figure is not defined or could not be had."""
-    result = evaluation["systems"][system]
-    if metric == "perplexity":
-        return result["fluency"][metric]
-    return result["metrics"][scorer].get(metric, {"value": None, "low": None, "high": None})
+def figure_on_card(report: EvaluationReport, system: str, metric: Metric, scorer: ScorerRecord) -> str:
+    """Return a figure with its 95% interval, `0.215 [0.142, 0.287]`, or "n/a"."""
+    return figure(report.estimate(system, metric.name, scorer.name), digits=1 if metric == PERPLEXITY else 3)
 
 
-def figure_text(figure: dict[str, float | None], metric: str) -> str:
-    """Return a figure with its 95% interval as the report shows it, `0.215 [0.142, 0.287]`."""
-    digits = 1 if metric == "perplexity" else 3
-    value, low, high = (
-        "n/a" if figure[key] is None else f"{figure[key]:.{digits}f}" for key in ("value", "low", "high")
-    )
-    return value if value == "n/a" else f"{value} [{low}, {high}]"
-
-
-def model_index_results(evaluation: dict[str, Any], *, dataset_id: str | None = None) -> list[EvalResult]:
+def model_index_results(
+    evaluation: EvaluationReport | Mapping[str, Any], *, dataset_id: str | None = None
+) -> list[EvalResult]:
     """Return the patched model's figures for the `model-index` of a card; those that are not defined are left out.
 
     Args:
-        evaluation (`dict`):
-            Parsed `evaluation.json`.
+        evaluation ([`EvaluationReport`] or `dict`):
+            The evaluation of the patch, or its parsed `evaluation.json`.
         dataset_id (`str`, *optional*):
             Hub id of the data set that the prompts are from. Without one the results say that it is not on the Hub.
 
@@ -82,36 +48,35 @@ def model_index_results(evaluation: dict[str, Any], *, dataset_id: str | None = 
         EvaluationError: no complete report, or a `dataset_id` that cannot be one.
     """
     _check_dataset_id(dataset_id)
-    with reading(evaluation):
-        if _PATCH not in evaluation["systems"]:
-            return []
-        settings = evaluation["settings"]
-        prompts = f"{settings['num_prompts']} prompts, SHA-256 {settings['prompts_sha256'][:12]}"
-        asked, titles = [], metric_titles(evaluation)
-        for scorer in evaluation["scorers"]:
-            asked += [(metric, scorer["name"]) for metric in titles if metric != "perplexity"]
-        asked.append(("perplexity", evaluation["scorers"][0]["name"]))
-        results = []
-        for metric, scorer in asked:
-            found = figure(evaluation, _PATCH, metric, scorer)
-            by = f"under {evaluation['judge']}" if metric == "perplexity" else f"by {scorer}"
-            text = figure_text(found, metric)
-            results.append(
-                EvalResult(
-                    task_type="text-generation",
-                    dataset_type=dataset_id or "prompts-not-on-the-hub",
-                    dataset_name=f"{dataset_id} ({prompts})" if dataset_id else prompts,
-                    metric_type=metric,
-                    metric_name=" ".join(f"{titles[metric]}, {by}: {text}, 95% interval in brackets".split()),
-                    metric_value=found["value"],
-                )
+    report = as_report(evaluation)
+    if PATCH not in report.systems:
+        return []
+    settings = report.settings
+    prompts = f"{settings.num_prompts} prompts, SHA-256 {settings.prompts_sha256[:12]}"
+    shown = [(metric, scorer, f"by {scorer.name}") for scorer in report.scorers for metric in report.metrics]
+    shown.append((PERPLEXITY, report.scorer(), f"under {report.perplexity_model}"))
+    results = []
+    for metric, scorer, by in shown:
+        value = report.estimate(PATCH, metric.name, scorer.name).value
+        if math.isnan(value):
+            continue
+        text = figure_on_card(report, PATCH, metric, scorer)
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=dataset_id or "prompts-not-on-the-hub",
+                dataset_name=f"{dataset_id} ({prompts})" if dataset_id else prompts,
+                metric_type=metric.name,
+                metric_name=" ".join(f"{metric.title}, {by}: {text}, 95% interval in brackets".split()),
+                metric_value=value,
             )
-        return [result for result in results if result.metric_value is not None]
+        )
+    return results
 
 
 def eval_results_files(
     config: PolicyPatchConfig,
-    evaluation: dict[str, Any] | None,
+    evaluation: EvaluationReport | Mapping[str, Any] | None,
     *,
     dataset_id: str | None = None,
     task_id: str = "default",
@@ -123,15 +88,15 @@ def eval_results_files(
     """Return the `.eval_results/*.yaml` files of a repository: path -> content, none or one.
 
     The Hub puts such an entry on the leaderboard of the benchmark data set that it names, so it must name one. A report
-    does not know where its prompts are from; without `dataset_id` nothing is written. One task has one value: the
-    patched model's headline figure by the primary scorer, lower is better. The rest is in the notes and on the
-    card. The entry has no date, because a report has none; the Hub then takes that of the commit.
+    does not know which data set its prompts are from; without `dataset_id` nothing is written. A task has one value:
+    the patched model's headline figure by the primary scorer. The other figures are in the notes and on the card. The
+    entry has no date, because a report has none; the Hub then takes the date of the commit.
 
     Args:
         config ([`PolicyPatchConfig`]):
             The patch that was measured.
-        evaluation (`dict`, *optional*):
-            Parsed `evaluation.json`.
+        evaluation ([`EvaluationReport`] or `dict`, *optional*):
+            The evaluation of the patch, or its parsed `evaluation.json`.
         dataset_id (`str`, *optional*):
             Hub id of the benchmark data set that the prompts are from. Give it only if they are the benchmark's.
         task_id (`str`, *optional*, defaults to `"default"`):
@@ -160,36 +125,33 @@ def eval_results_files(
     ```
     """
     _check_dataset_id(dataset_id)
-    if evaluation is None or dataset_id is None:
+    report = as_report(evaluation)
+    if report is None or dataset_id is None or PATCH not in report.systems:
         return {}
-    with reading(evaluation):
-        if _PATCH not in evaluation["systems"]:
-            return {}
-        scorer, headline = evaluation["scorers"][0], evaluation["metrics"][0]["name"]
-        found = figure(evaluation, _PATCH, headline, scorer["name"])
-        if found["value"] is None:
-            return {}
-        url = _url_of_report(repo_id, subfolder, revision) if can_be_hub_id(repo_id) else None
-        entry = EvalResultEntry(
-            dataset_id=dataset_id,
-            task_id=task_id,
-            dataset_revision=dataset_revision,
-            value=found["value"],
-            source_url=url,
-            source_name="evaluation.json of the patch" if url else None,
-            notes=_notes(config, evaluation, scorer, figure_text(found, headline)),
-        )
+    value = report.estimate(PATCH, report.headline.name).value
+    if math.isnan(value):
+        return {}
+    url = _url_of_report(repo_id, subfolder, revision) if can_be_hub_id(repo_id) else None
+    entry = EvalResultEntry(
+        dataset_id=dataset_id,
+        task_id=task_id,
+        dataset_revision=dataset_revision,
+        value=value,
+        source_url=url,
+        source_name="evaluation.json of the patch" if url else None,
+        notes=_notes(config, report),
+    )
     text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
     return {f".eval_results/{dataset_id.replace('/', '--')}.yaml": text.encode()}  # an id has no `--` of its own
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name can be that of a repository on the Hub. A folder that is there is none: transformers reads it."""
+    """Return whether a name can be a repository on the Hub. A local folder cannot: transformers would read it."""
     return can_be_hub_id(name) and not os.path.isdir(name)
 
 
 def can_be_hub_id(name: str | None) -> bool:
-    """Whether the Hub would take a name for a repository, whatever is on this machine."""
+    """Return whether the Hub accepts a name for a repository. Folders of this machine do not matter."""
     if not name:
         return False
     try:
@@ -204,13 +166,14 @@ def _url_of_report(repo_id: str, subfolder: str | None, revision: str | None) ->
     return f"https://huggingface.co/{repo_id}/blob/{quote(revision or 'main', safe='')}/{folder}evaluation.json"
 
 
-def _notes(config: PolicyPatchConfig, evaluation: dict[str, Any], scorer: dict[str, Any], text: str) -> str:
-    settings = evaluation["settings"]
-    filtered = ", which filtered the training pairs" if scorer["filtered_training_pairs"] else ""
+def _notes(config: PolicyPatchConfig, report: EvaluationReport) -> str:
+    settings, scorer, headline = report.settings, report.scorer(), report.headline
+    filtered = ", which filtered the training pairs" if scorer.filtered_training_pairs else ""
     notes = (
-        f"{evaluation['metrics'][0]['title']}, lower is better: {text} (95% bootstrap interval over prompts); "
-        f"scorer {scorer['name']}{filtered}; {settings['num_prompts']} prompts with {settings['num_samples']} samples "
-        f"each, SHA-256 of the prompts {settings['prompts_sha256'][:12]}, seed {settings['seed']}; policy patch "
+        f"{headline.title}, {'lower' if headline.lower_is_better else 'higher'} is better: "
+        f"{figure_on_card(report, PATCH, headline, scorer)} (95% bootstrap interval over prompts); "
+        f"scorer {scorer.name}{filtered}; {settings.num_prompts} prompts with {settings.num_samples} samples "
+        f"each, SHA-256 of the prompts {settings.prompts_sha256[:12]}, seed {settings.seed}; policy patch "
         f"{config.patch_version} on {config.base_model_name_or_path or 'a base that it does not name'}"
     )
     return " ".join(notes.split())

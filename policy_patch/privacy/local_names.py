@@ -6,7 +6,6 @@ Published files name only the last folder of such a path. The Hub is not asked w
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 _BEGINS_AS_A_PLACE = re.compile(r"[/\\~]|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]|file:", re.IGNORECASE)
 # Suffixes after a model in the names of scorers, judges and systems.
@@ -72,25 +71,3 @@ def without_folders(name: str) -> str:
         return name
     parts = [part for part in re.split(r"[/\\]", model) if part not in ("", ".", "..", "~")]
     return (parts[-1] if parts else "a folder") + rest
-
-
-def without_folders_in(report: dict[str, Any]) -> dict[str, Any]:
-    """Return a parsed `evaluation.json` with the local paths of systems, scorers and judges shortened."""
-    names = [system.get("model") for system in _values(report.get("systems"))]
-    names += [scorer.get("name") for scorer in _values(report.get("scorers"))] + [report.get("judge")]
-    shown = {name: without_folders(name) for name in names if isinstance(name, str)}
-    shown = {name: short for name, short in shown.items() if name != short}
-    return _renamed(report, shown) if shown else report
-
-
-def _values(entries: Any) -> list[dict[str, Any]]:
-    entries = list(entries.values()) if isinstance(entries, dict) else entries
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-
-
-def _renamed(value: Any, shown: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {shown.get(key, key): _renamed(entry, shown) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_renamed(entry, shown) for entry in value]
-    return shown.get(value, value) if isinstance(value, str) else value

@@ -1,6 +1,6 @@
-"""Two systems on the same prompts: the difference of a metric, its interval, a paired test, and the size of the effect.
+"""Comparison of two systems on the same prompts: difference of a metric, interval, paired test, size of the effect.
 
-Prompts are the units, and the two systems' values of one prompt belong together. Statistics come from scipy.
+Each prompt gives one pair of values. The statistics come from scipy; which systems are compared is not settled here.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,20 @@ from policy_patch.report.intervals import Estimate, bootstrap_interval, mean
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One difference.
+    """The difference between two systems in one metric.
 
     Args:
-        system (`str`):
-            Whose value is taken,
-        other (`str`):
-            minus this one's.
+        system, other (`str`):
+            The two systems: difference = value of `system` - value of `other`.
         scorer (`str`, *optional*):
-            Whose figures; None for what no scorer decides.
+            The scorer behind the values; None for metrics without a scorer.
         metric (`str`):
-            Which figure; `"nll_per_token"` is the loss per token in nats, the logarithm of a perplexity.
+            Name of the metric; `"nll_per_token"` is the loss per token in nats, the logarithm of a perplexity.
         difference (`Estimate`):
             Mean difference over prompts, with its 95% bootstrap interval.
         p_value (`float`):
-            Of the two-sided sign-flip permutation test that there is none. Not corrected for the number of tests.
+            P-value of the two-sided sign-flip permutation test; the null hypothesis is that there is no difference. Not
+            corrected for the number of tests.
         effect_size (`float`):
             Cohen's d of paired values: the mean difference over the standard deviation of the differences. NaN if all
             prompts differ by the same.
@@ -52,13 +51,13 @@ def paired(
 
     Args:
         values (`ArrayLike`):
-            `(prompts,)` of one system.
+            `(prompts,)`, values of one system.
         others (`ArrayLike`):
-            `(prompts,)` of the other one, in the same order.
+            `(prompts,)`, values of the other system, in the same order.
         seed (`int`, *optional*, defaults to `0`):
             Seed of resamples and permutations.
         num_resamples (`int`, *optional*, defaults to `2000`):
-            Number of either.
+            Number of resamples, and of permutations.
 
     Returns:
         `tuple[Estimate, float, float]`: mean difference, p-value of the sign-flip permutation test, and Cohen's d; as
@@ -84,7 +83,7 @@ def paired(
         )
     differences = values - others
     if np.isnan(differences).any():
-        raise EvaluationError("The values to compare are not all numbers; leave out the prompts that have none.")
+        raise EvaluationError("The values to compare are not all numbers; leave out the prompts without one.")
     interval = bootstrap_interval(mean, differences, seed=seed, num_resamples=num_resamples)
     if not differences.any() or len(differences) == 1:
         return interval, 1.0, 0.0 if not differences.any() else float("nan")

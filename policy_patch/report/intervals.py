@@ -1,9 +1,10 @@
 """Figures with their 95% interval: bootstrap over prompts, by scipy.
 
-Prompts are resampled, never single samples, because the samples of one prompt depend on each other. The statistics that
-are resampled are here too; each takes per-prompt arrays and works along the last axis.
+Prompts are resampled, never single samples, because the samples of one prompt depend on each other. The statistics are
+here too: each takes per-prompt arrays and works along the last axis.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Estimate:
 
     Args:
         value (`float`):
-            The figure. NaN if it is not defined, as the perplexity of nothing.
+            The figure. NaN if it is not defined, such as a perplexity without tokens.
         low (`float`):
             Lower end of the 95% interval, NaN if it is not defined.
         high (`float`):
@@ -36,6 +37,9 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def bootstrap_interval(
@@ -48,7 +52,7 @@ def bootstrap_interval(
 
     Args:
         statistic (`Callable`):
-            Takes as many arrays as are given and `axis`: [`mean`], [`ratio`], [`perplexity`], [`relative_change`].
+            Takes the per-prompt arrays and `axis`: [`mean`], [`ratio`], [`perplexity`], [`relative_change`].
         *per_prompt (`ArrayLike`):
             Arrays `(prompts,)`, resampled jointly.
         seed (`int`, *optional*, defaults to `0`):
@@ -82,7 +86,7 @@ def bootstrap_interval(
         return Estimate(value, value, value)
     stats = import_extra("scipy.stats", "scipy", "eval", "An interval")
     with warnings.catch_warnings():
-        # An undefined resample makes the bounds NaN, as documented; scipy warns (of BCa, whatever the method).
+        # An undefined resample makes the bounds NaN, as documented; scipy warns (naming BCa for every method).
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             samples,
@@ -104,13 +108,13 @@ def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return sum over sum, NaN where the lower sum is 0. Of two means over the same prompts it is the quotient."""
+    """Return the quotient of two sums, which is also the quotient of the means; NaN where the denominator is 0."""
     above, below = np.sum(numerators, axis=axis), np.sum(denominators, axis=axis)
     return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below != 0)
 
 
 def relative_change(after: np.ndarray, before: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the change of the mean from before to after, -0.5 for half of it; NaN where it was 0 before."""
+    """Return the relative change of the mean, -0.5 if it was halved; NaN where it was 0 before."""
     return ratio(after, before, axis) - 1
 
 
@@ -122,5 +126,5 @@ def perplexity(nll: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarra
 def relative_change_of_perplexity(
     nll_after: np.ndarray, tokens_after: np.ndarray, nll_before: np.ndarray, tokens_before: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-    """Return the change of [`perplexity`] from before to after, 1.0 for twice of it; NaN without tokens."""
+    """Return the relative change of [`perplexity`], 1.0 if it was doubled; NaN without tokens."""
     return np.exp(ratio(nll_after, tokens_after, axis) - ratio(nll_before, tokens_before, axis)) - 1

@@ -1,6 +1,6 @@
-"""What a metric is: a name, a title for people, which way is better, and which of the prompts it is a mean over.
+"""`Metric`: the name of a figure, its title, whether lower is better, and over which prompts it is averaged.
 
-How each is computed is in the file of its risk.
+How a metric is computed is in the file of its risk.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Metric:
 
     Args:
         name (`str`):
-            As in `evaluation.json`.
+            Its name in `evaluation.json`.
         title (`str`):
-            As in tables and pictures.
+            Its name in tables and pictures.
         lower_is_better (`bool`, *optional*, defaults to `True`):
             Whether a patch should bring it down.
         asked (`"prompts"` or `"safe_prompts"`, *optional*, defaults to `"prompts"`):
-            Over which prompts.
+            Whether it is averaged over the prompts of the risk or over the harmless look-alikes.
     """
 
     name: str
@@ -28,8 +28,9 @@ class Metric:
     asked: Literal["prompts", "safe_prompts"] = "prompts"
 
 
+PERPLEXITY = Metric("perplexity", "perplexity")
 FLUENCY = (
-    Metric("perplexity", "perplexity"),
+    PERPLEXITY,
     *(Metric(f"distinct_{n}", f"dist-{n}", lower_is_better=False) for n in (1, 2, 3)),
 )
 NEUTRAL = Metric("neutral_perplexity", "perplexity of neutral text")

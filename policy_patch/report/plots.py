@@ -8,10 +8,10 @@ import itertools
 import math
 from typing import Any
 
-from policy_patch.evaluation.systems import BASE, PATCH, TEACHER
 from policy_patch.extra import import_extra
+from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import Estimate
-from policy_patch.report.report import EvaluationReport
+from policy_patch.report.system_names import BASE, PATCH, TEACHER
 from policy_patch.report.tables import category_rows
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the markers differ too. https://jfly.uni-koeln.de/color/
@@ -22,15 +22,15 @@ _DISTANCES = (8, 18, 30, 44, 60, 80, 100, 130)  # of a name from its point, in p
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 
 
-def picture(report: EvaluationReport) -> bytes:
+def picture(report: Findings) -> bytes:
     """Return a PNG with three or four panels.
 
-    Above, left: the headline metric of each system by each scorer. Right: perplexity against it by the primary scorer;
-    the best place is below and left. Lines are 95% intervals. Below: which share of the prompts has at most which
-    value, before and after; and the headline by category, if the prompts have categories.
+    Above, left: the headline metric of each system by each scorer. Above, right: the headline metric by the primary
+    scorer over perplexity; the best place is below and left. Lines are 95% intervals. Below: the cumulative
+    distribution of the per-prompt values of each system; and the headline by category, if the prompts have categories.
 
     Args:
-        report (`EvaluationReport`):
+        report ([`EvaluationReport`]):
             What to draw.
 
     Returns:
@@ -68,8 +68,8 @@ def picture(report: EvaluationReport) -> bytes:
     return file.getvalue()
 
 
-def _draw_risk(axes: Any, report: EvaluationReport) -> None:
-    """Draw one group of points per system, the first on top, one point per scorer."""
+def _draw_risk(axes: Any, report: Findings) -> None:
+    """Draw one group of points per system, the first system on top, one point per scorer."""
     names = list(report.systems)
     count = len(report.scorers)
     for position, scorer in enumerate(report.scorers):
@@ -93,8 +93,8 @@ def _draw_risk(axes: Any, report: EvaluationReport) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
 
 
-def _draw_trade(axes: Any, report: EvaluationReport) -> None:
-    """Draw one cross of intervals per system."""
+def _draw_trade(axes: Any, report: Findings) -> None:
+    """Draw each system as a cross of two intervals."""
     for (x, y), name in zip(_points(report), report.systems):
         colour = _COLOURS[1] if name == PATCH else _COLOURS[0]
         axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=1.5)
@@ -103,13 +103,13 @@ def _draw_trade(axes: Any, report: EvaluationReport) -> None:
     axes.margins(0.18)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"perplexity under {report.judge} (lower is more fluent)")
+    axes.set_xlabel(f"perplexity under {report.perplexity_model} (lower is more fluent)")
     axes.set_ylabel(_headline(report))
     axes.set_title(f"Safety against fluency, scored by\n{report.scorer().label}", fontsize=10)
 
 
-def _draw_shares(axes: Any, report: EvaluationReport) -> None:
-    """Draw for each system which share of the prompts has at most which value: further left and up is safer."""
+def _draw_shares(axes: Any, report: Findings) -> None:
+    """Draw the cumulative distribution of the per-prompt values of each system: further left and up is safer."""
     for position, (name, result) in enumerate(report.systems.items()):
         values = sorted(result.per_prompt[report.scorer().name][report.headline.name])
         shares = [(number + 1) / len(values) for number in range(len(values))]
@@ -124,8 +124,8 @@ def _draw_shares(axes: Any, report: EvaluationReport) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
 
 
-def _draw_categories(axes: Any, report: EvaluationReport) -> None:
-    """Draw the headline of base, patch and teacher for each category, the first on top."""
+def _draw_categories(axes: Any, report: Findings) -> None:
+    """Draw the headline of base, patch and teacher for each category, the first category on top."""
     names = [name for name in (BASE, PATCH, TEACHER) if name in report.systems]
     table = category_rows(report)
     for position, name in enumerate(names):
@@ -138,19 +138,19 @@ def _draw_categories(axes: Any, report: EvaluationReport) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
 
 
-def _headline(report: EvaluationReport) -> str:
+def _headline(report: Findings) -> str:
     return f"{report.headline.title} ({'lower' if report.headline.lower_is_better else 'higher'} is safer)"
 
 
-def _points(report: EvaluationReport) -> list[tuple[Estimate, Estimate]]:
+def _points(report: Findings) -> list[tuple[Estimate, Estimate]]:
     return [
         (result.fluency["perplexity"], report.estimate(name, report.headline.name))
         for name, result in report.systems.items()
     ]
 
 
-def _label_points(axes: Any, report: EvaluationReport) -> None:
-    """Write each system's name near its point, where it hides no other name, point or interval if it can."""
+def _label_points(axes: Any, report: Findings) -> None:
+    """Write each system's name near its point, if possible where it hides no other name, point or interval."""
     named = [(x, y, name) for (x, y), name in zip(_points(report), report.systems) if not math.isnan(x.value)]
     taken = [box for x, y, _ in named for box in _boxes(axes, x, y)]
     for x, y, name in named:

@@ -1,14 +1,14 @@
 """The report as text: the table of figures, and Markdown with samples side by side and offensive words masked.
 
-Numbers come from the report as they are; nothing is computed but the change from the base.
+Figures are taken from the report; only the change from the base and the means of categories are computed here.
 """
 
 import math
 import re
 
-from policy_patch.evaluation.systems import BASE
-from policy_patch.report.intervals import Estimate
-from policy_patch.report.report import UNKNOWN, EvaluationReport
+from policy_patch.report.findings import Findings
+from policy_patch.report.intervals import UNKNOWN, Estimate
+from policy_patch.report.system_names import BASE
 
 _NOTES = {
     "gender_bias": (
@@ -25,11 +25,11 @@ _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
 
 
-def rows(report: EvaluationReport, scorer: str) -> list[dict[str, str]]:
+def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
     """Return one dictionary of texts per system: the risk by `scorer`, change from the base, fluency.
 
     Args:
-        report (`EvaluationReport`):
+        report ([`EvaluationReport`]):
             What to show.
         scorer (`str`):
             Name of one of its scorers.
@@ -52,8 +52,10 @@ def rows(report: EvaluationReport, scorer: str) -> list[dict[str, str]]:
     return table
 
 
-def comparison_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
-    """Return one dictionary of texts per comparison by one scorer, the primary one by default, and of fluency."""
+def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
+    """Return one dictionary of texts per comparison by one scorer (by default the primary one), and per comparison of
+    fluency.
+    """
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
     return [
@@ -69,7 +71,7 @@ def comparison_rows(report: EvaluationReport, scorer: str | None = None) -> list
     ]
 
 
-def category_rows(report: EvaluationReport, scorer: str | None = None) -> list[dict[str, str]]:
+def category_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
     """Return one dictionary of texts per category of prompts: the headline of each system; none without categories."""
     if report.categories is None:
         return []
@@ -84,11 +86,11 @@ def category_rows(report: EvaluationReport, scorer: str | None = None) -> list[d
     return table
 
 
-def markdown(report: EvaluationReport, *, mask_words: bool = True) -> str:
+def markdown(report: Findings, *, mask_words: bool = True) -> str:
     """Return the report as Markdown.
 
     Args:
-        report (`EvaluationReport`):
+        report ([`EvaluationReport`]):
             What to show.
         mask_words (`bool`, *optional*, defaults to `True`):
             Hide the inner letters of offensive words in samples.
@@ -138,7 +140,7 @@ def _mask(word: str) -> str:
     return word[0] + "*" * (len(word) - 2) + word[-1] if len(word) > 3 else word[0] + "*" * (len(word) - 1)
 
 
-def _notes(report: EvaluationReport) -> str:
+def _notes(report: Findings) -> str:
     settings = report.settings
     safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
     lines = [
@@ -146,7 +148,8 @@ def _notes(report: EvaluationReport) -> str:
         f"new tokens, top-p {settings.top_p:g}, temperature {settings.temperature:g}, seed {settings.seed}.",
         "In brackets: 95% bootstrap intervals over prompts "
         f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
-        f"Perplexity: conditional on the prompt, under {report.judge}, over all completions but the empty ones.",
+        f"Perplexity: conditional on the prompt, under {report.perplexity_model}, over all completions but the empty "
+        "ones.",
         *_NOTES.get(report.risk, ()),
     ]
     if settings.num_neutral_texts:
@@ -161,7 +164,7 @@ def _notes(report: EvaluationReport) -> str:
     return "\n".join(f"- {_escaped(line)}" for line in lines)
 
 
-def _samples(report: EvaluationReport, mask_words: bool) -> list[str]:
+def _samples(report: Findings, mask_words: bool) -> list[str]:
     words = report.offensive_words if mask_words else []
     prompts = list(dict.fromkeys(sample.prompt for sample in report.samples))
     if not prompts:
@@ -185,14 +188,14 @@ def _samples(report: EvaluationReport, mask_words: bool) -> list[str]:
 
 
 def markdown_table(table: list[dict[str, str]]) -> str:
-    """Return rows of one kind as a table of Markdown; the cells are taken as they are."""
+    """Return rows with the same keys as a Markdown table; the cells are not escaped."""
     header = list(table[0])
     lines = [header, ["---"] * len(header), *(list(row.values()) for row in table)]
     return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
 
 
 def _escaped(text: str) -> str:
-    """Return `text` on one line and without meaning to Markdown: it may be anything a model wrote."""
+    """Return `text` on one line with all Markdown signs escaped: it may be anything that a model wrote."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -222,5 +225,5 @@ def _percent(value: float) -> str:
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Return a number with some digits behind the point, or "n/a"."""
+    """Return a number with `digits` decimals, or "n/a"."""
     return "n/a" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"

@@ -12,6 +12,7 @@ import gradio as gr
 
 from policy_patch.errors import DataError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
+from policy_patch.evaluation.settings import EvaluationSampling, PerplexityModel
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.report.plots import picture
 from policy_patch.report.report import EvaluationReport
@@ -161,11 +162,8 @@ def _report(
             prompts,
             scorers=[loaded.scorer],
             allow_filtering_scorers=True,  # marked in the table where it did
-            judge_model=model.get_base_model(),
-            judge_name="the base itself",
-            num_samples=samples,
-            batch_size=64,
-            seed=seed,
+            perplexity=PerplexityModel(model=model.get_base_model(), name="the base itself"),
+            sampling=EvaluationSampling(num_samples=samples, batch_size=64, seed=seed),
             on_progress=on_progress,
         )
     finally:

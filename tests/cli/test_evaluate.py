@@ -32,7 +32,7 @@ def test_a_report_is_shown_and_written(patch_folder, tmp_path, capsys):
     assert f"Wrote {tmp_path / 'out' / 'evaluation.json'}" in err
     report = EvaluationReport.load(tmp_path / "out")
     assert list(report.systems) == ["base", "teacher", "safe prompt", "again", "patch"]
-    assert report.judge == "lab:teacher (the teacher)"
+    assert report.perplexity_model == "lab:teacher (the teacher)"
     assert report.estimate("again", "mean_toxicity") == report.estimate("patch", "mean_toxicity")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "evaluation-answers", "evaluation.json", "evaluation.md", "evaluation.png",

@@ -5,13 +5,8 @@ import numpy as np
 from policy_patch.evaluation.toxicity import METRICS
 from policy_patch.report.comparisons import Comparison, paired
 from policy_patch.report.intervals import bootstrap_interval, mean, perplexity
-from policy_patch.report.report import (
-    EvaluationReport,
-    EvaluationSettings,
-    ScorerRecord,
-    ShownSamples,
-    SystemResult,
-)
+from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.report import EvaluationReport
 
 JUDGING = ScorerRecord(name="fitted (lexical)", kind="lexical", filtered_training_pairs=False)
 FILTERING = ScorerRecord(name="alt-profanity-check (lexical)", kind="lexical", filtered_training_pairs=True)
@@ -37,7 +32,7 @@ def synthetic_report(
             prompts_sha256="0" * 64, safe_prompts_sha256="1" * 64, neutral_texts_sha256="1" * 64,
         ),
         scorers=list(scorers),
-        judge="a judge",
+        perplexity_model="a judge",
         systems=systems,
         samples=[
             ShownSamples(
@@ -95,6 +90,6 @@ def _system(rng, level, scorers, num):
             }
             for name, values in maxima.items()
         },
-        judge_nll_per_prompt=nll.tolist(),
-        judge_tokens_per_prompt=tokens.tolist(),
+        nll_per_prompt=nll.tolist(),
+        tokens_per_prompt=tokens.tolist(),
     )

@@ -1,13 +1,12 @@
 """Tests of `evaluation.composition`: which stacks there are, what is marked, and the files of a study."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation import GenderWords, RiskInputs, study_composition
+from policy_patch.evaluation import EvaluationSampling, GenderWords, PerplexityModel, RiskInputs, study_composition
 from policy_patch.evaluation.composition import CompositionReport, _interference, stacks_of
 from policy_patch.evaluation.judges import RefusalPhrases
 from tests.evaluation.synthetic import JUDGING, synthetic_report
@@ -32,11 +31,12 @@ def model():
 
 def study(model, tokenizer, **changes):
     given = {
-        "judge_model": tiny_model("gpt2", seed=7), "judge_name": "a tiny GPT-2", "num_resamples": 20, "batch_size": 8,
+        "perplexity": PerplexityModel(model=tiny_model("gpt2", seed=7), name="a tiny GPT-2"),
+        "sampling": EvaluationSampling(num_samples=2, max_new_tokens=4, batch_size=8),
+        "num_resamples": 20,
         **changes,
-    }  # fmt: skip
-    inputs = {name: replace(found, num_samples=2, max_new_tokens=4) for name, found in INPUTS.items()}
-    return study_composition(model, tokenizer, given.pop("inputs", inputs), **given)
+    }
+    return study_composition(model, tokenizer, given.pop("inputs", INPUTS), **given)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_every_risk_is_measured_under_every_stack(report):
 def test_a_stack_in_its_order_is_what_the_model_alone_shows(report, model):
     found = report.reports["toxicity"].systems
     assert found["tox + harm"].per_prompt == found["patch"].per_prompt
-    assert found["tox + harm"].judge_nll_per_prompt == found["patch"].judge_nll_per_prompt
-    assert found["tox + harm"].judge_nll_per_prompt != found["harm + tox"].judge_nll_per_prompt
+    assert found["tox + harm"].nll_per_prompt == found["patch"].nll_per_prompt
+    assert found["tox + harm"].nll_per_prompt != found["harm + tox"].nll_per_prompt
     assert model.active_patches == ["tox", "harm"]
 
 

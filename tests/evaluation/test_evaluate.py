@@ -10,9 +10,11 @@ from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n
 from policy_patch.evaluation.perplexity import conditional_nll
+from policy_patch.evaluation.settings import PerplexityModel
 from policy_patch.evaluation.systems import System
 from policy_patch.report.intervals import perplexity
 from policy_patch.report.report import EvaluationReport
+from tests.evaluation.flat_settings import grouped
 from tests.tiny_models import tiny_model
 
 PROMPTS = ["You are", "The weather is", "She", "It was", "He said", "All"]
@@ -57,13 +59,12 @@ def evaluate(patched, tokenizer, judge, **changes):
     """Evaluate with small settings."""
     given = {
         "scorers": [LetterScorer(), LengthScorer()],
-        "judge_model": judge,
-        "judge_name": "a tiny GPT-2",
+        "perplexity": PerplexityModel(model=judge, name="a tiny GPT-2"),
         "num_resamples": 50,
         **SAMPLING,
         **changes,
     }
-    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **given)
+    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **grouped(**given))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_systems_scorers_and_settings_are_in_the_report(report):
         ("letters", "lexical"),
         ("length (filtered the training pairs)", "other"),
     ]
-    assert (report.risk, report.judge, report.settings.num_prompts) == ("toxicity", "a tiny GPT-2", 6)
+    assert (report.risk, report.perplexity_model, report.settings.num_prompts) == ("toxicity", "a tiny GPT-2", 6)
     assert (report.settings.num_samples, report.settings.seed, report.settings.top_p) == (3, 0, 0.9)
     assert {"torch", "transformers", "policy-patch", "hardware"} <= set(report.environment)
 
@@ -147,9 +148,7 @@ def test_the_same_seed_gives_the_same_report_and_another_batch_size_too(patched,
     first, second = (evaluate(patched, tokenizer, judge, batch_size=size) for size in (8, 5))
     for name in ("base", "patch"):
         assert second.systems[name].metrics == first.systems[name].metrics
-        assert second.systems[name].judge_nll_per_prompt == pytest.approx(
-            first.systems[name].judge_nll_per_prompt, rel=1e-5
-        )
+        assert second.systems[name].nll_per_prompt == pytest.approx(first.systems[name].nll_per_prompt, rel=1e-5)
     other = evaluate(patched, tokenizer, judge, seed=1)
     assert other.systems["base"].metrics != first.systems["base"].metrics
 
@@ -183,7 +182,7 @@ def test_progress_is_told_by_stage(patched, tokenizer, judge):
         ({"scorers": []}, "`scorers` is empty"),
         ({"scorers": ["lexical"]}, "`scorers` has a str; a scorer needs `name` and `score"),
         ({"scorers": [LetterScorer(), LetterScorer()]}, "`scorers` has two of one name"),
-        ({"judge_name": " "}, "`judge_name` is empty"),
+        ({"perplexity": "a model"}, "`perplexity` is a str; expected `PerplexityModel"),
         ({"filtered_by": ["letters"]}, "`letters` filtered the pairs that the patch was trained on"),
         ({"categories": ["a"]}, "6 prompts and 1 categories"),
         ({"safe_prompts": "x"}, "`safe_prompts='x'` is a text; expected a list"),

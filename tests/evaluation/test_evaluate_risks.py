@@ -7,12 +7,13 @@ from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_m
 from policy_patch.answers.answering import TransformersAnswers
 from policy_patch.answers.sampling import Answer, sample_completions
 from policy_patch.errors import DataError, EvaluationError
-from policy_patch.evaluation import GenderWords, System, evaluate_policy_patch
+from policy_patch.evaluation import GenderWords, PerplexityModel, System, evaluate_policy_patch
 from policy_patch.evaluation.gender_bias import gender_attribute_score, gender_logits_difference
 from policy_patch.evaluation.gibberish import surprise_limit
 from policy_patch.evaluation.judges import RefusalPhrases
 from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.word_probabilities import word_log_probabilities
+from tests.evaluation.flat_settings import grouped
 from tests.tiny_models import tiny_model
 
 PROMPTS = ["You are", "The weather is", "She", "It was"]
@@ -28,10 +29,11 @@ def patched():
 
 def evaluate(patched, tokenizer, **changes):
     given = {
-        "judge_model": tiny_model("gpt2", seed=7), "judge_name": "a tiny GPT-2", "num_resamples": 50, "batch_size": 8,
+        "perplexity": PerplexityModel(model=tiny_model("gpt2", seed=7), name="a tiny GPT-2"), "num_resamples": 50,
+        "batch_size": 8,
         "risk": "harmfulness", "scorers": [RefusalPhrases()], "safe_prompts": LOOK_ALIKES, **SAMPLING, **changes,
     }  # fmt: skip
-    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **given)
+    return evaluate_policy_patch(patched, tokenizer, given.pop("prompts", PROMPTS), **grouped(**given))
 
 
 def test_gender_bias_is_that_of_the_answers_and_of_the_next_words(patched, tokenizer):
@@ -147,7 +149,7 @@ def test_answers_count_and_thoughts_do_not(patched, tokenizer, caplog):
     assert report.estimate("refuses", "over_refusal_rate").value == 1.0
     shown = [sample.first for sample in report.samples if sample.system == "helps"]
     assert set(shown) == {"Take a crowbar.", ""}
-    helps, plain = (np.delete(report.systems[name].judge_nll_per_prompt, 2) for name in ("helps", "plain"))
+    helps, plain = (np.delete(report.systems[name].nll_per_prompt, 2) for name in ("helps", "plain"))
     assert np.allclose(helps, plain), "perplexity is that of the answer"
     assert "3 of 12 texts of 'helps' are thoughts without an answer, cut at `max_new_tokens=5`" in caplog.text
 
@@ -230,9 +232,9 @@ def test_a_judge_with_an_identity_is_not_asked_twice_and_a_changed_one_is(patche
     assert [judge.count for judge in (first, second, third, changed)] == [12, 12, 0, 24]
 
 
-def test_another_perplexity_judge_reads_the_kept_answers_anew(patched, tokenizer, tmp_path):
+def test_another_perplexity_model_reads_the_kept_answers_anew(patched, tokenizer, tmp_path):
     evaluate(patched, tokenizer, work_dir=tmp_path)
-    other = {"judge_model": tiny_model("gpt2", seed=8)}
+    other = {"perplexity": PerplexityModel(model=tiny_model("gpt2", seed=8), name="a tiny GPT-2")}
     again = evaluate(patched, tokenizer, work_dir=tmp_path, **other).to_json()
     assert again == evaluate(patched, tokenizer, **other).to_json() != evaluate(patched, tokenizer).to_json()
 

@@ -3,6 +3,7 @@
 import pytest
 
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.settings import Alternatives
 from policy_patch.evaluation.systems import System, systems_to_compare
 
 
@@ -19,10 +20,12 @@ def test_the_base_comes_first_and_the_patch_last():
     systems = systems_to_compare(
         patched,
         "its tokenizer",
-        teacher="the teacher",
-        teacher_tokenizer="the teacher's tokenizer",
-        safe_prompt="Be kind. ",
-        extra_systems={"LoRA": "a model", "system prompt": System("the base", instruction="Be good. ")},
+        Alternatives(
+            teacher="the teacher",
+            teacher_tokenizer="the teacher's tokenizer",
+            safe_prompt="Be kind. ",
+            extra_systems={"LoRA": "a model", "system prompt": System("the base", instruction="Be good. ")},
+        ),
     )
     assert list(systems) == ["base", "teacher", "safe prompt", "LoRA", "system prompt", "patch"]
     assert systems["base"] == System("the base", "its tokenizer")
@@ -40,7 +43,7 @@ def test_base_and_patch_alone_are_enough():
 @pytest.mark.parametrize("name", ["base", "teacher", "safe prompt", "patch", " "])
 def test_our_own_names_are_taken(name):
     with pytest.raises(EvaluationError, match=f"`extra_systems` has the name '{name}', which is taken or empty"):
-        systems_to_compare(Patched(), "its tokenizer", extra_systems={name: "a model"})
+        systems_to_compare(Patched(), "its tokenizer", Alternatives(extra_systems={name: "a model"}))
 
 
 def test_a_model_without_a_base_is_refused():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
+from policy_patch.evaluation.settings import Alternatives
 from policy_patch.evaluation.systems import System, systems_to_compare, untrained_patch
 from tests.tiny_models import tiny_model
 
@@ -70,5 +71,5 @@ def test_the_untrained_patch_has_the_vectors_that_training_began_with(model, tok
 
 
 def test_it_stands_before_the_extra_systems(model, tokenizer):
-    systems = systems_to_compare(model, tokenizer, untrained=True, extra_systems={"other": tiny_model()})
+    systems = systems_to_compare(model, tokenizer, Alternatives(untrained=True, extra_systems={"other": tiny_model()}))
     assert list(systems) == ["base", "untrained patch", "other", "patch"]

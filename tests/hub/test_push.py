@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from policy_patch import PolicyPatchModel
-from policy_patch.errors import HubAccessError, HubUnavailableError, PublishConflictError
+from policy_patch.errors import EvaluationError, HubAccessError, HubUnavailableError, PublishConflictError
 from policy_patch.hub.fetch import published_versions
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
 from tests.tiny_models import tiny_model
@@ -262,6 +262,26 @@ def test_the_report_is_published_beside_and_on_the_card(hub, base, tmp_path):
     (tmp_path / "pulled").mkdir()
     (tmp_path / "pulled" / "evaluation.json").write_bytes(file_at("evaluation.json", head()))
     assert EvaluationReport.load(tmp_path / "pulled").systems == report.systems
+
+
+@pytest.mark.parametrize("given", ["a folder", "a file", "a report"])
+def test_a_report_is_given_as_itself_its_file_or_its_folder(hub, base, tmp_path, given):
+    from tests.evaluation.synthetic import synthetic_report
+
+    report = synthetic_report()
+    report.save(tmp_path)
+    places = {"a folder": tmp_path, "a file": str(tmp_path / "evaluation.json"), "a report": report}
+    new_patch(base).push_to_hub(REPO, evaluation=places[given])
+    assert file_at("evaluation.json", head()).decode() == report.to_json()
+
+
+def test_an_edited_report_is_refused_before_any_request(hub, base, tmp_path):
+    from tests.evaluation.synthetic import synthetic_report
+
+    (tmp_path / "evaluation.json").write_text(synthetic_report().to_json().replace('"risk"', '"risks"', 1))
+    with pytest.raises(EvaluationError, match=r"evaluation.json has the unknown key `risks`. Did you mean `risk`"):
+        new_patch(base).push_to_hub(REPO, evaluation=tmp_path)
+    assert not hub.log
 
 
 def test_a_report_of_other_vectors_does_not_stay(hub, base, tmp_path):

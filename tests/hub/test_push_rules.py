@@ -282,7 +282,9 @@ def test_no_folder_of_this_machine_is_in_what_is_published(hub, base, tmp_path):
         assert f'"{name}"' in text
     report = synthetic_report()
     scorer, place = report.scorers[0].name, "/home/anna/models/classifier"
-    text = text.replace(f'"{scorer}"', f'"{place}"').replace(f'"{report.judge}"', r'"C:\\Users\\anna\\judge"')
+    text = text.replace(f'"{scorer}"', f'"{place}"').replace(
+        f'"{report.perplexity_model}"', r'"C:\\Users\\anna\\judge"'
+    )
     (tmp_path / "evaluation.json").write_text(text)
     model = new_patch(base, filtered_by=[place, "lexical"])
     model.push_to_hub(REPO, evaluation=tmp_path, tags=["kind"])

@@ -26,7 +26,8 @@ from markdown_it import MarkdownIt
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.errors import EvaluationError
 from policy_patch.model_card.card import PolicyPatchCardData, merge_card, model_card
-from policy_patch.model_card.eval_results import eval_results_files
+from policy_patch.model_card.eval_results import eval_results_files, model_index_results
+from policy_patch.report.report import EvaluationReport
 from tests.evaluation.synthetic import FILTERING, JUDGING, synthetic_report
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -191,17 +192,37 @@ def test_card_data_may_hold_more_and_keeps_it():
 
 def test_importing_the_card_imports_neither_torch_nor_the_evaluation():
     code = (
-        "import sys; from policy_patch.model_card import model_card\n"
-        "print({'torch', 'jinja2', 'policy_patch.evaluation'} & set(sys.modules))"
+        "import sys; from policy_patch.model_card import model_card, eval_results_files\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'sklearn', 'matplotlib', 'jinja2'}\n"
+        "names = {name for name in sys.modules if name.startswith('policy_patch.evaluation')}\n"
+        "print(names | heavy & set(sys.modules), 'policy_patch.report.report' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set() True\n"
+
+
+def test_a_report_and_its_plain_values_make_the_same_card_and_results(evaluation):
+    report = EvaluationReport.from_dict(evaluation)
+    assert model_card(CONFIG, report, repo_id=REPO) == model_card(CONFIG, evaluation, repo_id=REPO)
+    options = {"dataset_id": "acme/prompts", "repo_id": REPO}
+    assert eval_results_files(CONFIG, report, **options) == eval_results_files(CONFIG, evaluation, **options)
+    assert model_index_results(report) == model_index_results(evaluation)
+
+
+def test_where_the_headline_should_rise_the_entry_says_so(evaluation):
+    values = json.loads(json.dumps(evaluation))
+    values["metrics"][0]["lower_is_better"] = False
+    (content,) = eval_results_files(CONFIG, values, dataset_id="acme/prompts").values()
+    assert "higher is better" in content.decode() and "lower is better" not in content.decode()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.update(format_version=3), "`format_version=3`; expected .* version 2"),
-        (lambda values: values.pop("settings"), r"no complete report \(KeyError: 'settings'\)"),
+        (
+            lambda values: values.update(format_version=3),
+            "`evaluation` has `format_version=3`; .* reads up to 2. Upgrade",
+        ),
+        (lambda values: values.pop("settings"), "`evaluation` misses the key `settings`. So it is no complete report"),
         (lambda values: values["systems"]["patch"]["metrics"].clear(), "no complete report"),
         (lambda values: values["systems"]["base"]["fluency"].update(perplexity={"value": "x"}), "no complete report"),
         (lambda values: values.update(environment=[]), "no complete report"),

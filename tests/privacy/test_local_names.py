@@ -2,7 +2,7 @@
 
 import pytest
 
-from policy_patch.privacy.local_names import is_local, without_folders, without_folders_in
+from policy_patch.privacy.local_names import is_local, without_folders
 
 PLACES = {
     "/home/anna/models/guard": "guard", "./guard": "guard", "../guard/": "guard", "~/guard": "guard",
@@ -48,24 +48,3 @@ def test_a_folder_that_is_there_is_a_place_whatever_it_looks_like(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert is_local("org/model") and is_local("org") and not is_local("org/model", look=False)
     assert without_folders("org/model (answer alone)") == "model (answer alone)"
-
-
-def test_the_names_in_a_report_lose_their_folders_in_keys_and_values():
-    report = {
-        "systems": {"base": {"model": "/home/anna/base", "metrics": {"/home/anna/clf": {"x": 1}}}},
-        "scorers": [{"name": "/home/anna/clf"}, {"name": "lexical"}],
-        "judge": "~/judge",
-        "comparisons": [{"scorer": "/home/anna/clf"}],
-        "samples": [{"first": "I live in /home/anna"}],
-    }
-    shown = without_folders_in(report)
-    assert shown["systems"]["base"] == {"model": "base", "metrics": {"clf": {"x": 1}}}
-    assert shown["scorers"] == [{"name": "clf"}, {"name": "lexical"}] and shown["judge"] == "judge"
-    assert shown["comparisons"] == [{"scorer": "clf"}]
-    assert shown["samples"] == report["samples"], "what a model wrote is not touched"
-    assert report["judge"] == "~/judge", "nor what was given"
-
-
-@pytest.mark.parametrize("report", [{}, {"systems": [], "scorers": None, "judge": 3}, {"systems": {"a": 1}}])
-def test_a_report_without_names_stays(report):
-    assert without_folders_in(report) == report

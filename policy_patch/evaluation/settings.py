@@ -1,0 +1,129 @@
+"""What an evaluation is asked for, in groups: the perplexity model, the alternatives to the patch, the sampling.
+
+They only hold what the caller said. Defaults of a risk are filled in by `evaluate.py`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from policy_patch.errors import EvaluationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityModel:
+    """The causal LM under which the perplexity of the answers is measured, conditional on the prompt.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model. Best a larger one than those compared.
+        name (`str`):
+            Its name, shown with every perplexity.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Its tokenizer. Defaults to the tokenizer of the patched model.
+
+    Raises:
+        EvaluationError: an empty name.
+    """
+
+    model: Any
+    name: str
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise EvaluationError(
+                f"`name={self.name!r}` of the `PerplexityModel` is empty or no text. A perplexity means nothing "
+                "without the name of the model under which it was measured."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternatives:
+    """What the patch is compared with, beside its base: what one would use instead.
+
+    Args:
+        teacher ([`~transformers.PreTrainedModel`], [`Answering`] or `Callable[[], Any]`, *optional*):
+            The safer model that the patch learned from.
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Its tokenizer. Defaults to the tokenizer of the patched model.
+        safe_prompt (`str`, *optional*):
+            Instruction for the base without a patch, put in front of each prompt as it is.
+        untrained (`bool`, *optional*, defaults to `False`):
+            Also measure the patch as it was before training.
+        extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*, defaults to `{}`):
+            Other models to compare, by name.
+    """
+
+    teacher: Any = None
+    teacher_tokenizer: Any = None
+    safe_prompt: str | None = None
+    untrained: bool = False
+    extra_systems: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSampling:
+    """How answers are sampled. None stands for the risk's own value.
+
+    Args:
+        num_samples (`int`, *optional*):
+            Answers to each prompt. By default 25 for toxicity, 10 for gender bias, 1 for harmfulness.
+        max_new_tokens (`int`, *optional*):
+            Longest answer, in tokens. By default 20, and 64 for harmfulness.
+        top_p (`float`, *optional*):
+            Nucleus to sample from. By default 0.9, and 1.0 for harmfulness.
+        temperature (`float`, *optional*):
+            Divides the logits. By default 1.0; for harmfulness it is so small that decoding is greedy.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Answers per forward pass.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of samples, resamples and permutations.
+    """
+
+    num_samples: int | None = None
+    max_new_tokens: int | None = None
+    top_p: float | None = None
+    temperature: float | None = None
+    batch_size: int = 32
+    seed: int = 0
+
+
+# Keywords of earlier versions by the group that they are in now, with their name there.
+_GROUPS = {
+    "perplexity=PerplexityModel({}=...)": {
+        "judge_model": "model",
+        "judge_name": "name",
+        "judge_tokenizer": "tokenizer",
+    },
+    "alternatives=Alternatives({}=...)": {name: name for name in Alternatives.__dataclass_fields__},
+    "sampling=EvaluationSampling({}=...)": {name: name for name in EvaluationSampling.__dataclass_fields__},
+}
+MOVED = {old: group.format(new) for group, names in _GROUPS.items() for old, new in names.items()}
+
+
+def takes_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that refuses keywords which now belong to a group, and names the group.
+
+    Raises:
+        EvaluationError: by the function that is returned, for such a keyword.
+    """
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        moved = [name for name in options if name in MOVED]
+        if moved:
+            where = "; ".join(f"`{name}` is now `{MOVED[name]}`" for name in moved)
+            raise EvaluationError(f"{function.__name__} takes its settings in groups: {where}.")
+        return function(*args, **options)
+
+    return checked
+
+
+def check_perplexity_model(perplexity: Any) -> None:
+    """Raise EvaluationError for anything but a [`PerplexityModel`]."""
+    if not isinstance(perplexity, PerplexityModel):
+        raise EvaluationError(
+            f"`perplexity` is a {type(perplexity).__name__}; expected `PerplexityModel(model=..., name=...)`."
+        )

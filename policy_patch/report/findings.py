@@ -1,0 +1,115 @@
+"""`Findings`: everything that one evaluation found, and its figures by name.
+
+Tables and plots take it. Reading, writing and showing it is added in `report.py`, which stands above them.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from policy_patch.errors import EvaluationError
+from policy_patch.report.comparisons import Comparison
+from policy_patch.report.intervals import (
+    UNKNOWN,
+    Estimate,
+    bootstrap_interval,
+    relative_change,
+    relative_change_of_perplexity,
+)
+from policy_patch.report.metric import Metric
+from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.system_names import BASE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What one evaluation found; see [`EvaluationReport`]."""
+
+    risk: str
+    metrics: list[Metric]
+    settings: EvaluationSettings
+    scorers: list[ScorerRecord]
+    perplexity_model: str
+    systems: dict[str, SystemResult]
+    samples: list[ShownSamples]
+    comparisons: list[Comparison]
+    categories: list[str] | None
+    offensive_words: list[str]
+    environment: dict[str, str]
+
+    def scorer(self, name: str | None = None) -> ScorerRecord:
+        """Return a scorer by name, or the primary one.
+
+        Raises:
+            EvaluationError: no scorer of that name.
+        """
+        if name is None:
+            return self.scorers[0]
+        records = {record.name: record for record in self.scorers}
+        return records[_known("scorer", name, records)]
+
+    @property
+    def headline(self) -> Metric:
+        """The metric that sums the risk up."""
+        return self.metrics[0]
+
+    def estimate(self, system: str, metric: str, scorer: str | None = None) -> Estimate:
+        """Return one figure with its interval.
+
+        Args:
+            system (`str`):
+                One of `systems`, such as `"patch"`.
+            metric (`str`):
+                Name of one of `metrics`, or of a figure of fluency.
+            scorer (`str`, *optional*):
+                For metrics of the risk; defaults to the primary scorer.
+
+        Returns:
+            [`Estimate`]: NaN if the metric could not be measured on the system.
+
+        Raises:
+            EvaluationError: an unknown name.
+        """
+        result = self.systems[_known("system", system, self.systems)]
+        if metric in result.fluency:
+            return result.fluency[metric]
+        names = [known.name for known in self.metrics]
+        found = result.metrics[self.scorer(scorer).name]
+        return found.get(_known("metric", metric, (*names, *result.fluency)), UNKNOWN)
+
+    def change_from_base(self, system: str, metric: str | None = None, scorer: str | None = None) -> Estimate:
+        """Return the relative change of a figure from the base to a system, -0.7 for 70% less.
+
+        The interval resamples prompts jointly, so it is narrower than the two figures' own intervals suggest.
+
+        Args:
+            system (`str`):
+                One of `systems`.
+            metric (`str`, *optional*):
+                Name of one of `metrics`, or `"perplexity"`. Defaults to the headline.
+            scorer (`str`, *optional*):
+                For metrics of the risk; defaults to the primary scorer.
+
+        Returns:
+            [`Estimate`]: NaN where the base's figure is 0; a bound is NaN if it is 0 in some resample.
+
+        Raises:
+            EvaluationError: an unknown name.
+        """
+        after, before = self.systems[_known("system", system, self.systems)], self.systems[BASE]
+        options = {"seed": self.settings.seed, "num_resamples": self.settings.num_resamples}
+        metric = metric or self.headline.name
+        if _known("metric", metric, (*(known.name for known in self.metrics), "perplexity")) == "perplexity":
+            values = [(result.nll_per_prompt, result.tokens_per_prompt) for result in (after, before)]
+            return bootstrap_interval(relative_change_of_perplexity, *values[0], *values[1], **options)
+        name = self.scorer(scorer).name
+        values = [result.per_prompt[name].get(metric) for result in (after, before)]
+        return UNKNOWN if None in values else bootstrap_interval(relative_change, *values, **options)
+
+
+def _known(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}Available: {', '.join(known)}.")
+    return name
