@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
+from policy_patch.cli.models import load_model
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from policy_patch.cli.models import load_model
 from policy_patch.data import load_preference_pairs
 from policy_patch.training import PolicyPatchTrainingConfig
 from policy_patch.training._trl import drop_fused_head

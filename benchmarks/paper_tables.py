@@ -31,13 +31,13 @@ from typing import Any
 
 import torch
 from lora_baseline import train_lora
+from policy_patch.cli.models import display_name, load_model, prompts_of
 from stored_run import claim
 
 from policy_patch import PolicyPatchModel
 from policy_patch.cli import evaluate as evaluate_command
 from policy_patch.cli import train as train_command
 from policy_patch.cli.demo import parse_options
-from policy_patch.cli.models import display_name, load_model, prompts_of
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.data import load_preference_pairs, save_preference_pairs
 from policy_patch.evaluation import load_scorer, lora_loader

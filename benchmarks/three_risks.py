@@ -15,11 +15,11 @@ from pathlib import Path
 
 import yaml
 from over_seeds import figure
+from policy_patch.cli.evaluate_stack import study
 from stored_run import claim
 
 from policy_patch.cli import evaluate, train
 from policy_patch.cli.demo import parse_options
-from policy_patch.cli.evaluate_stack import study
 from policy_patch.evaluation import EvaluationReport, Metric
 from policy_patch.files.atomic import write_whole
 from policy_patch.lab import LAB_MODELS_PATH

@@ -3,8 +3,8 @@
 import pytest
 
 from policy_patch.cli import _parser, _with_config, main
-from policy_patch.cli.recipe import check_recipe
 from policy_patch.errors import ConfigError
+from policy_patch.recipes.documents import check_recipe
 
 HEAD = "base: a\noutput_dir: x\n"
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

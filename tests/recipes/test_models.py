@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from policy_patch.cli.models import display_name, load_answering, load_model, prompts_of, same_tokenizer
 from policy_patch.errors import DataError, ModelLoadError
 from policy_patch.lab import LAB_MODELS_PATH, lab_prompts
+from policy_patch.recipes.models import display_name, load_answering, load_model, same_tokenizer
+from policy_patch.recipes.prompts import prompts_of
 from tests.tiny_models import tiny_tokenizer
 
 
