@@ -1,4 +1,7 @@
-"""`python -m policy_patch.cli`, the same as the command `policy-patch`."""
+"""`python -m policy_patch.cli`, the same as the command `policy-patch`.
+
+`accelerate launch -m policy_patch.cli` starts it in several processes; nothing else belongs here.
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""What the commands print: tables and texts on stdout, messages and progress bars on stderr."""
+"""What the commands print: tables and texts on stdout, messages and progress bars on stderr.
+
+What is in a table is settled by the report or the command that has it printed.
+"""
 
 import json
 import sys

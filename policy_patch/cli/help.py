@@ -1,4 +1,7 @@
-"""How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults."""
+"""How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults.
+
+The texts are each command's own, and those of the options the recipes' own.
+"""
 
 from jsonargparse import DefaultHelpFormatter
 

@@ -1,4 +1,7 @@
-"""The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub."""
+"""The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub.
+
+The training itself is a recipe; who may train, and for how long, is the business of `line.py` and `visitors.py`.
+"""
 
 import queue
 import re
