@@ -91,4 +91,5 @@ def progress_bars() -> Iterator["StagedProgress"]:
     try:
         yield tell
     finally:
-        bars.stop()
+        if bars.live.is_started:  # rich ends another one with an empty line
+            bars.stop()

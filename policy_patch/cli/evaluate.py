@@ -47,7 +47,7 @@ _MORE_OPTIONS = (
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("patches", type=str, nargs="*", help=PATCHES_HELP)
-    add_options(parser, EvaluateRecipe, _OPTIONS, required=False)
+    add_options(parser, EvaluateRecipe, _OPTIONS)
     parser.add_argument(
         "--stack", type=str | None, help="Patches, joined by commas: measure every risk under each and under stacks."
     )

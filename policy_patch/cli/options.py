@@ -20,7 +20,6 @@ def add_options(
     names: Sequence[str] | None = None,
     *,
     prefix: str = "",
-    required: bool = True,
 ) -> None:
     """Add an option for each field of a recipe, and of its sections.
 
@@ -33,8 +32,6 @@ def add_options(
             Fields to add, in this order. By default all, those of the class itself before inherited ones.
         prefix (`str`, *optional*, defaults to `""`):
             What the names begin with: `data.`.
-        required (`bool`, *optional*, defaults to `True`):
-            Whether a required field is a required option; otherwise the command says what is missing.
     """
     types, by_name = types_of(recipe), {entry.name: entry for entry in fields(recipe)}
     own = inspect.get_annotations(recipe)
@@ -47,8 +44,7 @@ def add_options(
         elif entry.metadata["switch"]:
             parser.add_argument(word, action="store_true", help=help_)
         elif default is MISSING:
-            kind = {"type": type_, "required": True} if required else {"type": type_ | None}
-            parser.add_argument(word, **kind, help=help_)
+            parser.add_argument(word, type=type_, required=True, help=help_)
         elif get_origin(type_) is list:
             parser.add_argument(word, type=str, nargs="+", default=default, help=help_)
         else:

@@ -74,7 +74,7 @@ class RichProgress(TrainerCallback):
     def close(self) -> None:
         """End the bar, also where training was interrupted: a live one hides the cursor."""
         self._is_training = False
-        if self._bars is not None:
+        if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
 
     def _open(self, stage: str, done: int, total: int) -> None:

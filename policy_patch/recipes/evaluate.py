@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.errors import ConfigError
+from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
     MODEL_HELP,
@@ -151,7 +151,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     patches: list[str] = option(help=PATCHES_HELP)
     base: str | None = option(None, f"{MODEL_HELP} Default: the one that the patch names.")
     risk: str | None = option(None, "toxicity, gender_bias or harmfulness. Default: the patch's, else toxicity.")
-    prompts: str = option(help=f"{PROMPTS_HELP} A column `category` is shown apart.")
+    prompts: str | None = option(None, f"{PROMPTS_HELP} A column `category` is shown apart.")
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
@@ -194,12 +194,24 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         for key in ("scorers", "filtered_by"):
             for spec in getattr(self, key):
                 check_scorer(key, spec, risk.load_scorer)
+        self._sources(risk)
         return found, risk
 
     @property
     def folder(self) -> Path:
         """Where report and answers go."""
-        return Path(self.output_dir or (self.patches[0] if os.path.isdir(self.patches[0]) else "."))
+        beside = [patch for patch in self.patches[:1] if os.path.isdir(patch)]
+        return Path(self.output_dir or (beside[0] if beside else "."))
+
+    def _sources(self, risk: "Risk") -> tuple[str, str | None]:
+        """Return where the prompts and the harmless look-alikes are.
+
+        Raises:
+            DataError: nowhere.
+        """
+        if self.prompts is None:
+            raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to measure it on.")
+        return self.prompts, self.safe_prompts
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "EvaluationReport":
         """Measure, and write `evaluation.json`, `evaluation.md` and `evaluation.png`; return the report.
@@ -240,8 +252,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         from policy_patch.evaluation import evaluate_policy_patch
 
         found, risk = self._checked()
-        prompts = prompts_of(self.prompts)[: self.num_prompts]
-        safe_prompts = prompts_of(self.safe_prompts)[: self.num_prompts] if self.safe_prompts else ()
+        source, safe_source = self._sources(risk)
+        prompts = prompts_of(source)[: self.num_prompts]
+        safe_prompts = prompts_of(safe_source)[: self.num_prompts] if safe_source else ()
         neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
         scorers = loaded("scorers", self.scorers or risk.scorers, risk)
         filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
@@ -251,7 +264,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         )
         return evaluate_policy_patch(
             opened.model, opened.tokenizer, prompts,
-            risk=risk.name, scorers=scorers, categories=categories_of(self.prompts, len(prompts)),
+            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
             safe_prompts=safe_prompts, neutral_texts=neutral_texts,
             judge_model=perplexity, judge_tokenizer=perplexity_tokenizer, judge_name=perplexity_name,
             teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,

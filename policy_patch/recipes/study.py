@@ -16,7 +16,7 @@ from policy_patch.recipes.evaluate import (
     other_patches,
 )
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP
-from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer
+from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer, under
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.patched import PATCHES_HELP, FoundPatches, find_patches
@@ -89,6 +89,12 @@ class StudyRecipe(MeasuringSettings, Recipe):
     def _checked(self) -> "tuple[FoundPatches, list[Risk]]":
         if not self.patches:
             raise ConfigError("`patches=[]`: expected folders or Hub ids of at least two patches.")
+        from policy_patch.evaluation.risks import risk_named
+
+        for key in ("prompts_of", "scorers_of"):
+            for name in getattr(self, key):
+                with under(f"{key}.{name}"):
+                    risk_named(name)
         for key in ("base", "perplexity_model"):
             check_model(key, getattr(self, key))
         check_model("teacher", self.teacher, may_be_endpoint=True)
@@ -97,10 +103,6 @@ class StudyRecipe(MeasuringSettings, Recipe):
             check_prompts(f"prompts_of.{name}", source)
         for name, folder in self.also.items():
             check_patch(f"also.{name}", folder)
-        from policy_patch.evaluation.risks import risk_named
-
-        for name in (*self.prompts_of, *self.scorers_of):
-            risk_named(name)
         found = find_patches(self.patches, self.base)
         names = dict.fromkeys([*self.prompts_of, *(config.risk for config in found.configs if config.risk)])
         if len(self.patches) < 2 or not names:

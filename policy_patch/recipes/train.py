@@ -119,6 +119,11 @@ class TrainRecipe(Recipe):
         check_settings(self._settings())
 
     @property
+    def risk(self) -> str:
+        """What the patch fixes: the risk of the section `patch`, or the risks of the pairs."""
+        return self.patch.risk or risk_of(self.data.pairs)
+
+    @property
     def _trains_on_teacher(self) -> bool:
         """Whether a stage asks the teacher for probabilities, so that its weights are needed."""
         asks = {"dpo": self.dpo.get("reference") == "teacher", "sft": bool(self.sft.get("kl_weight"))}
@@ -142,7 +147,7 @@ class TrainRecipe(Recipe):
         from policy_patch.config import PolicyPatchConfig
 
         facts = {name: value for name, value in asdict(self.patch).items() if name != "start_from"}
-        facts["risk"] = facts["risk"] or risk_of(self.data.pairs)
+        facts["risk"] = self.risk
         if facts["init"] == "text":
             facts["init_text"] = facts["init_text"] or init_text_of(facts["risk"])
         try:
