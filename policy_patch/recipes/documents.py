@@ -13,7 +13,7 @@ import yaml
 
 from policy_patch.errors import ConfigError
 from policy_patch.files.documents import Fault, parse_json, read_text
-from policy_patch.files.yaml_documents import YamlFault, check_yaml
+from policy_patch.files.yaml_documents import YamlFault, check_yaml, parse_yaml
 
 _LARGEST = 2**20  # bytes; chosen by us, recipes have a few thousand
 _TIMESTAMP, _FLOAT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
@@ -82,23 +82,20 @@ def read_yaml_recipe(path: str | os.PathLike) -> Any:
     Raises:
         ConfigError: as [`check_recipe`], or it is no YAML.
     """
-    return yaml_value(check_recipe(path), f"`{os.fspath(path)}`")
+    named = f"`{os.fspath(path)}`"
+    return yaml_value(_text_of(path, named), named)
 
 
 def yaml_value(text: str, named: str) -> Any:
-    """Return the value of a YAML text that was checked; `named` is what the error calls it.
+    """Return the value of a YAML text; `named` is what the error calls it.
 
     Raises:
-        ConfigError: no YAML, or a value that cannot be read.
+        ConfigError: no YAML, a value that cannot be read, or as [`check_recipe`].
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (it is a SafeLoader)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{named}, line {line} is no YAML: {problem}.") from error
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # a number without digits
-        raise ConfigError(f"{named} has a value that YAML cannot read: {error}.") from error
+        return parse_yaml(text, loader=_Loader)
+    except Fault as fault:
+        raise ConfigError(f"{fault.at(named)}.") from fault
 
 
 def read_json_recipe(path: str | os.PathLike) -> Any:

@@ -50,7 +50,7 @@ def test_json_is_read_strictly(tmp_path):
 
 def test_what_is_no_yaml_is_told_with_its_line(tmp_path):
     (tmp_path / "recipe.yaml").write_text("base: a\ndpo: {a: [\n")
-    with pytest.raises(ConfigError, match=r"`.*recipe\.yaml`, line 3 is no YAML"):
+    with pytest.raises(ConfigError, match=r"`.*recipe\.yaml`, line 3 has what is no YAML"):
         read_yaml_recipe(tmp_path / "recipe.yaml")
 
 
