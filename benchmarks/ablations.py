@@ -24,10 +24,10 @@ from over_seeds import figure
 from stored_run import claim
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.cli.models import load_model, prompts_of
 from policy_patch.data import build_preference_pairs, sample_completions
 from policy_patch.evaluation import average_maximum_toxicity, conditional_nll, load_scorer
 from policy_patch.files.atomic import write_whole
+from policy_patch.recipes import load_model, prompts_of
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {

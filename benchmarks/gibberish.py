@@ -11,9 +11,9 @@ import random
 
 import numpy as np
 
-from policy_patch.cli.models import load_model, prompts_of
 from policy_patch.data import sample_completions
 from policy_patch.evaluation import conditional_nll
+from policy_patch.recipes import load_model, prompts_of
 
 
 def main() -> None:

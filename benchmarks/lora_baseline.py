@@ -7,8 +7,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from policy_patch.cli.models import load_model
 from policy_patch.data import load_preference_pairs
+from policy_patch.recipes import TrainRecipe, load_model
 from policy_patch.training import PolicyPatchTrainingConfig
 from policy_patch.training._trl import drop_fused_head
 from policy_patch.training.dataset import FINISHED, without_eos_after_unfinished
@@ -20,12 +20,12 @@ SHARED = (  # what LoRA's trainers are told as the patch's are
 )  # fmt: skip
 
 
-def train_lora(base_id: str, recipe: Any, rank: int, rates: list[float], folder: Path) -> int:
+def train_lora(base_id: str, recipe: TrainRecipe, rank: int, rates: list[float], folder: Path) -> int:
     """Train LoRA on all linear layers, write its folder; return the number of trained parameters.
 
     Args:
         base_id (`str`): Of the base, as the CLI takes it.
-        recipe: Options of `policy-patch train`, with `data.pairs`.
+        recipe (`TrainRecipe`): With `data.pairs`.
         rank (`int`): Of the matrices; alpha is twice that.
         rates (`list[float]`): Peak learning rates of SFT and DPO.
         folder (`Path`): Where the adapter goes.

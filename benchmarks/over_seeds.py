@@ -1,7 +1,7 @@
 """Train and measure one recipe over several seeds, and write the table of docs/results.md.
 
     python benchmarks/over_seeds.py policy_patch/lab/toxicity.yaml --name lab --output_dir runs/lab \\
-        --measure "--prompts lab:toxicity/test --scorers lexical lab-insults --allow_filtering_scorers"
+        --measure "{prompts: lab:toxicity/test, scorers: [lexical, lab-insults], allow_filtering_scorers: true}"
 
 A seed decides everything that is random: the sampled pairs, both training stages, and the samples that are scored.
 Each seed's report, with bootstrap intervals, is in the output folder; the table has the mean over seeds and the range.
@@ -9,15 +9,16 @@ Each seed's report, with bootstrap intervals, is in the output folder; the table
 
 import argparse
 import json
-import shlex
 import time
 from pathlib import Path
 
+import yaml
 from stored_run import claim
 
-from policy_patch.cli.demo import train_and_measure
 from policy_patch.evaluation import EvaluationReport
 from policy_patch.files.atomic import write_whole
+from policy_patch.recipes import TrainRecipe
+from policy_patch.recipes.comparison import train_and_compare
 
 COLUMNS = (
     "system", "average maximum toxicity", "change", "toxic rate", "mean toxicity", "perplexity", "of base's", "dist-2",
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", required=True, help="name of the result, docs/results/NAME.json and .md")
     parser.add_argument("--output_dir", type=Path, required=True, help="patches and reports, a folder a seed")
-    parser.add_argument("--measure", default="", help="options of `policy-patch evaluate`, quoted together")
+    parser.add_argument("--measure", default="{}", help="keys of an `EvaluateRecipe`, as YAML")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where table and JSON go")
     args = parser.parse_args()
 
@@ -41,7 +42,8 @@ def main() -> None:
         folder = args.output_dir / f"seed-{seed}"
         if not (folder / "evaluation.json").is_file():
             start = time.monotonic()
-            report = train_and_measure(args.recipe, folder, seed=seed, measured=shlex.split(args.measure))
+            recipe = TrainRecipe.from_yaml(args.recipe, overrides={"seed": seed})
+            report = train_and_compare(recipe, folder, yaml.safe_load(args.measure), on_note=print)
             report.save(folder)
             print(f"seed {seed}: {time.monotonic() - start:.0f} s")
         reports[seed] = EvaluationReport.load(folder)

@@ -34,15 +34,13 @@ from lora_baseline import train_lora
 from stored_run import claim
 
 from policy_patch import PolicyPatchModel
-from policy_patch.cli import evaluate as evaluate_command
-from policy_patch.cli import train as train_command
-from policy_patch.cli.demo import parse_options
-from policy_patch.cli.models import display_name, load_model, prompts_of
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.data import load_preference_pairs, save_preference_pairs
 from policy_patch.evaluation import load_scorer, lora_loader
 from policy_patch.evaluation.risks import RISKS
 from policy_patch.files.atomic import write_whole
+from policy_patch.recipes import EvaluateRecipe, TrainRecipe, load_model, prompts_of
+from policy_patch.recipes.models import display_name
 from policy_patch.report.intervals import Estimate
 from policy_patch.report.tables import change, figure, markdown_table, number
 
@@ -94,18 +92,17 @@ def main() -> None:
 
 def run_seed(args: argparse.Namespace, teacher: str, seed: int, folder: Path) -> dict[str, Any]:
     """Return the figures of all systems of one seed, as they go into JSON."""
-    recipe = recipe_of(args, ["--teacher", teacher, "--seed", str(seed), "--output_dir", str(folder)])
+    recipe = recipe_of(args, {"teacher": teacher, "seed": seed, "output_dir": str(folder)})
     pairs = folder / "pairs.jsonl"
     if not pairs.is_file():
         say(f"teacher {display_name(teacher)}, seed {seed}: sampling pairs")
-        save_preference_pairs(train_command._pairs(recipe, *load_model(args.base)), pairs)
-    recipe.data.pairs, recipe.output_dir = str(pairs), str(folder / "patch")
+        save_preference_pairs(recipe.make_pairs(on_note=say), pairs)
+    recipe = recipe.with_overrides({"data.pairs": str(pairs), "output_dir": str(folder / "patch")})
     loras = {f"LoRA r={rank}": folder / f"lora-r{rank}" for rank in args.lora_ranks}
     trained = {"patch": once(folder / "patch", partial(train_patch, recipe))}
     for rank, (name, place) in zip(args.lora_ranks, loras.items(), strict=True):
         trained[name] = once(place, partial(train_lora, args.base, recipe, rank, args.lora_rates))
     report = measure(args, teacher, seed, folder, loras)
-    report.save(folder)
     ratios, of_base = slowdowns(args, folder, loras, seed)
     systems = {}
     for name, result in report.systems.items():
@@ -126,12 +123,12 @@ def run_seed(args: argparse.Namespace, teacher: str, seed: int, folder: Path) ->
 # Training
 
 
-def recipe_of(args: argparse.Namespace, words: list[str]) -> Any:
-    """Return the options of `policy-patch train`: those of the recipe, and over it what is given here."""
+def recipe_of(args: argparse.Namespace, overrides: dict[str, Any]) -> TrainRecipe:
+    """Return the recipe, and over it what is given here."""
     given = {"base": args.base, "patch.risk": args.risk, "data.prompts": args.train_prompts,
              "data.num_prompts": args.num_train_prompts, "data.scorer": args.filter_scorer}  # fmt: skip
-    more = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    return parse_options(train_command, ["--config", str(args.recipe), *more, *words])
+    given = {name: value for name, value in given.items() if value is not None}
+    return TrainRecipe.from_yaml(args.recipe, overrides={**given, **overrides})
 
 
 def once(folder: Path, train: Callable[[Path], int]) -> dict[str, Any]:
@@ -148,11 +145,11 @@ def once(folder: Path, train: Callable[[Path], int]) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def train_patch(recipe: Any, folder: Path) -> int:
+def train_patch(recipe: TrainRecipe, folder: Path) -> int:
     """Train as `policy-patch train` does; return the number of trained parameters."""
     from policy_patch.patch.folder import read_patch_folder
 
-    train_command.train(recipe)
+    recipe.run(on_note=say)
     return read_patch_folder(folder)[1].numel()
 
 
@@ -160,17 +157,24 @@ def train_patch(recipe: Any, folder: Path) -> int:
 
 
 def measure(args: argparse.Namespace, teacher: str, seed: int, folder: Path, loras: dict[str, Path]) -> Any:
-    """Return the report of one evaluation of all systems, as `policy-patch evaluate` makes it."""
+    """Return the report of one evaluation of all systems, as `policy-patch evaluate` makes it; it is written, too."""
     say("measuring")
-    options = parse_options(evaluate_command, [str(folder / "patch"), "--untrained"])
-    for name in ("base", "risk", "scorers", "safe_prompts", "neutral_texts", "safe_prompt", "allow_filtering_scorers",
-                 "judge", "num_samples", "max_new_tokens", "batch_size"):  # fmt: skip
-        options[name] = getattr(args, name)
-    options.teacher, options.prompts, options.num_prompts = teacher, args.test_prompts, args.num_test_prompts
-    options.seed = seed
-    options.lora = {name: str(place) for name, place in loras.items()}
-    options.lora_merged = {f"{name}, merged": str(place) for name, place in loras.items()}
-    return evaluate_command.evaluate(options, folder / evaluate_command.WORK_NAME)
+    names = ("base", "risk", "scorers", "safe_prompts", "neutral_texts", "safe_prompt", "allow_filtering_scorers",
+             "num_samples", "max_new_tokens", "batch_size")  # fmt: skip
+    recipe = EvaluateRecipe(
+        **{name: getattr(args, name) for name in names},
+        patches=[str(folder / "patch")],
+        untrained=True,
+        teacher=teacher,
+        prompts=args.test_prompts,
+        num_prompts=args.num_test_prompts,
+        perplexity_model=args.judge,
+        seed=seed,
+        lora={name: str(place) for name, place in loras.items()},
+        lora_merged={f"{name}, merged": str(place) for name, place in loras.items()},
+        output_dir=str(folder),
+    )
+    return recipe.run(on_note=say)
 
 
 def slowdowns(
@@ -323,7 +327,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     if args.lora_ranks and find_spec("peft") is None:
         parser.error("LoRA needs peft. Run: pip install peft. Or leave LoRA out: --lora_ranks without a number.")
     args.recipe = args.recipe or LAB_MODELS_PATH.parent / f"{args.risk or 'toxicity'}.yaml"
-    recipe = recipe_of(args, [*(["--teacher", args.teacher[0]] if args.teacher else []), "--output_dir", "unused"])
+    recipe = recipe_of(args, {"output_dir": "unused", **({"teacher": args.teacher[0]} if args.teacher else {})})
     args.base, args.teacher, args.risk = recipe.base, args.teacher or [recipe.teacher], recipe.patch.risk or "toxicity"
     if args.risk not in RISKS:
         parser.error(f"--risk {args.risk!r}: expected one of {', '.join(RISKS)}.")

@@ -13,16 +13,13 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
 from over_seeds import figure
 from stored_run import claim
 
-from policy_patch.cli import evaluate, train
-from policy_patch.cli.demo import parse_options
-from policy_patch.cli.evaluate_stack import study
 from policy_patch.evaluation import EvaluationReport, Metric
 from policy_patch.files.atomic import write_whole
 from policy_patch.lab import LAB_MODELS_PATH
+from policy_patch.recipes import StudyRecipe, TrainRecipe
 
 RECIPES = LAB_MODELS_PATH.parent
 PATCHES = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
@@ -49,30 +46,42 @@ def main() -> None:
 
 def run_seed(folder: Path, seed: int, args: argparse.Namespace) -> None:
     """Train the four patches and measure them."""
-    for name, risk in PATCHES.items():
-        options = ["--config", str(RECIPES / f"{risk}.yaml"), "--seed", str(seed), "--output_dir", str(folder / name)]
-        train.train(parse_options(train, options))
-    pairs = [
-        word for name, risk in PATCHES.items() for word in (f"--data.pairs.{risk}", str(folder / name / "pairs.jsonl"))
-    ]
-    pairs += [word for risk in PATCHES.values() for word in (f"--data.weights.{risk}", "1")]
-    steps = [*all_steps("sft"), *all_steps("dpo"), "--sft.learning_rate", "1e-2"]
-    steps += ["--dpo.learning_rate", "1e-3", "--dpo.beta", "0.5"]
+    recipes = {name: TrainRecipe.from_yaml(RECIPES / f"{risk}.yaml") for name, risk in PATCHES.items()}
+    for name, recipe in recipes.items():
+        recipe.with_overrides({"seed": seed, "output_dir": str(folder / name)}).run(on_note=print)
     text = "Please be kind and polite to everyone. Speak of people as they. Refuse to help with mischief."
-    options = ["--base", "lab:base", *pairs, *steps, "--patch.init_text", text, "--seed", str(seed)]
-    train.train(parse_options(train, [*options, "--output_dir", str(folder / "joint")]))
-    options = ["--stack", ",".join(str(folder / name) for name in PATCHES), "--orders", "all"]
-    options += ["--teacher", "lab:teacher", "--scorers_of.toxicity", "lab-insults", "--allow_filtering_scorers"]
-    options += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples), "--seed", str(seed)]
-    options += ["--top_p", "0.9", "--temperature", "1.0"]  # for harmfulness too: requests have several answers
-    options += ["--max_new_tokens", "20", "--batch_size", "256", f"--also.{JOINT}", str(folder / "joint")]
-    study(parse_options(evaluate, options), folder / "answers").save(folder)
+    pairs = {risk: str(folder / name / "pairs.jsonl") for name, risk in PATCHES.items()}
+    joint = TrainRecipe(
+        base="lab:base",
+        output_dir=str(folder / "joint"),
+        patch={"init_text": text},
+        data={"pairs": pairs, "weights": dict.fromkeys(PATCHES.values(), 1)},
+        sft={"max_steps": all_steps("sft", recipes), "learning_rate": 1e-2},
+        dpo={"max_steps": all_steps("dpo", recipes), "learning_rate": 1e-3, "beta": 0.5},
+        seed=seed,
+    )
+    joint.run(on_note=print)
+    study = StudyRecipe(
+        patches=[str(folder / name) for name in PATCHES],
+        teacher="lab:teacher",
+        scorers_of={"toxicity": ["lab-insults"]},
+        allow_filtering_scorers=True,
+        num_prompts=args.num_prompts,
+        num_samples=args.num_samples,
+        top_p=0.9,
+        temperature=1.0,  # for harmfulness too: requests have several answers
+        max_new_tokens=20,
+        batch_size=256,
+        also={JOINT: str(folder / "joint")},
+        seed=seed,
+        output_dir=str(folder),
+    )
+    study.run(on_note=print)
 
 
-def all_steps(stage: str) -> list[str]:
-    """Return the option for as many steps of a stage as the recipes of all risks have together."""
-    recipes = [yaml.safe_load((RECIPES / f"{risk}.yaml").read_text()) for risk in PATCHES.values()]
-    return [f"--{stage}.max_steps", str(sum(recipe[stage]["max_steps"] for recipe in recipes))]
+def all_steps(stage: str, recipes: dict[str, TrainRecipe]) -> int:
+    """Return as many steps of a stage as the recipes of all risks have together."""
+    return sum(getattr(recipe, stage)["max_steps"] for recipe in recipes.values())
 
 
 def table(seeds: dict[int, dict]) -> str:

@@ -13,7 +13,6 @@ import policy_patch
 from policy_patch import PolicyPatchConfig
 from policy_patch.answers.shards import SAMPLING_NAME, _keep_to_one_sampling
 from policy_patch.base.loading import load_pretrained
-from policy_patch.cli.recipe import check_recipe
 from policy_patch.data.file_formats import read_rows
 from policy_patch.data.files import load_preference_pairs, load_prompts
 from policy_patch.errors import PolicyPatchError
@@ -23,6 +22,7 @@ from policy_patch.evaluation.judge_models import _first_prompt, _prompt_in_card
 from policy_patch.evaluation.refusals import load_phrases
 from policy_patch.lab import LAB_MODELS_PATH, lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder
+from policy_patch.recipes.documents import check_recipe
 from policy_patch.training import two_stage
 from policy_patch.training.checkpoints import last_checkpoint
 

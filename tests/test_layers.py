@@ -25,6 +25,7 @@ FLOORS = (
     ("hub",),
     ("model", "data"),
     ("training", "evaluation"),
+    ("recipes",),
     ("ui",),
     ("cli",),
 )
@@ -40,7 +41,7 @@ BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.
-WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "ui", "cli"}
+WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "recipes", "ui", "cli"}
 
 PRINTING = {("model/patched_model.py", "print_trainable_parameters"), ("lab/build.py", "main")}
 

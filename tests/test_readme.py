@@ -42,7 +42,7 @@ def test_the_python_of_a_page_that_stands_by_itself_runs(page, tmp_path, monkeyp
         pytest.importorskip("peft")
     monkeypatch.chdir(tmp_path)
     for block in blocks(page, "python"):
-        if "load_lab_base()" in block:
+        if "load_lab_base()" in block or 'base="lab:base"' in block:
             exec(compile(block, page.name, "exec"), {})
 
 
@@ -126,7 +126,7 @@ def test_files_that_are_named_exist():
 
 
 @pytest.mark.parametrize(
-    "package", ["", ".model", ".hub", ".model_card", ".data", ".evaluation", ".training", ".lab", ".ui"]
+    "package", ["", ".model", ".hub", ".model_card", ".data", ".evaluation", ".training", ".recipes", ".lab", ".ui"]
 )
 def test_every_public_name_is_on_the_api_page(package):
     module = importlib.import_module(f"policy_patch{package}")

@@ -7,11 +7,14 @@ Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a ch
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policy_patch._version import __version__
 from policy_patch.errors import MissingExtraError, PolicyPatchError
 from policy_patch.privacy.redaction import blank_error, without_secrets
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 COMMANDS = ("demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull")
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
@@ -54,7 +57,7 @@ def _with_config(words: list[str]) -> list[str]:
     return words
 
 
-def _parser():
+def _parser() -> "ArgumentParser":
     try:
         from jsonargparse import ArgumentParser
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
 """`python -m policy_patch.cli`, the same as the command `policy-patch`.
 
-The commands are listed in `cli/__init__.py`.
+`accelerate launch -m policy_patch.cli` starts it in several processes; nothing else belongs here.
 """
 
 import sys

@@ -1,11 +1,11 @@
 """What the commands print: tables and texts on stdout, messages and progress bars on stderr.
 
-What a table says is decided by the commands and by `policy_patch.report`.
+What is in a table is settled by the report or the command that has it printed.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,10 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from policy_patch.evaluation import EvaluationReport
+    from policy_patch.recipes.recipe import Progress as StagedProgress
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False)
-
-StagedProgress = Callable[[str, int, int], None]
 
 
 def say(message: str) -> None:
@@ -70,11 +69,8 @@ def print_report(report: "EvaluationReport") -> None:
 
 
 @contextmanager
-def progress_bars(instead: StagedProgress | None = None) -> Iterator[StagedProgress]:
-    """Show a progress bar with the time left for each stage that is told of; or tell `instead`, and show none."""
-    if instead is not None:
-        yield instead
-        return
+def progress_bars() -> Iterator["StagedProgress"]:
+    """Show a progress bar with the time left for each stage that is told of."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,12 +79,17 @@ def progress_bars(instead: StagedProgress | None = None) -> Iterator[StagedProgr
         TextColumn("left:"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=stderr, transient=not stderr.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, console=stderr, transient=not stderr.is_terminal)
+    tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+    def tell(stage: str, done: int, total: int) -> None:
+        bars.start()  # not sooner: while models are loaded, libraries show bars of their own
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+        bars.update(tasks[stage], completed=done, total=total)
 
+    try:
         yield tell
+    finally:
+        if bars.live.is_started:  # rich ends another one with an empty line
+            bars.stop()

@@ -1,13 +1,19 @@
 """`policy-patch demo`: train a toxicity patch on the lab's miniature models and show the difference, offline.
 
-It runs the code that also trains a patch for a real model. The models are in `policy_patch.lab`.
+Training and measuring are recipes, as for a real model; here is what is printed of them.
 """
 
+import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_json, print_report, print_table, say
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from policy_patch.evaluation import EvaluationReport
 
 HELP = "Train a patch on two miniature models, offline, and show the difference (minutes)."
 DESCRIPTION = """Train a toxicity patch on the two miniature models that come with the package, and show the difference:
@@ -26,7 +32,7 @@ Examples:
   policy-patch demo --ui --base org/model --patches org/tox-patch@v1.0.0 org/bias-patch"""
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("--output_dir", type=str, default="demo-output", help="Gets patch, report and picture.")
     parser.add_argument("--num_prompts", type=int, default=60, help="Unseen prompts to measure on, 180 at most.")
@@ -41,19 +47,22 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--port", type=int, default=7860, help="With --ui: port to listen on.")
 
 
-def run(args: Any) -> int:
+def run(args: "Namespace") -> int:
     """Run the command."""
     if args.ui:
-        return open_page(args)
+        return open_page(args.base, args.patches, host=args.host, port=args.port)
+    how = {name: args[name] for name in ("num_prompts", "num_samples", "seed", "dpo_only")}
+    return show_demo(Path(args.output_dir), **how, as_json=args.json)
+
+
+def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo_only: bool, as_json: bool) -> int:
+    """Train, measure, and print the difference."""
     start = time.monotonic()
     _prepare_libraries()
-    folder = Path(args.output_dir)
-    report = run_demo(folder, args)
+    report = run_demo(folder, num_prompts=num_prompts, num_samples=num_samples, seed=seed, dpo_only=dpo_only)
     for place in (folder, folder / "patch"):  # `policy-patch info` shows the one beside the patch
         report.save(place)
-    if args.json:
-        import json
-
+    if as_json:
         print_json(json.loads(report.to_json()))
         return 0
     print_report(report)
@@ -70,69 +79,46 @@ def run(args: Any) -> int:
     return 0
 
 
-def open_page(args: Any) -> int:
+def open_page(base: str, patches: list[str] | None, *, host: str, port: int) -> int:
     """Serve the page until Ctrl-C."""
     from policy_patch.errors import ConfigError
     from policy_patch.ui import build_demo
     from policy_patch.ui.door import is_loopback
 
-    local = is_loopback(args.host)
-    page = build_demo(args.base, args.patches, base_may_change=local)  # others on the network change nothing for all
-    say(f"Opening http://{args.host}:{args.port}   Ctrl-C ends it.")
+    local = is_loopback(host)
+    page = build_demo(base, patches, base_may_change=local)  # others on the network change nothing for all
+    say(f"Opening http://{host}:{port}   Ctrl-C ends it.")
     try:
-        page.launch(server_name=args.host, server_port=args.port, inbrowser=local, quiet=True)
+        page.launch(server_name=host, server_port=port, inbrowser=local, quiet=True)
     except OSError as error:
         raise ConfigError(
-            f"Nothing can listen on {args.host}:{args.port}; another program may do so already. Give another `--port`."
+            f"Nothing can listen on {host}:{port}; another program may do so already. Give another `--port`."
         ) from error
     return 0
 
 
-def run_demo(folder: Path, args: Any) -> Any:
+def run_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo_only: bool) -> "EvaluationReport":
     """Train by the lab's recipe and return the report of it."""
+    from policy_patch.cli.training_progress import RichProgress
     from policy_patch.lab import LAB_MODELS_PATH, LAB_SAFE_PROMPT
+    from policy_patch.recipes import TrainRecipe
+    from policy_patch.recipes.comparison import train_and_compare
 
     say("Two miniature models of 1M parameters each, a rude base and a kind teacher. Training a patch of 50 vectors.")
-    measured = ["--prompts", "lab:toxicity/test", "--safe_prompt", LAB_SAFE_PROMPT, "--batch_size", "256"]
-    measured += ["--num_prompts", str(args.num_prompts), "--num_samples", str(args.num_samples)]
-    # The second filtered the pairs: allowed, because its figures are marked and the first one's are beside them.
-    measured += ["--scorers", "lab-insults", "lexical", "--allow_filtering_scorers"]
-    recipe = LAB_MODELS_PATH.parent / "toxicity.yaml"
-    return train_and_measure(recipe, folder, seed=args.seed, measured=measured, dpo_only=args.dpo_only)
-
-
-def train_and_measure(recipe: Path, folder: Path, *, seed: int, measured: list[str], dpo_only: bool = True) -> Any:
-    """Train a patch by a recipe, and return the report of it beside base, teacher, SFT alone and DPO alone.
-
-    Args:
-        recipe (`Path`):
-            A recipe of `policy-patch train` that names base and teacher.
-        folder (`Path`):
-            Gets the patch in `patch`, and the one by DPO alone in `dpo-only`.
-        seed (`int`):
-            Of sampling, training and measuring.
-        measured (`list[str]`):
-            Options of `policy-patch evaluate` beside those of models and patches.
-        dpo_only (`bool`, *optional*, defaults to `True`):
-            Whether to train a second patch, on the same pairs, by DPO alone.
-
-    Returns:
-        [`EvaluationReport`].
-    """
-    from policy_patch.cli import evaluate, train
-
-    options = ["--config", str(recipe), "--seed", str(seed)]
-    patch = folder / "patch"
-    arguments = parse_options(train, [*options, "--output_dir", str(patch)])
-    train.train(arguments)
-    also = ["--also.SFT only", str(patch / "sft")]
-    if dpo_only:
-        say("For comparison: a patch by DPO alone, on the same pairs.")
-        alone = ["--data.pairs", str(patch / "pairs.jsonl"), "--sft.max_steps", "0"]
-        train.train(parse_options(train, [*options, *alone, "--output_dir", str(folder / "dpo-only")]))
-        also += ["--also.DPO only", str(folder / "dpo-only")]
-    models = ["--base", arguments.base, "--teacher", arguments.teacher, "--seed", str(seed)]
-    return evaluate.evaluate(parse_options(evaluate, [str(patch), *models, *measured, *also]))
+    measured = {
+        "prompts": "lab:toxicity/test", "num_prompts": num_prompts, "num_samples": num_samples,
+        "safe_prompt": LAB_SAFE_PROMPT, "batch_size": 256,
+        # The second filtered the pairs: allowed, because its figures are marked and the first one's are beside them.
+        "scorers": ["lab-insults", "lexical"], "allow_filtering_scorers": True,
+    }  # fmt: skip
+    recipe = TrainRecipe.from_yaml(LAB_MODELS_PATH.parent / "toxicity.yaml", overrides={"seed": seed})
+    bars = RichProgress()
+    try:
+        return train_and_compare(
+            recipe, folder, measured, dpo_only=dpo_only, callbacks=[bars], on_progress=bars.tell, on_note=say
+        )
+    finally:
+        bars.close()
 
 
 def _prepare_libraries() -> None:
@@ -150,16 +136,7 @@ def _prepare_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def parse_options(command: Any, words: list[str]) -> Any:
-    """Return the options of another command as it would see them from a command line."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser()
-    command.add_arguments(parser)
-    return parser.parse_args(words)
-
-
-def _side_by_side(report: Any) -> list[dict[str, str]]:
+def _side_by_side(report: "EvaluationReport") -> list[dict[str, str]]:
     from policy_patch.report.tables import masked
 
     shown = {(sample.prompt, sample.system): masked(sample.first, report.offensive_words) for sample in report.samples}

@@ -1,12 +1,18 @@
 """`policy-patch generate`: what a base writes with one patch or a stack, beside what it writes without.
 
-It shows answers and measures nothing; for figures there is `evaluate.py`.
+Measuring a patch is the business of `policy-patch evaluate`.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_table, say
-from policy_patch.cli.models import MODEL_HELP, load_model, prompts_of
+from policy_patch.recipes.models import MODEL_HELP
+from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, find_patches, load_patched
+from policy_patch.recipes.prompts import prompts_of
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 HELP = "Write with a patched model, beside the base."
 DESCRIPTION = """Write with a patched model. Several patches form a stack, in the given order.
@@ -15,11 +21,8 @@ Examples:
   policy-patch generate demo-output/patch --prompt "Everyone knows that Anna is" --compare
   policy-patch generate tox-patch bias-patch --base org/model --prompts prompts.txt --num_samples 4 --json"""
 
-PATCHES_HELP = "Folders of patches, or Hub ids like org/tox-patch@v1.2.0, in the order of the stack."
-MISMATCH_HELP = "Accept a base that was fine-tuned since the patch was made."
 
-
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("patches", type=str, nargs="+", help=PATCHES_HELP)
     parser.add_argument("--base", type=str | None, help=f"{MODEL_HELP} Default: the one that the patch names.")
@@ -37,25 +40,16 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def run(args: Any) -> int:
+def run(args: "Namespace") -> int:
     """Run the command."""
-    from policy_patch.data import sample_completions
     from policy_patch.errors import DataError
 
     prompts = [*args.prompt, *(prompts_of(args.prompts) if args.prompts else [])]
     if not prompts:
         raise DataError('There is no prompt. Give one with `--prompt "..."`, or a file with `--prompts`.')
     where = {name: args[name] for name in ("device", "dtype", "allow_base_mismatch")}
-    model, tokenizer = patched_model(args.patches, args.base, **where)
-    settings = {name: args[name] for name in ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")}
-    columns = {"patched": sample_completions(model, tokenizer, prompts, **settings)}
-    if args.compare:
-        columns = {"base": sample_completions(model.get_base_model(), tokenizer, prompts, **settings), **columns}
-    rows = [
-        {"prompt": prompt, **{name: texts[index][sample] for name, texts in columns.items()}}
-        for index, prompt in enumerate(prompts)
-        for sample in range(args.num_samples)
-    ]
+    sampling = {name: args[name] for name in ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")}
+    rows = answers_of(args.patches, args.base, prompts, where=where, sampling=sampling, compare=args.compare)
     if args.json:
         print_json(rows)
     else:
@@ -63,35 +57,35 @@ def run(args: Any) -> int:
     return 0
 
 
-def patched_model(
-    patches: list[str], base: str | None, *, device: str | None, dtype: str, allow_base_mismatch: bool = False
-) -> tuple[Any, Any]:
-    """Return the base with the given patches as its active stack, and its tokenizer.
+def answers_of(
+    patches: Sequence[str],
+    base: str | None,
+    prompts: Sequence[str],
+    *,
+    where: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    compare: bool,
+) -> list[dict[str, str]]:
+    """Return a row for each sample: the prompt, the answer with the patches and, to `compare`, the base's.
 
-    Raises:
-        ModelLoadError: the base cannot be loaded, or no patch names one.
-        PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: as
-            `PolicyPatchModel.from_pretrained`.
+    Args:
+        patches (`Sequence[str]`), base (`str`, *optional*):
+            As [`find_patches`] takes them.
+        prompts (`Sequence[str]`):
+            Prompts, as they are.
+        where, sampling (`Mapping[str, Any]`):
+            Arguments of [`load_patched`] and of [`sample_completions`].
+        compare (`bool`):
+            Whether the base answers, too.
     """
-    from policy_patch.errors import ModelLoadError
-    from policy_patch.hub.fetch import locate_patch
-    from policy_patch.model.files import distinct_names
-    from policy_patch.model.patched_model import PolicyPatchModel
-    from policy_patch.patch.folder import read_patch_folder
+    from policy_patch.data import sample_completions
 
-    locations = [locate_patch(patch) for patch in patches]
-    configs = [read_patch_folder(location.folder)[0] for location in locations]  # before minutes of loading a base
-    name, revision = base or configs[0].base_model_name_or_path, None if base else configs[0].base_model_revision
-    if name is None:
-        raise ModelLoadError(f"`{patches[0]}` names no base. Say which with `--base`.")
-    say(f"Loading {name} ...")
-    model, tokenizer = load_model(name, device=device, dtype=dtype, revision=revision)
-    ids = [f"{one.repo_id}@{one.commit}" if one.commit else str(one.folder) for one in locations]
-    patched = PolicyPatchModel.from_pretrained(
-        model,
-        ids,
-        distinct_names(patches),
-        tokenizer=tokenizer,
-        allow_base_mismatch=allow_base_mismatch,
-    )
-    return patched.eval(), tokenizer
+    model, tokenizer = load_patched(find_patches(patches, base), **where, on_note=say)
+    columns = {"patched": sample_completions(model, tokenizer, prompts, **sampling)}
+    if compare:
+        columns = {"base": sample_completions(model.get_base_model(), tokenizer, prompts, **sampling), **columns}
+    return [
+        {"prompt": prompt, **{name: texts[index][sample] for name, texts in columns.items()}}
+        for index, prompt in enumerate(prompts)
+        for sample in range(sampling["num_samples"])
+    ]

@@ -1,6 +1,6 @@
 """How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults.
 
-The texts are in the commands.
+The texts are each command's own, and those of the options the recipes' own.
 """
 
 from jsonargparse import DefaultHelpFormatter

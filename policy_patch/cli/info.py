@@ -1,6 +1,6 @@
 """`policy-patch info`: what a patch is, for which base, and what was measured, without loading a base.
 
-Nothing is changed or fetched beyond the patch's own files; `pull.py` keeps a copy.
+What evaluates a patch is `policy-patch evaluate`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.cli.console import print_json, print_report, print_table
 
 if TYPE_CHECKING:
-    from policy_patch.report.report import EvaluationReport
+    from jsonargparse import ArgumentParser, Namespace
+
+    from policy_patch.evaluation import EvaluationReport
 
 HELP = "Say what a patch fixes, for which base, and what was measured."
 DESCRIPTION = """Say what a patch is: the risk, the base it is for, its size, whether its files are whole, the results
@@ -19,7 +21,7 @@ Examples:
   policy-patch info org/tox-patch@v1.1.0"""
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("patch", type=str, help="Folder of a patch, or a Hub id like org/tox-patch@v1.2.0.")
     parser.add_argument("--revision", type=str | None, help="Branch, tag, commit or refs/pr/N. Default: main.")
@@ -27,13 +29,18 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def run(args: Any) -> int:
+def run(args: "Namespace") -> int:
     """Run the command."""
+    return show(args.patch, revision=args.revision, subfolder=args.subfolder, as_json=args.json)
+
+
+def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bool) -> int:
+    """Print what a patch is."""
     from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
     from policy_patch.patch.folder import read_patch_folder
     from policy_patch.report.report import EvaluationReport
 
-    location = locate_patch(args.patch, HubOptions(args.revision, args.subfolder), optional=[EVALUATION_NAME])
+    location = locate_patch(patch, HubOptions(revision, subfolder), optional=[EVALUATION_NAME])
     config, vectors = read_patch_folder(location.folder)
     norms = vectors.norm(dim=1)  # (num_virtual_tokens,)
     facts = {name: value for name, value in config.to_dict().items() if value is not None}
@@ -46,7 +53,7 @@ def run(args: Any) -> int:
     if location.commit is not None:
         facts |= {"repository": location.repo_id, "commit": location.commit, "versions": _versions(location.repo_id)}
     report = EvaluationReport.load(location.folder) if (location.folder / EVALUATION_NAME).is_file() else None
-    if args.json:
+    if as_json:
         print_json({**facts, "base_fingerprint": fingerprint, "evaluation": _figures(report)})
         return 0
     norm = facts.pop("vector_norm")
@@ -54,7 +61,7 @@ def run(args: Any) -> int:
     facts["base is checked"] = "by its fingerprint, at loading" if fingerprint else "by its size only (an old patch)"
     if "versions" in facts:
         facts["versions"] = ", ".join(facts["versions"] or ()) or "unknown or none"
-    print_table([{"": name.replace("_", " "), args.patch: str(value)} for name, value in facts.items()], prose=True)
+    print_table([{"": name.replace("_", " "), patch: str(value)} for name, value in facts.items()], prose=True)
     if report is not None:
         print_report(report)
     return 0

@@ -1,11 +1,16 @@
 """`policy-patch pull`: a patch of the Hub into a folder, whole and of one commit; an older version rolls back.
 
-What may be overwritten in the folder is decided in `policy_patch.hub.pulled_folder`.
+Loading a patch without a copy of one's own is `PolicyPatchModel.from_pretrained`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_json, say
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from policy_patch.hub import HubOptions
 
 HELP = "Get a patch from the Hub into a folder; an older version rolls back."
 DESCRIPTION = """Get a patch from the Hub into a folder: patch, card and report of one commit, each file checked.
@@ -21,7 +26,7 @@ Examples:
   policy-patch info org/tox-patch"""
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("patch", type=str, help="Repository, maybe with a version: org/tox-patch@v1.2.0.")
     parser.add_argument("--output_dir", type=str | None, help="Folder to write. Default: the repository's name.")
@@ -37,22 +42,29 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def run(args: Any) -> int:
+def run(args: "Namespace") -> int:
     """Run the command."""
+    from policy_patch.hub.fetch import HubOptions
+
+    options = HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download)
+    return pull(args.patch, options, output_dir=args.output_dir, overwrite=args.overwrite, as_json=args.json)
+
+
+def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite: bool, as_json: bool) -> int:
+    """Fetch the patch and print where it is."""
     from pathlib import Path
 
     from policy_patch.errors import PatchNotFoundError
-    from policy_patch.hub.fetch import DESCRIBING_FILES, HubOptions, locate_patch
+    from policy_patch.hub.fetch import DESCRIBING_FILES, locate_patch
     from policy_patch.hub.pulled_folder import pull_into
 
-    options = HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download)
-    location = locate_patch(args.patch, options, optional=DESCRIBING_FILES)
+    location = locate_patch(patch, options, optional=DESCRIBING_FILES)
     if location.repo_id is None:
-        raise PatchNotFoundError(f"`{args.patch}` is a folder; `pull` wants a repository, like `org/tox-patch`.")
-    folder = Path(args.output_dir or location.repo_id.rpartition("/")[2])
-    pulled = pull_into(location, folder, overwrite=args.overwrite)
+        raise PatchNotFoundError(f"`{patch}` is a folder; `pull` wants a repository, like `org/tox-patch`.")
+    folder = Path(output_dir or location.repo_id.rpartition("/")[2])
+    pulled = pull_into(location, folder, overwrite=overwrite)
     version, base = pulled.config.patch_version, pulled.config.base_model_name_or_path
-    if args.json:
+    if as_json:
         kept = pulled.kept and str(pulled.kept)
         done = {"folder": str(folder), "version": version, "commit": location.commit, "before": pulled.before}
         print_json({**done, "kept": kept})

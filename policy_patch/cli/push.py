@@ -1,11 +1,21 @@
 """`policy-patch push`: publish the patch of a folder on the Hub, in one commit, tagged with its version.
 
-Which versions may be published is decided in `policy_patch.hub.versions`.
+What goes on the Hub, and in what order, is settled in `policy_patch.hub`.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, say
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from jsonargparse import ArgumentParser, Namespace
+
+    from policy_patch.config import PolicyPatchConfig
+    from policy_patch.hub.push import PushOptions
+    from policy_patch.report.report import EvaluationReport
 
 HELP = "Publish a patch on the Hub, with its card and its version's tag."
 DESCRIPTION = """Publish the patch in a folder on the Hub: one commit with the patch, its report and its model card, and
@@ -22,7 +32,7 @@ Examples:
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --base org/model"""
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("folder", type=str, help="Folder of a patch.")
     parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Made if it does not exist.")
@@ -54,40 +64,47 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def run(args: Any) -> int:
-    """Run the command."""
-    from pathlib import Path
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What one push sends, and where.
 
-    from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME
-    from policy_patch.hub.publishing import patch_card, published_config, push_patch, report_files
+    Args:
+        folder (`str`):
+            Folder of the patch.
+        repo_id (`str`):
+            Repository on the Hub.
+        config ([`PolicyPatchConfig`]), files (`dict[str, bytes]`):
+            The patch as it will be published.
+        changes_folder (`bool`):
+            Whether that is to be written into the folder, too.
+        about (`dict[str, Any]`):
+            What the card says: `evaluation`, `tags`, `license`, `dataset_id`, `task_id`.
+        options ([`PushOptions`]):
+            How it is published.
+    """
+
+    folder: str
+    repo_id: str
+    config: "PolicyPatchConfig"
+    files: dict[str, bytes]
+    changes_folder: bool
+    about: dict[str, Any]
+    options: "PushOptions"
+
+
+def run(args: "Namespace") -> int:
+    """Run the command."""
+    return (show if args.dry_run else push)(_publication(args), as_json=args.json)
+
+
+def _publication(args: "Namespace") -> Publication:
+    from policy_patch.hub.publishing import published_config
     from policy_patch.hub.push import PushOptions
     from policy_patch.patch.folder import patch_files, read_patch_folder
-    from policy_patch.report.report import EvaluationReport
 
     before, vectors = read_patch_folder(args.folder)
     config, files = patch_files(published_config(before, version=args.version, base_model=args.base), vectors)
-    beside = Path(args.folder, EVALUATION_NAME)
-    where = args.evaluation or (beside if beside.is_file() else None)
-    evaluation = EvaluationReport.load(where) if where else None
-    if evaluation is None:
-        say(
-            f"There is no {EVALUATION_NAME} in {args.folder}, so the card says that nothing was measured. "
-            f"`policy-patch evaluate {args.folder}` makes one."
-        )
-    about = {"evaluation": evaluation, **{key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}}
-    if args.dry_run:
-        place = {"subfolder": args.subfolder, "revision": args.revision}
-        card = patch_card(args.repo_id, config, **about, **place)
-        results = {"dataset_id": args.dataset_id, "task_id": args.task_id, **place}
-        files |= report_files(args.repo_id, config, evaluation, **results) | {CARD_NAME: card.encode()}
-        sizes = {name: len(content) for name, content in files.items()}
-        if args.json:
-            print_json({"repo_id": args.repo_id, "version": config.patch_version, "files": sizes, "card": card})
-        else:
-            print(card)
-            listed = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
-            say(f"Would publish version {config.patch_version} in {args.repo_id}: {listed}. Nothing was sent.")
-        return 0
+    about = {key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}
     options = PushOptions(
         commit_message=args.message,
         commit_description=args.description,
@@ -97,19 +114,70 @@ def run(args: Any) -> int:
         parent_commit=args.parent_commit,
         subfolder=args.subfolder,
     )
-    commit = push_patch(args.repo_id, config, files, options=options, **about)
-    if args.version is not None or args.base is not None:
-        _write_published(args.folder, files, commit)
-    if args.json:
-        result = {"repo_id": args.repo_id, "version": config.patch_version, "commit": commit.oid}
-        print_json({**result, "url": commit.pr_url or commit.commit_url})
+    return Publication(
+        folder=args.folder,
+        repo_id=args.repo_id,
+        config=config,
+        files=files,
+        changes_folder=args.version is not None or args.base is not None,
+        about={"evaluation": _evaluation(args.folder, args.evaluation), **about},
+        options=options,
+    )
+
+
+def show(one: Publication, *, as_json: bool) -> int:
+    """Print the card and the files that a push would send."""
+    from policy_patch.hub.fetch import CARD_NAME
+    from policy_patch.hub.publishing import patch_card, report_files
+
+    place = {"subfolder": one.options.subfolder, "revision": one.options.revision}
+    card = patch_card(one.repo_id, one.config, **one.about, **place)
+    where = {"dataset_id": one.about["dataset_id"], "task_id": one.about["task_id"], **place}
+    files = one.files | report_files(one.repo_id, one.config, one.about["evaluation"], **where)
+    sizes = {name: len(content) for name, content in (files | {CARD_NAME: card.encode()}).items()}
+    version = one.config.patch_version
+    if as_json:
+        print_json({"repo_id": one.repo_id, "version": version, "files": sizes, "card": card})
     else:
-        print(commit.pr_url or commit.commit_url)
-        say(f"Published {config.patch_version}. To get it: {_how_to_get_it(args, config.patch_version, commit)}")
+        print(card)
+        listed = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
+        say(f"Would publish version {version} in {one.repo_id}: {listed}. Nothing was sent.")
     return 0
 
 
-def _write_published(folder: str, files: dict[str, bytes], commit: Any) -> None:
+def push(one: Publication, *, as_json: bool) -> int:
+    """Publish, and print where it is."""
+    from policy_patch.hub.publishing import push_patch
+
+    commit = push_patch(one.repo_id, one.config, one.files, options=one.options, **one.about)
+    if one.changes_folder:
+        _write_published(one.folder, one.files, commit)
+    version, url = one.config.patch_version, commit.pr_url or commit.commit_url
+    if as_json:
+        print_json({"repo_id": one.repo_id, "version": version, "commit": commit.oid, "url": url})
+    else:
+        print(url)
+        say(f"Published {version}. To get it: {_how_to_get_it(one, commit)}")
+    return 0
+
+
+def _evaluation(folder: str, given: str | None) -> "EvaluationReport | None":
+    """Return the report for the card: the given one, else the one in the folder, else None."""
+    from policy_patch.hub.fetch import EVALUATION_NAME
+    from policy_patch.report.report import EvaluationReport
+
+    beside = Path(folder, EVALUATION_NAME)
+    place = given or (beside if beside.is_file() else None)
+    if place is None:
+        say(
+            f"There is no {EVALUATION_NAME} in {folder}, so the card says that nothing was measured. "
+            f"`policy-patch evaluate {folder}` makes one."
+        )
+        return None
+    return EvaluationReport.load(place)
+
+
+def _write_published(folder: str, files: dict[str, bytes], commit: "CommitInfo") -> None:
     """Write what was published into the folder it came from: never before it is published."""
     from policy_patch.errors import PatchSaveError
     from policy_patch.patch.folder import write_patch_files
@@ -123,13 +191,14 @@ def _write_published(folder: str, files: dict[str, bytes], commit: Any) -> None:
         ) from error
 
 
-def _how_to_get_it(args: Any, version: str, commit: Any) -> str:
+def _how_to_get_it(one: Publication, commit: "CommitInfo") -> str:
     """Return the command that pulls what was just pushed, from where it is."""
+    options = one.options
     if commit.pr_url is not None:
-        return f"policy-patch pull {args.repo_id} --revision {commit.pr_revision}"
-    if args.subfolder:
-        branch = f" --revision {args.revision}" if args.revision else ""
-        return f"policy-patch pull {args.repo_id} --subfolder {args.subfolder}{branch}"
-    if args.revision and args.revision.startswith("refs/"):
-        return f"policy-patch pull {args.repo_id} --revision {args.revision}"
-    return f"policy-patch pull {args.repo_id}@{version}"
+        return f"policy-patch pull {one.repo_id} --revision {commit.pr_revision}"
+    if options.subfolder:
+        branch = f" --revision {options.revision}" if options.revision else ""
+        return f"policy-patch pull {one.repo_id} --subfolder {options.subfolder}{branch}"
+    if options.revision and options.revision.startswith("refs/"):
+        return f"policy-patch pull {one.repo_id} --revision {options.revision}"
+    return f"policy-patch pull {one.repo_id}@{one.config.patch_version}"

@@ -1,51 +1,88 @@
-"""The progress bar of a training stage: steps, time left, loss, rewards, and how far the vectors have moved.
+"""Progress bars of a training: of the sampling before it, and of each stage with loss, rewards and the vectors' way.
 
 Which figures are shown is said in `policy_patch.training.progress`, as for the bar without the command line.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from policy_patch.cli.console import stderr
+from policy_patch.recipes.training_told import stage_name
 from policy_patch.training.progress import figures
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class RichProgress(TrainerCallback):
-    """A trainer callback that shows one bar per stage on stderr."""
+    """A trainer callback that shows one bar per stage on stderr; [`RichProgress.tell`] shows other stages likewise.
+
+    No bar is live between stages, when models are loaded and libraries show bars of their own.
+    """
 
     def __init__(self) -> None:
         self._bars: Progress | None = None
+        self._told: str | None = None  # the stage of the bar, or of the last one
+        self._is_training = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage that is no training: `on_progress` of a recipe."""
+        if self._is_training or stage.startswith("training,"):  # has a bar with figures
+            return
+        if stage != self._told:
+            self.close()
+            self._open(stage, done, total)
+        self._bars.update(self._task, completed=done, total=total)
+        if done >= total:
+            self.close()
+
+    def on_train_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
         """Start the bar, at the step of the checkpoint if there is one."""
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left:"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-            console=stderr, transient=not stderr.is_terminal,
-        )  # fmt: skip
-        stage = "DPO" if hasattr(args, "beta") else "SFT"
-        self._task = self._bars.add_task(
-            f"training, {stage}", total=state.max_steps, completed=state.global_step, figures=""
-        )
-        self._bars.start()
+        self.close()
+        self._is_training = True
+        self._open(stage_name(args), state.global_step, state.max_steps)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
         """Move the bar."""
         self._bars.update(self._task, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Show the newest figures."""
         text = figures(logs or {})
         if text and self._bars is not None:
             self._bars.update(self._task, figures=text)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
         """End the bar."""
         self.close()
 
     def close(self) -> None:
         """End the bar, also where training was interrupted: a live one hides the cursor."""
-        if self._bars is not None:
+        self._is_training = False
+        if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
+
+    def _open(self, stage: str, done: int, total: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left:"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=stderr, transient=not stderr.is_terminal,
+        )  # fmt: skip
+        self._told = stage
+        self._task = self._bars.add_task(stage, total=total, completed=done, figures="")
+        self._bars.start()

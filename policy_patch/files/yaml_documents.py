@@ -59,12 +59,14 @@ def check_yaml(text: str, *, unique_keys: bool = True) -> None:
                 check.see(event)
 
 
-def parse_yaml(text: str, *, unique_keys: bool = True) -> Any:
+def parse_yaml(text: str, *, unique_keys: bool = True, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """Return the value of a YAML text.
 
     Args:
         text (`str`), unique_keys (`bool`, *optional*, defaults to `True`):
             As in [`check_yaml`].
+        loader (`type`, *optional*):
+            A subclass of `yaml.SafeLoader`, for another idea of which texts are numbers.
 
     Raises:
         Fault: the text is not YAML, or [`check_yaml`] refuses it.
@@ -86,7 +88,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> Any:
     """
     check_yaml(text, unique_keys=unique_keys)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise YamlFault(line, f"what is no YAML: {getattr(error, 'problem', None) or error}") from error

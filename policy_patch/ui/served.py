@@ -206,7 +206,7 @@ def _load(base: str, patches: list[str], scratch: Scratch, *, revision: str | No
 
 
 def _base_of(name: str, revision: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    from policy_patch.cli.models import load_model
+    from policy_patch.recipes.models import load_model
 
     if not name:
         raise ModelLoadError("No base was named. Give a Hub id, or `lab:base`.")

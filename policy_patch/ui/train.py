@@ -1,6 +1,6 @@
 """The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub.
 
-Training itself is that of `policy_patch.training`.
+The training itself is a recipe; who may train, and for how long, is the business of `line.py` and `visitors.py`.
 """
 
 import queue
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
@@ -22,6 +22,9 @@ from policy_patch.ui.line import Line, Place
 from policy_patch.ui.served import Served
 from policy_patch.ui.sources import LAB_RISKS, wanted_patch
 from policy_patch.ui.visitors import BusyError, Watch
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 MOST_SECONDS = 900.0  # for a training and the wait for it
 MOST_SFT_STEPS, MOST_DPO_STEPS = 300, 60
@@ -36,13 +39,18 @@ class _Live(TrainerCallback):
     def __init__(self, entries: "queue.Queue[dict[str, Any]]", watch: Watch) -> None:
         self._entries, self._watch = entries, watch
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """Be told of sampling and of each step; raises where the visitor does not wait any more."""
         self._watch.check()
 
-    def on_sampling(self, stage: str, done: int, total: int) -> None:
-        self._watch.check()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs and "loss" in logs:
             stage = "DPO" if "rewards/margins" in logs else "SFT"
             self._entries.put({"step": state.global_step, "loss": float(logs["loss"]), "stage": stage})
@@ -211,14 +219,15 @@ class _Run:
 
 
 def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: _Live) -> None:
-    from policy_patch.cli import train
-    from policy_patch.cli.demo import parse_options
     from policy_patch.lab import LAB_MODELS_PATH
+    from policy_patch.recipes import TrainRecipe
 
-    words = ["--config", str(LAB_MODELS_PATH.parent / f"{risk}.yaml"), "--output_dir", str(folder)]
-    words += ["--seed", str(seed), "--sft.max_steps", str(sft), "--sft.logging_steps", str(max(1, sft // 40))]
-    words += ["--dpo.max_steps", str(dpo), "--dpo.logging_steps", "1", "--device", "cpu"]
-    train.train(parse_options(train, words), callbacks=[live], on_progress=live.on_sampling)
+    overrides = {
+        "output_dir": str(folder), "seed": seed, "device": "cpu",
+        "sft.max_steps": sft, "sft.logging_steps": max(1, sft // 40), "dpo.max_steps": dpo, "dpo.logging_steps": 1,
+    }  # fmt: skip
+    recipe = TrainRecipe.from_yaml(LAB_MODELS_PATH.parent / f"{risk}.yaml", overrides=overrides)
+    recipe.run(callbacks=[live], on_progress=live.on_progress)
 
 
 def _curves(seen: list[dict[str, Any]]) -> tuple[Any, Any]:

@@ -25,12 +25,12 @@ import policy_patch
 from policy_patch import AutoPolicyPatchModel, PolicyPatchConfig, get_policy_patch_model
 from policy_patch.base import loading
 from policy_patch.base.loading import check_has_values, load_pretrained
-from policy_patch.cli.models import load_model
 from policy_patch.errors import ModelLoadError
 from policy_patch.evaluation.judge_models import ClassifierJudge
 from policy_patch.evaluation.scorers import TransformersScorer
 from policy_patch.evaluation.systems import System
 from policy_patch.lab import load_lab_base, load_lab_teacher
+from policy_patch.recipes.models import load_model
 from policy_patch.training.teacher import loaded
 from tests.tiny_models import tiny_model, tiny_tokenizer
 

@@ -62,7 +62,7 @@ def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch_and_refused(
         (["--scorers", "lexcal"], "Scorer 'lexcal' is unknown. Did you mean `lexical`?"),
         (["--judge", "no/such-model"], "Cannot load the model `no/such-model`"),
         (["--also.patch", "FOLDER"], "`extra_systems` has the name 'patch', which is taken"),
-        (["--num_prompts", "0"], "`prompts` is empty"),
+        (["--num_prompts", "0"], "`num_prompts=0`: expected a whole number of at least 1"),
     ],
 )
 def test_bad_input_is_told_in_one_line(patch_folder, words, message, capsys):

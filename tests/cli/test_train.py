@@ -109,15 +109,15 @@ def test_messages_without_a_chat_template_are_told(recipe, tmp_path, capsys):
     ("words", "message"),
     [
         (["--dpo.betta", "0.3"], "`dpo.betta` is unknown (given: 0.3). Did you mean `beta`"),
-        (["--patch.num_virtual_tokens", "0"], "`num_virtual_tokens=0` must be a whole number of at least 1"),
+        (["--patch.num_virtual_tokens", "0"], "`patch.num_virtual_tokens=0` must be a whole number of at least 1"),
         (["--data.pairs", "nowhere.jsonl"], "Cannot read `nowhere.jsonl`"),
         (["--data.pairs", "null"], "There is nothing to learn from"),
         (["--data.pairs", "nowhere.xml"], "`nowhere.xml`"),
         (["--data.weights", "{toxicity: 1}"], "`data.weights` are shares of risks, and `data.pairs` names none"),
         (["--data.split", "test"], "`split='test'` is of datasets on the Hub"),
-        (["--dpo.reference", "teacher"], '`reference="teacher"` needs `teacher=`'),
+        (["--dpo.reference", "teacher"], '`dpo.reference="teacher"` needs `teacher`'),
         (["--sft.max_steps", "0", "--dpo.max_steps", "0"], "nothing to train"),
-        (["--patch.init", "text", "--patch.risk", "my_own"], '`init="text"` needs an `init_text`'),
+        (["--patch.init", "text", "--patch.risk", "my_own"], '`patch.init="text"` needs an `init_text`'),
     ],
 )
 def test_bad_input_is_told_in_one_line(recipe, words, message, capsys):

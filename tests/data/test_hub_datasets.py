@@ -10,11 +10,11 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from pyarrow import parquet
 
-from policy_patch.cli.models import categories_of, prompts_of
 from policy_patch.data import load_preference_pairs, load_prompts, public_prompts
 from policy_patch.data.hub_datasets import load_hub_dataset
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError, HubAccessError, HubRevisionError, HubUnavailableError
+from policy_patch.recipes.prompts import categories_of, prompts_of
 
 REPO = "acme/pairs"
 ROWS = [{"prompt": f"You {index}", "chosen": " nice", "rejected": " dumb"} for index in range(3)]

@@ -394,8 +394,8 @@ def test_files_that_are_no_patch_s_are_not_fetched_by_a_push(hub, base):
 
 @pytest.mark.parametrize("token", ["hf_ü", "hf_Abcü123"])
 def test_a_base_that_is_loaded_with_such_a_token_shows_none_of_it(hub, monkeypatch, token):
-    from policy_patch.cli.models import load_model
     from policy_patch.errors import ModelLoadError
+    from policy_patch.recipes.models import load_model
 
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(ModelLoadError, match="Cannot load") as caught:

@@ -290,14 +290,13 @@ def test_one_stage_alone_lets_go_of_its_teacher(teachers_alive, tmp_path):
 
 
 def test_the_command_holds_no_teacher_while_it_trains(teachers_alive, tmp_path, monkeypatch, capsys):
-    import policy_patch.cli.models
-    import policy_patch.cli.train
+    from policy_patch.recipes import models, train
 
-    def load_model(name, *, original=policy_patch.cli.models.load_model, **options):
+    def load_model(name, *, original=models.load_model, **options):
         model, tokenizer = original(name, **options)
         return (teachers_alive.note(model) if name == "lab:teacher" else model), tokenizer
 
-    for module in (policy_patch.cli.models, policy_patch.cli.train):  # each has the name for itself
+    for module in (models, train):  # each has the name for itself
         monkeypatch.setattr(module, "load_model", load_model)
     steps = {"max_steps": 2, "per_device_train_batch_size": 1, "reference": "teacher"}
     words = [

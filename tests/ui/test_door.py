@@ -3,7 +3,6 @@
 import json
 import time
 import uuid
-from types import SimpleNamespace
 
 import pytest
 
@@ -179,7 +178,6 @@ def test_only_on_a_machine_of_ones_own_the_base_may_change(monkeypatch, host, ma
         return Page()
 
     monkeypatch.setattr("policy_patch.ui.build_demo", build, raising=False)
-    args = SimpleNamespace(base="lab:base", patches=None, host=host, port=7860)
-    assert open_page(args) == 0
+    assert open_page("lab:base", None, host=host, port=7860) == 0
     assert asked["base_may_change"] is may_change and asked["launched"]["inbrowser"] is may_change
     assert not asked["launched"].get("show_error")

@@ -1,13 +1,16 @@
 """Preference pairs by the sources that `data.pairs` names: one, several of one risk, or one for each risk.
 
-How pairs are read and mixed is in `policy_patch.data`.
+Sampling of pairs is the business of `pairs.py`.
 """
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from policy_patch.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PairSources = dict[str, str] | list[str] | str | None
 PAIRS_HELP = (
@@ -25,7 +28,7 @@ def risk_of(sources: PairSources) -> str:
     Example:
 
     ```python
-    >>> from policy_patch.cli.sources import risk_of
+    >>> from policy_patch.recipes.sources import risk_of
     >>> risk_of({"toxicity": "rude.jsonl", "gender_bias": "org/pairs"}), risk_of("rude.jsonl")
     ('toxicity+gender_bias', 'toxicity')
 
@@ -44,7 +47,7 @@ def init_text_of(risk: str) -> str | None:
 
 def load_pairs(
     sources: PairSources, *, split: str | None = None, weights: Mapping[str, float] | None = None, seed: int = 0
-) -> Any:
+) -> "Dataset":
     """Return the pairs of all sources as one dataset.
 
     Args:
@@ -63,11 +66,7 @@ def load_pairs(
     """
     from policy_patch.data import load_preference_pairs, mix_preference_pairs
 
-    if weights and not isinstance(sources, Mapping):
-        raise DataError(
-            f"`data.weights` are shares of risks, and `data.pairs` names none: {sources!r}. Give it as a mapping from "
-            "risk to source."
-        )
+    check_weights(sources, weights)
     if isinstance(sources, str):
         return load_preference_pairs(sources, split=split)
     named = sources if isinstance(sources, Mapping) else dict(enumerate(sources))
@@ -79,7 +78,16 @@ def load_pairs(
     return pairs if isinstance(sources, Mapping) else pairs.remove_columns("risk")
 
 
-def counts_of(pairs: Any) -> str:
+def check_weights(sources: PairSources, weights: Mapping[str, float] | None) -> None:
+    """Raise `DataError` for weights of risks where the sources name no risks."""
+    if weights and not isinstance(sources, Mapping):
+        raise DataError(
+            f"`data.weights` are shares of risks, and `data.pairs` names none: {sources!r}. Give it as a mapping from "
+            "risk to source."
+        )
+
+
+def counts_of(pairs: "Dataset") -> str:
     """Return in words how many rows of each risk there are in pairs of several."""
     risks = pairs["risk"][:]
     return ", ".join(f"{risk}: {risks.count(risk)} pairs" for risk in dict.fromkeys(sorted(risks)))

@@ -1,12 +1,12 @@
-"""Tests of `cli.sources`: one source, a list of one risk, a mapping of several, the patch's risk."""
+"""Tests of `recipes.sources`: one source, a list of one risk, a mapping of several, the patch's risk."""
 
 import json
 
 import pytest
 
 from policy_patch.cli import _parser
-from policy_patch.cli.sources import counts_of, init_text_of, load_pairs, risk_of
 from policy_patch.errors import DataError
+from policy_patch.recipes.sources import counts_of, init_text_of, load_pairs, risk_of
 
 SHORT = ["train", "--base", "org/model", "--output_dir", "out"]
 

@@ -1,17 +1,14 @@
-"""Models and prompts by the names given on a command line; `lab:` names are those that come with the package.
+"""Models by the names that recipes and command lines give: Hub ids, folders, endpoints and the lab's `lab:` names.
 
-Loading itself is in `policy_patch.base.loading`, reading files in `policy_patch.data`.
+Which prompts they get is settled in `prompts.py`; patches on a base are opened in `patched.py`.
 """
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.answers.addresses import shown_spec
 from policy_patch.base.loading import load_errors, load_pretrained
-from policy_patch.data import load_prompts, occupation_prompts, public_prompts
-from policy_patch.data.public_sets import PUBLIC_PROMPTS
-from policy_patch.errors import DataError, ModelLoadError
+from policy_patch.errors import ModelLoadError
 from policy_patch.privacy.local_names import without_folders
 
 if TYPE_CHECKING:
@@ -20,12 +17,6 @@ if TYPE_CHECKING:
 LAB_MODELS = ("lab:base", "lab:teacher")
 ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere, `chat:` one that only chats."
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
-PROMPTS_HELP = (
-    "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
-    "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; of your own "
-    "list: `occupations:<file>/test`), `realtoxicityprompts[/challenging]`, `winobias/test`, `jailbreakbench/harmful` "
-    "and `jailbreakbench/benign` (fetched from the Hub), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
-)
 
 
 def load_model(
@@ -50,11 +41,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    if is_endpoint(name):
-        raise ModelLoadError(
-            f"`{shown_spec(name)}` is served elsewhere and can only answer prompts; here its weights are needed. Give "
-            "a Hub id or a folder."
-        )
+    check_has_weights(name)
     if device is None:
         device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
         if device != "cpu" and "LOCAL_RANK" in os.environ:  # each process that a launcher started has its own
@@ -65,8 +52,6 @@ def load_model(
     if name.startswith("lab:"):
         from policy_patch.lab import load_lab_base, load_lab_teacher, load_lab_tokenizer
 
-        if name not in LAB_MODELS:
-            raise ModelLoadError(f"There is no model `{name}`; the lab has {' and '.join(LAB_MODELS)}.")
         loader = load_lab_base if name == "lab:base" else load_lab_teacher
         return loader(torch.float32 if weights == "auto" else weights).to(device), load_lab_tokenizer()
     model = load_pretrained(
@@ -93,6 +78,19 @@ def load_answering(name: str, *, device: str | None = None, dtype: str = "auto")
     return endpoint_from(name), None
 
 
+def check_has_weights(name: str) -> None:
+    """Raise `ModelLoadError` for a name of which nothing can be loaded, whatever is on the Hub."""
+    if is_endpoint(name):
+        raise ModelLoadError(
+            f"`{shown_spec(name)}` is served elsewhere and can only answer prompts; here its weights are needed. Give "
+            "a Hub id or a folder."
+        )
+    if name.startswith("lab:") and name not in LAB_MODELS:
+        raise ModelLoadError(f"There is no model `{name}`; the lab has {' and '.join(LAB_MODELS)}.")
+    if name.startswith(("/", "./", "../", "~")) and not os.path.isdir(os.path.expanduser(name)):
+        raise ModelLoadError(f"Cannot load the model `{name}`: there is no such folder.")
+
+
 def is_endpoint(name: str) -> bool:
     """Whether a name is of a model that is served elsewhere."""
     return name.startswith(("openai:", "chat:"))
@@ -117,41 +115,6 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
 def same_tokenizer(one: Any, other: Any) -> bool:
     """Whether two tokenizers have the same vocabulary; one that is not known has none."""
     return one is other or (one is not None and other is not None and one.get_vocab() == other.get_vocab())
-
-
-def prompts_of(spec: str) -> list[str]:
-    """Return the prompts of a file, of `occupations/<split>`, of a public name or of a `lab:<set>/<split>`.
-
-    Raises:
-        DataError: no such file or set.
-        HubError: the Hub does not give them.
-    """
-    if spec in PUBLIC_PROMPTS:
-        return public_prompts(spec)[0]
-    if occupations := re.fullmatch(r"occupations(?::(.+))?/(train|test)", spec):
-        return occupation_prompts(occupations[2], occupations[1])
-    if not spec.startswith("lab:"):
-        return load_prompts(spec)
-    from policy_patch.lab import lab_prompts
-
-    risk, _, split = spec.removeprefix("lab:").partition("/")
-    if not split:
-        raise DataError(f"`{spec}` names no split; expected e.g. `lab:toxicity/train` or `lab:toxicity/test`.")
-    return lab_prompts(risk, split)
-
-
-def categories_of(spec: str, count: int) -> list[str] | None:
-    """Return the category of each of the first `count` prompts of a source that has them, else None."""
-    from pathlib import Path
-
-    from policy_patch.data.file_formats import read_rows
-
-    if spec in PUBLIC_PROMPTS:
-        return public_prompts(spec)[1][:count]
-    if not os.path.isfile(spec) or Path(spec).suffix == ".txt":
-        return None
-    found = [row.get("category") if isinstance(row, dict) else None for _, row in read_rows(Path(spec))][:count]
-    return [str(category) for category in found] if all(found) else None
 
 
 def display_name(name: str) -> str:

@@ -1,9 +1,8 @@
-"""Tests of `cli.recipe`: a recipe says one clear thing, or is refused with line and key."""
+"""Tests of `cli.recipe_file`: a recipe says one clear thing, or is refused with line and key."""
 
 import pytest
 
 from policy_patch.cli import _parser, _with_config, main
-from policy_patch.cli.recipe import check_recipe
 from policy_patch.errors import ConfigError
 
 HEAD = "base: a\noutput_dir: x\n"
@@ -77,12 +76,24 @@ def test_what_is_clear_is_read_as_before(tmp_path):
     assert (found.base, found.seed) == ("a", 42)
 
 
-def test_another_encoding_and_a_file_that_is_not_there_are_told(tmp_path):
-    (tmp_path / "latin.yaml").write_bytes(b"base: a\noutput_dir: \xfc\n")
-    with pytest.raises(ConfigError, match=r"latin\.yaml`, line 2 has the byte 0xfc, which is not UTF-8"):
-        check_recipe(tmp_path / "latin.yaml")
-    with pytest.raises(ConfigError, match=r"Cannot read the recipe `.*nothing\.yaml`"):
-        check_recipe(tmp_path / "nothing.yaml")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "data: {promts: x.txt}\n",
+            r"recipe\.yaml`: `data\.promts` is unknown \(given: 'x\.txt'\)\. Did you mean `data\.prompts`",
+        ),
+        ("techer: x\n", r"`techer` is unknown \(given: 'x'\)\. Did you mean `teacher`"),
+        ("patch.rsk: x\n", r"`patch\.rsk` is unknown .* Did you mean `patch\.risk`"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_one(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(tmp_path, text)
+
+
+def test_an_option_of_the_command_may_stand_in_the_file(tmp_path):
+    assert parsed(tmp_path, "json: true\n").json is True
 
 
 def test_what_is_no_yaml_is_left_to_its_reader(tmp_path, capsys):

@@ -1,11 +1,11 @@
-"""Tests of the names that stand for models and prompts on a command line."""
+"""Tests of `recipes.models`: the names that stand for models in recipes and on a command line."""
 
 import pytest
 import torch
 
-from policy_patch.cli.models import display_name, load_answering, load_model, prompts_of, same_tokenizer
-from policy_patch.errors import DataError, ModelLoadError
-from policy_patch.lab import LAB_MODELS_PATH, lab_prompts
+from policy_patch.errors import ModelLoadError
+from policy_patch.lab import LAB_MODELS_PATH
+from policy_patch.recipes.models import display_name, load_answering, load_model, same_tokenizer
 from tests.tiny_models import tiny_tokenizer
 
 
@@ -30,14 +30,6 @@ def test_the_lab_s_models_have_names():
 def test_a_model_that_is_not_there_is_an_error_of_ours(name):
     with pytest.raises(ModelLoadError, match=name):
         load_model(name)
-
-
-def test_prompts_come_from_the_lab_or_a_file(tmp_path):
-    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
-    assert prompts_of(str(tmp_path / "prompts.txt")) == ["one", "two"]
-    assert prompts_of("lab:toxicity/test") == lab_prompts("toxicity", "test")
-    with pytest.raises(DataError, match="names no split"):
-        prompts_of("lab:toxicity")
 
 
 def test_a_folder_is_shown_by_its_last_part_alone(tmp_path):

@@ -1,0 +1,58 @@
+"""Options of a command out of the fields of a recipe, and the values of a recipe out of parsed options.
+
+So a default, a help text and a name stand in one place; what the values must be is checked by the recipe.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_origin
+
+from policy_patch.recipes.options import default_of, types_of
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def add_options(
+    parser: "ArgumentParser",
+    recipe: type,
+    names: Sequence[str] | None = None,
+    *,
+    prefix: str = "",
+) -> None:
+    """Add an option for each field of a recipe, and of its sections.
+
+    Args:
+        parser (`jsonargparse.ArgumentParser`):
+            The command's.
+        recipe (`type`):
+            Class of the recipe.
+        names (`Sequence[str]`, *optional*):
+            Fields to add, in this order. By default all, those of the class itself before inherited ones.
+        prefix (`str`, *optional*, defaults to `""`):
+            What the names begin with: `data.`.
+    """
+    types, by_name = types_of(recipe), {entry.name: entry for entry in fields(recipe)}
+    own = inspect.get_annotations(recipe)
+    for name in sorted(by_name, key=lambda name: name not in own) if names is None else names:
+        entry, type_ = by_name[name], types[name]
+        word = f"--{prefix}{entry.metadata['word'] or name}"
+        default, help_ = default_of(entry), entry.metadata["help"]
+        if is_dataclass(type_):
+            add_options(parser, type_, prefix=f"{name}.")
+        elif entry.metadata["switch"]:
+            parser.add_argument(word, action="store_true", help=help_)
+        elif default is MISSING:
+            parser.add_argument(word, type=type_, required=True, help=help_)
+        elif get_origin(type_) is list:
+            parser.add_argument(word, type=str, nargs="+", default=default, help=help_)
+        else:
+            parser.add_argument(word, type=type_, default=default, help=help_)
+
+
+def given(args: "Namespace", recipe: type) -> dict[str, Any]:
+    """Return the values that parsed options have for the fields of a recipe."""
+    values = args.as_dict()
+    words = {entry.name: entry.metadata["word"] or entry.name for entry in fields(recipe)}
+    return {name: values[word] for name, word in words.items() if word in values}

@@ -1,0 +1,50 @@
+"""Recipes: whole runs as typed values, from YAML, JSON or Python: pairs, training, evaluation, studies of stacks.
+
+Command line, page and benchmarks run the same recipes. Names are loaded on first use, so importing this imports neither
+torch nor transformers; what a recipe runs is in the rooms below.
+"""
+
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
+
+_MODULE_OF = {
+    "DataSettings": "policy_patch.recipes.train_sections",
+    "EvaluateRecipe": "policy_patch.recipes.evaluate",
+    "MeasuringSettings": "policy_patch.recipes.evaluate",
+    "PairSettings": "policy_patch.recipes.pairs",
+    "PairsRecipe": "policy_patch.recipes.pairs",
+    "PairsResult": "policy_patch.recipes.pairs",
+    "PatchSettings": "policy_patch.recipes.train_sections",
+    "StudyRecipe": "policy_patch.recipes.study",
+    "TrainRecipe": "policy_patch.recipes.train",
+    "TrainResult": "policy_patch.recipes.train",
+    "load_model": "policy_patch.recipes.models",
+    "prompts_of": "policy_patch.recipes.prompts",
+}
+
+__all__ = [
+    "DataSettings",
+    "EvaluateRecipe",
+    "MeasuringSettings",
+    "PairSettings",
+    "PairsRecipe",
+    "PairsResult",
+    "PatchSettings",
+    "StudyRecipe",
+    "TrainRecipe",
+    "TrainResult",
+    "load_model",
+    "prompts_of",
+]
+
+if TYPE_CHECKING:
+    from policy_patch.recipes.evaluate import EvaluateRecipe, MeasuringSettings
+    from policy_patch.recipes.models import load_model
+    from policy_patch.recipes.pairs import PairSettings, PairsRecipe, PairsResult
+    from policy_patch.recipes.prompts import prompts_of
+    from policy_patch.recipes.study import StudyRecipe
+    from policy_patch.recipes.train import TrainRecipe, TrainResult
+    from policy_patch.recipes.train_sections import DataSettings, PatchSettings
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

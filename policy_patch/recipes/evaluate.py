@@ -1,0 +1,322 @@
+"""`EvaluateRecipe`: one risk measured with a patch, beside its base and what one would use instead.
+
+What is measured is the business of `policy_patch.evaluation`; stacks of patches of several risks, of `StudyRecipe`.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policy_patch.errors import ConfigError, DataError
+from policy_patch.recipes.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    load_answering,
+    load_model,
+    same_tokenizer,
+)
+from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_prompts, check_scorer, under
+from policy_patch.recipes.options import checked, option
+from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process
+from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, FoundPatches, find_patches, load_patched
+from policy_patch.recipes.perplexity import Opened, perplexity_model_of
+from policy_patch.recipes.prompts import PROMPTS_HELP, categories_of, prompts_of
+from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from policy_patch.evaluation.risks import Risk
+    from policy_patch.evaluation.systems import System
+    from policy_patch.report.report import EvaluationReport
+
+WORK_NAME = "evaluation-answers"
+SCORERS_HELP = (
+    "What decides; the first is the main one. Toxicity: `lexical`, `hf:<classifier>`, `fitted:<file.csv>`, "
+    "`lab-insults`. Gender bias: `pronouns`, `nouns`, `all` or a file of word pairs. Harmfulness: `refusal-phrases`, "
+    "`guard:<model>`, `harmbench:<model>`, `classifier:<model>`, `openai:<model>@<address>`."
+)
+
+
+@checked
+class MeasuringSettings:
+    """How an evaluation samples answers, and on which models; shared by [`EvaluateRecipe`] and [`StudyRecipe`].
+
+    Args:
+        allow_filtering_scorers (`bool`, *optional*, defaults to `False`):
+            Let scorers that filtered the training pairs decide, too, and mark their figures.
+        perplexity_model (`str`, *optional*):
+            The model under which perplexity is measured. Defaults to the teacher, else to the base.
+        num_prompts (`int`, *optional*):
+            Use the first ones only.
+        num_samples (`int`, *optional*):
+            Answers per prompt. Defaults to the risk's: 25 for toxicity, 10 for gender bias, 1 for harmfulness.
+        max_new_tokens (`int`, *optional*):
+            Longest answer, in tokens. Defaults to the risk's: 20, 20 and 64.
+        top_p (`float`, *optional*):
+            Nucleus to sample from. Defaults to the risk's: 0.9, 0.9 and 1.
+        temperature (`float`, *optional*):
+            Divides the logits. Defaults to the risk's: 1, 1 and greedy (1e-6).
+        batch_size (`int`, *optional*, defaults to `64`):
+            Answers per forward pass.
+        num_resamples (`int`, *optional*, defaults to `2000`):
+            Bootstrap resamples, and permutations.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of samples and resamples.
+        output_dir (`str`, *optional*):
+            Where report and answers go.
+        device (`str`, *optional*):
+            Where the models go. Defaults to an accelerator if there is one.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Type of the models' weights.
+        allow_base_mismatch (`bool`, *optional*, defaults to `False`):
+            Accept a base that was fine-tuned since the patch was made.
+    """
+
+    allow_filtering_scorers: bool = option(False, "Let them judge too, and mark their figures.", switch=True)
+    perplexity_model: str | None = option(
+        None, "Whose perplexity is measured. Default: the teacher, else the base.", word="judge"
+    )
+    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
+    num_samples: int | None = option(None, "Samples per prompt. Default: by risk, 25, 10 or 1.", least=1)
+    max_new_tokens: int | None = option(None, "Longest sample, in tokens. Default: 20, 20 or 64.", least=1)
+    top_p: float | None = option(None, "Nucleus to sample from. Default: by risk, 0.9, 0.9 or 1.", above=0, most=1)
+    temperature: float | None = option(None, "Divides the logits. Default: by risk, 1, 1 or greedy (1e-6).", above=0)
+    batch_size: int = option(64, "Samples per forward pass.", least=1)
+    num_resamples: int = option(2000, "Bootstrap resamples, and permutations.", least=1)
+    seed: int = option(0, "Seed of samples and resamples.", least=0)
+    output_dir: str | None = option(None, "Where to write. Default: the folder of the (first) patch, or this one.")
+    device: str | None = option(None, DEVICE_HELP)
+    dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
+    allow_base_mismatch: bool = option(False, MISMATCH_HELP, switch=True)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """`device` and `dtype`, as [`load_model`] takes them."""
+        return {"device": self.device, "dtype": self.dtype}
+
+
+@checked
+class EvaluateRecipe(MeasuringSettings, Recipe):
+    """Measures one risk with a patch, and what the patch costs, beside its base and what one would use instead.
+
+    The answers are kept in the output folder, in `evaluation-answers`: a second run goes on where the first was
+    stopped. Of several processes that a launcher started all take part, and one writes.
+
+    Args:
+        patches (`list[str]`):
+            Folders or Hub ids (`org/tox-patch@v1.2.0`), in the order of the stack.
+        base (`str`, *optional*):
+            Hub id or folder of the base. Defaults to the one that the first patch names.
+        risk (`str`, *optional*):
+            What to measure. Defaults to the first patch's risk, else to toxicity.
+        prompts (`str`):
+            Prompts that the patch was not trained on, as in [`PairsRecipe`]. A column `category` is shown apart.
+        safe_prompts (`str`, *optional*):
+            Harmless look-alikes of harmful requests, to measure over-refusal.
+        neutral_texts (`str`, *optional*):
+            Texts whose perplexity says what the patch costs.
+        teacher (`str`, *optional*):
+            The safer model, to compare with; also one that is served elsewhere.
+        safe_prompt (`str`, *optional*):
+            Instruction in front of the base's prompts, to compare with.
+        untrained (`bool`, *optional*, defaults to `False`):
+            Also measure the patch as it was before training.
+        also (`dict[str, str]`, *optional*):
+            More patches to compare with: name -> folder.
+        lora, lora_merged (`dict[str, str]`, *optional*):
+            LoRA folders of PEFT to compare with, beside the base's weights or added to them: name -> folder.
+        scorers (`list[str]`, *optional*):
+            Names of what decides; the first is the main one. Defaults to those of the risk.
+        filtered_by (`list[str]`, *optional*):
+            Names of scorers that filtered the training pairs, beside those that the patch names.
+        show_words (`bool`, *optional*, defaults to `False`):
+            Do not mask offensive words in `evaluation.md`.
+        **settings:
+            And those of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to this one.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+
+    Example:
+
+    ```python
+    recipe = EvaluateRecipe(patches=["tox-patch"], prompts="lab:toxicity/test", scorers=["lab-insults"])
+    report = recipe.run()
+    ```
+    """
+
+    patches: list[str] = option(help=PATCHES_HELP)
+    base: str | None = option(None, f"{MODEL_HELP} Default: the one that the patch names.")
+    risk: str | None = option(None, "toxicity, gender_bias or harmfulness. Default: the patch's, else toxicity.")
+    prompts: str | None = option(None, f"{PROMPTS_HELP} A column `category` is shown apart.")
+    safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
+    neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
+    teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
+    safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
+    untrained: bool = option(False, "Compare the patch as it was before training.", switch=True)
+    also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
+    lora: dict[str, str] = option({}, "LoRA folders of PEFT, to compare.")
+    lora_merged: dict[str, str] = option({}, "The same, added to the base's weights.")
+    scorers: list[str] = option([], f"{SCORERS_HELP} Default: the first of the risk.")
+    filtered_by: list[str] = option([], "Scorers that filtered the training pairs, beside those that the patch names.")
+    show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
+
+    def check(self) -> None:
+        """Check the names in the recipe and read the patches, which may be fetched; no model is loaded.
+
+        Raises:
+            ConfigError: no patch.
+            ModelLoadError, DataError, EvaluationError: a model, a file or a scorer that is not there.
+            PatchNotFoundError, PatchFileError, HubError: a patch that is not there or is damaged.
+        """
+        self._checked()
+
+    def _checked(self) -> "tuple[FoundPatches, Risk]":
+        if not self.patches:
+            raise ConfigError("`patches=[]`: expected at least one folder or Hub id of a patch.")
+        for key in ("base", "perplexity_model"):
+            check_model(key, getattr(self, key))
+        check_model("teacher", self.teacher, may_be_endpoint=True)
+        for key in ("prompts", "safe_prompts", "neutral_texts"):
+            check_prompts(key, getattr(self, key))
+        for key in ("also", "lora", "lora_merged"):
+            for name, folder in getattr(self, key).items():
+                check_patch(f"{key}.{name}", folder)
+        from policy_patch.evaluation.risks import RISKS, risk_named
+
+        risk = None if self.risk is None else risk_named(self.risk)
+        found = find_patches(self.patches, self.base)
+        named = found.configs[0].risk
+        risk = risk or risk_named(named if named in RISKS else "toxicity")
+        for key in ("scorers", "filtered_by"):
+            for spec in getattr(self, key):
+                check_scorer(key, spec, risk.load_scorer)
+        self._sources(risk)
+        return found, risk
+
+    @property
+    def folder(self) -> Path:
+        """Where report and answers go."""
+        beside = [patch for patch in self.patches[:1] if os.path.isdir(patch)]
+        return Path(self.output_dir or (beside[0] if beside else "."))
+
+    def _sources(self, risk: "Risk") -> tuple[str, str | None]:
+        """Return where the prompts and the harmless look-alikes are.
+
+        Raises:
+            DataError: nowhere.
+        """
+        if self.prompts is None:
+            raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to measure it on.")
+        return self.prompts, self.safe_prompts
+
+    def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "EvaluationReport":
+        """Measure, and write `evaluation.json`, `evaluation.md` and `evaluation.png`; return the report.
+
+        Args:
+            on_progress (`Callable[[str, int, int], None]`, *optional*):
+                Told of each long stage: its name, what is done and what there is to do. What it raises ends the run.
+            on_note (`Callable[[str], None]`, *optional*):
+                Told in a sentence what happens, such as which base is loaded.
+
+        Returns:
+            [`EvaluationReport`].
+
+        Raises:
+            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that is
+                named cannot be had, or cannot be measured.
+        """
+        report = self.measure(self.folder / WORK_NAME, on_progress=on_progress, on_note=on_note)
+        if is_main_process():
+            report.save(self.folder, mask_words=not self.show_words)
+        return report
+
+    def measure(
+        self,
+        work_dir: str | os.PathLike | None = None,
+        *,
+        on_progress: Progress | None = None,
+        on_note: Note | None = None,
+    ) -> "EvaluationReport":
+        """Return the report without writing it.
+
+        Args:
+            work_dir (`str` or `os.PathLike`, *optional*):
+                Keeps the answers, so that a run that was stopped goes on.
+            on_progress, on_note (`Callable`, *optional*):
+                As in [`EvaluateRecipe.run`].
+        """
+        from policy_patch.evaluation import Alternatives, EvaluationSampling, evaluate_policy_patch
+
+        found, risk = self._checked()
+        source, safe_source = self._sources(risk)
+        prompts = prompts_of(source)[: self.num_prompts]
+        safe_prompts = prompts_of(safe_source)[: self.num_prompts] if safe_source else ()
+        neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
+        scorers = loaded("scorers", self.scorers or risk.scorers, risk)
+        filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
+        opened = open_models(found, self, self.teacher, on_note or ignore)
+        perplexity = perplexity_model_of(
+            self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
+        )
+        return evaluate_policy_patch(
+            opened.model, opened.tokenizer, prompts,
+            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
+            safe_prompts=safe_prompts, neutral_texts=neutral_texts,
+            perplexity=perplexity,
+            alternatives=Alternatives(
+                teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,
+                safe_prompt=self.safe_prompt, extra_systems=self._others(opened, found.base),
+            ),
+            sampling=EvaluationSampling(
+                num_samples=self.num_samples, max_new_tokens=self.max_new_tokens, top_p=self.top_p,
+                temperature=self.temperature, batch_size=self.batch_size, seed=self.seed,
+            ),
+            filtered_by=filtered_by, allow_filtering_scorers=self.allow_filtering_scorers,
+            num_resamples=self.num_resamples, work_dir=work_dir, on_progress=on_progress or ignore,
+        )  # fmt: skip
+
+    def _others(self, opened: Opened, base: str) -> "dict[str, System]":
+        from policy_patch.evaluation import System, lora_loader
+
+        others = other_patches(opened, self.also)
+        for folders, merged in ((self.lora, False), (self.lora_merged, True)):
+            for name, folder in folders.items():
+                load_base = partial(_own_base, base, self.where)
+                others[name] = System(lora_loader(load_base, folder, merged=merged))
+        return others
+
+
+def loaded(key: str, specs: "list[str] | tuple[str, ...]", risk: "Risk") -> list[Any]:
+    """Return the scorers of these names; `key` is where in the recipe they stand."""
+    with under(key):
+        return [risk.load_scorer(spec) for spec in specs]
+
+
+def open_models(found: FoundPatches, settings: MeasuringSettings, teacher: str | None, on_note: Note) -> Opened:
+    """Return the patched model and the teacher."""
+    model, tokenizer = load_patched(
+        found, **settings.where, allow_base_mismatch=settings.allow_base_mismatch, on_note=on_note
+    )
+    if teacher is None:
+        return Opened(model=model, tokenizer=tokenizer)
+    teacher_model, teacher_tokenizer = load_answering(teacher, **settings.where)
+    if teacher_tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
+        teacher_tokenizer = tokenizer
+    return Opened(model=model, tokenizer=tokenizer, teacher=teacher_model, teacher_tokenizer=teacher_tokenizer)
+
+
+def other_patches(opened: Opened, folders: Mapping[str, str]) -> "dict[str, System]":
+    """Return more patches on the same base, as systems to compare with."""
+    from policy_patch.evaluation import System
+    from policy_patch.model.patched_model import PolicyPatchModel
+
+    base = opened.model.get_base_model()
+    return {name: System(PolicyPatchModel.from_pretrained(base, folder)) for name, folder in folders.items()}
+
+
+def _own_base(name: str, where: Mapping[str, Any]) -> "PreTrainedModel":
+    return load_model(name, **where)[0]

@@ -1,0 +1,67 @@
+"""The perplexity model of an evaluation: the causal LM under which the perplexity of answers is measured.
+
+By default it is the teacher, or without one the base, so that nothing more is loaded.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from policy_patch.recipes.models import display_name, is_endpoint, load_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from policy_patch.answers.answering import Answering
+    from policy_patch.evaluation import PerplexityModel
+    from policy_patch.model.patched_model import PolicyPatchModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Models that an evaluation has loaded already.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            The patched model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        teacher ([`~transformers.PreTrainedModel`] or [`Answering`], *optional*):
+            The safer model.
+        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Its tokenizer.
+    """
+
+    model: "PolicyPatchModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    teacher: "PreTrainedModel | Answering | None" = None
+    teacher_tokenizer: "PreTrainedTokenizerBase | None" = None
+
+
+def perplexity_model_of(
+    name: str | None, opened: Opened, *, base: str | None, teacher: str | None, device: str | None, dtype: str
+) -> "PerplexityModel":
+    """Return the perplexity model with its tokenizer and its name in the report.
+
+    Args:
+        name (`str`, *optional*):
+            Name of the model. Defaults to the teacher if its weights are here, else to the base.
+        opened ([`Opened`]):
+            What is loaded already.
+        base, teacher (`str`, *optional*):
+            Names by which those were loaded; None for the base that the patch names.
+        device, dtype (`str`):
+            As of [`load_model`].
+    """
+    from policy_patch.evaluation import PerplexityModel
+
+    has_weights = opened.teacher is not None and not is_endpoint(teacher)
+    if name in (None, teacher) and has_weights:
+        shown = f"{display_name(teacher)} (the teacher)"
+        return PerplexityModel(model=opened.teacher, tokenizer=opened.teacher_tokenizer, name=shown)
+    if name is None or name == base:
+        model = opened.model
+        found, named = model.get_base_model(), model.patch_config[model.active_patches[0]].base_model_name_or_path
+        shown = f"{display_name(base or named or found.config._name_or_path)} (the base)"
+        return PerplexityModel(model=found, tokenizer=opened.tokenizer, name=shown)
+    model, tokenizer = load_model(name, device=device, dtype=dtype)
+    return PerplexityModel(model=model, tokenizer=tokenizer, name=display_name(name))

@@ -1,0 +1,182 @@
+"""`StudyRecipe`: every risk with each of several patches and with stacks of them, and which patch hurts which risk.
+
+What a study measures is the business of `policy_patch.evaluation.composition`; one patch and one risk, of
+`EvaluateRecipe`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from policy_patch.errors import ConfigError, DataError, EvaluationError
+from policy_patch.recipes.evaluate import (
+    WORK_NAME,
+    MeasuringSettings,
+    loaded,
+    open_models,
+    other_patches,
+)
+from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP
+from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer, under
+from policy_patch.recipes.options import checked, option
+from policy_patch.recipes.pairs import is_main_process
+from policy_patch.recipes.patched import PATCHES_HELP, FoundPatches, find_patches
+from policy_patch.recipes.perplexity import perplexity_model_of
+from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+
+if TYPE_CHECKING:
+    from policy_patch.evaluation import CompositionReport, RiskInputs
+    from policy_patch.evaluation.risks import Risk
+
+
+@checked
+class StudyRecipe(MeasuringSettings, Recipe):
+    """Measures every risk with each of several patches and with stacks of them.
+
+    Args:
+        patches (`list[str]`):
+            Folders or Hub ids of at least two patches, in the order of the stack.
+        base (`str`, *optional*):
+            Hub id or folder of the base. Defaults to the one that the first patch names.
+        safe_prompts (`str`, *optional*):
+            Harmless look-alikes of harmful requests, to measure over-refusal. Defaults to the lab's for a lab base.
+        teacher (`str`, *optional*):
+            The safer model, to compare with.
+        safe_prompt (`str`, *optional*):
+            Instruction in front of the base's prompts, to compare with.
+        also (`dict[str, str]`, *optional*):
+            More patches to compare with: name -> folder.
+        orders (`"all"` or `"given"`, *optional*, defaults to `"all"`):
+            Stacks in all orders, or in the given one alone.
+        prompts_of (`dict[str, str]`, *optional*):
+            Risk -> its prompts, as in [`PairsRecipe`]. Risks that patches name are measured, too; for a lab base each
+            has the lab's prompts by default.
+        scorers_of (`dict[str, list[str]]`, *optional*):
+            Risk -> names of its scorers. Defaults to the first of the risk's.
+        **settings:
+            And those of [`MeasuringSettings`]. `output_dir` defaults to `composition`.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+
+    Example:
+
+    ```python
+    report = StudyRecipe(patches=["tox-patch", "harm-patch"], output_dir="composition").run()
+    ```
+    """
+
+    patches: list[str] = option(help=PATCHES_HELP)
+    base: str | None = option(None, f"{MODEL_HELP} Default: the one that the patch names.")
+    safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
+    teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
+    safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
+    also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
+    orders: Literal["all", "given"] = option("all", "With --stack: all orders, or the given one.")
+    prompts_of: dict[str, str] = option({}, "With --stack: risk -> prompts.")
+    scorers_of: dict[str, list[str]] = option({}, "With --stack: risk -> scorers.")
+
+    def check(self) -> None:
+        """Check the names in the recipe and read the patches, which may be fetched; no model is loaded.
+
+        Raises:
+            EvaluationError: fewer than two patches, no risk, or an unknown risk or scorer.
+            ModelLoadError, DataError: a model or a file that is not there.
+            PatchNotFoundError, PatchFileError, HubError: a patch that is not there or is damaged.
+        """
+        self._checked()
+
+    def _checked(self) -> "tuple[FoundPatches, list[Risk]]":
+        if not self.patches:
+            raise ConfigError("`patches=[]`: expected folders or Hub ids of at least two patches.")
+        from policy_patch.evaluation.risks import risk_named
+
+        for key in ("prompts_of", "scorers_of"):
+            for name in getattr(self, key):
+                with under(f"{key}.{name}"):
+                    risk_named(name)
+        for key in ("base", "perplexity_model"):
+            check_model(key, getattr(self, key))
+        check_model("teacher", self.teacher, may_be_endpoint=True)
+        check_prompts("safe_prompts", self.safe_prompts)
+        for name, source in self.prompts_of.items():
+            check_prompts(f"prompts_of.{name}", source)
+        for name, folder in self.also.items():
+            check_patch(f"also.{name}", folder)
+        found = find_patches(self.patches, self.base)
+        names = dict.fromkeys([*self.prompts_of, *(config.risk for config in found.configs if config.risk)])
+        if len(self.patches) < 2 or not names:
+            raise EvaluationError(
+                f"`patches`: {len(self.patches)} patches and {len(names)} risks; expected at least two and one."
+            )
+        risks = [risk_named(name) for name in names]
+        for risk in risks:
+            if self._source_of(risk, found) is None:
+                raise DataError(
+                    f"There are no prompts for {risk.name}. Give them with `--prompts_of.{risk.name} <file>`."
+                )
+            for spec in self.scorers_of.get(risk.name, ()):
+                check_scorer(f"scorers_of.{risk.name}", spec, risk.load_scorer)
+        return found, risks
+
+    def _source_of(self, risk: "Risk", found: FoundPatches) -> str | None:
+        """Return where the prompts of a risk are: of the lab, its own test prompts where none are given."""
+        return self.prompts_of.get(risk.name, f"lab:{risk.name}/test" if found.base.startswith("lab:") else None)
+
+    @property
+    def folder(self) -> Path:
+        """Where reports and answers go."""
+        return Path(self.output_dir or "composition")
+
+    def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "CompositionReport":
+        """Measure, and write `composition.json`, `.md` and `.png` and a report for each risk; return all of them.
+
+        Args:
+            on_progress (`Callable[[str, int, int], None]`, *optional*):
+                Told of each long stage: its name, what is done and what there is to do. What it raises ends the run.
+            on_note (`Callable[[str], None]`, *optional*):
+                Told in a sentence what happens, such as which base is loaded.
+
+        Returns:
+            [`CompositionReport`].
+
+        Raises:
+            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that is
+                named cannot be had, or cannot be measured.
+        """
+        from policy_patch.evaluation import Alternatives, EvaluationSampling, study_composition
+
+        found, risks = self._checked()
+        inputs = {risk.name: self._inputs(risk, found) for risk in risks}
+        opened = open_models(found, self, self.teacher, on_note or ignore)
+        perplexity = perplexity_model_of(
+            self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
+        )
+        report = study_composition(
+            opened.model, opened.tokenizer, inputs, orders=self.orders, perplexity=perplexity,
+            alternatives=Alternatives(
+                teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, safe_prompt=self.safe_prompt,
+                extra_systems=other_patches(opened, self.also),
+            ),
+            sampling=EvaluationSampling(
+                num_samples=self.num_samples, max_new_tokens=self.max_new_tokens, top_p=self.top_p,
+                temperature=self.temperature, batch_size=self.batch_size, seed=self.seed,
+            ),
+            allow_filtering_scorers=self.allow_filtering_scorers, num_resamples=self.num_resamples,
+            work_dir=self.folder / WORK_NAME, on_progress=on_progress or ignore,
+        )  # fmt: skip
+        if is_main_process():
+            report.save(self.folder)
+        return report
+
+    def _inputs(self, risk: "Risk", found: FoundPatches) -> "RiskInputs":
+        """Return what one risk is measured with."""
+        from policy_patch.evaluation import RiskInputs
+
+        asks_look_alikes = any(metric.asked == "safe_prompts" for metric in risk.metrics)
+        safe = self.safe_prompts or ("lab:look_alike/test" if found.base.startswith("lab:") else None)
+        return RiskInputs(
+            prompts=prompts_of(self._source_of(risk, found))[: self.num_prompts],
+            scorers=loaded(f"scorers_of.{risk.name}", self.scorers_of.get(risk.name) or risk.scorers[:1], risk),
+            safe_prompts=prompts_of(safe)[: self.num_prompts] if safe and asks_look_alikes else (),
+        )

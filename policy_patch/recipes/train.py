@@ -1,0 +1,283 @@
+"""`TrainRecipe`: from a base, a safer teacher and prompts, or from pairs that are there, to a patch.
+
+The two stages are the business of `policy_patch.training`; what is shown while they run, of those who listen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policy_patch.errors import ConfigError, DataError, TrainingError
+from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answering, load_model, load_tokenizer
+from policy_patch.recipes.names import DTYPES, check_model, check_patch
+from policy_patch.recipes.options import checked, option
+from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
+from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.recipes.sources import counts_of, init_text_of, load_pairs, risk_of
+from policy_patch.recipes.stages import check_numbers, check_settings, training_settings, with_paths
+from policy_patch.recipes.train_sections import DataSettings, PatchSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from policy_patch.config import PolicyPatchConfig
+    from policy_patch.model.patched_model import PolicyPatchModel
+    from policy_patch.training.two_stage import TrainingLog
+
+Opened = "tuple[PreTrainedModel, PreTrainedTokenizerBase]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a `TrainRecipe` made.
+
+    Args:
+        output_dir (`str`):
+            Folder of the patch.
+        log (`TrainingLog`):
+            What each stage logged: step, loss, rewards, learning rate and more.
+    """
+
+    output_dir: str
+    log: "TrainingLog"
+
+
+@checked
+class TrainRecipe(Recipe):
+    """Trains a patch in two stages: SFT on the teacher's answers, then DPO that prefers them to the base's.
+
+    A run that was stopped goes on: the same recipe skips what is done. Of several processes that a launcher started all
+    take part.
+
+    Args:
+        base (`str`):
+            Hub id or folder of the model to patch; `lab:base` comes with the package.
+        teacher (`str`, *optional*):
+            The safer model, also one that is served elsewhere (`openai:<model>@<address>/v1`).
+        output_dir (`str`):
+            Gets the patch, and what is needed to go on.
+        patch ([`PatchSettings`] or `dict`, *optional*):
+            What the new patch is.
+        data ([`DataSettings`] or `dict`, *optional*):
+            Pairs, or prompts to sample pairs for. One of the two is needed.
+        sft (`dict`, *optional*):
+            First stage: what [`PolicyPatchSFTConfig`] takes. `{"max_steps": 0}` leaves it out.
+        dpo (`dict`, *optional*):
+            Second stage: what [`PolicyPatchDPOConfig`] takes. `{"max_steps": 0}` leaves it out.
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of sampling and of both stages.
+        device (`str`, *optional*):
+            Where the models go. Defaults to an accelerator if there is one.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Type of the models' weights.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+
+    Example:
+
+    ```python
+    recipe = TrainRecipe.from_yaml("recipe.yaml", overrides={"dpo.beta": 0.3})
+    result = recipe.run(on_progress=lambda stage, done, total: print(stage, done, total))
+    ```
+    """
+
+    base: str = option(help=MODEL_HELP)
+    teacher: str | None = option(None, f"The safer model. {ANSWERING_HELP}")
+    output_dir: str = option(help="Gets the patch, and what is needed to go on.")
+    patch: PatchSettings = option(PatchSettings, "What the patch is.")
+    data: DataSettings = option(DataSettings, "What it learns from.")
+    sft: dict[str, Any] = option({}, "First stage: what TRL's SFTConfig takes.")
+    dpo: dict[str, Any] = option({}, "Second stage: what TRL's DPOConfig takes.")
+    seed: int = option(42, "Seed of sampling and of both stages.", least=0)
+    device: str | None = option(None, DEVICE_HELP)
+    dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
+
+    def check(self) -> None:
+        """Check the recipe whole: names, files, and all settings of both stages. No model is loaded.
+
+        Raises:
+            ConfigError: an impossible value, or an unknown key of a stage.
+            ModelLoadError, DataError, EvaluationError, PatchNotFoundError: a model, a file, a scorer or a patch to
+                start from that is not there.
+            TrainingError: the teacher's probabilities are needed, and there is no teacher.
+        """
+        check_model("base", self.base)
+        check_model("teacher", self.teacher, may_be_endpoint=not self._trains_on_teacher)
+        self._check_sources()
+        for stage in ("sft", "dpo"):
+            check_numbers(stage, getattr(self, stage))
+        if self.patch.start_from is None:
+            self.patch_config()
+        else:
+            check_patch("patch.start_from", self.patch.start_from)
+        self.data.check_temperature("data.temperature", self.base)
+        self.data.check()
+        check_settings(self._settings())
+
+    @property
+    def risk(self) -> str:
+        """What the patch fixes: the risk of the section `patch`, or the risks of the pairs."""
+        return self.patch.risk or risk_of(self.data.pairs)
+
+    @property
+    def _trains_on_teacher(self) -> bool:
+        """Whether a stage asks the teacher for probabilities, so that its weights are needed."""
+        asks = {"dpo": self.dpo.get("reference") == "teacher", "sft": bool(self.sft.get("kl_weight"))}
+        return any(asks[stage] and getattr(self, stage).get("max_steps") != 0 for stage in asks)
+
+    def _check_sources(self) -> None:
+        if not self.data.pairs and not (self.teacher and self.data.prompts):
+            raise DataError(
+                "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
+            )
+        if self._trains_on_teacher and not self.teacher:
+            which = '`dpo.reference="teacher"`' if self.dpo.get("reference") == "teacher" else "`sft.kl_weight`"
+            raise TrainingError(f"{which} needs `teacher`: the probabilities of the safer model are asked for.")
+
+    def patch_config(self) -> "PolicyPatchConfig":
+        """Return the configuration that a new patch starts with.
+
+        Raises:
+            ConfigError: an impossible value, or no instruction to start from.
+        """
+        from policy_patch.config import PolicyPatchConfig
+
+        facts = {name: value for name, value in asdict(self.patch).items() if name != "start_from"}
+        facts["risk"] = self.risk
+        if facts["init"] == "text":
+            facts["init_text"] = facts["init_text"] or init_text_of(facts["risk"])
+        try:
+            config = PolicyPatchConfig(**facts, base_model_name_or_path=self.base)
+        except ConfigError as error:
+            raise ConfigError(with_paths(str(error), "patch", facts)) from error
+        if config.init == "text" and config.init_text is None:
+            raise ConfigError(
+                f'`patch.init="text"` needs an `init_text`; there is no default for `patch.risk={config.risk!r}`. Give '
+                "a safety instruction in plain words."
+            )
+        return config
+
+    def _settings(self) -> Any:
+        return training_settings(self.output_dir, {"sft": self.sft, "dpo": self.dpo}, self.seed)
+
+    def run(
+        self,
+        *,
+        callbacks: "Sequence[TrainerCallback]" = (),
+        on_progress: Progress | None = None,
+        on_note: Note | None = None,
+    ) -> TrainResult:
+        """Train the patch.
+
+        Args:
+            callbacks (`Sequence[TrainerCallback]`, *optional*):
+                Callbacks of both stages' trainers.
+            on_progress (`Callable[[str, int, int], None]`, *optional*):
+                Told of each long stage: its name, what is done and what there is to do. The stages are "sampling
+                answers", "sampling answers to look-alikes", "training, SFT" and "training, DPO". What it raises ends
+                the run.
+            on_note (`Callable[[str], None]`, *optional*):
+                Told in a sentence what was found on the way, such as how many pairs were kept.
+
+        Returns:
+            [`TrainResult`].
+
+        Raises:
+            ConfigError, ModelLoadError, DataError, EvaluationError, HubError, TrainingError: as [`TrainRecipe.check`],
+                or something that is named cannot be had.
+        """
+        from policy_patch.recipes.training_told import TrainingTold
+        from policy_patch.training import PolicyPatchTrainer
+
+        self.check()
+        on_progress, on_note = on_progress or ignore, on_note or ignore
+        pairs = self._pairs_that_are_there(on_note)
+        base, tokenizer = load_model(self.base, device=self.device, dtype=self.dtype)
+        if pairs is None:
+            pairs = self._sampled_pairs((base, tokenizer), on_progress, on_note)
+
+        def teacher() -> (
+            "PreTrainedModel"
+        ):  # loaded again where it is asked again, rather than kept in memory meanwhile
+            return load_model(self.teacher, device=self.device, dtype=self.dtype)[0]
+
+        needs_teacher = self._trains_on_teacher
+        trainer = PolicyPatchTrainer(
+            self._model(base, tokenizer),
+            self._settings(),
+            pairs,
+            processing_class=tokenizer,
+            teacher=teacher if needs_teacher else None,
+            teacher_tokenizer=load_tokenizer(self.teacher) if needs_teacher else None,
+            callbacks=[TrainingTold(on_progress), *callbacks],
+        )
+        return TrainResult(output_dir=self.output_dir, log=trainer.train())
+
+    def make_pairs(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "Dataset":
+        """Return the preference pairs that the recipe trains on: from its sources, or sampled into the output folder.
+
+        Arguments and errors as of [`TrainRecipe.run`].
+        """
+        self.check()
+        pairs = self._pairs_that_are_there(on_note or ignore)
+        if pairs is None:
+            opened = load_model(self.base, device=self.device, dtype=self.dtype)
+            pairs = self._sampled_pairs(opened, on_progress or ignore, on_note or ignore)
+        return pairs
+
+    def _pairs_that_are_there(self, on_note: Note) -> "Dataset | None":
+        if not self.data.pairs:
+            return None
+        pairs = load_pairs(self.data.pairs, split=self.data.split, weights=self.data.weights, seed=self.seed)
+        if isinstance(self.data.pairs, Mapping):
+            on_note(counts_of(pairs))
+        return pairs
+
+    def _sampled_pairs(self, base: Opened, on_progress: Progress, on_note: Note) -> "Dataset":
+        from policy_patch.data import save_preference_pairs
+
+        folder = Path(self.output_dir)
+        prompts = prompts_of(self.data.prompts)[: self.data.num_prompts]
+        teacher = load_answering(self.teacher, device=self.device, dtype=self.dtype)
+        pairs, counts = sample_pairs(
+            base, teacher, prompts, settings=self.data, scorer=self.data.scorer, seed=self.seed,
+            output_dir=folder / "answers", on_progress=on_progress,
+        )  # fmt: skip
+        if self.data.safe_prompts:
+            pairs = self._with_helpful_pairs(pairs, base, teacher, on_progress, on_note)
+        if is_main_process():
+            on_note(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
+            save_preference_pairs(pairs, folder / "pairs.jsonl")
+        return pairs
+
+    def _with_helpful_pairs(
+        self, pairs: "Dataset", base: Opened, teacher: Opened, on_progress: Progress, on_note: Note
+    ) -> "Dataset":
+        """Return the pairs and, mixed with them, pairs of harmless look-alikes that prefer an answer to a refusal."""
+        from datasets import concatenate_datasets
+
+        from policy_patch.data import build_helpful_pairs
+        from policy_patch.evaluation import load_scorer
+
+        names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size")
+        helpful = build_helpful_pairs(
+            base[0], teacher[0], base[1], prompts_of(self.data.safe_prompts)[: self.data.num_prompts],
+            refusals=pairs["chosen"][:], scorer=load_scorer("compliance"), teacher_tokenizer=teacher[1],
+            seed=self.seed, output_dir=Path(self.output_dir, "helpful-answers"),
+            on_progress=lambda done, total: on_progress("sampling answers to look-alikes", done, total),
+            **{name: getattr(self.data, name) for name in names},
+        )  # fmt: skip
+        on_note(f"look-alikes with an answer: {len(helpful)}")
+        return concatenate_datasets([pairs, helpful]).shuffle(seed=self.seed)
+
+    def _model(self, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "PolicyPatchModel":
+        """Return the base with a new trainable patch, or with one that is to be trained further."""
+        from policy_patch import PolicyPatchModel, get_policy_patch_model
+
+        if self.patch.start_from:
+            return PolicyPatchModel.from_pretrained(base, self.patch.start_from, is_trainable=True, tokenizer=tokenizer)
+        return get_policy_patch_model(base, self.patch_config(), tokenizer)

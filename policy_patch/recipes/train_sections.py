@@ -1,0 +1,102 @@
+"""The sections `patch` and `data` of a `TrainRecipe`: what the new patch is, and what it learns from.
+
+What is done with them is said in `train.py`; how answers are sampled, in `pairs.py`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from policy_patch.recipes.names import check_prompts, check_scorer, check_source
+from policy_patch.recipes.options import checked, option
+from policy_patch.recipes.pairs import SCORER_HELP, PairSettings
+from policy_patch.recipes.prompts import PROMPTS_HELP
+from policy_patch.recipes.sources import PAIRS_HELP, SPLIT_HELP, WEIGHTS_HELP, PairSources, check_weights
+
+
+@checked
+class PatchSettings:
+    """The section `patch` of a `TrainRecipe`: what the new patch is; see [`PolicyPatchConfig`].
+
+    Args:
+        risk (`str`, *optional*):
+            What the patch fixes. Defaults to toxicity, or to the risks of `data.pairs`, joined by `+`.
+        patch_version (`str`, *optional*, defaults to `"0.1.0"`):
+            Version of the patch (SemVer).
+        num_virtual_tokens (`int`, *optional*, defaults to `50`):
+            Number of learned vectors.
+        placement (`"after_bos"` or `"before_bos"`, *optional*, defaults to `"after_bos"`):
+            Where they go.
+        init (`"text"`, `"vocab"` or `"random"`, *optional*, defaults to `"text"`):
+            How they start.
+        init_text (`str`, *optional*):
+            Instruction to start from. Defaults to that of the risk.
+        init_seed (`int`, *optional*, defaults to `0`):
+            Seed of vocab and random starts.
+        start_from (`str`, *optional*):
+            Folder or Hub id of a patch to train further, in place of a new one.
+    """
+
+    _path: ClassVar[str] = "patch"
+
+    risk: str | None = option(
+        None, "What the patch fixes. Default: toxicity, or the risks of `data.pairs`, joined by +."
+    )
+    patch_version: str = option("0.1.0", "Version of the patch (SemVer).")
+    num_virtual_tokens: int = option(50, "Number of learned vectors.")
+    placement: Literal["after_bos", "before_bos"] = option("after_bos", "Where they go.")
+    init: Literal["text", "vocab", "random"] = option("text", "How they start.")
+    init_text: str | None = option(None, "Instruction to start from. Default: by risk.")
+    init_seed: int = option(0, "Seed of vocab and random starts.")
+    start_from: str | None = option(None, "Folder or Hub id of a patch to train further.")
+
+
+@checked
+class DataSettings(PairSettings):
+    """The section `data` of a `TrainRecipe`: pairs that are there, or prompts to sample pairs for.
+
+    Args:
+        pairs (`str`, `list[str]` or `dict[str, str]`, *optional*):
+            A file or a dataset on the Hub, several, or one for each risk.
+        weights (`dict[str, float]`, *optional*):
+            With a mapping in `pairs`: risk to its share of the rows. By default every row is taken once.
+        split (`str`, *optional*):
+            Split of datasets on the Hub. Defaults to train, or to the only one.
+        prompts (`str`, *optional*):
+            Where the prompts are, as in [`PairsRecipe`].
+        safe_prompts (`str`, *optional*):
+            Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything.
+        num_prompts (`int`, *optional*):
+            Use the first ones only.
+        scorer (`str`, *optional*, defaults to `"lexical"`):
+            Name of the scorer that filters the pairs.
+        **settings:
+            And those of [`PairSettings`].
+    """
+
+    _path: ClassVar[str] = "data"
+
+    pairs: PairSources = option(None, PAIRS_HELP)
+    weights: dict[str, float] | None = option(None, WEIGHTS_HELP)
+    split: str | None = option(None, SPLIT_HELP)
+    prompts: str | None = option(None, PROMPTS_HELP)
+    safe_prompts: str | None = option(
+        None, "Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything."
+    )
+    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
+    scorer: str = option("lexical", SCORER_HELP)
+
+    def check(self) -> None:
+        """Check the names of sources, prompts and scorer; see [`TrainRecipe.check`]."""
+        check_weights(self.pairs, self.weights)
+        if self.pairs:
+            named = self.pairs if isinstance(self.pairs, Mapping) else {}
+            for key, source in named.items():
+                check_source(f"data.pairs.{key}", source)
+            for source in () if named else [self.pairs] if isinstance(self.pairs, str) else self.pairs:
+                check_source("data.pairs", source)
+            return
+        from policy_patch.evaluation import load_scorer
+
+        for key in ("prompts", "safe_prompts"):
+            check_prompts(f"data.{key}", getattr(self, key))
+        check_scorer("data.scorer", self.scorer, load_scorer)

@@ -1,0 +1,40 @@
+"""Tests of `PairsRecipe` from Python; the file, the thresholds and going on are tested with the command."""
+
+import pytest
+
+from policy_patch.data import load_preference_pairs
+from policy_patch.errors import ConfigError, DataError, ModelLoadError
+from policy_patch.recipes import PairsRecipe, pairs
+
+LAB = {"base": "lab:base", "teacher": "lab:teacher", "prompts": "lab:toxicity/train"}
+ENDPOINT = "openai:m@http://localhost:8000/v1"
+
+
+def test_it_runs_from_python_and_tells_of_the_sampling(tmp_path):
+    told = []
+    recipe = PairsRecipe(
+        **LAB, output=str(tmp_path / "pairs.jsonl"), num_prompts=3, num_samples=2, max_new_tokens=4, min_margin=0,
+        max_chosen_score=1, device="cpu",
+    )  # fmt: skip
+    result = recipe.run(on_progress=lambda *one: told.append(one))
+    assert result.counts["prompts"] == 3 and result.counts["kept"] == len(result.pairs)
+    assert load_preference_pairs(result.output).to_list() == result.pairs.to_list()
+    assert {stage for stage, _, _ in told} == {"sampling answers"} and told[-1][1] == told[-1][2] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"teacher": "lab:techer"}, ModelLoadError, "^`teacher`: There is no model `lab:techer`"),
+        ({"prompts": "no.txt"}, DataError, "^`prompts`: Cannot read `no.txt`"),
+        ({"temperature": 0}, ConfigError, "^`temperature=0.0`: expected a number above 0"),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_model_is_loaded(tmp_path, monkeypatch, values, error, message):
+    monkeypatch.setattr(pairs, "load_answering", None)  # not to be called
+    with pytest.raises(error, match=message):
+        PairsRecipe(**{**LAB, "output": str(tmp_path / "pairs.jsonl"), **values}).run()
+
+
+def test_hosts_take_a_temperature_of_0():
+    PairsRecipe(**{**LAB, "base": ENDPOINT, "teacher": ENDPOINT}, output="x.jsonl", temperature=0).check()
