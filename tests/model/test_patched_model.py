@@ -29,8 +29,8 @@ from policy_patch.errors import (
     PositionLimitError,
     TokenizerRequiredError,
 )
-from tests.definition import logits_by_definition, padded
-from tests.tiny_models import BOS, PAD, VOCAB_SIZE, tiny_model
+from tests.definition import logits_by_definition
+from tests.tiny_models import BOS, tiny_model
 
 TOLERANCE = 1e-5
 ROW = [BOS, *range(20, 32)]
@@ -228,70 +228,6 @@ def test_a_stack_longer_than_the_learned_positions_is_refused():
     model.set_patch("a")
     with pytest.raises(PositionLimitError, match=r"40 vectors and 25 tokens need 65 positions; .* to 24 tokens"):
         model(torch.full((1, 25), 9))
-
-
-# Names
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a.b", "../a", "ä", "__base__", "a\n"])
-def test_a_name_that_is_not_allowed_is_refused(name):
-    model = PolicyPatchModel(tiny_model())
-    with pytest.raises(PatchNameError, match=r"use letters, digits, '-' and '_'; '__base__' is reserved"):
-        model.add_patch(name, config())
-    assert not model.patch_config and not list(model.patches)
-
-
-@pytest.mark.parametrize("name", ["keys", "items", "train", "copy", "training"])
-def test_a_name_that_torch_needs_is_refused(name):
-    model = PolicyPatchModel(tiny_model())
-    with pytest.raises(PatchNameError, match=f"`patch_name='{name}'` is a word that torch uses"):
-        model.add_patch(name, config())
-    assert not model.patch_config
-
-
-@pytest.mark.parametrize("name", ["tox-v2", "A_1", "0", "-", "default"])
-def test_other_names_are_taken(name, tmp_path):
-    model = get_policy_patch_model(tiny_model(), config(), patch_name=name)
-    model.save_pretrained(tmp_path)
-    assert model.active_patches == [name]
-    assert get_policy_patch_state_dict(model, name)["patch"].shape == (4, 32)
-
-
-def test_a_name_that_is_taken_or_unknown_is_refused(tmp_path):
-    model = two_patches()
-    model.save_pretrained(tmp_path, patch_name="a")
-    for add in (
-        lambda: model.add_patch("a", config()),
-        lambda: model.load_patch(tmp_path, "a"),
-        lambda: model.compose_patch(["a", "b"], "b"),
-    ):
-        with pytest.raises(PatchNameError, match=r"`patch_name='[ab]'` is taken. Delete that patch first"):
-            add()
-    for use in (
-        lambda: model.set_patch("c"),
-        lambda: model.set_patch(["a", "c"]),
-        lambda: model.delete_patch("c"),
-        lambda: model.compose_patch(["a", "c"], "both"),
-        lambda: model.save_pretrained(tmp_path, patch_name="c"),
-        lambda: get_policy_patch_state_dict(model, "c"),
-        lambda: set_policy_patch_state_dict(model, {}, "c"),
-    ):
-        with pytest.raises(LookupError, match=r"No patch is called `c`. Loaded: a, b. Load it with `load_patch`"):
-            use()
-    with pytest.raises(PatchNameError, match="Loaded: none"):
-        PolicyPatchModel(tiny_model()).set_patch("default")
-
-
-@pytest.mark.parametrize("names", [[], ["a", "a"], ["a", "b", "a"]])
-def test_an_empty_stack_and_one_that_repeats_are_refused(names):
-    with pytest.raises(PatchNameError, match="expected one name, or several different ones"):
-        two_patches().set_patch(names)
-
-
-@pytest.mark.parametrize("names", ["ab", ["a"], []])
-def test_composing_fewer_than_two_is_refused(names):
-    with pytest.raises(PatchNameError, match="`compose_patch` needs two or more patches"):
-        two_patches().compose_patch(names, "both")
 
 
 # Off, away, gone
@@ -493,76 +429,3 @@ def test_moving_the_model_to_train_mode_and_back_moves_the_base():
     assert not model.training and not base.training
     assert model.train().training and base.training
     assert get_policy_patch_model(base, config()).training
-
-
-# Calls
-
-
-def test_generated_scores_are_the_logits_of_forward(family):
-    model = get_policy_patch_model(tiny_model(family), config()).eval()
-    ids, mask = padded([ROW, ROW[:5]], "left")
-    out = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=5,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=PAD,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    assert out.sequences.shape == (2, ids.shape[1] + 5) and len(out.scores) == 5
-    for step, scores in enumerate(out.scores):
-        end = ids.shape[1] + step
-        longer = torch.cat([mask, torch.ones(2, step, dtype=torch.long)], dim=1)
-        forward = logits(model, out.sequences[:, :end], attention_mask=longer)[:, -1]
-        assert (scores - forward).abs().max() <= TOLERANCE
-
-
-def test_the_backbone_as_the_patch_sees_it_gives_the_hidden_states_behind_the_logits(family):
-    model = get_policy_patch_model(tiny_model(family), config()).eval()
-    with torch.no_grad():
-        hidden = model.base_model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
-        head = model.get_base_model().lm_head(hidden)
-        plain = model.get_base_model().base_model(input_ids=IDS).last_hidden_state
-    assert hidden.shape == (1, len(ROW), 32) and not torch.allclose(hidden, plain)
-    if family not in ("gemma2",):  # soft-caps its logits
-        assert (head - logits(model)).abs().max() <= TOLERANCE
-
-
-def test_no_cache_comes_back_where_none_is_wanted(family):
-    model = get_policy_patch_model(tiny_model(family), config()).eval()
-    with torch.no_grad():
-        assert model(IDS, use_cache=False).past_key_values is None
-        assert "past_key_values" not in model(IDS, use_cache=False)
-        assert model(IDS, use_cache=True).past_key_values.get_seq_length() > 0
-
-
-def test_loss_is_that_of_the_real_tokens(family):
-    model = get_policy_patch_model(tiny_model(family), config()).eval()
-    labels = IDS.masked_fill(torch.arange(len(ROW)) < 3, -100)
-    with torch.no_grad():
-        output = model(IDS, torch.ones_like(IDS), labels)
-    predicted = output.logits[0, 2:-1].log_softmax(-1)
-    expected = -predicted.gather(1, IDS[0, 3:].unsqueeze(1)).mean()
-    assert output.logits.shape == (1, len(ROW), VOCAB_SIZE)
-    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-5)
-
-
-def test_tuples_and_the_last_logits_alone_can_be_asked_for(family):
-    model = get_policy_patch_model(tiny_model(family), config()).eval()
-    expected = logits(model)
-    with torch.no_grad():
-        assert torch.equal(model(IDS, return_dict=False)[0], expected)
-    assert torch.allclose(logits(model, logits_to_keep=2), expected[:, -2:], atol=TOLERANCE)
-
-
-def test_generating_from_a_cache_that_the_base_filled_is_refused_but_not_when_disabled():
-    model = get_policy_patch_model(tiny_model(), config()).eval()
-    with torch.no_grad(), model.disable_patch():
-        cache = model(IDS[:, :-1], use_cache=True).past_key_values
-        options = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None, "pad_token_id": PAD}
-        plain = model.get_base_model().generate(IDS, **options)
-        assert torch.equal(model.generate(IDS, past_key_values=copy.deepcopy(cache), **options), plain)
-    with pytest.raises(PatchInputError, match="was filled without the patch"):
-        model.generate(IDS, past_key_values=cache, **options)
