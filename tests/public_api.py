@@ -1,7 +1,7 @@
 """List the public API of the package: one line for each public name of the public packages, with its signature.
 
-`python -m tests.public_api` prints the list; `python -m tests.public_api --write` keeps it in `tests/golden/public_api.txt`,
-which `tests/test_public_api.py` compares. To compare two versions of the package, run it in both trees and `diff`.
+`python -m tests.public_api` prints the list; with `--write` it keeps it in `tests/golden/public_api.txt`, which
+`tests/test_public_api.py` compares. To compare two versions of the package, run it in both trees and `diff`.
 """
 
 import argparse

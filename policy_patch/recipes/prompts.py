@@ -43,7 +43,7 @@ def prompts_of(spec: str) -> list[str]:
 
 def categories_of(spec: str, count: int) -> list[str] | None:
     """Return the category of each of the first `count` prompts of a source that has them, else None."""
-    from policy_patch.data.readers import read_rows
+    from policy_patch.data.file_formats import read_rows
 
     if spec in PUBLIC_PROMPTS:
         return public_prompts(spec)[1][:count]
