@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from policy_patch import PolicyPatchConfig, pulled_folder
+from policy_patch import PolicyPatchConfig
 from policy_patch.errors import PatchFileError, PatchSaveError
+from policy_patch.hub import pulled_folder
 from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME, PatchLocation
 from policy_patch.hub.pulled_folder import RECORD_NAME, pull_into
 from policy_patch.patch.folder import CONFIG_NAME, TENSORS_NAME, read_patch_folder, write_patch_folder
