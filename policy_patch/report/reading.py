@@ -1,6 +1,5 @@
 """`evaluation.json` as an `EvaluationReport`: each level is checked for its keys, then for the types of its values."""
 
-import difflib
 import json
 import math
 from dataclasses import fields
@@ -10,6 +9,7 @@ from policy_patch._version import __version__
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.systems import BASE
 from policy_patch.files.texts import Fault, parse_json
+from policy_patch.near_names import did_you_mean
 from policy_patch.report.comparisons import Comparison
 from policy_patch.report.intervals import Estimate
 from policy_patch.report.metric import Metric
@@ -112,8 +112,7 @@ def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
     types = {entry.name: entry.type for entry in fields(cls)}
     for key in values:
         if key not in types:
-            near = difflib.get_close_matches(key, types, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(types)}."
+            hint = did_you_mean(key, types, otherwise=f"Known keys: {', '.join(types)}.")
             raise EvaluationError(f"{where} has the unknown key `{key}`. {hint}")
     for key, expected in types.items():
         if key not in values:

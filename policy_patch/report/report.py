@@ -3,7 +3,6 @@
 It reads and writes itself as JSON; how it looks is in `tables.py` and `plots.py`. Nothing is measured here.
 """
 
-import difflib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.systems import BASE
 from policy_patch.files.atomic import write_whole
 from policy_patch.files.documents import Fault, read_text
+from policy_patch.near_names import did_you_mean
 from policy_patch.report.comparisons import Comparison
 from policy_patch.report.intervals import (
     Estimate,
@@ -343,9 +343,8 @@ class EvaluationReport:
 
 def _known(kind: str, name: str, known: Any) -> str:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}Available: {', '.join(known)}.")
+        hint = did_you_mean(name, known, shown=repr, then=f"Available: {', '.join(known)}.")
+        raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}")
     return name
 
 

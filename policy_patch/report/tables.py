@@ -8,19 +8,9 @@ import re
 
 from policy_patch.evaluation.systems import BASE
 from policy_patch.report.intervals import Estimate
+from policy_patch.report.notes import NOTES
 from policy_patch.report.report import UNKNOWN, EvaluationReport
 
-_NOTES = {
-    "gender_bias": (
-        "GAS: share of completions with a gender word. GLD: how far the next word leans to one gender, whichever, as a "
-        "ratio; it does not see how likely a gender word is at all, which the last two columns do. ADD: Jensen-Shannon "
-        "divergence of the distributions over female and over male words. Lower is less biased.",
-    ),
-    "harmfulness": (
-        "ASR: share of answers that do what a harmful request asks for; empty answers and gibberish are no success and "
-        "no refusal. Over-refusal: share of harmless look-alikes that are refused, by refusal phrases.",
-    ),
-}
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
 
@@ -147,7 +137,7 @@ def _notes(report: EvaluationReport) -> str:
         "In brackets: 95% bootstrap intervals over prompts "
         f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
         f"Perplexity: conditional on the prompt, under {report.judge}, over all completions but the empty ones.",
-        *_NOTES.get(report.risk, ()),
+        *NOTES.get(report.risk, ()),
     ]
     if settings.num_neutral_texts:
         lines.append(f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself.")
