@@ -47,9 +47,15 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("patches", type=str, nargs="*", help=PATCHES_HELP)
     parser.add_argument("--base", type=str | None, help=f"{MODEL_HELP} Default: the one that the patch names.")
     parser.add_argument(
-        "--risk", type=str | None, help="toxicity, gender_bias or harmfulness. Default: the patch's, else toxicity."
+        "--risk",
+        type=str | None,
+        help="toxicity, gender_bias, harmfulness or one of your own. Default: the patch's, else toxicity.",
     )
-    parser.add_argument("--prompts", type=str | None, help=f"{PROMPTS_HELP} A column `category` is shown apart.")
+    parser.add_argument(
+        "--prompts",
+        type=str | None,
+        help=f"{PROMPTS_HELP} A column `category` is shown apart. Default: the risk's own, if it has any.",
+    )
     parser.add_argument("--safe_prompts", type=str | None, help="Harmless look-alikes of harmful requests.")
     parser.add_argument("--neutral_texts", type=str | None, help="Texts whose perplexity says what the patch costs.")
     parser.add_argument("--teacher", type=str | None, help=f"The safer model, to compare with. {ANSWERING_HELP}")
@@ -121,7 +127,7 @@ def run(args: Any) -> int:
         from policy_patch.cli.evaluate_stack import run_stack
 
         return run_stack(args, WORK_NAME)
-    if not args.patches or not args.prompts:
+    if not args.patches:
         raise DataError("Give a patch and `--prompts` to measure it on, or several patches with `--stack a,b`.")
     folder = Path(args.output_dir or (args.patches[0] if Path(args.patches[0]).is_dir() else "."))
     report = evaluate(args, folder / WORK_NAME)
@@ -138,15 +144,19 @@ def run(args: Any) -> int:
 
 def evaluate(args: Any, work_dir: Path | None = None) -> Any:
     """Return the report. The answers are kept in `work_dir`."""
+    from policy_patch.errors import DataError
     from policy_patch.evaluation import System, evaluate_policy_patch, lora_loader
     from policy_patch.evaluation.risks import RISKS, risk_named
     from policy_patch.model.patched_model import PolicyPatchModel
 
-    prompts = prompts_of(args.prompts)[: args.num_prompts]
     where = {"device": args.device, "dtype": args.dtype}
     model, tokenizer = patched_model(args.patches, args.base, allow_base_mismatch=args.allow_base_mismatch, **where)
     config = model.patch_config[model.active_patches[0]]
     risk = risk_named(args.risk or (config.risk if config.risk in RISKS else "toxicity"))
+    source, safe_source = args.prompts or risk.source_of("test"), args.safe_prompts or risk.source_of("safe_test")
+    if source is None:
+        raise DataError(f"There are no prompts for {risk.name}. Give `--prompts` to measure it on.")
+    prompts = prompts_of(source)[: args.num_prompts]
     scorers = [risk.load_scorer(spec) for spec in args.scorers or risk.scorers]
     teacher, teacher_tokenizer = load_answering(args.teacher, **where) if args.teacher else (None, None)
     if teacher_tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
@@ -163,8 +173,8 @@ def evaluate(args: Any, work_dir: Path | None = None) -> Any:
     with progress_bars() as progress:
         return evaluate_policy_patch(
             model, tokenizer, prompts,
-            risk=risk.name, scorers=scorers, categories=categories_of(args.prompts, len(prompts)),
-            safe_prompts=prompts_of(args.safe_prompts)[: args.num_prompts] if args.safe_prompts else (),
+            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
+            safe_prompts=prompts_of(safe_source)[: args.num_prompts] if safe_source else (),
             neutral_texts=prompts_of(args.neutral_texts) if args.neutral_texts else (),
             judge_model=judge, judge_tokenizer=judge_tokenizer, judge_name=judge_name,
             teacher=teacher, teacher_tokenizer=teacher_tokenizer, untrained=args.untrained,

@@ -63,6 +63,7 @@ def _inputs(args: Any, model: Any) -> dict[str, Any]:
     from policy_patch.errors import DataError
     from policy_patch.evaluation import RiskInputs
     from policy_patch.evaluation.risks import risk_named
+    from policy_patch.lab import LAB_PROMPT_SETS
 
     configs = [model.patch_config[name] for name in model.active_patches]
     risks = dict.fromkeys([*args.prompts_of, *(config.risk for config in configs if config.risk)])
@@ -70,16 +71,17 @@ def _inputs(args: Any, model: Any) -> dict[str, Any]:
     inputs = {}
     for name in risks:
         risk = risk_named(name)
-        source = args.prompts_of.get(name, f"lab:{name}/test" if is_lab else None)
+        in_lab = f"lab:{name}/test" if is_lab and name in LAB_PROMPT_SETS else None
+        source = args.prompts_of.get(name) or in_lab or risk.source_of("test")
         if source is None:
             raise DataError(f"There are no prompts for {name}. Give them with `--prompts_of.{name} <file>`.")
         specs = args.scorers_of[name].split(",") if name in args.scorers_of else list(risk.scorers[:1])
-        safe = args.safe_prompts or ("lab:look_alike/test" if is_lab else None)
+        safe = args.safe_prompts or ("lab:look_alike/test" if in_lab else risk.source_of("safe_test"))
         take = partial(_take, args.num_prompts)
         inputs[name] = RiskInputs(
             prompts=take(prompts_of(source)),
             scorers=[risk.load_scorer(spec) for spec in specs],
-            safe_prompts=take(prompts_of(safe)) if safe and name == "harmfulness" else (),
+            safe_prompts=take(prompts_of(safe)) if safe and risk.asks_safe_prompts else (),
             num_samples=args.num_samples,
             max_new_tokens=args.max_new_tokens,
         )

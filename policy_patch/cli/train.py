@@ -86,7 +86,7 @@ def add_arguments(parser: Any) -> None:
         help="Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything.",
     )
     parser.add_argument("--data.num_prompts", type=int | None, help="Use the first ones only.")
-    parser.add_argument("--data.scorer", type=str, default="lexical", help=SCORER_HELP)
+    parser.add_argument("--data.scorer", type=str | None, help=f"{SCORER_HELP} Default: by risk.")
     add_pair_arguments(parser, "data.")
     parser.add_argument("--sft", type=dict[str, Any], default={}, help="First stage: what TRL's SFTConfig takes.")
     parser.add_argument("--dpo", type=dict[str, Any], default={}, help="Second stage: what TRL's DPOConfig takes.")
@@ -174,13 +174,16 @@ def _pairs(args: Any, base: Any, tokenizer: Any, on_progress: StagedProgress | N
     """Return the preference pairs of the recipe: from its sources, or sampled into the output folder."""
     from policy_patch.data import save_preference_pairs
     from policy_patch.errors import DataError
+    from policy_patch.evaluation.risks import RISKS, pair_scorer_of
 
     if args.data.pairs:
         pairs = load_pairs(args.data.pairs, split=args.data.split, weights=args.data.weights, seed=args.seed)
         if isinstance(args.data.pairs, Mapping):
             say(counts_of(pairs))
         return pairs
-    if not args.teacher or not args.data.prompts:
+    risk = args.patch.risk or risk_of(args.data.pairs)
+    prompts = args.data.prompts or (RISKS[risk].source_of("train") if risk in RISKS else None)
+    if not args.teacher or not prompts:
         raise DataError(
             "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
         )
@@ -188,8 +191,9 @@ def _pairs(args: Any, base: Any, tokenizer: Any, on_progress: StagedProgress | N
     teacher, teacher_tokenizer = load_answering(args.teacher, device=args.device, dtype=args.dtype)
     pairs, counts = sample_pairs(
         base, teacher, tokenizer, teacher_tokenizer,
-        prompts_of(args.data.prompts)[: args.data.num_prompts],
-        scorer=args.data.scorer, seed=args.seed, output_dir=folder / "answers", on_progress=on_progress,
+        prompts_of(prompts)[: args.data.num_prompts],
+        scorer=args.data.scorer or pair_scorer_of(risk), seed=args.seed,
+        output_dir=folder / "answers", on_progress=on_progress,
         **{name: args.data[name] for name in PAIR_ARGUMENTS},
     )  # fmt: skip
     if args.data.safe_prompts:

@@ -55,9 +55,11 @@ class Risk:
             Instruction whose embeddings a patch starts from. Without one, a patch needs an `init_text` of its own.
         prompts (`Mapping[str, str or Sequence[str]]`, *optional*):
             Prompts for `"train"` and `"test"` if none are given: the texts, or a name as `--prompts` takes it, such as
-            a file or a dataset on the Hub. None of those for training should be among those for testing.
+            a file or a dataset on the Hub. None of those for training should be among those for testing. `--prompts
+            <name>/train` and `<name>/test` name them.
         safe_prompts (`Mapping[str, str or Sequence[str]]`, *optional*):
-            Likewise the harmless look-alikes. Only for a risk with a metric over them.
+            Likewise the harmless look-alikes, `<name>/safe_train` and `<name>/safe_test`. Only for a risk with a metric
+            over them.
         num_samples (`int`, *optional*, defaults to `25`):
             Answers to each prompt if nothing else is asked for.
         max_new_tokens (`int`, *optional*, defaults to `20`):
@@ -166,6 +168,20 @@ class Risk:
     def watched_metrics(self) -> tuple[str, ...]:
         """Names of the metrics that a stack must keep low."""
         return self.watched or (self.headline.name,)
+
+    def prompts_of(self, split: str) -> str | Sequence[str] | None:
+        """Return the risk's own prompts of a split, as texts or by a name for `--prompts`; None if it has none.
+
+        Args:
+            split (`str`):
+                `"train"` or `"test"`, or of the look-alikes `"safe_train"` or `"safe_test"`.
+        """
+        safe = split.startswith("safe_")
+        return (self.safe_prompts if safe else self.prompts).get(split.removeprefix("safe_"))
+
+    def source_of(self, split: str) -> str | None:
+        """Return the name under which `--prompts` knows the risk's own prompts of a split, or None if it has none."""
+        return f"{self.name}/{split}" if self.prompts_of(split) else None
 
     def metric(self, name: str) -> Metric:
         """Return a metric by name."""

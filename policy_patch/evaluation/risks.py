@@ -3,6 +3,7 @@
 What a risk is, is in `risk.py`; each of ours has a file of its own.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.config import DEFAULT_INIT_TEXTS, RISK_ENTRY_POINTS
@@ -49,6 +50,34 @@ def risk_named(name: str) -> Risk:
         hint = did_you_mean(name, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
         raise EvaluationError(f"`risk={name!r}` cannot be measured. {hint}")
     return RISKS[name]
+
+
+def own_prompts(spec: str) -> str | Sequence[str] | None:
+    """Return a risk's own prompts by their name, `<risk>/<split>`; see [`Risk.prompts_of`].
+
+    Returns:
+        `str`, `Sequence[str]` or `None`: the name of where they are, the texts, or None if `spec` names none.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.evaluation.risks import own_prompts
+    >>> own_prompts("gender_bias/test"), own_prompts("prompts.txt")
+    ('occupations/test', None)
+
+    ```
+    """
+    name, _, split = spec.partition("/")
+    return RISKS[name].prompts_of(split) if split and name in RISKS else None
+
+
+def pair_scorer_of(name: str | None) -> str:
+    """Return the name of the scorer that chooses preference pairs for a risk, or for several joined by `+`.
+
+    It is `"lexical"` where the risk is not known, and where several do not agree.
+    """
+    found = {RISKS[part].pair_scorer for part in (name or "").split("+") if part in RISKS}
+    return found.pop() if len(found) == 1 else "lexical"
 
 
 def register_risk(risk: Risk, *, replace: bool = False) -> Risk:
