@@ -5,11 +5,14 @@ The file stands in a package that is installed as a user's would be; nothing of 
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.cli import main
+from policy_patch.cli.models import prompts_of
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.data import build_preference_pairs
 from policy_patch.errors import ConfigError, EvaluationError
@@ -148,3 +151,16 @@ def test_unknown_and_broken_risks_are_told_and_stop_nobody_else(tmp_path, capsys
     with pytest.raises(EvaluationError, match="The name 'secrecy' is taken by another risk"):
         register_risk(risk_named("secrecy"))
     assert main(["evaluate", "nowhere", "--risk", "secrecyy", "--base", "lab:base"]) == 2
+
+
+def test_the_python_of_the_page_makes_a_risk_that_is_known():
+    page = Path(__file__).parents[2] / "docs" / "own_risk.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    exec(compile("\n".join(blocks), page.name, "exec"), {})
+    risk = risk_named("shouting")
+    (scorer,) = [risk.load_scorer(name) for name in risk.scorers]
+    risk.check_scorer(scorer)
+    assert scorer.score(["HEY", "hey", ""]) == [1.0, 0.0, 0.0]
+    assert prompts_of("shouting/test") == ["The coach answered:"]
+    assert PolicyPatchConfig(risk="shouting").init_text == "Speak calmly."
