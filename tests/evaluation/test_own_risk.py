@@ -19,7 +19,7 @@ from policy_patch.errors import ConfigError, EvaluationError
 from policy_patch.evaluation import EvaluationReport, evaluate_policy_patch, register_risk, risk_named
 from policy_patch.evaluation.by_name import SCORERS
 from policy_patch.evaluation.risks import RISKS
-from policy_patch.lab import load_lab_base, load_lab_teacher, load_lab_tokenizer
+from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_teacher, load_lab_tokenizer
 from policy_patch.model_card import model_card
 from policy_patch.report.notes import NOTES
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
@@ -136,7 +136,7 @@ def test_by_commands_one_file_is_enough(tmp_path, monkeypatch, capsys):
 
 def test_unknown_and_broken_risks_are_told_and_stop_nobody_else(tmp_path, capsys, caplog):
     with pytest.raises(
-        EvaluationError, match=r"'secrecyy' cannot be measured\. Did you mean 'secrecy'\? Available: tox"
+        EvaluationError, match=r"'secrecyy'` cannot be measured\. Did you mean 'secrecy'\? Available: tox"
     ):
         risk_named("secrecyy")
     named = r"the entry point `broken = secrecy_offer:NOTHING` \(group `policy_patch.risks`\) of the package"
@@ -150,7 +150,9 @@ def test_unknown_and_broken_risks_are_told_and_stop_nobody_else(tmp_path, capsys
         get_policy_patch_model(load_lab_base(), PolicyPatchConfig(risk="broken"), load_lab_tokenizer())
     with pytest.raises(EvaluationError, match="The name 'secrecy' is taken by another risk"):
         register_risk(risk_named("secrecy"))
-    assert main(["evaluate", "nowhere", "--risk", "secrecyy", "--base", "lab:base"]) == 2
+    patch = str(lab_patch_folder("toxicity"))
+    assert main(["evaluate", patch, "--risk", "secrecyy", "--prompts", "secrecy/test"]) == 2
+    assert "Did you mean 'secrecy'?" in capsys.readouterr().err
 
 
 def test_the_python_of_the_page_makes_a_risk_that_is_known():
