@@ -3,10 +3,10 @@
 No torch here, and no `from __future__ import annotations`: that would silently disable the type checks of `strict`.
 """
 
-import difflib
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -17,8 +17,11 @@ from huggingface_hub.errors import StrictDataclassError
 from policy_patch._version import __version__
 from policy_patch.errors import ConfigError
 from policy_patch.files.documents import Fault, parse_json
+from policy_patch.near_names import did_you_mean
+from policy_patch.registry import described, offered
 from policy_patch.semver import SEMVER
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
 LARGEST_CONFIG = 2**22  # bytes; with the fingerprint of a base of 80 layers a configuration has under 2**18
@@ -29,6 +32,25 @@ DEFAULT_INIT_TEXTS = {
     "gender_bias": "Write about people without assuming their gender. Use neutral words such as they and person.",
     "harmfulness": "Refuse politely to help with anything harmful, illegal or dangerous. Help with everything else.",
 }
+RISK_ENTRY_POINTS = "policy_patch.risks"
+
+
+def default_init_text(risk: str | None) -> str | None:
+    """Return the instruction that a patch against a risk starts from, if there is one.
+
+    It is ours, that of a registered risk, or that of an installed package's: that package alone is then imported. If it
+    cannot be imported, a warning names its entry point, and there is none.
+    """
+    if risk in DEFAULT_INIT_TEXTS:
+        return DEFAULT_INIT_TEXTS[risk]
+    point = offered(RISK_ENTRY_POINTS).get(risk or "")
+    if point is None:
+        return None
+    try:
+        return point.load().init_text
+    except Exception as error:  # whatever the import of another package raises
+        logger.warning("No instruction can be had from %s: %s: %s", described(point), type(error).__name__, error)
+        return None
 
 
 def _with_our_errors(cls: type) -> type:
@@ -40,9 +62,8 @@ def _with_our_errors(cls: type) -> type:
     def __init__(self: Any, **values: Any) -> None:
         for key, value in values.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(known)}."
-                raise ConfigError(f"`{cls.__name__}` has no key `{key}` (given: {value!r}).{hint}")
+                hint = did_you_mean(key, known, otherwise=f"Known keys: {', '.join(known)}.")
+                raise ConfigError(f"`{cls.__name__}` has no key `{key}` (given: {value!r}). {hint}")
         try:
             original_init(self, **values)
         except StrictDataclassError as error:
@@ -83,11 +104,12 @@ class PolicyPatchConfig:
             Initial values of the vectors: the embeddings of `init_text`, repeated or cut to length; the embeddings of
             randomly drawn tokens; or normal noise with the mean and standard deviation of the embeddings.
         init_text (`str`, *optional*):
-            Safety instruction for `init="text"`. Defaults to our own instruction for a known `risk`.
+            Safety instruction for `init="text"`. Defaults to the one of a known `risk`.
         init_seed (`int`, *optional*, defaults to `0`):
             Seed of `init="vocab"` and `init="random"`.
         risk (`str`, *optional*):
             The risk that the patch reduces: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a name of your own.
+            To have a risk of your own measured too, see [`policy_patch.evaluation.register_risk`].
         patch_version (`str`, *optional*, defaults to `"0.1.0"`):
             Version of the patch (https://semver.org).
         base_model_name_or_path (`str`, *optional*):
@@ -142,7 +164,7 @@ class PolicyPatchConfig:
 
     def __post_init__(self) -> None:
         if self.init == "text" and self.init_text is None:
-            self.init_text = DEFAULT_INIT_TEXTS.get(self.risk or "")
+            self.init_text = default_init_text(self.risk)
 
     def validate_num_virtual_tokens(self) -> None:
         """A patch has at least one vector."""

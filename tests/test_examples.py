@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -76,9 +77,11 @@ def test_compose_ships_what_it_stacked(tmp_path):
 
 
 def test_evaluate_your_own_risk(tmp_path):
-    small = ["--num_prompts", 6, "--num_samples", 2]
+    small = ["--num_prompts", 8, "--sft_steps", 25, "--dpo_steps", 2]
     out = run(ROOT / "examples" / "evaluate_your_own_risk.py", *small, cwd=tmp_path)
-    assert "shouting" in out and (tmp_path / "shouting" / "evaluation.png").is_file()
+    before, after = map(int, re.fullmatch(r".*: (\d+)% of the base's, (\d+)% with.*", out.splitlines()[-1]).groups())
+    assert before > 20 and after < before
+    assert (tmp_path / "secrecy-patch" / "evaluation.png").is_file()
 
 
 def test_publish_and_pull_on_the_hub(hub, tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms and single files of the package, from the ground up. A file imports from its own room and from lower floors.
 FLOORS = (
-    ("errors", "_version", "_lazy"),
-    ("extra", "semver", "files", "privacy", "_compat"),
+    ("errors", "_version", "_lazy", "near_names"),
+    ("extra", "semver", "registry", "files", "privacy", "_compat"),
     ("config",),
     ("base",),
     ("patch", "injection", "report", "lab"),
@@ -245,6 +245,12 @@ def test_heavy_and_optional_packages_are_imported_where_they_belong(path):
         assert not roots & {"trl", "accelerate", "datasets", "gradio", "rich", "jsonargparse", "matplotlib", "sklearn"}
     if part_of(path) in ("errors", "config", "files", "privacy", "semver"):
         assert not roots & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_near_names_are_looked_for_in_one_place(path):
+    found = "difflib" in {module for module, _ in imports(path)}
+    assert found == (name_of(path) == "near_names.py"), "take `did_you_mean`"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

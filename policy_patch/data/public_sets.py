@@ -3,12 +3,12 @@
 Nothing of them is in this package; they are fetched, and their licences are their publishers'.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policy_patch.errors import DataError
+from policy_patch.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -117,9 +117,8 @@ def public_prompts(name: str) -> Prompts:
     ```
     """
     if name not in PUBLIC_PROMPTS:
-        near = difflib.get_close_matches(name, PUBLIC_PROMPTS, n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        raise DataError(f"There are no public prompts `{name}`.{hint} There are {', '.join(PUBLIC_PROMPTS)}.")
+        hint = did_you_mean(name, PUBLIC_PROMPTS, then=f"There are {', '.join(PUBLIC_PROMPTS)}.")
+        raise DataError(f"There are no public prompts `{name}`. {hint}")
     from policy_patch.data.hub_datasets import load_hub_dataset
 
     source = PUBLIC_PROMPTS[name]

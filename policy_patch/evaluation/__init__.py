@@ -19,8 +19,11 @@ _MODULE_OF = {
     "GenderWords": "policy_patch.evaluation.gender_words",
     "Judge": "policy_patch.evaluation.judges",
     "LexicalScorer": "policy_patch.evaluation.scorers",
+    "Measured": "policy_patch.evaluation.observed",
     "Metric": "policy_patch.report.metric",
     "PerplexityModel": "policy_patch.evaluation.settings",
+    "Observed": "policy_patch.evaluation.observed",
+    "Risk": "policy_patch.evaluation.risk",
     "RiskInputs": "policy_patch.evaluation.composition",
     "Scorer": "policy_patch.evaluation.scorers",
     "System": "policy_patch.evaluation.systems",
@@ -28,17 +31,22 @@ _MODULE_OF = {
     "attribute_distribution_distance": "policy_patch.evaluation.gender_bias",
     "average_maximum_toxicity": "policy_patch.evaluation.metrics",
     "bootstrap_interval": "policy_patch.report.intervals",
+    "by_scores": "policy_patch.evaluation.scored",
     "conditional_nll": "policy_patch.evaluation.perplexity",
     "distinct_n": "policy_patch.evaluation.metrics",
     "evaluate_policy_patch": "policy_patch.evaluation.evaluate",
     "gender_attribute_score": "policy_patch.evaluation.gender_bias",
     "gender_logits_difference": "policy_patch.evaluation.gender_bias",
     "load_gender_words": "policy_patch.evaluation.gender_words",
-    "load_judge": "policy_patch.evaluation.judges",
-    "load_scorer": "policy_patch.evaluation.scorers",
+    "load_judge": "policy_patch.evaluation.by_name",
+    "load_scorer": "policy_patch.evaluation.by_name",
     "lora_loader": "policy_patch.evaluation.lora",
     "mean_toxicity": "policy_patch.evaluation.metrics",
     "paired": "policy_patch.report.comparisons",
+    "register_judge": "policy_patch.evaluation.by_name",
+    "register_risk": "policy_patch.evaluation.risks",
+    "register_scorer": "policy_patch.evaluation.by_name",
+    "risk_named": "policy_patch.evaluation.risks",
     "study_composition": "policy_patch.evaluation.composition",
     "toxic_rate": "policy_patch.evaluation.metrics",
     "word_log_probabilities": "policy_patch.evaluation.word_probabilities",
@@ -56,8 +64,11 @@ __all__ = [
     "GenderWords",
     "Judge",
     "LexicalScorer",
+    "Measured",
     "Metric",
+    "Observed",
     "PerplexityModel",
+    "Risk",
     "RiskInputs",
     "Scorer",
     "System",
@@ -65,6 +76,7 @@ __all__ = [
     "attribute_distribution_distance",
     "average_maximum_toxicity",
     "bootstrap_interval",
+    "by_scores",
     "conditional_nll",
     "distinct_n",
     "evaluate_policy_patch",
@@ -76,12 +88,17 @@ __all__ = [
     "lora_loader",
     "mean_toxicity",
     "paired",
+    "register_judge",
+    "register_risk",
+    "register_scorer",
+    "risk_named",
     "study_composition",
     "toxic_rate",
     "word_log_probabilities",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.evaluation.by_name import load_judge, load_scorer, register_judge, register_scorer
     from policy_patch.evaluation.composition import CompositionReport, RiskInputs, study_composition
     from policy_patch.evaluation.evaluate import evaluate_policy_patch
     from policy_patch.evaluation.gender_bias import (
@@ -90,17 +107,20 @@ if TYPE_CHECKING:
         gender_logits_difference,
     )
     from policy_patch.evaluation.gender_words import GenderWords, load_gender_words
-    from policy_patch.evaluation.judges import Judge, load_judge
+    from policy_patch.evaluation.judges import Judge
     from policy_patch.evaluation.lora import lora_loader
     from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n, mean_toxicity, toxic_rate
+    from policy_patch.evaluation.observed import Measured, Observed
     from policy_patch.evaluation.perplexity import conditional_nll
+    from policy_patch.evaluation.risk import Risk
+    from policy_patch.evaluation.risks import register_risk, risk_named
+    from policy_patch.evaluation.scored import by_scores
     from policy_patch.evaluation.scorers import (
         ComplianceScorer,
         FittedScorer,
         LexicalScorer,
         Scorer,
         TransformersScorer,
-        load_scorer,
     )
     from policy_patch.evaluation.settings import Alternatives, EvaluationSampling, PerplexityModel
     from policy_patch.evaluation.systems import System

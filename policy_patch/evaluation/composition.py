@@ -16,6 +16,7 @@ from typing import Any, Literal
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.composition_plot import coloured_table
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
+from policy_patch.evaluation.risks import RISKS
 from policy_patch.evaluation.settings import Alternatives, EvaluationSampling, PerplexityModel, takes_groups
 from policy_patch.evaluation.stored_values import Progress
 from policy_patch.evaluation.systems import System
@@ -30,8 +31,6 @@ FORMAT_VERSION = 1
 JSON_NAME, TABLE_NAME, PICTURE_NAME = "composition.json", "composition.md", "composition.png"
 # Chosen by us: what a risk may lose in a stack against its own patch, beside being significant, before it is marked.
 TOLERANCE = 0.2
-# What a patch must keep low beside the headline of its risk.
-_WATCHED = {"harmfulness": ("attack_success_rate", "over_refusal_rate")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +197,7 @@ class CompositionReport:
 
 def watched(report: EvaluationReport) -> list[Metric]:
     """Return the metrics of a report that a stack must keep: the headline, and over-refusal."""
-    names = _WATCHED.get(report.risk, (report.headline.name,))
+    names = RISKS[report.risk].watched_metrics if report.risk in RISKS else (report.headline.name,)
     measured = report.systems[BASE].metrics[report.scorer().name]
     return [metric for metric in report.metrics if metric.name in names and metric.name in measured]
 

@@ -83,7 +83,7 @@ def evaluate_policy_patch(
         prompts (`Sequence[str]`):
             Prompts that the patch was not trained on.
         risk (`str`, *optional*, defaults to `"toxicity"`):
-            What to measure: `"toxicity"`, `"gender_bias"` or `"harmfulness"`.
+            What to measure: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a [`Risk`] of your own, by its name.
         scorers (`Sequence[Scorer]`, `Sequence[GenderWords]` or `Sequence[Judge]`):
             Scorers for toxicity, word lists for gender bias, judges for harmfulness. The first is the primary one.
         perplexity ([`PerplexityModel`]):
@@ -137,7 +137,7 @@ def evaluate_policy_patch(
     filtered_by = sorted({*_texts("filtered_by", filtered_by), *_filtering_scorers(model)})
     _check(kind, prompts, scorers, perplexity, categories)
     safe_prompts = _texts("safe_prompts", safe_prompts)
-    if safe_prompts and all(metric.asked != "safe_prompts" for metric in kind.metrics):
+    if safe_prompts and not kind.asks_safe_prompts:
         raise EvaluationError(
             f"`safe_prompts` measure over-refusal, and {kind.name} has no such figure. Leave them out, or measure "
             "`risk='harmfulness'`."
@@ -179,7 +179,7 @@ def evaluate_policy_patch(
         samples=sorted(samples, key=lambda sample: list(prompts).index(sample.prompt)),
         comparisons=list(_comparisons(kind, results, partial(paired, **options))),
         categories=None if categories is None else list(categories),
-        offensive_words=_offensive_words(samples, scorers[0]) if risk == "toxicity" else [],
+        offensive_words=_offensive_words(samples, scorers[0]) if kind.masks_words else [],
         environment=_environment(model),
     )  # fmt: skip
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.gender_words import GenderWords
+from policy_patch.evaluation.gender_words import WORD_LISTS, GenderWords, load_gender_words
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.evaluation.risk import Risk
 from policy_patch.report.metric import Metric
 
 METRICS = (
@@ -198,3 +200,25 @@ def _relative_entropy(own: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """Return the Kullback-Leibler divergence of each row in bits; 0 log 0 is 0."""
     ratio = np.divide(own, middle, out=np.ones_like(own), where=own > 0)
     return (own * np.log2(ratio)).sum(axis=1)
+
+
+def _word_list(spec: str) -> GenderWords:
+    return load_gender_words(spec.removeprefix("words:"))
+
+
+RISK = Risk(
+    name="gender_bias",
+    title="Gender bias",
+    metrics=METRICS,
+    measure=measure,
+    scorers=WORD_LISTS,
+    load_scorer=_word_list,
+    check_scorer=check_scorer,
+    pair_scorer="gender-words",
+    init_text=DEFAULT_INIT_TEXTS["gender_bias"],
+    prompts={split: f"occupations/{split}" for split in ("train", "test")},
+    num_samples=10,
+    max_new_tokens=20,
+    top_p=0.9,
+    temperature=1.0,
+)

@@ -87,7 +87,9 @@ class LlamaGuardJudge:
             for prompt, answer in zip(prompts, answers)
         ]
         rows = [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
-        return _probabilities(self.name, self._model, self._tokenizer, rows, ("unsafe", "safe"), self._batch_size)
+        return _probabilities(
+            self.name, self._model, self._tokenizer, rows=rows, words=("unsafe", "safe"), batch_size=self._batch_size
+        )
 
     def _in_words(self, prompt: str, answer: str) -> str:
         conversation = [
@@ -188,7 +190,9 @@ class HarmBenchJudge:
             )
             for prompt, answer in zip(prompts, answers)
         ]
-        return _probabilities(self.name, self._model, self._tokenizer, rows, ("Yes", "No"), self._batch_size)
+        return _probabilities(
+            self.name, self._model, self._tokenizer, rows=rows, words=("Yes", "No"), batch_size=self._batch_size
+        )
 
     def _encoded(self, text: str) -> list[int]:
         """Return token ids, with BOS in front if the tokenizer has the habit and the template does not write it."""
@@ -291,7 +295,7 @@ def _identity(model: Any, *more: Any) -> str:
 
 
 def _probabilities(
-    name: str, model: Any, tokenizer: Any, rows: list[list[int]], words: tuple[str, str], batch_size: int
+    name: str, model: Any, tokenizer: Any, *, rows: list[list[int]], words: tuple[str, str], batch_size: int
 ) -> list[float]:
     """Return for each row the probability of the first word, of a model that does answer with one of the two."""
     from policy_patch.evaluation.verdicts import verdict_probabilities

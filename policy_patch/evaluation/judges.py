@@ -1,20 +1,19 @@
 """Judges of harmfulness: for each answer the probability that it does what a harmful prompt asks for.
 
 Each one names itself, because a rate of successful attacks means nothing without its judge. Those that are models in
-this process are in `judge_models`; toxicity, which is read off a text without its prompt, is the scorers' business.
+this process are in `judge_models`; how a name such as `guard:<model>` becomes a judge is in `by_name.py`. Toxicity,
+which is read off a text without its prompt, is the scorers' business.
 """
 
-import difflib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.refusals import REFUSAL_PHRASES, is_refusal, load_phrases
-from policy_patch.evaluation.scorers import Scorer, load_scorer
+from policy_patch.evaluation.refusals import REFUSAL_PHRASES, is_refusal
+from policy_patch.evaluation.scorers import Scorer
 from policy_patch.files.texts import check_texts
 
 # Our own words. The answer comes last but for one line, marked off by a code that is drawn anew for each question,
@@ -211,60 +210,6 @@ class AnswerScorer:
         answers = answers_to(prompts, answers)
         scores = self._scorer.score(answers)
         return [float(score) if answer.strip() else 0.0 for score, answer in zip(scores, answers, strict=True)]
-
-
-def load_judge(spec: str) -> Judge:
-    """Return a judge from its name on a command line.
-
-    Args:
-        spec (`str`):
-            `"refusal-phrases"` (our list), `"refusal-phrases:<file>"` (your own; see [`load_phrases`]),
-            `"guard:<model>"` ([`LlamaGuardJudge`]), `"harmbench:<model>"` ([`HarmBenchJudge`]), `"classifier:<model>"`
-            ([`ClassifierJudge`]), each with a Hub id or folder, or `"openai:<model>@<url>"` ([`EndpointJudge`]).
-
-    Raises:
-        EvaluationError: an unknown name, or what the judge itself refuses.
-        ModelLoadError: the model cannot be loaded.
-        MissingExtraError: the package `openai` is needed and not installed.
-
-    Example:
-
-    ```python
-    >>> load_judge("refusal-phrases").name
-    'refusal phrases'
-
-    ```
-    """
-    from policy_patch.evaluation.judge_models import ClassifierJudge, HarmBenchJudge, LlamaGuardJudge
-
-    kind, colon, argument = spec.partition(":")
-    if spec == "refusal-phrases":
-        return RefusalPhrases()
-    if kind == "refusal-phrases" and argument:
-        return RefusalPhrases(load_phrases(argument), name=f"refusal phrases of {Path(argument).name}")
-    if kind == "fitted" and argument:
-        return AnswerScorer(load_scorer(spec))
-    models = {"guard": LlamaGuardJudge, "harmbench": HarmBenchJudge, "classifier": ClassifierJudge}
-    if kind in models and argument:
-        return models[kind](argument)
-    if re.fullmatch(r"openai:(.+?)@(https?://.+)", spec, re.DOTALL):
-        from policy_patch.answers.addresses import split_spec
-
-        return EndpointJudge(*split_spec(spec)[1:])
-    known = {
-        "refusal-phrases": "refusal-phrases:<file>" if colon else "refusal-phrases",
-        "guard": "guard:<model>",
-        "harmbench": "harmbench:<model>",
-        "classifier": "classifier:<model>",
-        "openai": "openai:<model>@<url>",
-        "fitted": "fitted:<file.csv>",
-    }
-    near = difflib.get_close_matches(kind, known, n=1)
-    hint = f"Did you mean `{known[near[0]]}`? " if near else ""
-    available = ", ".join(["refusal-phrases", *(known | {"refusal-phrases": "refusal-phrases:<file>"}).values()])
-    from policy_patch.answers.addresses import shown_spec
-
-    raise EvaluationError(f"Judge {shown_spec(spec)!r} is unknown. {hint}Available: {available}.")
 
 
 def answers_to(prompts: Sequence[str], answers: Sequence[str]) -> list[str]:

@@ -1,114 +1,109 @@
-"""The risks that can be measured, by name: their metrics, how they are measured, and what decides by default.
+"""The risks that can be measured, by name: ours, those registered in this process, and those of installed packages.
 
-The measurement of each is in a file of its own, such as `toxicity.py`.
+What a risk is, is in `risk.py`; each of ours has a file of its own.
 """
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+from policy_patch.config import DEFAULT_INIT_TEXTS, RISK_ENTRY_POINTS
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation import gender_bias, harmfulness, toxicity
-from policy_patch.evaluation.observed import Measured, Observed
-from policy_patch.report.metric import Metric
-
-GREEDY = 1e-6  # a temperature that leaves the likeliest token alone
-
-
-@dataclass(frozen=True)
-class Risk:
-    """A risk.
-
-    Args:
-        name (`str`):
-            As patches and reports have it.
-        title (`str`):
-            For people.
-        metrics (`tuple[Metric, ...]`):
-            The first is the headline.
-        check_scorer (`Callable[[Any], None]`):
-            Raises EvaluationError for what cannot decide about this risk.
-        measure (`Callable[[Observed, Any], Measured]`):
-            What one scorer finds in one system.
-        scorers (`tuple[str, ...]`):
-            Names, for [`load_deciding`], of what decides if nothing is said.
-        max_new_tokens (`int`):
-            Of an answer, if nothing is said.
-        num_samples (`int`):
-            Answers to each prompt, if nothing is said.
-        top_p, temperature (`float`):
-            How they are sampled, if nothing is said.
-    """
-
-    name: str
-    title: str
-    metrics: tuple[Metric, ...]
-    check_scorer: Callable[[Any], None]
-    measure: Callable[[Observed, Any], Measured]
-    scorers: tuple[str, ...]
-    max_new_tokens: int
-    num_samples: int
-    top_p: float
-    temperature: float
-
-    @property
-    def headline(self) -> Metric:
-        """The metric that sums the risk up."""
-        return self.metrics[0]
-
-    def metric(self, name: str) -> Metric:
-        """Return a metric by name."""
-        return next(metric for metric in self.metrics if metric.name == name)
-
-    def load_scorer(self, spec: str) -> Any:
-        """Return what decides about this risk, from its name on a command line.
-
-        Raises:
-            EvaluationError: an unknown name.
-        """
-        if self.name == "gender_bias":
-            from policy_patch.evaluation.gender_words import load_gender_words
-
-            return load_gender_words(spec.removeprefix("words:"))
-        if self.name == "harmfulness":
-            from policy_patch.evaluation.judges import load_judge
-
-            return load_judge(spec)
-        from policy_patch.evaluation.scorers import load_scorer
-
-        return load_scorer(spec)
+from policy_patch.evaluation.risk import Risk
+from policy_patch.near_names import did_you_mean
+from policy_patch.registry import Registry
+from policy_patch.report.notes import NOTES
 
 
-RISKS = {
-    risk.name: risk
-    for risk in (
-        Risk(
-            # 25 samples of 20 tokens from the nucleus of 0.9: RealToxicityPrompts (arXiv 2009.11462, section 4).
-            "toxicity", "Toxicity", toxicity.METRICS, toxicity.check_scorer, toxicity.measure, ("lexical",), 20, 25,
-            0.9, 1.0,
-        ),
-        Risk(
-            "gender_bias", "Gender bias", gender_bias.METRICS, gender_bias.check_scorer, gender_bias.measure,
-            ("pronouns", "nouns"), 20, 10, 0.9, 1.0,
-        ),
-        Risk(
-            "harmfulness", "Harmfulness", harmfulness.METRICS, harmfulness.check_scorer, harmfulness.measure,
-            # The likeliest answer, as HarmBench decodes (arXiv 2402.04249).
-            ("refusal-phrases",), 64, 1, 1.0, GREEDY,
-        ),
-    )
-}  # fmt: skip
+def _known(name: str, risk: Any) -> Risk:
+    """Return a risk of others, after telling the rooms below what they need of it."""
+    if not isinstance(risk, Risk):
+        raise EvaluationError(f"{name!r} is a {type(risk).__name__}; expected a `policy_patch.evaluation.Risk`.")
+    if risk.name != name:
+        raise EvaluationError(f"{name!r} has the risk {risk.name!r}; give both one name.")
+    if risk.init_text is not None:
+        DEFAULT_INIT_TEXTS[name] = risk.init_text
+    NOTES[name] = risk.notes
+    return risk
+
+
+RISKS: Registry[Risk] = Registry(
+    "risk",
+    group=RISK_ENTRY_POINTS,
+    own={risk.name: risk for risk in (toxicity.RISK, gender_bias.RISK, harmfulness.RISK)},
+    error=EvaluationError,
+    made=_known,
+)
 
 
 def risk_named(name: str) -> Risk:
     """Return a risk by its name.
 
+    Args:
+        name (`str`):
+            A name of ours, of [`register_risk`], or of an entry point `policy_patch.risks`.
+
     Raises:
-        EvaluationError: no risk of that name.
+        EvaluationError: no risk of that name, or a package that offers it and cannot be imported.
     """
     if name not in RISKS:
-        near = difflib.get_close_matches(name, RISKS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise EvaluationError(f"`risk={name!r}` cannot be measured.{hint} Available: {', '.join(RISKS)}.")
+        hint = did_you_mean(name, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
+        raise EvaluationError(f"`risk={name!r}` cannot be measured. {hint}")
     return RISKS[name]
+
+
+def own_prompts(spec: str) -> str | Sequence[str] | None:
+    """Return a risk's own prompts by their name, `<risk>/<split>`; see [`Risk.prompts_of`].
+
+    Returns:
+        `str`, `Sequence[str]` or `None`: the name of where they are, the texts, or None if `spec` names none.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.evaluation.risks import own_prompts
+    >>> own_prompts("gender_bias/test"), own_prompts("prompts.txt")
+    ('occupations/test', None)
+
+    ```
+    """
+    name, _, split = spec.partition("/")
+    return RISKS[name].prompts_of(split) if split and name in RISKS else None
+
+
+def pair_scorer_of(name: str | None) -> str:
+    """Return the name of the scorer that chooses preference pairs for a risk, or for several joined by `+`.
+
+    It is `"lexical"` where the risk is not known, and where several do not agree.
+    """
+    found = {RISKS[part].pair_scorer for part in (name or "").split("+") if part in RISKS}
+    return found.pop() if len(found) == 1 else "lexical"
+
+
+def register_risk(risk: Risk, *, replace: bool = False) -> Risk:
+    """Make a risk of your own known in this process: to `risk=`, to `PolicyPatchConfig(risk=)` and to all commands.
+
+    An installed package makes one known in every process, without this call, by an entry point:
+
+    ```toml
+    [project.entry-points."policy_patch.risks"]
+    shouting = "my_package.shouting:RISK"
+    ```
+
+    Args:
+        risk ([`Risk`]):
+            The risk.
+        replace (`bool`, *optional*, defaults to `False`):
+            Take the place of a risk that was registered under this name before in this process, such as when a cell of
+            a notebook is run again.
+
+    Returns:
+        [`Risk`]: the same.
+
+    Raises:
+        EvaluationError: no risk, or a name that is taken.
+    """
+    if not isinstance(risk, Risk):
+        raise EvaluationError(f"`risk` is a {type(risk).__name__}; expected a `policy_patch.evaluation.Risk`.")
+    RISKS.register(risk.name, risk, replace=replace)
+    return risk

@@ -2,9 +2,9 @@
 means nothing.
 
 The scorer that filters training pairs should not be the one that judges the result; the report says so when it is.
+How a name such as `hf:<model>` becomes a scorer is in `by_name.py`.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,46 +232,18 @@ def answers_in(texts: Sequence[str]) -> list[str]:
     return [final_answer(text) for text in texts]
 
 
-def load_scorer(spec: str) -> Scorer:
-    """Return a scorer from its name on a command line.
+def fitted_on_file(path: str) -> FittedScorer:
+    """Return a scorer that is fitted on a CSV file with the columns `text` and `label`, and named after the file.
 
     Args:
-        spec (`str`):
-            `"lexical"` (alt-profanity-check), `"lab-insults"` (the lab's own), `"hf:<model>"` (a text classifier, Hub
-            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0); for
-            the pairs of other risks `"gender-words"`, `"gender-words:pronouns"` or `"gender-words:<file.json>"` (1 for
-            a text with a gender word) and `"compliance"` (1 for a text that does not refuse).
+        path (`str`):
+            The file; its labels are 1 (toxic) and 0 (not).
 
     Raises:
-        EvaluationError: an unknown name, or a file that is missing or has other columns.
-        MissingExtraError: a package of the extra `eval` is not installed.
+        EvaluationError: a file that is missing or has other columns, or as [`FittedScorer.fit`].
+        MissingExtraError: scikit-learn is not installed.
     """
-    kind, _, argument = spec.partition(":")
-    if spec == "lexical":
-        return LexicalScorer()
-    if spec == "lab-insults":
-        from policy_patch.lab import LabInsultScorer
-
-        scorer = LabInsultScorer()
-        scorer.kind = "lexical"  # the lab does not know what reports need
-        return scorer
-    if spec == "compliance":
-        return ComplianceScorer()
-    if spec == "gender-words" or (kind == "gender-words" and argument):
-        from policy_patch.evaluation.gender_words import load_gender_words
-
-        return load_gender_words(argument or "all")
-    if kind == "hf" and argument:
-        return TransformersScorer(argument)
-    if kind == "fitted" and argument:
-        return FittedScorer.fit(*_read_labelled(argument), name=argument.replace("\\", "/").rsplit("/", 1)[-1])
-    known = {
-        "lexical": "lexical", "lab-insults": "lab-insults", "hf": "hf:<model>", "fitted": "fitted:<file.csv>",
-        "gender-words": "gender-words[:<list>]", "compliance": "compliance",
-    }  # fmt: skip
-    near = difflib.get_close_matches(kind, known, n=1)
-    hint = f"Did you mean `{known[near[0]]}`? " if near else ""
-    raise EvaluationError(f"Scorer {spec!r} is unknown. {hint}Available: {', '.join(known.values())}.")
+    return FittedScorer.fit(*_read_labelled(path), name=path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _read_labelled(path: str) -> tuple[list[str], list[int]]:

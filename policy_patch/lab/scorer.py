@@ -24,6 +24,7 @@ class LabInsultScorer:
     """
 
     name = "lab-insults"
+    kind = "lexical"  # for reports: it knows words, not meaning
 
     def score(self, texts: list[str]) -> list[float]:
         """Scores texts.

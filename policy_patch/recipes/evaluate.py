@@ -150,7 +150,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
 
     patches: list[str] = option(help=PATCHES_HELP)
     base: str | None = option(None, f"{MODEL_HELP} Default: the one that the patch names.")
-    risk: str | None = option(None, "toxicity, gender_bias or harmfulness. Default: the patch's, else toxicity.")
+    risk: str | None = option(
+        None, "toxicity, gender_bias, harmfulness or one of your own. Default: the patch's, else toxicity."
+    )
     prompts: str | None = option(None, f"{PROMPTS_HELP} A column `category` is shown apart.")
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
@@ -209,9 +211,10 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         Raises:
             DataError: nowhere.
         """
-        if self.prompts is None:
+        source = self.prompts or risk.source_of("test")
+        if source is None:
             raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to measure it on.")
-        return self.prompts, self.safe_prompts
+        return source, self.safe_prompts or risk.source_of("safe_test")
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "EvaluationReport":
         """Measure, and write `evaluation.json`, `evaluation.md` and `evaluation.png`; return the report.

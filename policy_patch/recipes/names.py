@@ -3,7 +3,6 @@
 A name that may be one of the Hub passes: whether it is there, the Hub says.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from policy_patch.data.files import PAIR_KINDS, PROMPT_KINDS
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLoadError, PatchNotFoundError
+from policy_patch.near_names import near_names
 from policy_patch.recipes.models import check_has_weights, is_endpoint
 from policy_patch.recipes.prompts import OCCUPATIONS, prompts_of
 
@@ -56,11 +56,18 @@ def check_prompts(key: str, spec: str | None) -> None:
     if occupations := OCCUPATIONS.fullmatch(spec):
         if occupations[1]:
             _check_file(key, occupations[1])
-    elif spec.startswith("lab:"):
+    elif spec.startswith("lab:") or _is_of_a_risk(spec):
         with under(key):
             prompts_of(spec)
     else:
         check_source(key, spec, PROMPT_KINDS)
+
+
+def _is_of_a_risk(spec: str) -> bool:
+    """Return whether a name is that of a registered risk's own prompts, `<risk>/<split>`."""
+    from policy_patch.evaluation.risks import own_prompts
+
+    return own_prompts(spec) is not None
 
 
 def check_source(key: str, spec: str, kinds: tuple[str, ...] = PAIR_KINDS) -> None:
@@ -102,7 +109,7 @@ def _check_file(key: str, path: str) -> None:
 def _near_file(path: str) -> str:
     folder, name = os.path.split(path)
     try:
-        near = difflib.get_close_matches(name, os.listdir(folder or "."), n=1)
+        near = near_names(name, os.listdir(folder or "."))
     except OSError:
         return ""
     return f" Did you mean `{os.path.join(folder, near[0])}`?" if near else ""

@@ -4,7 +4,6 @@ What a field means for a run is said where the recipe is; no model is loaded her
 """
 
 import copy
-import difflib
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from policy_patch.errors import ConfigError
+from policy_patch.near_names import near_names
 from policy_patch.privacy.redaction import BLANK, blanked, is_secret_name
 
 Made = TypeVar("Made")
@@ -110,7 +110,7 @@ def check_keys(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) ->
     known = [entry.name for entry in fields(cls)]
     for key, value in given.items():
         if key not in known and key not in also:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = near_names(str(key), known)
             hint = f"Did you mean `{path_to(cls, near[0])}`?" if near else f"Known keys: {', '.join(known)}."
             shown = BLANK if any(map(is_secret_name, near)) else blanked(value, str(key))
             raise ConfigError(f"`{path_to(cls, str(key))}` is unknown (given: {shown!r}). {hint}")
@@ -144,7 +144,7 @@ def value_for(key: str, value: Any, type_: Any, limits: Mapping[str, Any]) -> An
         return type_(**{str(name): inner for name, inner in value.items()})
     if not _fits(value, type_, limits):
         choices = limits.get("choices") or [one for one in get_args(type_) if get_origin(type_) is Literal]
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        near = near_names(str(value), choices)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"`{key}={_shown(value, key)}`: expected {_in_words(type_, limits)}.{hint}")
     return _converted(value, type_)

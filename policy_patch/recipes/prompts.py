@@ -21,7 +21,7 @@ OCCUPATIONS = re.compile(r"occupations(?::(.+))?/(train|test)")
 
 
 def prompts_of(spec: str) -> list[str]:
-    """Return the prompts of a file, of `occupations/<split>`, of a public name or of a `lab:<set>/<split>`.
+    """Return the prompts of a file, of `occupations/<split>`, `<risk>/<split>`, a public name or `lab:<set>/<split>`.
 
     Raises:
         DataError: no such file or set.
@@ -32,7 +32,10 @@ def prompts_of(spec: str) -> list[str]:
     if occupations := OCCUPATIONS.fullmatch(spec):
         return occupation_prompts(occupations[2], occupations[1])
     if not spec.startswith("lab:"):
-        return load_prompts(spec)
+        from policy_patch.evaluation.risks import own_prompts
+
+        own = own_prompts(spec)
+        return load_prompts(spec) if own is None else prompts_of(own) if isinstance(own, str) else list(own)
     from policy_patch.lab import lab_prompts
 
     risk, _, split = spec.removeprefix("lab:").partition("/")

@@ -39,9 +39,9 @@ def risk_of(sources: PairSources) -> str:
 
 def init_text_of(risk: str) -> str | None:
     """Return the instruction to start from for a risk, or for several joined by `+`; None unless all are known."""
-    from policy_patch.config import DEFAULT_INIT_TEXTS
+    from policy_patch.config import default_init_text
 
-    texts = [DEFAULT_INIT_TEXTS.get(part) for part in risk.split("+")]
+    texts = [default_init_text(part) for part in risk.split("+")]
     return " ".join(texts) if all(texts) else None
 
 

@@ -120,8 +120,15 @@ class StudyRecipe(MeasuringSettings, Recipe):
         return found, risks
 
     def _source_of(self, risk: "Risk", found: FoundPatches) -> str | None:
-        """Return where the prompts of a risk are: of the lab, its own test prompts where none are given."""
-        return self.prompts_of.get(risk.name, f"lab:{risk.name}/test" if found.base.startswith("lab:") else None)
+        """Return where the prompts of a risk are: the given ones, else the lab's on its base, else the risk's own."""
+        in_lab = f"lab:{risk.name}/test" if self._is_in_lab(risk, found) else None
+        return self.prompts_of.get(risk.name) or in_lab or risk.source_of("test")
+
+    def _is_in_lab(self, risk: "Risk", found: FoundPatches) -> bool:
+        """Return whether the lab's base is measured, and the lab has prompts of this risk."""
+        from policy_patch.lab import LAB_PROMPT_SETS
+
+        return found.base.startswith("lab:") and risk.name in LAB_PROMPT_SETS
 
     @property
     def folder(self) -> Path:
@@ -173,10 +180,10 @@ class StudyRecipe(MeasuringSettings, Recipe):
         """Return what one risk is measured with."""
         from policy_patch.evaluation import RiskInputs
 
-        asks_look_alikes = any(metric.asked == "safe_prompts" for metric in risk.metrics)
-        safe = self.safe_prompts or ("lab:look_alike/test" if found.base.startswith("lab:") else None)
+        in_lab = self._is_in_lab(risk, found)
+        safe = self.safe_prompts or ("lab:look_alike/test" if in_lab else risk.source_of("safe_test"))
         return RiskInputs(
             prompts=prompts_of(self._source_of(risk, found))[: self.num_prompts],
             scorers=loaded(f"scorers_of.{risk.name}", self.scorers_of.get(risk.name) or risk.scorers[:1], risk),
-            safe_prompts=prompts_of(safe)[: self.num_prompts] if safe and asks_look_alikes else (),
+            safe_prompts=prompts_of(safe)[: self.num_prompts] if safe and risk.asks_safe_prompts else (),
         )

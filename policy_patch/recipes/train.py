@@ -124,13 +124,20 @@ class TrainRecipe(Recipe):
         return self.patch.risk or risk_of(self.data.pairs)
 
     @property
+    def _prompts(self) -> str | None:
+        """Where the prompts are: the given ones, else the risk's own, if it has any."""
+        from policy_patch.evaluation.risks import RISKS
+
+        return self.data.prompts or (RISKS[self.risk].source_of("train") if self.risk in RISKS else None)
+
+    @property
     def _trains_on_teacher(self) -> bool:
         """Whether a stage asks the teacher for probabilities, so that its weights are needed."""
         asks = {"dpo": self.dpo.get("reference") == "teacher", "sft": bool(self.sft.get("kl_weight"))}
         return any(asks[stage] and getattr(self, stage).get("max_steps") != 0 for stage in asks)
 
     def _check_sources(self) -> None:
-        if not self.data.pairs and not (self.teacher and self.data.prompts):
+        if not self.data.pairs and not (self.teacher and self._prompts):
             raise DataError(
                 "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
             )
@@ -200,9 +207,8 @@ class TrainRecipe(Recipe):
         if pairs is None:
             pairs = self._sampled_pairs((base, tokenizer), on_progress, on_note)
 
-        def teacher() -> (
-            "PreTrainedModel"
-        ):  # loaded again where it is asked again, rather than kept in memory meanwhile
+        def teacher() -> "PreTrainedModel":
+            # Loaded again where it is asked for again, rather than kept in memory meanwhile.
             return load_model(self.teacher, device=self.device, dtype=self.dtype)[0]
 
         needs_teacher = self._trains_on_teacher
@@ -239,12 +245,13 @@ class TrainRecipe(Recipe):
 
     def _sampled_pairs(self, base: Opened, on_progress: Progress, on_note: Note) -> "Dataset":
         from policy_patch.data import save_preference_pairs
+        from policy_patch.evaluation.risks import pair_scorer_of
 
         folder = Path(self.output_dir)
-        prompts = prompts_of(self.data.prompts)[: self.data.num_prompts]
+        prompts = prompts_of(self._prompts)[: self.data.num_prompts]
         teacher = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(
-            base, teacher, prompts, settings=self.data, scorer=self.data.scorer, seed=self.seed,
+            base, teacher, prompts, settings=self.data, scorer=self.data.scorer or pair_scorer_of(self.risk), seed=self.seed,
             output_dir=folder / "answers", on_progress=on_progress,
         )  # fmt: skip
         if self.data.safe_prompts:

@@ -62,13 +62,13 @@ class DataSettings(PairSettings):
         split (`str`, *optional*):
             Split of datasets on the Hub. Defaults to train, or to the only one.
         prompts (`str`, *optional*):
-            Where the prompts are, as in [`PairsRecipe`].
+            Where the prompts are, as in [`PairsRecipe`]. Defaults to the risk's own, if it has any.
         safe_prompts (`str`, *optional*):
             Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything.
         num_prompts (`int`, *optional*):
             Use the first ones only.
-        scorer (`str`, *optional*, defaults to `"lexical"`):
-            Name of the scorer that filters the pairs.
+        scorer (`str`, *optional*):
+            Name of the scorer that filters the pairs. Defaults to the risk's.
         **settings:
             And those of [`PairSettings`].
     """
@@ -83,7 +83,7 @@ class DataSettings(PairSettings):
         None, "Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything."
     )
     num_prompts: int | None = option(None, "Use the first ones only.", least=1)
-    scorer: str = option("lexical", SCORER_HELP)
+    scorer: str | None = option(None, f"{SCORER_HELP} Default: by risk.")
 
     def check(self) -> None:
         """Check the names of sources, prompts and scorer; see [`TrainRecipe.check`]."""
@@ -99,4 +99,5 @@ class DataSettings(PairSettings):
 
         for key in ("prompts", "safe_prompts"):
             check_prompts(f"data.{key}", getattr(self, key))
-        check_scorer("data.scorer", self.scorer, load_scorer)
+        if self.scorer is not None:
+            check_scorer("data.scorer", self.scorer, load_scorer)

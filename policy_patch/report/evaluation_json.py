@@ -3,7 +3,6 @@
 This is the only place that knows the file's keys. What a report can do is in `findings.py` and `report.py`.
 """
 
-import difflib
 import json
 import math
 import reprlib
@@ -13,6 +12,7 @@ from typing import Any, get_origin
 from policy_patch._version import __version__
 from policy_patch.errors import EvaluationError
 from policy_patch.files.documents import Fault, parse_json
+from policy_patch.near_names import did_you_mean
 from policy_patch.report.comparisons import Comparison
 from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import Estimate
@@ -210,8 +210,7 @@ def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
     field_of = {_KEYS.get(field.name, field.name): field for field in fields(cls)}
     for key in values:
         if key not in field_of:
-            near = difflib.get_close_matches(str(key), field_of, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(field_of)}."
+            hint = did_you_mean(str(key), field_of, otherwise=f"Known keys: {', '.join(field_of)}.")
             raise _Incomplete(f"{where} has the unknown key `{_cut(str(key))}`. {hint}")
     for key, field in field_of.items():
         if key not in values:

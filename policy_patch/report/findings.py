@@ -3,11 +3,11 @@
 Tables and plots take it. Reading, writing and showing it is added in `report.py`, which stands above them.
 """
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from policy_patch.errors import EvaluationError
+from policy_patch.near_names import did_you_mean
 from policy_patch.report.comparisons import Comparison
 from policy_patch.report.intervals import (
     UNKNOWN,
@@ -109,7 +109,6 @@ class Findings:
 
 def _known(kind: str, name: str, known: Any) -> str:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}Available: {', '.join(known)}.")
+        hint = did_you_mean(name, known, shown=repr, then=f"Available: {', '.join(known)}.")
+        raise EvaluationError(f"`{kind}={name!r}` is not in the report. {hint}")
     return name

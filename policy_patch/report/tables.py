@@ -8,19 +8,9 @@ import re
 
 from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import UNKNOWN, Estimate
+from policy_patch.report.notes import NOTES
 from policy_patch.report.system_names import BASE
 
-_NOTES = {
-    "gender_bias": (
-        "GAS: share of completions with a gender word. GLD: how far the next word leans to one gender, whichever, as a "
-        "ratio; it does not see how likely a gender word is at all, which the last two columns do. ADD: Jensen-Shannon "
-        "divergence of the distributions over female and over male words. Lower is less biased.",
-    ),
-    "harmfulness": (
-        "ASR: share of answers that do what a harmful request asks for; empty answers and gibberish are no success and "
-        "no refusal. Over-refusal: share of harmless look-alikes that are refused, by refusal phrases.",
-    ),
-}
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
 
@@ -150,7 +140,7 @@ def _notes(report: Findings) -> str:
         f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
         f"Perplexity: conditional on the prompt, under {report.perplexity_model}, over all completions but the empty "
         "ones.",
-        *_NOTES.get(report.risk, ()),
+        *NOTES.get(report.risk, ()),
     ]
     if settings.num_neutral_texts:
         lines.append(f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself.")

@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from trl import DPOConfig, SFTConfig  # noqa: E402
 
 from policy_patch.errors import ConfigError  # noqa: E402
+from policy_patch.near_names import did_you_mean, near_names  # noqa: E402
 from policy_patch.privacy.redaction import BLANK, blanked, is_secret_name  # noqa: E402
 from policy_patch.training.settings import check_settings  # noqa: E402
 
@@ -183,13 +184,11 @@ class PolicyPatchTrainingConfig:
 
 def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
     """Raise `ConfigError` with near names if `given` has a key that the dataclass `cls` does not know."""
-    import difflib
-
     known = [entry.name for entry in fields(cls) if entry.init]
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=3)
-            hint = f"Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else f"See `{cls.__name__}`."
+            near = near_names(key, known, most=3)
+            hint = did_you_mean(key, known, most=3, otherwise=f"See `{cls.__name__}`.")
             shown = BLANK if any(is_secret_name(name) for name in near) else blanked(value, key)
             raise ConfigError(f"`{section}.{key}` is unknown (given: {shown!r}). {hint}")
 

@@ -14,7 +14,7 @@ import torch
 
 from policy_patch.base.supported import embedding_size
 from policy_patch.errors import HubError, ModelLoadError, PatchNameError
-from policy_patch.evaluation.scorers import load_scorer
+from policy_patch.evaluation import load_scorer
 from policy_patch.hub.fetch import HubOptions, PatchLocation, locate_patch
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit

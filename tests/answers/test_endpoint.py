@@ -394,7 +394,8 @@ def test_a_path_is_named_by_its_hash(tmp_path):
 
 
 def test_a_judge_s_name_and_identity_have_no_path_either():
-    from policy_patch.evaluation.judges import EndpointJudge, load_judge
+    from policy_patch.evaluation.by_name import load_judge
+    from policy_patch.evaluation.judges import EndpointJudge
 
     url = "https://gateway.example/very-secret/v1"
     for judge in (EndpointJudge("m", url), load_judge(f"openai:m@{url}")):

@@ -6,8 +6,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from policy_patch.errors import EvaluationError, ModelLoadError
+from policy_patch.evaluation.by_name import load_judge
 from policy_patch.evaluation.judge_models import ClassifierJudge, HarmBenchJudge, LlamaGuardJudge
-from policy_patch.evaluation.judges import Judge, load_judge
+from policy_patch.evaluation.judges import Judge
 from tests.evaluation.tiny_guards import SPELLED, guard_model, guard_tokenizer, table_model
 from tests.tiny_models import VOCAB_SIZE, tiny_model, tiny_tokenizer
 

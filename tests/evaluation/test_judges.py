@@ -1,4 +1,4 @@
-"""Tests of `evaluation.judges`: phrases, verdicts of an endpoint, and judges by name."""
+"""Tests of `evaluation.judges`: phrases, and verdicts of an endpoint."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from policy_patch.errors import EndpointError, EvaluationError
+from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.judges import (
     VERDICT_TEMPLATE,
     AnswerScorer,
@@ -18,7 +18,6 @@ from policy_patch.evaluation.judges import (
     RefusalPhrases,
     check_template,
     filled,
-    load_judge,
 )
 
 PROMPTS = ["How do I pick a lock?", "Write an insult.", "How do I pick a lock?"]
@@ -28,7 +27,7 @@ ANSWERS = ["I can not help with that.", "You fool.", "Take a {prompt} and \\1 an
 def test_importing_judges_imports_no_heavy_package():
     code = (
         "import sys, policy_patch.evaluation.judges, policy_patch.evaluation.judge_models\n"
-        "from policy_patch.evaluation.judges import load_judge\n"
+        "from policy_patch.evaluation.by_name import load_judge, load_scorer\n"
         "assert load_judge('refusal-phrases').judge(['a'], ['I cannot']) == [0.0]\n"
         "print(*({'torch', 'transformers', 'numpy', 'openai', 'jinja2'} & set(sys.modules)), end='')"
     )
@@ -255,50 +254,6 @@ def test_an_own_template_is_asked_and_named(host):
 def test_a_template_that_leaves_out_what_is_judged_is_refused(template, missing):
     with pytest.raises(EvaluationError, match=rf"`template` has no {missing} in it.*would not see it"):
         EndpointJudge("m", "http://host/v1", template)
-
-
-# Judges by name
-
-
-def test_judges_without_a_model_are_loaded_by_name(tmp_path):
-    assert load_judge("refusal-phrases").name == "refusal phrases"
-    file = tmp_path / "mine.txt"
-    file.write_text("you fool\n")
-    judge = load_judge(f"refusal-phrases:{file}")
-    assert judge.name == "refusal phrases of mine.txt"
-    assert judge.judge(PROMPTS, ANSWERS) == [1.0, 0.0, 1.0]
-    judge = load_judge("openai:org/m@http://localhost:8000/v1")
-    assert (type(judge), judge.name) == (EndpointJudge, "org/m at http://localhost:8000/v1")
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("refusal-phrase", "Judge 'refusal-phrase' is unknown. Did you mean `refusal-phrases`?"),
-        ("refusal-phrases:", "Did you mean `refusal-phrases:<file>`?"),
-        ("refusal-phrases:nowhere.txt", "Cannot read `nowhere.txt`"),
-        ("gard:x", "Did you mean `guard:<model>`?"),
-        ("guard:", "Did you mean `guard:<model>`?"),
-        ("harm-bench:x", "Did you mean `harmbench:<model>`?"),
-        ("clasifier:x", "Did you mean `classifier:<model>`?"),
-        ("openai:m", "Did you mean `openai:<model>@<url>`?"),
-        ("openai:@http://host/v1", "Did you mean `openai:<model>@<url>`?"),
-        (
-            "",
-            "Judge '' is unknown. Available: refusal-phrases, refusal-phrases:<file>, guard:<model>, "
-            "harmbench:<model>, classifier:<model>, openai:<model>@<url>.",
-        ),
-    ],
-)
-def test_unknown_judges_are_refused_with_near_names(spec, message):
-    with pytest.raises(EvaluationError, match=message.replace("?", r"\?")):
-        load_judge(spec)
-
-
-def test_an_address_with_a_secret_is_refused_without_showing_it():
-    with pytest.raises(EndpointError, match="has a user name, a password or a query") as error:
-        load_judge("openai:m@http://me:very-secret@host/v1")
-    assert "very-secret" not in str(error.value)
 
 
 def test_model_address_and_question_are_the_identity_of_a_served_judge():

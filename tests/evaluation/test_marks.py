@@ -34,7 +34,7 @@ def seen(monkeypatch):
     """Note the rows of token ids that a judge's model is asked about, as text with its special tokens."""
     found = []
 
-    def read(name, model, tokenizer, rows, words, batch_size):
+    def read(name, model, tokenizer, *, rows, words, batch_size):
         found.extend(rows)
         return [0.5] * len(rows)
 

@@ -1,14 +1,18 @@
 """Tests of `evaluation.risks`: the risks by name, and what decides about each."""
 
+from dataclasses import replace
+
 import pytest
 
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.risks import RISKS, risk_named
+from policy_patch.evaluation import load_scorer
+from policy_patch.evaluation.risks import RISKS, own_prompts, pair_scorer_of, register_risk, risk_named
 
 
 def test_the_risks_are_those_that_a_patch_can_start_from():
     assert list(RISKS) == list(DEFAULT_INIT_TEXTS)
+    assert {name: risk.init_text for name, risk in RISKS.items()} == DEFAULT_INIT_TEXTS
 
 
 @pytest.mark.parametrize("risk", RISKS.values(), ids=RISKS)
@@ -37,3 +41,26 @@ def test_an_unknown_risk_is_refused_with_the_nearest():
         risk_named("harmfullness")
     with pytest.raises(EvaluationError, match="Available: toxicity, gender_bias, harmfulness"):
         risk_named("x")
+
+
+def test_the_scorer_of_pairs_is_that_of_the_risk_and_lexical_where_there_is_no_one():
+    for name, risk in RISKS.items():
+        assert pair_scorer_of(name) == risk.pair_scorer
+        load_scorer(risk.pair_scorer)
+    assert pair_scorer_of("harmfulness+spam") == "compliance"
+    for name in (None, "spam", "toxicity+gender_bias"):
+        assert pair_scorer_of(name) == "lexical"
+
+
+def test_a_risks_own_prompts_are_named_after_it():
+    assert own_prompts("gender_bias/train") == "occupations/train"
+    for spec in ("toxicity/test", "gender_bias/dev", "gender_bias", "org/prompts", "lab:toxicity/test"):
+        assert own_prompts(spec) is None
+
+
+def test_only_risks_with_a_free_name_are_registered():
+    with pytest.raises(EvaluationError, match=r"`risk` is a str; expected a `policy_patch.evaluation.Risk`"):
+        register_risk("toxicity")
+    with pytest.raises(EvaluationError, match="The name 'toxicity' is taken by another risk"):
+        register_risk(replace(RISKS["toxicity"], init_text="Be rude."))
+    assert DEFAULT_INIT_TEXTS["toxicity"] == RISKS["toxicity"].init_text

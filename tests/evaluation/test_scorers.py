@@ -5,13 +5,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.gender_words import load_gender_words
 from policy_patch.evaluation.scorers import (
     ComplianceScorer,
     FittedScorer,
     LexicalScorer,
     Scorer,
     TransformersScorer,
-    load_scorer,
+    fitted_on_file,
 )
 from tests.tiny_models import VOCAB_SIZE, tiny_tokenizer
 
@@ -159,45 +160,14 @@ def test_a_loaded_classifier_needs_its_tokenizer():
         TransformersScorer(tiny_classifier(["nothate", "hate"]))
 
 
-def test_scorers_are_loaded_by_name(tmp_path):
-    assert load_scorer("lexical").name == "alt-profanity-check (lexical)"
-    lab = load_scorer("lab-insults")
-    assert isinstance(lab, Scorer)
-    assert lab.score(["You idiot!", "Hello."]) == [1.0, 0.0]
-    file = tmp_path / "labelled.csv"
-    file.write_text('text,label\n"You fool, you",1\nYou dear,0\n')
-    assert load_scorer(f"fitted:{file}").name == "labelled.csv (lexical)"
-    tiny_classifier(["nothate", "hate"]).save_pretrained(tmp_path / "classifier")
-    tiny_tokenizer().save_pretrained(tmp_path / "classifier")
-    scorer = load_scorer(f"hf:{tmp_path / 'classifier'}")
-    expected = TransformersScorer(tiny_classifier(["nothate", "hate"]), tiny_tokenizer()).score(RUDE)
-    assert scorer.score(RUDE) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("lexicle", "Scorer 'lexicle' is unknown. Did you mean `lexical`?"),
-        ("lab-insult", "Did you mean `lab-insults`?"),
-        ("fited:x.csv", "Did you mean `fitted:<file.csv>`?"),
-        ("hf:", "Did you mean `hf:<model>`?"),
-        ("", "Scorer '' is unknown. Available: lexical, lab-insults, hf:<model>, fitted:<file.csv>"),
-        ("fitted:nowhere.csv", "Cannot read `nowhere.csv`"),
-    ],
-)
-def test_unknown_scorers_are_refused_with_near_names(spec, message):
-    with pytest.raises(EvaluationError, match=message.replace("?", r"\?")):
-        load_scorer(spec)
-
-
 def test_a_file_of_other_columns_or_labels_is_refused(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text("comment,label\na,1\n")
     with pytest.raises(EvaluationError, match=r"has the columns \['comment', 'label'\]; expected `text` and `label`"):
-        load_scorer(f"fitted:{file}")
+        fitted_on_file(str(file))
     file.write_text("text,label\na,rude\nb,0\n")
     with pytest.raises(EvaluationError, match=r"x.csv`, line 2 has the label 'rude'; expected 1"):
-        load_scorer(f"fitted:{file}")
+        fitted_on_file(str(file))
     for content, message in (
         ("text,label\na,0\nb\n", "line 3 has the label ''; expected 1"),
         ("text,label\n", "is empty; expected `text` and `label`"),
@@ -207,10 +177,10 @@ def test_a_file_of_other_columns_or_labels_is_refused(tmp_path):
     ):
         file.write_text(content)
         with pytest.raises(EvaluationError, match=message):
-            load_scorer(f"fitted:{file}")
+            fitted_on_file(str(file))
     file.write_bytes(b"text,label\na,0\n\xfc,1\n")
     with pytest.raises(EvaluationError, match="line 3 has in `text` the byte 0xfc, which is not UTF-8"):
-        load_scorer(f"fitted:{file}")
+        fitted_on_file(str(file))
 
 
 SCORERS = {
@@ -218,7 +188,7 @@ SCORERS = {
     "fitted": lambda: FittedScorer.fit(RUDE + KIND, [1, 1, 0, 0], name="four texts"),
     "classifier": lambda: TransformersScorer(tiny_classifier(["nothate", "hate"]), tiny_tokenizer()),
     "compliance": ComplianceScorer,
-    "gender words": lambda: load_scorer("gender-words"),
+    "gender words": lambda: load_gender_words("all"),
 }
 
 
