@@ -13,7 +13,6 @@ from huggingface_hub import HfApi
 
 from policy_patch import PolicyPatchModel
 from policy_patch.lab import lab_patch_folder, load_lab_base
-from policy_patch.patch.folder import read_patch_folder
 
 pause = threading.Event().wait  # `time.sleep` waits for nothing where the Hub is the one on loopback
 SMALL = ("toxicity", 10, 5, 1)
@@ -59,7 +58,6 @@ def test_a_training_shows_its_losses_and_ends_with_a_patch_that_loads(buttons, t
 def test_what_cannot_be_trained_is_told_and_what_was_there_stays(buttons, changes, words):
     inputs = [changes.get(at, value) for at, value in enumerate(SMALL)]
     [[said, *kept, folder]] = buttons.steps("train", *inputs, "before")
-    words = words.replace("../x", "a file of this page") if "../x" in words else words
     assert said.startswith("**That did not work.**") and words in said
     assert folder == "before" and all("value" not in one for one in kept)
 
@@ -91,7 +89,6 @@ def test_a_patch_is_pushed_with_the_token_of_its_visitor(buttons, hub, trained):
     assert HfApi(token="hf_alice").model_info("acme/my-patch").private is True
     files = HfApi(token="hf_alice").list_repo_files("acme/my-patch")
     assert {"policy_patch_config.json", "policy_patch.safetensors", "README.md"} <= set(files)
-    assert read_patch_folder(lab_patch_folder("toxicity"))[0].risk == "toxicity"
 
 
 @pytest.mark.parametrize(
