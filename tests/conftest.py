@@ -28,6 +28,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.slow_tests import slow_tests  # noqa: E402
 from tests.tiny_models import FAMILIES, tiny_model, tiny_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
@@ -35,6 +36,14 @@ torch.set_num_threads(1)
 # The same examples in each run: a red run is then a change of ours. --hypothesis-profile=default draws others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the table of slow tests names."""
+    slow = slow_tests()
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=FAMILIES)

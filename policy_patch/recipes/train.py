@@ -251,8 +251,8 @@ class TrainRecipe(Recipe):
         prompts = prompts_of(self._prompts)[: self.data.num_prompts]
         teacher = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(
-            base, teacher, prompts, settings=self.data, scorer=self.data.scorer or pair_scorer_of(self.risk), seed=self.seed,
-            output_dir=folder / "answers", on_progress=on_progress,
+            base, teacher, prompts, settings=self.data, scorer=self.data.scorer or pair_scorer_of(self.risk),
+            seed=self.seed, output_dir=folder / "answers", on_progress=on_progress,
         )  # fmt: skip
         if self.data.safe_prompts:
             pairs = self._with_helpful_pairs(pairs, base, teacher, on_progress, on_note)

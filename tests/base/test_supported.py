@@ -7,6 +7,8 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    OPTConfig,
+    OPTForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -64,6 +66,16 @@ def test_learned_positions_are_a_limit_and_computed_ones_are_none():
     check_length(tiny_model("llama"), 10**6)
 
 
-def test_the_length_of_a_vector_is_that_of_a_token_embedding():
+def test_the_length_of_a_vector_is_that_of_a_token_embedding_where_the_hidden_size_is_another():
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "max_position_embeddings": 32}
+    base = OPTForCausalLM(OPTConfig(vocab_size=50, hidden_size=24, word_embed_proj_dim=16, **sizes))
+    assert base.config.hidden_size == 24
+    assert embedding_size(base) == 16
+
+
+def test_the_length_of_a_vector_is_read_off_the_table_where_its_module_does_not_say_it():
     base = tiny_model()
-    assert embedding_size(base) == base.get_input_embeddings().weight.shape[1]
+    table = torch.nn.Module()
+    table.weight = torch.nn.Parameter(torch.zeros(50, 24))
+    base.set_input_embeddings(table)
+    assert embedding_size(base) == 24

@@ -1,6 +1,7 @@
 """Tests of `evaluation.evaluate`: the whole evaluation on tiny models, and what it refuses."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 
@@ -8,14 +9,12 @@ from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.answers.sampling import sample_completions
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
-from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n
-from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.settings import PerplexityModel
 from policy_patch.evaluation.systems import System
-from policy_patch.report.intervals import perplexity
 from policy_patch.report.report import EvaluationReport
+from tests.definition import generate_by_definition
 from tests.evaluation.flat_settings import grouped
-from tests.tiny_models import tiny_model
+from tests.tiny_models import EOS, tiny_model
 
 PROMPTS = ["You are", "The weather is", "She", "It was", "He said", "All"]
 SAMPLING = {"num_samples": 3, "max_new_tokens": 5, "batch_size": 8}
@@ -95,26 +94,66 @@ def test_systems_scorers_and_settings_are_in_the_report(report):
     assert {"torch", "transformers", "policy-patch", "hardware"} <= set(report.environment)
 
 
-def test_figures_are_those_of_the_completions(report, patched, tokenizer, judge):
-    for name, model in (("base", patched.get_base_model()), ("patch", patched)):
-        completions = sample_completions(model, tokenizer, PROMPTS, **SAMPLING)
-        scores = [LetterScorer().score(texts) for texts in completions]
-        texts = [text for samples in completions for text in samples]
-        nll, tokens = conditional_nll(judge, tokenizer, np.repeat(PROMPTS, 3).tolist(), texts)
-        assert report.estimate(name, "average_maximum_toxicity").value == pytest.approx(
-            average_maximum_toxicity(scores)
-        )
-        assert report.systems[name].per_prompt["letters"]["average_maximum_toxicity"] == [max(row) for row in scores]
-        assert report.estimate(name, "perplexity").value == pytest.approx(float(perplexity(nll, tokens)))
-        assert report.estimate(name, "distinct_1").value == pytest.approx(distinct_n(completions, 1))
-        assert report.systems[name].num_empty == texts.count("")
+class NumberingScorer(LetterScorer):
+    """Scores what it is given with 0, 0.05, 0.1 and so on, so that the figures can be worked out by hand."""
+
+    name = "numbering"
+
+    def score(self, texts):
+        """Return twentieths."""
+        return [number / 20 for number in range(len(texts))]
 
 
-def test_perplexity_is_conditional_on_the_prompt_without_the_instruction(report, patched, tokenizer, judge):
-    completions = sample_completions(patched.get_base_model(), tokenizer, PROMPTS, instruction="Be kind. ", **SAMPLING)
-    texts = [text for samples in completions for text in samples]
-    nll, tokens = conditional_nll(judge, tokenizer, np.repeat(PROMPTS, 3).tolist(), texts)
-    assert report.estimate("safe prompt", "perplexity").value == pytest.approx(float(perplexity(nll, tokens)))
+@pytest.fixture(scope="module")
+def greedy(patched, tokenizer, judge):
+    """An evaluation with two answers to each prompt, both greedy because the temperature is tiny."""
+    options = {"scorers": [NumberingScorer(), LetterScorer()], "safe_prompt": "Be kind. "}
+    return evaluate(patched, tokenizer, judge, num_samples=2, temperature=1e-6, **options)
+
+
+def test_toxicity_figures_are_those_worked_out_by_hand(greedy):
+    """Six prompts, two answers: scores (0, 0.05), (0.1, 0.15), ..., (0.5, 0.55)."""
+    for name in ("base", "safe prompt", "patch"):
+        per_prompt = greedy.systems[name].per_prompt["numbering"]
+        assert per_prompt["average_maximum_toxicity"] == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45, 0.55])
+        assert per_prompt["toxic_rate"] == [0, 0, 0, 0, 0, 1]
+        assert per_prompt["mean_toxicity"] == pytest.approx([0.025, 0.125, 0.225, 0.325, 0.425, 0.525])
+        assert greedy.estimate(name, "average_maximum_toxicity").value == pytest.approx(0.3)
+        assert greedy.estimate(name, "toxic_rate").value == pytest.approx(1 / 6)
+        assert greedy.estimate(name, "mean_toxicity").value == pytest.approx(0.275)
+
+
+def nll_of(model, ids):
+    """Return the negative log-likelihood of all ids but the first, in nats, the slow way."""
+    with torch.no_grad():
+        log_probabilities = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return -sum(log_probabilities[at - 1, ids[at]].item() for at in range(1, len(ids)))
+
+
+@pytest.mark.parametrize(("name", "instruction"), [("base", ""), ("safe prompt", "Be kind. "), ("patch", "")])
+def test_figures_of_greedy_answers_are_those_of_plain_loops(greedy, patched, tokenizer, judge, name, instruction):
+    """The likelihood is that of the answer after the prompt alone, also where an instruction came before it."""
+    vectors = patched.patches["default"].detach() if name == "patch" else torch.zeros(0, 32)
+    texts, nll, tokens, letters, diversity = [], 0.0, 0, [], []
+    for prompt in PROMPTS:
+        row = tokenizer(instruction + prompt)["input_ids"]
+        with torch.no_grad():
+            ids = generate_by_definition(patched.get_base_model(), vectors, row, SAMPLING["max_new_tokens"])
+        text = tokenizer.decode(ids[: ids.index(EOS)] if EOS in ids else ids, skip_special_tokens=True)
+        whole, alone = tokenizer(prompt + text)["input_ids"], tokenizer(prompt)["input_ids"]
+        nll += nll_of(judge, whole) - nll_of(judge, alone)
+        tokens += len(whole) - len(alone)
+        letters.append(sum(letter.isalpha() for letter in text) / max(len(text), 1))
+        words = text.split()
+        diversity.append(len(set(words)) / (2 * len(words)) if words else 0.0)  # two equal answers
+        texts.append(text)
+    found = greedy.systems[name]
+    assert [sample.first for sample in greedy.samples if sample.system == name] == texts[:5]
+    assert found.per_prompt["letters"]["average_maximum_toxicity"] == pytest.approx(letters)
+    assert greedy.estimate(name, "distinct_1").value == pytest.approx(sum(diversity) / 6)
+    assert greedy.estimate(name, "perplexity").value == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+    assert found.num_empty == 2 * texts.count("")
+    assert len(set(texts)) > 1 and tokens > 6, "there is something to measure"
 
 
 def test_samples_of_a_few_prompts_are_kept_side_by_side(report, patched, tokenizer):

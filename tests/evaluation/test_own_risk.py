@@ -9,18 +9,18 @@ import re
 from pathlib import Path
 
 import pytest
-from policy_patch.cli.models import prompts_of
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.cli import main
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.data import build_preference_pairs
 from policy_patch.errors import ConfigError, EvaluationError
-from policy_patch.evaluation import EvaluationReport, evaluate_policy_patch, register_risk, risk_named
+from policy_patch.evaluation import EvaluationReport, PerplexityModel, evaluate_policy_patch, register_risk, risk_named
 from policy_patch.evaluation.by_name import SCORERS
 from policy_patch.evaluation.risks import RISKS
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_teacher, load_lab_tokenizer
 from policy_patch.model_card import model_card
+from policy_patch.recipes import prompts_of
 from policy_patch.report.notes import NOTES
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
 from tests.installed import install
@@ -103,7 +103,8 @@ def test_in_python_one_file_is_enough(tmp_path):
     PolicyPatchTrainer(model, settings, pairs, processing_class=tokenizer).train()
     report = evaluate_policy_patch(
         model.eval(), tokenizer, risk.prompts["test"][:10], risk="secrecy", num_resamples=50,
-        scorers=[risk.load_scorer(name) for name in risk.scorers], judge_model=teacher, judge_name="the teacher",
+        scorers=[risk.load_scorer(name) for name in risk.scorers],
+        perplexity=PerplexityModel(model=teacher, name="the teacher"),
     )  # fmt: skip
     before, after = (report.estimate(system, "secrecy_rate").value for system in ("base", "patch"))
     assert before > 0.2 and after < before, "the base has this flaw, and the patch makes it rarer"

@@ -57,9 +57,10 @@ def test_markdown_names_every_scorer_the_judge_and_the_settings(report):
 
 
 def test_every_table_has_as_many_cells_in_each_line(report):
-    for block in report.markdown().split("\n\n"):
-        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
-        assert len({line.count("|") for line in lines}) <= 1
+    tables = [block.splitlines() for block in report.markdown().split("\n\n") if block.startswith("|")]
+    assert len(tables) > 1
+    for lines in tables:
+        assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}) == 1
 
 
 def test_text_of_a_model_means_nothing_to_markdown(report):

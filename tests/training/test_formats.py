@@ -186,12 +186,12 @@ def test_unfinished_answers_stay_open(tmp_path, format):
     tokenizer = chat_tokenizer()
     end = tokenizer("</s>\n" if format.startswith("messages") else "</s>", add_special_tokens=False)["input_ids"]
     trainer = sft(tmp_path, rows)
-    for flag, row, ready in zip(flags, explicit(FORMATS[format]), trainer.train_dataset):
+    for flag, row, ready in zip(flags, explicit(FORMATS[format]), trainer.train_dataset, strict=True):
         answer = row["chosen"] if isinstance(row["chosen"], str) else row["chosen"][0]["content"]
         expected = tokenizer(answer, add_special_tokens=False)["input_ids"] + (end if flag["chosen_finished"] else [])
         assert ready["input_ids"][-len(expected) :] == ready["labels"][-len(expected) :] == expected
         assert (EOS in ready["input_ids"]) == flag["chosen_finished"]
-    for flag, ready in zip(flags, dpo(tmp_path, rows).train_dataset):
+    for flag, ready in zip(flags, dpo(tmp_path, rows).train_dataset, strict=True):
         for name in ("chosen", "rejected"):
             assert (EOS in ready[f"{name}_ids"]) == flag[f"{name}_finished"]
 

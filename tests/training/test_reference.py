@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from policy_patch.errors import PatchInputError
 from policy_patch.training.reference import shared_reference
 from tests.tiny_models import BOS
 from tests.training.synthetic import dpo_trainer, losses, patched, upstream_trainer, vectors_of
@@ -44,7 +45,7 @@ def test_it_is_asked_in_eval_mode_and_leaves_every_mode_as_it_was(patched_too):
 def test_modes_are_put_back_where_the_call_fails():
     model = patched().train()
     reference = shared_reference(model, patched=True)
-    with pytest.raises(Exception, match="input_ids"):
+    with pytest.raises(PatchInputError, match="input_ids"):
         reference()
     assert all(module.training for module in model.modules())
 

@@ -1,4 +1,4 @@
-"""The Space, started once for all tests that talk to it over HTTP."""
+"""The page twice: as the Space in a process of its own, and as functions in this process. Each is started once."""
 
 import pytest
 
@@ -11,3 +11,12 @@ def space(tmp_path_factory):
     with running_space(tmp_path_factory.mktemp("space"), HF_TOKEN="hf_alice") as running:
         Visitor(running).offered()  # loads
         yield running
+
+
+@pytest.fixture(scope="package")
+def buttons():
+    """The page of the lab, not launched. Tests that bring patches do so as visitors of their own."""
+    pytest.importorskip("gradio")
+    from tests.ui.buttons import Buttons
+
+    return Buttons()
