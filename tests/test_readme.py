@@ -51,11 +51,7 @@ def cases(find):
 def standing(page):
     """The Python that runs by itself, on the lab's models. That of the README is run by a test of its own."""
     alone = re.compile(r'load_lab_base\(\)|base="lab:base"')
-    return [
-        block
-        for block in blocks(page, "python")
-        if alone.search(block) and page.name != "README.md"
-    ]
+    return [block for block in blocks(page, "python") if alone.search(block) and page.name != "README.md"]
 
 
 def test_the_pages_hold_what_the_tests_below_run():
