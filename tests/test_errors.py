@@ -31,6 +31,8 @@ SIGNALS = {
     ("patch/folder.py", "IsADirectoryError"),
     ("patch/folder.py", "found"),
     ("_lazy.py", "AttributeError"),
+    ("recipes/names.py", "type(error)"),
+    ("registry.py", "self._error"),
 }
 
 

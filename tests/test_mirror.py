@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policy_patch.cli import COMMANDS
-from tests.test_layers import MODULES, PACKAGE, imported_modules, own_imports
+from tests.test_layers import BY_NAME, MODULES, PACKAGE, imported_modules, own_imports
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -19,9 +19,10 @@ ROOT = TESTS.parent
 # Module -> the test file that covers it. It imports the module, or another one that does, or runs it as a command.
 COVERED = {
     "_version.py": "test_init.py",
+    "answers/protocol.py": "answers/test_answering.py",
     "base/architecture.py": "injection/test_self_check.py",
     "base/comparison.py": "base/test_fingerprint.py",
-    "base/fingerprint_reading.py": "base/test_fingerprint.py",
+    "base/recorded_fingerprint.py": "base/test_fingerprint.py",
     "base/settings.py": "base/test_fingerprint.py",
     "base/sizes.py": "base/test_fingerprint.py",
     "base/token_embeddings.py": "base/test_probe.py",
@@ -30,13 +31,13 @@ COVERED = {
     "base/weight_samples.py": "base/test_fingerprint.py",
     "base/weights.py": "base/test_fingerprint.py",
     "cli/__main__.py": "cli/test_init.py",
+    "cli/options.py": "cli/test_train.py",
     "cli/help.py": "cli/test_init.py",
     "cli/pull.py": "cli/test_push_and_pull.py",
     "cli/push.py": "cli/test_push_and_pull.py",
     "data/public_sets.py": "data/test_hub_datasets.py",
     "data/scored.py": "data/test_pairs.py",
     "evaluation/asking.py": "evaluation/test_evaluate.py",
-    "evaluation/composition_plot.py": "evaluation/test_composition.py",
     "evaluation/observed.py": "evaluation/test_harmfulness.py",
     "evaluation/toxicity.py": "report/test_report.py",
     "hub/__init__.py": "test_lazy.py",
@@ -46,7 +47,7 @@ COVERED = {
     "hub/publishing.py": "hub/test_push_rules.py",
     "hub/versions.py": "hub/test_push_rules.py",
     "injection/findings.py": "injection/test_self_check.py",
-    "injection/generation.py": "injection/test_decoding.py",
+    "injection/generation.py": "injection/test_inference.py",
     "injection/priming.py": "injection/test_injection.py",
     "injection/static_cache.py": "injection/test_call_inputs.py",
     "lab/dialogues.py": "lab/test_grammar.py",
@@ -56,9 +57,13 @@ COVERED = {
     "model/state_dict.py": "model/test_patched_model.py",
     "model_card/__init__.py": "test_lazy.py",
     "model_card/eval_results.py": "model_card/test_card.py",
-    "patch/composing.py": "model/test_patched_model.py",
+    "patch/composing.py": "model/test_named_patches.py",
+    "recipes/perplexity.py": "recipes/test_evaluate.py",
+    "recipes/train_sections.py": "recipes/test_train.py",
     "report/metric.py": "report/test_report.py",
-    "report/reading.py": "report/test_report.py",
+    "report/notes.py": "report/test_tables.py",
+    "report/records.py": "report/test_report.py",
+    "report/system_names.py": "report/test_plots.py",
     "training/_trl.py": "training/test_trl_contract.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
@@ -68,8 +73,10 @@ COVERED = {
 SUBJECTS = {
     "base/test_architectures.py": "policy_patch/base",
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
+    "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
+    "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",
     "hub/test_failures.py": "policy_patch/hub",
     "hub/test_hostile.py": "policy_patch/hub",
@@ -93,6 +100,7 @@ SUBJECTS = {
     "test_mirror.py": "tests",
     "test_overhead.py": "benchmarks/overhead.py",
     "test_paper_tables.py": "benchmarks/paper_tables.py",
+    "test_public_api.py": "tests/public_api.py",
     "test_readme.py": "README.md",
     "test_slow_tests.py": "tests/slow_tests.py",
     "test_stored_run.py": "benchmarks/stored_run.py",
@@ -161,13 +169,16 @@ def program_of(text: str) -> ast.AST | None:
 
 
 def beside(modules: frozenset[str]) -> frozenset[str]:
-    """Return modules with those that they import."""
-    return modules | {inner for name in modules & MODULES.keys() for inner in own_imports(MODULES[name])}
+    """Return modules with those that they import, or look up by name."""
+    by_name = {inner for name, inner in BY_NAME if name_of(name) in modules}
+    return modules | by_name | {inner for name in modules & MODULES.keys() for inner in own_imports(MODULES[name])}
 
 
 def exercises(file: Path, module: str, steps: int = 1) -> bool:
     """Whether a test file imports a module, or in so many steps one that imports it."""
     found = reached(file)
+    if (fixtures := file.with_name("conftest.py")).is_file():
+        found |= reached(fixtures)
     for _ in range(steps):
         found = beside(found)
     return module in found

@@ -17,6 +17,7 @@ from policy_patch.recipes.models import check_has_weights, is_endpoint
 from policy_patch.recipes.prompts import OCCUPATIONS, prompts_of
 
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
+_OF_A_RISK = re.compile(r"\w+/(train|test|safe_test)")
 # Loading one of these takes a model, a fit or a request, so its name alone is looked at beforehand.
 _LOADED_LATER = ("hf", "fitted", "guard", "harmbench", "classifier", "openai", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64", "float", "half", "double")
@@ -65,6 +66,8 @@ def check_prompts(key: str, spec: str | None) -> None:
 
 def _is_of_a_risk(spec: str) -> bool:
     """Return whether a name is that of a registered risk's own prompts, `<risk>/<split>`."""
+    if not _OF_A_RISK.fullmatch(spec):
+        return False
     from policy_patch.evaluation.risks import own_prompts
 
     return own_prompts(spec) is not None

@@ -126,9 +126,11 @@ class TrainRecipe(Recipe):
     @property
     def _prompts(self) -> str | None:
         """Where the prompts are: the given ones, else the risk's own, if it has any."""
+        if self.data.prompts:
+            return self.data.prompts
         from policy_patch.evaluation.risks import RISKS
 
-        return self.data.prompts or (RISKS[self.risk].source_of("train") if self.risk in RISKS else None)
+        return RISKS[self.risk].source_of("train") if self.risk in RISKS else None
 
     @property
     def _trains_on_teacher(self) -> bool:

@@ -207,7 +207,7 @@ class _Run:
 
     def _train(self) -> None:
         try:
-            _by_recipe(*self._settings, self._folder / "patch", _Live(self._entries, self._place.watch))
+            _by_recipe(self._settings, self._folder / "patch", _Live(self._entries, self._place.watch))
         except Exception as error:  # the visitor is told, whatever it is
             self._error = error
         finally:
@@ -218,10 +218,11 @@ class _Run:
             self._place.leave()
 
 
-def _by_recipe(risk: str, sft: int, dpo: int, seed: int, folder: Path, live: _Live) -> None:
+def _by_recipe(settings: tuple[str, int, int, int], folder: Path, live: _Live) -> None:
     from policy_patch.lab import LAB_MODELS_PATH
     from policy_patch.recipes import TrainRecipe
 
+    risk, sft, dpo, seed = settings
     overrides = {
         "output_dir": str(folder), "seed": seed, "device": "cpu",
         "sft.max_steps": sft, "sft.logging_steps": max(1, sft // 40), "dpo.max_steps": dpo, "dpo.logging_steps": 1,

@@ -26,7 +26,7 @@ def test_the_patch_is_measured_beside_what_each_stage_gives_alone(tmp_path):
         on_progress=lambda stage, done, total: stages.append(stage),
     )  # fmt: skip
     assert list(report.systems) == ["base", "teacher", "SFT only", "DPO only", "patch"]
-    assert report.settings.seed == 3 and report.judge == "lab:teacher (the teacher)"
+    assert report.settings.seed == 3 and report.perplexity_model == "lab:teacher (the teacher)"
     assert read_patch_folder(tmp_path / "dpo-only")[1].ne(read_patch_folder(tmp_path / "patch")[1]).any()
     assert stages.count("training, SFT") == 4, "DPO alone has no SFT: told once where it begins and once a step"
     assert "For comparison: a patch by DPO alone, on the same pairs." in notes

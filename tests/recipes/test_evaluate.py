@@ -18,7 +18,7 @@ def test_it_runs_from_python_tells_of_its_stages_and_writes_the_report(tmp_path)
     )
     report = recipe.run(on_progress=lambda *one: told.append(one), on_note=notes.append)
     assert EvaluationReport.load(tmp_path) == report
-    assert (report.risk, report.judge) == ("toxicity", "lab:teacher")
+    assert (report.risk, report.perplexity_model) == ("toxicity", "lab:teacher")
     assert [scorer.name for scorer in report.scorers] == ["lab-insults"]
     assert len({stage for stage, _, _ in told}) >= 2 and notes == ["Loading lab:base ..."]
     assert recipe.measure().systems == report.systems
@@ -26,8 +26,8 @@ def test_it_runs_from_python_tells_of_its_stages_and_writes_the_report(tmp_path)
 
 def test_perplexity_is_that_of_the_teacher_if_its_weights_are_here_else_of_the_base(tmp_path):
     recipe = EvaluateRecipe(patches=[PATCH], **FAST, scorers=["lab-insults"])
-    assert recipe.measure().judge == "lab:base (the base)"
-    assert recipe.with_overrides({"teacher": "lab:teacher"}).measure().judge == "lab:teacher (the teacher)"
+    assert recipe.measure().perplexity_model == "lab:base (the base)"
+    assert recipe.with_overrides({"teacher": "lab:teacher"}).measure().perplexity_model == "lab:teacher (the teacher)"
 
 
 def test_what_is_raised_while_a_stage_is_told_of_ends_the_run(tmp_path):

@@ -33,7 +33,7 @@ def test_a_training_ends_while_it_asks_for_answers_before_its_first_step(tmp_pat
     entries = queue.Queue()
     watch.stop()
     with pytest.raises(StoppedError):
-        _by_recipe("toxicity", 10, 5, 1, tmp_path / "patch", _Live(entries, watch))
+        _by_recipe(("toxicity", 10, 5, 1), tmp_path / "patch", _Live(entries, watch))
     assert entries.empty() and not list(tmp_path.glob("patch/*sft*"))
 
 
