@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policy_patch.cli import COMMANDS
-from tests.test_layers import MODULES, PACKAGE, imported_modules, own_imports
+from tests.test_layers import BY_NAME, MODULES, PACKAGE, imported_modules, own_imports
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -145,6 +145,9 @@ def reached(file: Path) -> frozenset[str]:
                     helper = ROOT / f"{one.replace('.', '/')}.py"
                     if one.startswith("tests.") and helper.is_file() and not helper.name.startswith("test_"):
                         found |= reached(helper)
+    fixtures = file.with_name("conftest.py")
+    if fixtures.is_file() and file.name.startswith("test_") and file.parent != TESTS:
+        found |= reached(fixtures)
     if "policy_patch.cli" in found:
         found |= {f"policy_patch.cli.{command}" for command in COMMANDS if command in words}
     return frozenset(found)
@@ -161,8 +164,9 @@ def program_of(text: str) -> ast.AST | None:
 
 
 def beside(modules: frozenset[str]) -> frozenset[str]:
-    """Return modules with those that they import."""
-    return modules | {inner for name in modules & MODULES.keys() for inner in own_imports(MODULES[name])}
+    """Return modules with those that they import, or look up by name while they run."""
+    by_name = {imported for file, imported in BY_NAME if name_of(file) in modules}
+    return modules | by_name | {inner for name in modules & MODULES.keys() for inner in own_imports(MODULES[name])}
 
 
 def exercises(file: Path, module: str, steps: int = 1) -> bool:

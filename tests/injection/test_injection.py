@@ -31,9 +31,10 @@ from transformers import (
     StaticCache,
 )
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model, self_check
+from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.base.architecture import learned_position_limit
 from policy_patch.errors import PatchInputError, PositionLimitError, UnsupportedModelError
+from policy_patch.injection import self_check
 from policy_patch.injection.priming import MOST_KEPT, Primer
 from policy_patch.injection.self_check import checked_injection
 from tests.definition import generate_by_definition, logits_by_definition, padded

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, RoFormerConfig
 
-from policy_patch import PolicyPatchConfig, get_policy_patch_model, self_check
+from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.base.architecture import backbone_of
 from policy_patch.errors import UnsupportedModelError
+from policy_patch.injection import self_check
 from policy_patch.injection.findings import Findings
 from policy_patch.injection.self_check import checked_injection
 from policy_patch.injection.stacks import BatchStacks
