@@ -13,8 +13,8 @@ TABLE = Path(__file__).with_name("slow_tests.md")
 _HEAD = """# Slow tests
 
 Tests of five seconds or more, each with its slowest case; `pytest -m "not slow"` leaves them out. Made by
-`pytest --durations=0 --durations-min=5 | python -m tests.slow_tests`, on two cores. The first test that asks for a fixture
-also pays for it.
+`pytest --durations=0 --durations-min=5 | python -m tests.slow_tests`, on two cores. Fixtures that a test is the first
+to ask for count as its own.
 
 | test | seconds |
 | --- | --- |
