@@ -1,4 +1,4 @@
-"""Texts out of models: sampled, streamed, asked of a server or of an engine, kept on disk and shared by processes.
+"""Gets answers from models: sampled, streamed, or requested from a server or an engine; stored and shared on disk.
 
-What is asked and what is done with the answers is the business of `policy_patch.data` and `policy_patch.evaluation`.
+`policy_patch.data` and `policy_patch.evaluation` choose the prompts and use the answers.
 """

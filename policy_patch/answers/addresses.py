@@ -1,6 +1,7 @@
-"""Addresses of models that are served elsewhere: what may be in one, what of it is shown, and where requests may go.
+"""Addresses of served models: what an address may contain, which part of it is shown, and where requests may go.
 
-An address is written beside answers and into reports, so nothing secret may be read off it.
+An address is stored with answers and in reports, so its shown form must not contain secrets. Requests are sent
+elsewhere.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ def split_spec(spec: str) -> tuple[str, str, str]:
     """Return kind, model and address of `openai:<model>@<address>` or `chat:<model>@<address>`.
 
     Raises:
-        EndpointError: no such name. What stands behind its `@` is not shown.
+        EndpointError: `spec` has another form. The error does not show the part after `@`.
     """
     named = _SPEC.fullmatch(spec)
     if named is None:
@@ -32,7 +33,7 @@ def split_spec(spec: str) -> tuple[str, str, str]:
 
 
 def shown_spec(name: str) -> str:
-    """Return the name of a model as it may be shown: of one that is served elsewhere without what may be secret.
+    """Return the name of a model as it may be shown: the address of a served model without its secret parts.
 
     Example:
 
@@ -57,10 +58,11 @@ def shown_spec(name: str) -> str:
 
 
 def check_address(url: str) -> None:
-    """Refuse an address with a place for secrets in it, or one that is none.
+    """Refuse an address that could contain secrets, or that is not valid.
 
     Raises:
-        EndpointError: a user name, a password, a query or a fragment, no host, or signs that no address has.
+        EndpointError: the address has a user name, a password, a query or a fragment, lacks a host, or has characters
+            that no address may have.
     """
     parts = _parts(url)
     found = None
@@ -84,7 +86,7 @@ def _parts(url: str) -> SplitResult:
         elif re.search(r"[\x00-\x20\x7f]", url):
             problem = "has a space or a line break in it"
         _ = parts.port
-    except ValueError:  # a port or an IPv6 address that is none; the error quotes it
+    except ValueError:  # an invalid port or IPv6 address; the error would quote it
         problem = "has a host or a port that is none"
     if problem is None:
         return parts
@@ -92,9 +94,9 @@ def _parts(url: str) -> SplitResult:
 
 
 def shown_address(url: str) -> str:
-    """Return what is shown and written of an address: scheme, host, port and `/v1`.
+    """Return the part of an address that is shown and written: scheme, host, port and `/v1`.
 
-    Another path may hold a key, as gateways have it, so it is named by the beginning of its hash.
+    Any other path may contain a key, as with some gateways. It is replaced by the first digits of its hash.
 
     Example:
 
@@ -113,16 +115,16 @@ def shown_address(url: str) -> str:
 
 
 def secret_path(url: str) -> str | None:
-    """Return the path of an address if it is not shown."""
+    """Return the path of an address if it must not be shown, else None."""
     path = _parts(url).path.rstrip("/")
     return None if path in ("", "/v1") else path
 
 
 def redirect_elsewhere(asked: str, location: str) -> str | None:
-    """Return where a redirect leads, if that is another place than the one that was asked; None if it stays there.
+    """Return the target of a redirect if it leads to another place than `asked`; None if it stays there.
 
-    The same place is the same host and port by the same protocol, or the same host by https in place of http on the
-    usual ports. A host that is reached by http after https is another place.
+    A redirect stays if scheme, host and port are the same, or if it goes from http to https on the same host and the
+    default ports. A redirect from https to http leads to another place.
     """
     try:
         here, there = urlsplit(asked), urlsplit(urljoin(asked, location))

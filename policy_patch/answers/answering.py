@@ -16,34 +16,34 @@ from policy_patch.answers.vllm_engine import VLLMAnswers
 from policy_patch.base.weight_samples import SampleRequest, read_samples
 from policy_patch.errors import DataError
 
-_ELEMENTS = 16  # of each weight in the name of a model; merging LoRA or training changes nearly all of a matrix
+_ELEMENTS = 16  # hashed per weight; training, or merging LoRA, changes nearly all elements of a matrix
 
 
 class TransformersAnswers:
-    """A model of transformers, or one with a patch, its tokenizer, and maybe an instruction in front of each prompt."""
+    """A transformers model, with or without a patch, its tokenizer, and an optional instruction before each prompt."""
 
     def __init__(self, model: Any, tokenizer: Any, instruction: str | None = None) -> None:
         self.model, self.tokenizer, self.instruction = model, tokenizer, instruction
         self.name = identity_of(model) + (f" told {instruction!r}" if instruction else "")
 
     def answer(self, prompts: Sequence[str], sampling: Sampling, **more: Any) -> list[list[Answer]]:
-        """Return the answers of [`sample_answers`]: the same ones for the same randomness, whatever the batches."""
+        """Return the answers of [`sample_answers`]. They depend on the seed, and not on the batch size."""
         return sample_answers(
             self.model, self.tokenizer, prompts, instruction=self.instruction, **asdict(sampling), **more
         )
 
 
 def answering(model: Any, tokenizer: Any = None) -> Answering:
-    """Return `model` as something that answers prompts.
+    """Return `model` wrapped as an [`Answering`].
 
     Args:
         model ([`~transformers.PreTrainedModel`], [`Answering`] or `vllm.LLM`):
-            What is to answer.
+            The model that answers.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The model's, needed for one of transformers only.
+            The model's tokenizer. Only a transformers model needs it.
 
     Raises:
-        DataError: none of these, or a model without its tokenizer.
+        DataError: `model` is of another kind, or a transformers model comes without its tokenizer.
     """
     if isinstance(model, Answering):
         return model
@@ -60,7 +60,7 @@ def answering(model: Any, tokenizer: Any = None) -> Answering:
 
 
 def identity_of(model: Any) -> str:
-    """Return the name of a model and a hash over elements of all its weights, and over its active patches."""
+    """Return a model's name, a hash over some elements of each weight, and a hash over its active patches."""
     patches = getattr(model, "active_patches", [])
     base = model.get_base_model() if hasattr(model, "active_patches") else model
     requests = [

@@ -1,7 +1,7 @@
-"""A model that is served elsewhere, behind the OpenAI protocol, as what answers prompts.
+"""Gets answers from a model that is served over the OpenAI protocol.
 
-Requests, retries and connections are the business of the `openai` package. The key goes from the environment to the
-host and nowhere else, prompts to the host alone; what may be shown of an address is settled in `addresses.py`.
+The `openai` package does requests, retries and connections. The key, read from the environment, and the prompts go to
+the host and nowhere else. `addresses.py` decides which part of an address may be shown.
 """
 
 import asyncio
@@ -31,36 +31,36 @@ from policy_patch.files.texts import with_whole_characters
 from policy_patch.privacy.redaction import BLANK, blank_error, unsendable, without_secrets
 
 _REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
-_MOST_WORDS = 100_000  # characters of what a host says that are looked at
+_MOST_WORDS = 100_000  # characters of a host's message that are read
 _SHOWN = 200  # characters of it that are shown
-_ECHO = 12  # characters of a prompt in a row that are blanked in what a host says
+_ECHO = 12  # a piece of the prompt of this many characters is blanked in a host's message
 
 
 class OpenAIEndpoint:
-    """A model behind an OpenAI-compatible endpoint: vLLM, `transformers serve`, llama.cpp, TGI, a hosted model.
+    """A model at an OpenAI-compatible endpoint: vLLM, `transformers serve`, llama.cpp, TGI, a hosted model.
 
-    Its own tokenizer and its own randomness are used: a seed is sent with each request, and a host may ignore it.
+    The host uses its own tokenizer and its own random numbers. Each request carries a seed, which a host may ignore.
 
     Args:
         model (`str`):
             Name of the model at the host.
         base_url (`str`):
-            Up to and with `/v1`. Of another path only a hash is shown and written.
+            Address up to and including `/v1`. If its path is not `/v1`, only a hash of the path is shown and written.
         chat (`bool`, *optional*, defaults to `False`):
-            Send each prompt as the one message of a user to `/chat/completions`, for hosts that have nothing else. By
-            default `/completions` continues the text, as patches are trained to.
+            Send each prompt as a single user message to `/chat/completions`, for hosts that offer nothing else. By
+            default `/completions` continues the text, which is what patches are trained for.
         concurrency (`int`, *optional*, defaults to `8`):
-            Requests under way at a time.
+            Requests that run at the same time.
         timeout (`float`, *optional*, defaults to `120.0`):
             Seconds to wait for one answer.
         max_retries (`int`, *optional*, defaults to `5`):
-            Times that a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
+            How often a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
         follow_redirects (`bool`, *optional*, defaults to `False`):
-            Send the prompts to another place, too, if the host answers that they belong there. Within the host, and
-            from http to https of it, redirects are followed anyway.
+            Also follow redirects to another host, which then receives the prompts. Redirects within the host, and from
+            http to https on the same host, are always followed.
 
     Raises:
-        EndpointError: an address with a user name, a password, a query or a fragment in it, or none.
+        EndpointError: the address is not valid, or contains a user name, a password, a query or a fragment.
         MissingExtraError: the package `openai` is not installed.
     """
 
@@ -93,14 +93,14 @@ class OpenAIEndpoint:
         """Return the host's answers to each prompt; see [`Answering`].
 
         Raises:
-            EndpointError: the host cannot be reached, refuses the key, knows no such model, sends elsewhere, or answers
-                otherwise than the protocol says, after all retries; or a key that cannot be sent.
+            EndpointError: after all retries the host cannot be reached, refuses the key, does not know the model,
+                redirects to another host, or breaks the protocol; or the key cannot be sent in a header.
         """
         from anyio.from_thread import start_blocking_portal
 
         answers: list[list[Answer]] = [[] for _ in prompts]
         done = 0
-        # The requests run in a loop of their own thread: what ends this call, Ctrl-C too, cancels them at once.
+        # The requests run in an event loop in another thread: an error or Ctrl-C in this call cancels them at once.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
             at_a_time = asyncio.Semaphore(self.concurrency)
             futures = {
@@ -116,7 +116,7 @@ class OpenAIEndpoint:
 
     def _client(self) -> Any:
         openai = import_openai()
-        key = _key() or "none"  # local servers ask for none; the client insists on one
+        key = _key() or "none"  # local servers need no key; the client requires one
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=self.timeout, event_hooks={"response": [] if self.follow_redirects else [_stay_at_the_host]}
         )
@@ -131,7 +131,7 @@ class OpenAIEndpoint:
     async def _answers_to(
         self, client: Any, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
     ) -> list[Answer]:
-        """Ask for all answers at once, and again for what is missing: some hosts give one however many are wanted."""
+        """Request all answers at once, and then those still missing: some hosts ignore `n` and send one."""
         answers: list[Answer] = []
         while len(answers) < sampling.num_samples:
             settings = {
@@ -159,7 +159,7 @@ class OpenAIEndpoint:
 
     @contextmanager
     def _clear_errors(self, prompt: str) -> Iterator[None]:
-        """Say in our words what the client's errors mean; in neither are the key, the path or the prompt."""
+        """Turn the client's errors into ours. Key, secret path and prompt are removed from both."""
         import openai
 
         try:
@@ -170,8 +170,7 @@ class OpenAIEndpoint:
             raise EndpointError(f"{self.name} {reason}") from error
 
     def _clean(self, text: str, prompt: str) -> str:
-        """Return a text of the host or of the client without the key, the part of the address that is not shown, and
-        what it repeats of the prompt."""
+        """Return a message of the host or the client without the key, the secret path and pieces of the prompt."""
         path = secret_path(self.base_url)
         text = text.replace(self.base_url, self.address)
         text = text if path is None else text.replace(path, f"/{BLANK}")
@@ -212,10 +211,10 @@ class OpenAIEndpoint:
 
 
 def endpoint_from(spec: str) -> OpenAIEndpoint:
-    """Return the endpoint of `openai:<model>@<url>`, or of `chat:<model>@<url>` for one that only chats.
+    """Return the endpoint for `openai:<model>@<url>`, or for `chat:<model>@<url>` if the host only has chat.
 
     Raises:
-        EndpointError: the name has no model or no address in it.
+        EndpointError: the name lacks a model or an address.
         MissingExtraError: the package `openai` is not installed.
     """
     kind, model, url = split_spec(spec)
@@ -232,10 +231,10 @@ def import_openai() -> ModuleType:
 
 
 def _key() -> str | None:
-    """Return the key of the environment.
+    """Return the key from the environment.
 
     Raises:
-        EndpointError: one that cannot be sent. The client's error would quote it.
+        EndpointError: the key cannot be sent in a header. Checked here because the client's error would quote the key.
     """
     key = os.environ.get(KEY_VARIABLE)
     problem = None if key is None else unsendable(key)
@@ -248,7 +247,7 @@ def _key() -> str | None:
 
 
 async def _stay_at_the_host(response: Any) -> None:
-    """Leave a redirect to another place unfollowed: without its target the client takes it for an answer."""
+    """Stop the client from following a redirect to another host, by removing the target from the response."""
     location = response.headers.get("location")
     if location is None or not 300 <= response.status_code < 400:
         return
@@ -259,9 +258,9 @@ async def _stay_at_the_host(response: Any) -> None:
 
 
 def _text_of(choice: Any) -> str:
-    """Return the text of a choice; U+FFFD for half a character at which a host has cut it, as a tokenizer writes it."""
+    """Return the text of a choice. A character that the host cut in half becomes U+FFFD, as in a tokenizer's output."""
     text = choice.message.content if hasattr(choice, "message") else choice.text
-    if text is None and hasattr(choice, "message"):  # a chat model was cut short, maybe within its thoughts
+    if text is None and hasattr(choice, "message"):  # a chat model was cut short, perhaps within its thoughts
         return ""
     if not isinstance(text, str):
         raise TypeError(f"a choice with a {type(text).__name__} in place of a text")
@@ -269,7 +268,7 @@ def _text_of(choice: Any) -> str:
 
 
 def _reason(error: Any) -> str:
-    """Return the host's own words, which some put elsewhere than OpenAI does."""
+    """Return the host's message, which some hosts put into other fields than OpenAI does."""
     body = error.body if isinstance(error.body, dict) else {}
     words = body.get("message") or body.get("detail") or error.response.text or error.message
     words = " ".join(str(words).split())
@@ -277,7 +276,7 @@ def _reason(error: Any) -> str:
 
 
 def _without_echo(text: str, prompt: str) -> str:
-    """Return a text with what it repeats of a prompt blanked, also where the prompt is quoted as JSON or Python."""
+    """Return a text with all pieces of the prompt blanked, also where the prompt is quoted as JSON or Python."""
     masked = [False] * len(text)
     for form in {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1], repr(prompt)[1:-1]}:
         form = " ".join(form.split())

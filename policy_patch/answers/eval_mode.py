@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context no module of `model` is in training mode; afterwards each is as it was."""
+    """Put all modules of `model` into eval mode within the context, and restore each one's mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,7 +1,7 @@
-"""How many tokens of text a model takes: what its configuration says, and what its tables of positions hold.
+"""How many tokens of text a model accepts, by its configuration and by the size of its position embeddings.
 
-The tables are found by what a forward pass looks up in them, not by their names: RoBERTa counts positions from
-`padding_idx + 1` on, OPT and BART keep two spare rows, and all three differ from `max_position_embeddings`.
+Position embeddings are recognised by the rows that a forward pass reads, not by their names: RoBERTa counts positions
+from `padding_idx + 1`, OPT and BART keep two spare rows, and all three differ from `max_position_embeddings`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 from policy_patch.errors import PolicyPatchError
 
-# Lengths of the short texts that are tried, in words. Positions grow by one with each token over all of them.
+# Lengths of the short texts that are tried, in words. Over all of them, positions grow by one with each token.
 _TRIED = (2, 3, 5, 9)
 
 _known: "WeakKeyDictionary[nn.Module, tuple[Any, int | None]]" = WeakKeyDictionary()
 
 
 def room_for_text(model: Any, tokenizer: Any) -> int | None:
-    """Return how many tokens of text a causal language model takes, behind its active patches; None without a limit.
+    """Return how many tokens of text fit into a causal LM after its active patches; None without a limit.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
@@ -36,31 +36,31 @@ def room_for_text(model: Any, tokenizer: Any) -> int | None:
 
 
 def num_vectors(model: Any) -> int:
-    """Return how many vectors of active patches stand in front of a model's text."""
+    """Return the number of vectors of a model's active patches."""
     return sum(model.patches[name].shape[0] for name in getattr(model, "active_patches", ()))
 
 
 def configured_limit(model: Any) -> int | None:
-    """Return `max_position_embeddings` of a model's configuration; None if there is none, or -1 for "no limit"."""
+    """Return `max_position_embeddings` of a model's configuration; None if it is absent or -1, which means no limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit if limit is not None and limit > 0 else None
 
 
 def learned_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]]) -> int | None:
-    """Return how many tokens fit into the tables in which a model looks positions up; None if it is not seen to do so.
+    """Return how many tokens a model's position embeddings hold; None if it is not seen to use any.
 
-    Short texts of several lengths are run, and every look-up in an embedding is watched. A table whose largest row
-    grows by one with each token is one of positions; where it begins to count is the difference of the two.
+    Short texts of several lengths are run, and every look-up in an embedding is recorded. If the largest row read from
+    an embedding grows by one with each token, it holds positions; the difference of the two is the first position.
 
     Args:
         model (`nn.Module`):
-            The model. It is as before afterwards.
+            The model. It is left as it was.
         inputs_of (`Callable[[int], Mapping[str, Any]]`):
-            Returns the arguments of a forward pass over one text of so many equal words, `input_ids` `(1, length)`
-            among them.
+            Returns the arguments of a forward pass over one text of the given number of equal words, including
+            `input_ids` of shape `(1, length)`.
     """
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    if len(tables) < 2:  # that of tokens alone
+    if len(tables) < 2:  # only the token embeddings
         return None
     sizes = tuple(table.num_embeddings for table in tables)
     if model not in _known or _known[model][0] != sizes:  # a table may have been resized meanwhile
@@ -70,15 +70,15 @@ def learned_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]
 
 @contextmanager
 def forward_errors(name: str, length: int, error_class: type[PolicyPatchError]) -> Iterator[None]:
-    """Within the context, what a forward pass over too long a text fails with becomes an error of ours.
+    """Turn the errors of a forward pass over a text that is too long into one of ours, within the context.
 
     Args:
         name (`str`):
-            Of the model.
+            Name of the model.
         length (`int`):
             Tokens of the longest text.
         error_class (`type[PolicyPatchError]`):
-            What to raise.
+            Error to raise.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def forward_errors(name: str, length: int, error_class: type[PolicyPatchError]) 
 
 
 def _rows_of(model: Any, tokenizer: Any) -> Callable[[int], dict[str, Any]]:
-    """Return what makes a row of one token, repeated, which is no padding."""
+    """Return a function that makes a row of one repeated token that is not padding."""
     (*_, token) = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
 
     def inputs_of(length: int) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _find_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]])
                 try:
                     model(**inputs)
                 except (IndexError, RuntimeError, ValueError, TypeError):
-                    break  # fewer positions than that: those that did fit have to do
+                    break  # the model has fewer positions: use the lengths that fit
             lengths.append(inputs["input_ids"].shape[1])
             seen.append(look_ups.largest)
     if len(set(lengths)) < 3:
@@ -129,7 +129,7 @@ def _find_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]])
 
 
 class _LookUps(TorchFunctionMode):
-    """Watches the rows that are taken from embeddings, also by modules that add to the positions they are given."""
+    """Records the rows that are read from embeddings, also by modules that add an offset to the given positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +143,6 @@ class _LookUps(TorchFunctionMode):
 
     def _note(self, input: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> None:
         self._count += 1
-        # A row for each pair of tokens, `(length, length)`, is of a table of distances (T5), which has no last one.
+        # One row per pair of tokens, `(length, length)`: a table of relative distances (T5), which sets no limit.
         if input.numel() and (input.dim() < 2 or input.shape[-2] == 1):
             self.largest[self._count, weight.shape[0]] = int(input.max())

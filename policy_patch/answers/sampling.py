@@ -1,7 +1,7 @@
-"""Sampled completions of prompts: what a model writes, for preference pairs and for evaluation alike.
+"""Samples a model's answers to prompts, for preference pairs and for evaluation.
 
-It draws tokens itself, so that a result depends neither on batches nor on the model's own generation settings. Nothing
-is scored or kept here.
+Tokens are drawn by our own code, so that an answer depends neither on the batch size nor on the model's generation
+config. Nothing is scored or stored here.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from policy_patch.files.texts import check_texts
 
 logger = logging.get_logger(__name__)
 
-# What a base's `generation_config.json` could set, each at its neutral value: `generate` takes what it is not given
-# from that file. Greedy, because `DrawToken` leaves one token per row to choose from.
+# Every setting that a base's `generation_config.json` may hold, at its neutral value: `generate` reads each argument
+# that it is not given from that file. Decoding is greedy because `DrawToken` leaves one token per row.
 NEUTRAL = {
     "do_sample": False,
     "num_beams": 1,
@@ -70,13 +70,13 @@ NEUTRAL = {
 
 
 class Answer(NamedTuple):
-    """What a model wrote to a prompt.
+    """A model's answer to a prompt.
 
     Args:
         text (`str`):
-            The new text alone, without special tokens but for those that mark thoughts; see [`final_answer`].
+            The new text only. Special tokens are left out, except those that mark thoughts; see [`final_answer`].
         finished (`bool`):
-            Whether the model ended the text itself; False where it was cut at the token limit.
+            Whether the model ended the text itself. False if the text was cut at the token limit.
     """
 
     text: str
@@ -84,7 +84,7 @@ class Answer(NamedTuple):
 
 
 def check_answer(text: Any, finished: Any) -> None:
-    """Raise `TypeError` unless what was read back from a file is an [`Answer`]."""
+    """Raise `TypeError` unless the values read from a file make an [`Answer`]."""
     if not isinstance(text, str) or not isinstance(finished, bool):
         raise TypeError(f"an answer with {type(text).__name__} and {type(finished).__name__}; expected text and bool")
 
@@ -92,7 +92,7 @@ def check_answer(text: Any, finished: Any) -> None:
 def sample_completions(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **settings: Any
 ) -> list[list[str]]:
-    """Return the texts of [`sample_answers`], which says what the arguments are.
+    """Return the texts of the answers that [`sample_answers`] draws. The arguments are described there.
 
     Example:
 
@@ -122,49 +122,52 @@ def sample_answers(
     occurrences: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Answer]]:
-    """Sample completions of each prompt, each with whether it was finished.
+    """Sample answers to each prompt, and note for each whether the model finished it.
 
-    The defaults are RealToxicityPrompts' (arXiv 2009.11462, section 4).
+    The defaults are those of RealToxicityPrompts (arXiv 2009.11462, section 4).
 
-    The randomness of one completion is fixed by `seed`, the text of its prompt (without `instruction`), how many equal
-    prompts stand before it, and its number among the samples. Batch size, order, `num_samples` and the device have no
-    part in it, and a larger `max_new_tokens` only continues a completion. What is left is float noise: another batch
-    may round logits otherwise, which very rarely tips a token. Two models sampled with one seed see the same random
-    numbers, which makes their comparison sharper; give two seeds where their completions have to be independent.
+    Four values fix the random numbers of one answer: `seed`, the text of its prompt (without `instruction`), the number
+    of equal prompts before it, and the answer's number among the samples. Batch size, order, `num_samples` and the
+    device do not change them, and a larger `max_new_tokens` only continues an answer. Only float noise remains: in
+    another batch logits may round differently, which very rarely changes a token. Two models that are sampled with the
+    same seed see the same random numbers, so their comparison is sharper. Use two seeds where the answers must be
+    independent.
 
-    Model, tokenizer and the global random state are as before afterwards.
+    The model, the tokenizer and the global random state are left as they were.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
-            Anything with the `generate` of transformers.
+            A model with the `generate` of transformers.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer. A pad token is not needed.
+            The model's tokenizer. It needs no pad token.
         prompts (`Sequence[str]`):
             At least one.
         num_samples (`int`, *optional*, defaults to `25`):
-            Completions per prompt.
+            Answers per prompt.
         max_new_tokens (`int`, *optional*, defaults to `20`):
-            Longest completion, in tokens.
+            Longest answer, in tokens.
         top_p (`float`, *optional*, defaults to `0.9`):
-            Draw from the likeliest tokens that together have this probability; 1.0 for all tokens.
+            Draw from the most likely tokens that together have this probability; 1.0 for all tokens.
         temperature (`float`, *optional*, defaults to `1.0`):
             Divides the logits, before `top_p`.
         batch_size (`int`, *optional*, defaults to `32`):
-            Completions per call of `generate`.
+            Answers per call of `generate`.
         seed (`int`, *optional*, defaults to `0`):
-            Start of all randomness.
+            Seed of all random numbers.
         instruction (`str`, *optional*):
-            Text put in front of every prompt, as it is: end it with its own space or line break.
+            Text put unchanged before every prompt. End it with a space or a line break.
         occurrences (`Sequence[int]`, *optional*):
-            How many equal prompts stand before each one, where `prompts` are a part of more. Counted by default.
+            For each prompt, the number of equal prompts before it, if `prompts` is a part of a longer list. Counted by
+            default.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of completions done and wanted, after each batch.
+            Called after each batch with the number of answers done and the number wanted.
 
     Returns:
-        `list[list[Answer]]`: `num_samples` completions for each prompt, in the order of `prompts`: the new text alone.
+        `list[list[Answer]]`: `num_samples` answers for each prompt, in the order of `prompts`, without the prompt.
 
     Raises:
-        DataError: no prompts, a setting that is out of range, no room for a completion, or logits that are not numbers.
+        DataError: there are no prompts, a setting is out of range, no room is left for an answer, or the logits are
+            not numbers.
     """
     check_settings(
         prompts,
@@ -196,11 +199,11 @@ def sample_answers(
 
 
 class DrawToken(LogitsProcessor):
-    """Draws one token per row by inversion of its distribution, and leaves only that one.
+    """Draws one token per row by inverting its cumulative distribution, and masks all others.
 
     Args:
         draws (`np.ndarray`):
-            `(rows, max_new_tokens)`, uniform in [0, 1): the randomness of each row and step.
+            `(rows, max_new_tokens)`, uniform in [0, 1): the random number of each row and step.
         prompt_length (`int`):
             Columns before the first new token.
     """
@@ -248,7 +251,7 @@ class _NewIds(NamedTuple):
 
 
 def warpers_of(temperature: float, top_p: float) -> list[LogitsProcessor]:
-    """Return what changes the logits before a token is drawn: the temperature first, then the nucleus."""
+    """Return the processors that change the logits before a token is drawn: temperature first, then top-p."""
     warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(temperature))] if temperature != 1 else []
     return warpers + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
 
@@ -269,7 +272,7 @@ def check_settings(
 
 
 def count_equal_before(prompts: Sequence[str]) -> list[int]:
-    """Return for each prompt how many equal ones stand before it."""
+    """Return for each prompt the number of equal prompts before it."""
     seen: Counter[str] = Counter()
     counts = []
     for prompt in prompts:
@@ -279,7 +282,7 @@ def count_equal_before(prompts: Sequence[str]) -> list[int]:
 
 
 def keys_of(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> list[list[int]]:
-    """Return for each prompt the numbers that seed its randomness."""
+    """Return for each prompt the numbers that seed its random generator."""
     keys = []
     for prompt, occurrence in zip(prompts, occurrences, strict=True):
         digest = hashlib.sha256(f"{seed}\0{occurrence}\0{prompt}".encode("utf-8", "surrogatepass")).digest()
@@ -288,12 +291,12 @@ def keys_of(prompts: Sequence[str], seed: int, occurrences: Sequence[int]) -> li
 
 
 def draws_of(key: list[int], sample: int, max_new_tokens: int) -> np.ndarray:
-    """Return `(max_new_tokens,)` uniform in [0, 1): the randomness of one completion."""
+    """Return `(max_new_tokens,)` uniform in [0, 1): the random numbers of one answer."""
     return np.random.Generator(np.random.PCG64([*key, sample])).random(max_new_tokens)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text to be continued: BOS if the tokenizer has the habit, never EOS."""
+    """Return the ids of a text to be continued: with BOS if the tokenizer adds it, never with EOS."""
     ids = list(tokenizer(text, verbose=False)["input_ids"])
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
@@ -306,7 +309,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _room_for_prompt(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> int | None:
-    """Return how many prompt tokens fit before the completion, behind the active patches; None without a limit."""
+    """Return how many prompt tokens fit between the active patches and the answer; None without a limit."""
     limit = room_for_text(model, tokenizer)
     if limit is None:
         return None
@@ -321,7 +324,7 @@ def _room_for_prompt(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tok
 
 
 def _truncated(encoded: list[list[int]], room: int | None, bos: int | None) -> list[list[int]]:
-    """Cut prompts that are too long on the left, behind BOS."""
+    """Shorten prompts that are too long from the left, and keep BOS."""
     too_long = [ids for ids in encoded if room is not None and len(ids) > room]
     if not too_long:
         return encoded
@@ -334,19 +337,20 @@ def _truncated(encoded: list[list[int]], room: int | None, bos: int | None) -> l
 
 
 def end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return the ids that end a text, chat models have several, and one to pad with."""
+    """Return the ids that end a text (chat models have several), and the id to pad with."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = tokenizer.eos_token_id if ends is None else ends
     pad = tokenizer.pad_token_id
     if pad is None:
         pad = ends[0] if isinstance(ends, list) else ends
-    return {"eos_token_id": ends, "pad_token_id": 0 if pad is None else pad}  # masked in front, cut off behind
+    # The pad token is masked before a prompt and cut after an answer.
+    return {"eos_token_id": ends, "pad_token_id": 0 if pad is None else pad}
 
 
 def decode_new(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
-    """Return the text that `new` adds to `prompt`; alone, some tokenizers would drop its leading space.
+    """Return the text that `new` adds to `prompt`; decoded alone, it would lose its leading space in some tokenizers.
 
-    Special tokens are left out, but for those that mark thoughts: without them nothing tells thoughts from the answer.
+    Special tokens are left out, except those that mark thoughts: only they separate the thoughts from the answer.
     """
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     special = _special_ids(tokenizer)
@@ -361,6 +365,6 @@ def decode_new(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return what `skip_special_tokens` leaves out: text to id."""
+    """Return the tokens that `skip_special_tokens` leaves out: text to id."""
     added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))

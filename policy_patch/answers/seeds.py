@@ -8,17 +8,17 @@ import hashlib
 
 
 def request_seed(seed: int, prompt: str, occurrence: int, sample: int) -> int:
-    """Return a number from 0 to 2**31 - 1 that depends on all four.
+    """Return a number from 0 to 2**31 - 1 that depends on all four arguments.
 
     Args:
         seed (`int`):
-            Of the run.
+            Seed of the run.
         prompt (`str`):
-            The text.
+            Text of the prompt.
         occurrence (`int`):
-            How many equal prompts stand before it in the run.
+            Number of equal prompts before it in the run.
         sample (`int`):
-            Number of the first answer that is asked for.
+            Number of the first answer that the request asks for.
     """
     facts = f"{seed}\0{occurrence}\0{sample}\0{prompt}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(facts).digest()[:4], "little") & 0x7FFFFFFF

@@ -1,8 +1,8 @@
-"""Work over many prompts, shard by shard on disk, so that a long run goes on where it was stopped.
+"""Works through many prompts shard by shard on disk, so that a stopped run continues where it was.
 
-A shard is a JSON-lines file of what was found for some prompts. Shards are cut from the longest prompts to the
-shortest, so that equal lengths are batched together over the whole run. Several processes share the shards of one
-folder, each those of its number. What is found, and how, is not settled here.
+A shard is a JSON-lines file with the results for some prompts. Prompts are sorted from the longest to the shortest
+before they are split into shards, so that batches hold prompts of similar length. Several processes share the shards of
+one folder, each by its number. The work itself is defined elsewhere.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from policy_patch.files.atomic import write_whole
 from policy_patch.files.documents import read_text
 from policy_patch.files.texts import check_texts, parse_json
 
-SAMPLING_NAME = "sampling.json"  # how the answers in a folder were sampled, so that others do not join them
+SAMPLING_NAME = "sampling.json"  # records how a folder's answers were sampled, so that no others are mixed in
 SHARD_SIZE = 64
 _LARGEST = 2**28  # bytes of one file; chosen by us
 
@@ -33,7 +33,7 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the prompts: where they stand in the run, and how many equal ones stand before each."""
+    """Some of the prompts, their indices in the run, and for each the number of equal prompts before it."""
 
     number: int
     indices: list[int]
@@ -46,12 +46,12 @@ class Shard:
 
 
 class Work(Protocol[Entry]):
-    """What is done for prompts.
+    """The work that is done for each prompt.
 
     Args:
         identity (`dict[str, Any]`):
-            What decides about the result, beside prompts and shards; a folder of another one is refused. Values as JSON
-            has them.
+            Everything that decides the result, apart from prompts and shards, as JSON values. A folder with another
+            identity is refused.
         per_prompt (`int`):
             Answers to one prompt, for the progress.
     """
@@ -60,15 +60,15 @@ class Work(Protocol[Entry]):
     per_prompt: int
 
     def do(self, shard: Shard, on_more: Callable[[int], None]) -> list[Entry]:
-        """Return what is found for each prompt of the shard, and tell the number of its answers that are there."""
+        """Return the result for each prompt of the shard, and call `on_more` with the number of answers so far."""
         ...
 
     def encode(self, entry: Entry) -> dict[str, Any]:
-        """Return one entry, with its `prompt`, as JSON has it."""
+        """Return one entry, with its `prompt`, as JSON values."""
         ...
 
     def decode(self, values: dict[str, Any]) -> Entry:
-        """Return the entry of such values, or raise KeyError, TypeError or ValueError."""
+        """Return the entry that such values describe, or raise KeyError, TypeError or ValueError."""
         ...
 
 
@@ -80,26 +80,26 @@ def run_in_shards(
     shard_size: int = SHARD_SIZE,
     on_progress: Progress | None = None,
 ) -> list[Entry]:
-    """Return what `work` finds for each prompt, from disk where it is there already.
+    """Return the result of `work` for each prompt, and read those that are already on disk.
 
-    Under `accelerate launch` each process does its share, and all return the same.
+    Under `accelerate launch` each process does a share of the prompts, and all return all results.
 
     Args:
         work (`Work`):
-            What to do.
+            The work to do.
         prompts (`Sequence[str]`):
             At least one.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Folder of the shards; without one nothing is kept. Several processes need one that all of them see.
+            Folder for the shards. By default nothing is stored; several processes need a folder that all can read.
         shard_size (`int`, *optional*, defaults to `64`):
             Prompts per shard.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called in the main process with the number of its answers that are done and wanted. By default there is a
-            progress bar.
+            Called in the main process with the number of its answers done and the number wanted. By default a progress
+            bar is shown.
 
     Raises:
-        DataError: no prompts, one that is no text, a folder of other answers, one that cannot be written, or several
-            processes without one.
+        DataError: there are no prompts, one is not text, the folder holds other answers or cannot be written, or there
+            are several processes and no folder.
     """
     check_texts(prompts)
     if not len(prompts):
@@ -138,9 +138,9 @@ def run_in_shards(
 
 
 def _shards(prompts: Sequence[str], shard_size: int) -> list[Shard]:
-    """Cut the run into shards, the longest prompts first: memory runs out at the start or not at all."""
+    """Split the run into shards, the longest prompts first, so that memory runs out at the start or not at all."""
     occurrences = count_equal_before(prompts)
-    # Characters, since a model that is served elsewhere does not show its tokens.
+    # Length in characters, because an endpoint does not show its tokens.
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     shards = []
     for number, start in enumerate(range(0, len(prompts), shard_size)):
@@ -159,7 +159,7 @@ def _identity_of(prompts: Sequence[str], shard_size: int) -> dict[str, Any]:
         "num_prompts": len(prompts),
         "prompts_sha256": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
         "shard_size": shard_size,
-        "order": "longest first",  # of the prompts over the shards; folders of an earlier version do not say
+        "order": "longest first",  # of the prompts over the shards; folders of earlier versions lack this key
     }
 
 
@@ -192,9 +192,9 @@ def _keep_to_one_sampling(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _read_shard(work: Work[Entry], folder: Path | None, shard: Shard) -> list[Entry] | None:
-    """Return the entries of a shard; None if it is not there, is damaged or does not belong to its prompts.
+    """Return the entries of a shard; None if it is missing, damaged or made for other prompts.
 
-    What is damaged is answered anew.
+    A damaged shard is sampled again.
     """
     if folder is None:
         return None
@@ -215,12 +215,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _silent(done: int, total: int) -> None:
-    """Show nothing: one bar is enough."""
+    """Show nothing: only the main process has a progress bar."""
 
 
 @contextmanager
 def _progress_of(on_progress: Progress | None, total: int) -> Iterator[Progress]:
-    """Tell `on_progress`, or show transformers' bar, which `logging.disable_progress_bar` of its utils switches off."""
+    """Yield `on_progress`, or a progress bar of transformers (switched off by its `logging.disable_progress_bar`)."""
     if on_progress is not None:
         yield on_progress
         return

@@ -1,6 +1,6 @@
-"""The answers of one model to many prompts, kept on disk, so that a long evaluation goes on where it was stopped.
+"""Stores the answers of one model to many prompts on disk, so that a stopped evaluation continues where it was.
 
-How they get on disk is in `shards.py`; nothing is scored here.
+`shards.py` writes and reads the files; nothing is scored here.
 """
 
 import os
@@ -21,30 +21,30 @@ def stored_answers(
     shard_size: int = SHARD_SIZE,
     on_progress: Progress | None = None,
 ) -> list[list[Answer]]:
-    """Return a model's answers to each prompt, from disk where they are there already.
+    """Return a model's answers to each prompt, and read those that are already on disk.
 
-    Under `accelerate launch` each process answers its share, and all return the same.
+    Under `accelerate launch` each process answers a share of the prompts, and all return all answers.
 
     Args:
         model (`Answering`):
-            What answers: see [`answering`].
+            The model that answers; see [`answering`].
         prompts (`Sequence[str]`):
             At least one.
         sampling (`Sampling`):
             Settings.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Folder of this model's answers; without one nothing is kept. Several processes need one.
+            Folder for this model's answers. By default nothing is stored; several processes need a folder.
         shard_size (`int`, *optional*, defaults to `64`):
             Prompts per file.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called in the main process with the number of its answers that are done and wanted.
+            Called in the main process with the number of its answers done and the number wanted.
 
     Returns:
         `list[list[Answer]]`: `sampling.num_samples` answers to each prompt.
 
     Raises:
-        DataError: no prompts, settings out of range, a folder of other answers, one that cannot be written, or several
-            processes without one.
+        DataError: there are no prompts, a setting is out of range, the folder holds other answers or cannot be written,
+            or there are several processes and no folder.
     """
     found = run_in_shards(
         _Answers(model, sampling), prompts, output_dir=output_dir, shard_size=shard_size, on_progress=on_progress
@@ -58,7 +58,7 @@ class _Entry(NamedTuple):
 
 
 class _Answers:
-    """The work: a model's answers."""
+    """The [`Work`] of answering prompts with one model."""
 
     def __init__(self, model: Answering, sampling: Sampling) -> None:
         self.model, self.sampling, self.per_prompt = model, sampling, sampling.num_samples
@@ -75,11 +75,11 @@ class _Answers:
         return [_Entry(prompt, answers) for prompt, answers in zip(shard.prompts, rows, strict=True)]
 
     def encode(self, entry: _Entry) -> dict[str, Any]:
-        """Return the entry as JSON has it."""
+        """Return the entry as JSON values."""
         return {"prompt": entry.prompt, "answers": [answer._asdict() for answer in entry.answers]}
 
     def decode(self, values: dict[str, Any]) -> _Entry:
-        """Return the entry of a line."""
+        """Return the entry that a line's values describe."""
         answers = [Answer(**answer) for answer in values["answers"]]
         for answer in answers:
             check_answer(*answer)

@@ -1,7 +1,7 @@
-"""One prompt behind several stacks at once, token by token: for a person who watches.
+"""Streams the answers to one prompt under several stacks at once, token by token, for a person who watches.
 
-All rows are drawn with the random numbers that `sample_completions` would draw them with, so what is shown is what a
-measurement of that seed sees.
+All rows use the random numbers of `sample_completions`, so the page shows the texts that a measurement with that seed
+would sample.
 """
 
 import queue
@@ -38,19 +38,19 @@ Stack = str | tuple[str, ...]
 
 
 class StreamedAnswer(NamedTuple):
-    """What one row has written so far.
+    """The answer of one row so far.
 
     Args:
         text (`str`):
-            The new text alone, without special tokens.
+            The new text only, without special tokens.
         num_tokens (`int`):
-            How many tokens that is.
+            Tokens of the new text.
         finished (`bool`):
-            Nothing more will come.
+            Whether the answer is complete.
         first_token_seconds (`float`, *optional*):
-            From the call to the first token.
+            Seconds from the call to the first token.
         seconds (`float`):
-            From the call to the last token so far.
+            Seconds from the call to the latest token.
     """
 
     text: str
@@ -72,27 +72,28 @@ def stream_answers(
     seed: int = 0,
     max_prompt_tokens: int | None = None,
 ) -> Iterator[list[StreamedAnswer]]:
-    """Yield what each row has written, after each token of the batch; the last list has all rows finished.
+    """Yield the answer of each row so far, after each token of the batch. In the last list all rows are finished.
 
-    Generation runs in a thread of its own and ends with the next token when the iterator is closed.
+    `generate` runs in a thread of its own. It stops at the next token when the iterator is closed.
 
     Args:
         model ([`PolicyPatchModel`]):
-            With the patches that `stacks` name.
+            A model that holds the patches named in `stacks`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The base's.
+            The base's tokenizer.
         prompt (`str`):
-            The text to go on from.
+            The text to continue.
         stacks (`Sequence[str | tuple[str, ...]]`):
-            One entry for each row, as `patch_names` of `generate`: a name, a tuple of names or `"__base__"`.
+            One entry per row, as `patch_names` of `generate`: a name, a tuple of names or `"__base__"`.
         max_new_tokens, top_p, temperature, seed:
             As in [`sample_completions`].
         max_prompt_tokens (`int`, *optional*):
             A longer prompt is refused.
 
     Raises:
-        DataError: an impossible setting, a prompt above `max_prompt_tokens`, or logits that are not numbers.
-        PatchNameError, PositionLimitError: as `generate`.
+        DataError: a setting is out of range, the prompt is longer than `max_prompt_tokens`, or the logits are not
+            numbers.
+        PatchNameError, PositionLimitError: as for `generate`.
 
     Example:
 
@@ -128,7 +129,7 @@ def stream_answers(
 
 
 def _read(generate: Callable[..., None], rows: list["_Row"]) -> Iterator[list[StreamedAnswer]]:
-    """Run `generate` in a thread and yield what the rows have after each of its tokens."""
+    """Run `generate` in a thread, and yield the answers so far after each of its tokens."""
     tokens: queue.Queue[list[int] | Exception | None] = queue.Queue()
     stop = threading.Event()
 
@@ -136,7 +137,7 @@ def _read(generate: Callable[..., None], rows: list["_Row"]) -> Iterator[list[St
         try:
             generate(streamer=_ToQueue(tokens), stopping_criteria=StoppingCriteriaList([_Asked(stop)]))
             tokens.put(None)
-        except Exception as error:  # whoever reads the queue raises it
+        except Exception as error:  # raised again by the reader of the queue
             tokens.put(error)
 
     start = time.perf_counter()
@@ -182,7 +183,7 @@ class _Row:
 
 
 class _ToQueue(BaseStreamer):
-    """Hands on the tokens of each step; the first thing `generate` gives is the prompt."""
+    """Puts the tokens of each step into a queue. `generate` first gives the prompt, which is skipped."""
 
     def __init__(self, tokens: "queue.Queue[list[int] | Exception | None]") -> None:
         self._tokens = tokens
@@ -194,11 +195,11 @@ class _ToQueue(BaseStreamer):
         self._prompt_seen = True
 
     def end(self) -> None:
-        """Nothing: the end is told when `generate` has returned."""
+        """Do nothing: the end is signalled when `generate` has returned."""
 
 
 class _Asked(StoppingCriteria):
-    """Stops all rows once nobody reads any more."""
+    """Stops all rows once the reader has closed the iterator."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop

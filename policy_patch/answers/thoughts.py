@@ -1,16 +1,15 @@
-"""What a reasoning model says at last: its answer without the thoughts that it writes in front.
+"""Separates the answer of a reasoning model from the thoughts that it writes first.
 
-Everything that judges an answer judges this part alone. Texts to train on keep their thoughts, and nothing is judged
-here.
+Scorers and judges see the answer only. Training texts keep their thoughts, and nothing is judged here.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# How published models mark thoughts, in any case of letters; each row is an opening and its closing mark: DeepSeek-R1,
+# How published models mark thoughts, in upper or lower case; each row has an opening and a closing mark: DeepSeek-R1,
 # Qwen3, Phi-4, Seed-OSS and many others; Magistral; Cohere's Command A; OpenThinker; Kimi-VL; Apertus; Gemma 4; and
-# gpt-oss where its host has left out the special tokens.
+# gpt-oss if its host removes the special tokens.
 _NAMES = r"(?:[a-z]+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)"
 _KINDS = (
     (rf"<\|?{_NAMES}(?:\s[^<>\n]*)?\|?>", rf"<\|?/{_NAMES}\s*\|?>"),
@@ -22,7 +21,7 @@ _KINDS = (
     (r"<\|channel>thought", r"<channel\|>"),
     (r"\A\s*(?-i:analysis(?=[A-Z]))", r"(?-i:assistant(?:final|commentary))"),
 )
-# A mark in backticks is a mention of it.
+# A mark in backticks is quoted and marks nothing.
 _MARK = re.compile(
     "|".join(
         f"(?<!`)(?:(?P<open{number}>{begin})|(?P<close{number}>{end}))" for number, (begin, end) in enumerate(_KINDS)
@@ -39,23 +38,21 @@ _PARTS_OF_MARKS = {"<|channel>", "<channel|>"}
 
 
 def final_answer(text: str) -> str:
-    """Return what a model answers, without its thoughts; a text without thoughts as it is.
+    """Return a model's answer without its thoughts. A text without thoughts is returned unchanged.
 
-    Thoughts stand between marks such as `<think>` and `</think>`. Where only the closing mark is there, because the
-    chat template has written the opening one, all in front of it is thought. Where only the opening mark is there,
-    because the model was cut at its limit of tokens, all behind it is thought: if nothing stands in front of it, there
-    is no answer, and judges count the text as empty, neither refused nor complied. A mark in backticks is a mention and
-    cuts nothing.
+    Thoughts stand between marks such as `<think>` and `</think>`. If only the closing mark is there, because the chat
+    template wrote the opening one, everything before it is thought. If only the opening mark is there, because the
+    model was cut at its token limit, everything after it is thought; if nothing precedes it, there is no answer, and
+    judges count the text as empty: neither refused nor complied. A mark in backticks is quoted and cuts nothing.
 
-    A model that writes a closing mark without having thought hides what it wrote before; its readers do not see that
-    either.
+    A model that writes a closing mark without an opening one hides the text before it, here as in a chat window.
 
     Args:
         text (`str`):
-            What a model wrote.
+            The text that a model wrote.
 
     Returns:
-        `str`: the answer, maybe empty. `final_answer(final_answer(text)) == final_answer(text)`.
+        `str`: the answer; it may be empty. `final_answer(final_answer(text)) == final_answer(text)`.
 
     Example:
 
@@ -69,13 +66,13 @@ def final_answer(text: str) -> str:
     ```
     """
     found = text
-    while (shorter := _cut_once(found)) != found:  # what was around a thought may together be a mark again
+    while (shorter := _cut_once(found)) != found:  # removing a thought may join the text around it into a new mark
         found = shorter
     return found
 
 
 def is_thought_alone(text: str) -> bool:
-    """Return whether a text has thoughts and no answer, as one that was cut at its limit of tokens.
+    """Return whether a text has thoughts but no answer, for example because it was cut at the token limit.
 
     Example:
 
@@ -90,7 +87,7 @@ def is_thought_alone(text: str) -> bool:
 
 
 def marks_among(tokens: Iterable[str]) -> set[str]:
-    """Return those of a tokenizer's special tokens that mark thoughts, which decoding has to keep.
+    """Return the special tokens that mark thoughts. Decoding has to keep these.
 
     Example:
 
@@ -114,7 +111,7 @@ def _cut_once(text: str) -> str:
         if thinking is None and mark.opens:
             parts.append(text[begin : mark.start])
             thinking, cut = mark.kind, True
-        elif thinking is None:  # its opening mark was in the prompt: all so far was thought
+        elif thinking is None:  # the opening mark was in the prompt: everything so far was thought
             parts, begin, cut = [], mark.end, True
         elif not mark.opens and mark.kind == thinking:
             thinking, begin = None, mark.end
@@ -142,7 +139,7 @@ def _marks(text: str) -> Iterator[_Mark]:
 
 
 def _without_channels(text: str) -> str:
-    """Return the messages of all channels but `analysis`. The text before the first channel was begun in the prompt."""
+    """Return the messages of all channels except `analysis`. Text before the first channel began in the prompt."""
     answers = []
     for found in _CHANNEL.finditer(text):
         end = _END_OF_MESSAGE.search(text, found.end())

@@ -1,7 +1,7 @@
-"""A vLLM engine in this process as what answers prompts.
+"""Gets answers from a vLLM engine in this process.
 
-Written against vLLM's documented interface (`LLM.generate`, `SamplingParams`), and held to it by a stand-in: vLLM was
-not installed where this was written.
+Written against vLLM's documented interface (`LLM.generate`, `SamplingParams`) and tested with a stand-in, because vLLM
+was not installed where this was written.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from policy_patch.answers.seeds import request_seed
 
 
 class VLLMAnswers:
-    """Answers with a `vllm.LLM`. It batches by itself; the randomness is vLLM's, from a seed for each prompt.
+    """Answers prompts with a `vllm.LLM`, which makes its own batches and draws from a seed per prompt.
 
     Args:
         engine (`vllm.LLM`):

@@ -1,6 +1,6 @@
-"""The processes of one `accelerate launch` that share a run of sampling: who is who, and waiting for each other.
+"""The processes of one `accelerate launch` that share a sampling run: their numbers, and how they wait for each other.
 
-They meet over files and not over a collective, whose timeout a slow share would break.
+They communicate through files, not through a collective operation, which would time out when one share is slow.
 """
 
 import os
@@ -15,16 +15,16 @@ from policy_patch.extra import import_extra
 
 Found = TypeVar("Found")
 _PAUSE_SECONDS = 0.5
-_PATIENCE_SECONDS = 2 * 60 * 60  # without a new file; chosen by us, far above what a shard takes
+_PATIENCE_SECONDS = 2 * 60 * 60  # without a new file; our choice, far longer than one shard takes
 
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those of the launch.
+    """The number of this process among those of the launch.
 
     Args:
         index (`int`):
-            Number of this process; 0 is the main one.
+            Number of this process; 0 is the main process.
         count (`int`):
             Number of processes.
     """
@@ -34,11 +34,11 @@ class Workers:
 
     @classmethod
     def of_this_launch(cls) -> "Workers":
-        """Return this process' place, by accelerate where several were launched; alone otherwise.
+        """Return the number of this process, as accelerate says if several were launched; else one process alone.
 
         Raises:
-            MissingExtraError: several were launched, and accelerate is not installed.
-            DataError: accelerate was started before in a way that makes it see this process alone.
+            MissingExtraError: several processes were launched, and accelerate is not installed.
+            DataError: accelerate was already started in a way in which it sees only this process.
         """
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched == 1:
@@ -47,7 +47,7 @@ class Workers:
 
         accelerate = import_extra("accelerate", "accelerate", "train", "A launch of several processes")
 
-        # accelerate 1.15 counts one process where there is no accelerator, unless it is told of the CPU.
+        # Without an accelerator, accelerate 1.15 counts one process unless it is told to use the CPU.
         on_cpu = accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
         state = accelerate.PartialState(cpu=on_cpu)
         if state.num_processes != launched:  # each of them would do all the work, in one folder
@@ -59,18 +59,18 @@ class Workers:
 
     @staticmethod
     def wait_for(look: Callable[[], Found | None], folder: Path) -> Found:
-        """Return what `look` finds, once it does: another process is at work on it.
+        """Call `look` until it finds the result of another process, and return that result.
 
-        If that one fails, its launcher ends this one too; where no launcher watches, patience does.
+        If the other process fails, the launcher ends this one too. Without a launcher, the time limit ends the wait.
 
         Args:
             look (`Callable[[], Found | None]`):
-                Returns None as long as there is nothing.
+                Returns None while the result is not there.
             folder (`Path`):
-                Where the others write. As long as something new comes there, they are alive.
+                Folder in which the other processes write. New files there show that they are alive.
 
         Raises:
-            DataError: nothing came for two hours.
+            DataError: no new file appeared for two hours.
         """
         news, since = _changed(folder), time.monotonic()
         while (found := look()) is None:
@@ -86,7 +86,7 @@ class Workers:
 
 
 def _changed(folder: Path) -> int | None:
-    """Return when a file last came or went; None for a folder that is not there yet."""
+    """Return when a file was last added or removed; None if the folder does not exist yet."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:
