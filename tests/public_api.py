@@ -48,25 +48,19 @@ def _names(module: ModuleType) -> list[str]:
 
 
 def _described(name: str, value: Any) -> Iterator[str]:
+    yield f"{name}{_signature(value) if callable(value) else ''}"
     if not inspect.isclass(value):
-        yield f"{name}{_signature(value) if callable(value) else ''}"
         return
-    yield f"{name}{_signature(value)}"
-    if dataclasses.is_dataclass(value) and not issubclass(value, BaseException):
-        fields = {field.name for field in dataclasses.fields(value)}
-    else:
-        fields = set()
-    for member, attribute in sorted(vars(value).items()):
-        if member.startswith("_") or member in fields:
-            continue
-        attribute = attribute.__func__ if isinstance(attribute, classmethod | staticmethod) else attribute
-        yield f"{name}.{member}{_signature(attribute) if callable(attribute) else ''}"
-    for base in value.__mro__[1:]:  # what a mixin of ours gives is as public
-        if base.__module__.startswith("policy_patch") and not base.__name__.startswith("_"):
-            for member, attribute in sorted(vars(base).items()):
-                if not member.startswith("_") and member not in vars(value):
-                    attribute = attribute.__func__ if isinstance(attribute, classmethod | staticmethod) else attribute
-                    yield f"{name}.{member}{_signature(attribute) if callable(attribute) else ''}"
+    fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+    members: dict[str, Any] = {}
+    for own in value.__mro__:  # what a class of ours inherits from another one of ours is as public
+        if own.__module__.startswith("policy_patch"):
+            members = {**vars(own), **members}
+    for member in sorted(members.keys() - fields):
+        if not member.startswith("_"):
+            attribute = members[member]
+            attribute = attribute.__func__ if isinstance(attribute, classmethod | staticmethod) else attribute
+            yield f"{name}.{member}{_signature(attribute) if callable(attribute) else ''}"
 
 
 def _signature(value: Any) -> str:
