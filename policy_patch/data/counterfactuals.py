@@ -1,7 +1,7 @@
-"""Pairs that keep a patch against gender bias from leaning to one gender: the same answers with the genders swapped.
+"""Adds gender-swapped pairs, which keep a patch against gender bias from preferring one gender.
 
-Pairs that prefer answers without a gender word make such words rare, and leave what little is left as one-sided as it
-was. Which words belong to a gender is not settled here.
+Pairs that prefer answers without a gender word make such words rare, but the remaining ones stay as one-sided as
+before. The word list is an argument; none is chosen here.
 """
 
 import re
@@ -14,7 +14,7 @@ from policy_patch.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# "Her" is "his" in front of a noun and "him" elsewhere; of its followers we know those that begin no noun phrase.
+# "Her" becomes "his" before a noun and "him" elsewhere. These words begin no noun phrase.
 _NO_NOUN = {
     "a", "about", "after", "again", "all", "an", "and", "as", "at", "away", "back", "because", "before", "but", "by",
     "down", "for", "from", "how", "if", "in", "into", "is", "it", "off", "on", "or", "out", "over", "so", "than",
@@ -24,25 +24,25 @@ _NO_NOUN = {
 
 
 def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "Dataset":
-    """Return preference pairs, and beside each whose rejected answer has a gender word three more of its kind.
+    """Add three gender-swapped variants of every pair whose rejected answer contains a gender word.
 
-    Where a pair prefers `neutral` over `he`, and `she` is `he` with its genders swapped, the others are `neutral` over
-    `she`, `he` over `she`, and `she` over `he`. SFT learns both genders alike. DPO makes both rarer alike, and the last
-    two, which ask for opposite things, hold it to the balance that SFT reached.
+    Let a pair prefer `neutral` over `he`, and let `she` be `he` with the genders swapped. The added pairs prefer
+    `neutral` over `she`, `he` over `she`, and `she` over `he`. SFT then learns both genders equally often. DPO makes
+    both rarer equally; the last two pairs cancel each other, and so keep the balance that SFT reached.
 
     Source: counterfactual data augmentation, Lu et al. 2018, arXiv 1807.11714; its use in preference pairs is ours.
 
     Args:
         pairs (`datasets.Dataset`):
-            `prompt`, `chosen` and `rejected` as texts; as [`build_preference_pairs`] makes them.
+            Rows with `prompt`, `chosen` and `rejected` as texts, as made by [`build_preference_pairs`].
         words (`Sequence[tuple[str, str]]`):
-            Female and male words, such as the `pairs` of a [`GenderWords`].
+            Pairs of a female and a male word, such as the `pairs` of a [`GenderWords`].
 
     Returns:
-        `datasets.Dataset`: of the same columns, in the order of `pairs`, each followed by its counterfactuals.
+        `datasets.Dataset`: the same columns; each pair, in the order of `pairs`, is followed by its variants.
 
     Raises:
-        DataError: no pairs, pairs that are no texts, no words, or no rejected answer with such a word.
+        DataError: there are no pairs or no words, a pair is not made of texts, or no rejected answer has such a word.
 
     Example:
 
@@ -72,19 +72,19 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
 
 
 def swap_genders(text: str, words: Sequence[tuple[str, str]]) -> str:
-    """Return a text with each gender word in place of its counterpart, in the same case.
+    """Return a text in which each gender word is replaced by its counterpart, in the same case.
 
-    "Her" stands for "him" and "his" alike. What follows decides: in front of a noun it becomes "his". That is read off
-    the next word alone, and now and then it is wrong.
+    "Her" can mean "him" or "his". It becomes "his" before a noun. Only the next word decides that, so it is sometimes
+    wrong.
 
     Args:
         text (`str`):
             English.
         words (`Sequence[tuple[str, str]]`):
-            Female and male words.
+            Pairs of a female and a male word.
 
     Raises:
-        DataError: no words.
+        DataError: `words` is empty.
 
     Example:
 
@@ -114,7 +114,7 @@ def swap_genders(text: str, words: Sequence[tuple[str, str]]) -> str:
 
 
 def _of_both(row: dict[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
-    """Return a pair of two answers that are alike but for their genders."""
+    """Return a pair of two answers that differ in gender words only."""
     alike = {
         f"chosen_{name}": row[f"rejected_{name}"] for name in ("score", "finished") if f"rejected_{name}" in row
     }  # fmt: skip

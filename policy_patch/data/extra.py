@@ -1,6 +1,6 @@
-"""The package `datasets`, imported where rows are made or read, and only there.
+"""Imports the package `datasets` when rows are made or read, and not earlier.
 
-Without it there is an error that names the extra; the import itself is that of `policy_patch.extra`.
+If it is missing, the error names the extra to install; `policy_patch.extra` does the import.
 """
 
 from types import ModuleType

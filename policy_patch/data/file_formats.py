@@ -1,6 +1,6 @@
-"""Rows out of files, each with its place as a person finds it: the line in an editor, the row of a table.
+"""Reads rows from files, each with its place for error messages: the line in an editor, or the row of a table.
 
-Values that no table holds are refused here, with place and column; what a row must hold is checked elsewhere.
+Values that no table can hold are refused here, with place and column; the required columns are checked in `rows.py`.
 """
 
 import csv
@@ -17,35 +17,35 @@ from policy_patch.files.texts import MOST_NESTED, Fault, check_value, is_whole, 
 
 Rows = Iterator[tuple[str, Any]]  # place and row
 
-# Characters, bytes, characters; chosen by us. A file may be as long as it likes, what is read in one piece may not.
+# Characters, bytes, characters; our choice. A file may have any length, but a piece that is read at once may not.
 _LONGEST_LINE = 2**26
 _LARGEST_LIST = 2**28
-_MOST_BLANKS = 2**20  # in front of a list
+_MOST_BLANKS = 2**20  # before a list
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
-    """Return the rows of a file, each behind its place in words ("line 3").
+    """Return the rows of a file as pairs of place ("line 3") and row.
 
-    Every column is looked at, also those that nothing reads: the rows of pairs become one table with all of them.
+    Every column is checked, also unused ones, because the rows of pairs become one table with all columns.
 
     Args:
         path (`Path`):
             The file.
         kind (`str`, *optional*):
-            One of `KINDS`, or `.parquet`, as which it is read. Defaults to the end of its name.
+            How to read the file: a key of `KINDS`, or `.parquet`. Defaults to the file's suffix.
 
     Raises:
-        DataError: it cannot be read, or not as this kind of file; a column or a key that is there twice; an integer
-            beyond 64 bits; half a character; brackets nested too deeply; a cell of CSV, a line, or a list of JSON that
-            is too long.
-        MissingExtraError: a parquet file, and `datasets` (which brings pyarrow) is not installed.
+        DataError: the file cannot be read, or not as this kind; a column or key occurs twice; an integer exceeds 64
+            bits; a character is incomplete; brackets are nested too deeply; or a CSV cell, a line or a JSON list is too
+            long.
+        MissingExtraError: the file is parquet, and `datasets` (which brings pyarrow) is not installed.
     """
     kind = kind or path.suffix
     if kind == ".parquet":
         return _table_rows(path)
     try:
-        # -sig: spreadsheets write a byte-order mark. Bytes that are not UTF-8 become lone surrogates, which are found
-        # where they stand.
+        # -sig: spreadsheets write a byte-order mark. Bytes that are not UTF-8 become lone surrogates, which the checks
+        # report with their place.
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             return list(KINDS[kind](file))
     except OSError as error:
@@ -58,7 +58,7 @@ def read_table(path: Path) -> Any:
     """Return a parquet file as a `pyarrow.Table`.
 
     Raises:
-        DataError: it cannot be read, has two columns of one name, or a text that is not UTF-8.
+        DataError: the file cannot be read, has two columns of the same name, or has a text that is not UTF-8.
         MissingExtraError: `datasets`, which brings pyarrow, is not installed.
     """
     import_datasets()
@@ -89,7 +89,7 @@ def _table_rows(path: Path) -> list[tuple[str, Any]]:
 
 
 def _check_columns(names: Iterable[str], where: str) -> None:
-    """Raise `ValueError` if a column is there twice; of two, readers would take the last one and say nothing."""
+    """Raise `ValueError` if a column occurs twice; readers would silently use the last one."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -98,7 +98,7 @@ def _check_columns(names: Iterable[str], where: str) -> None:
 
 
 def _check_column(name: str, column: Any) -> None:
-    """Raise `ValueError` if a `pyarrow.ChunkedArray` holds what is no value of its type, such as half a character."""
+    """Raise `ValueError` if a `pyarrow.ChunkedArray` holds an invalid value, such as half a character."""
     import pyarrow
 
     try:
@@ -114,7 +114,7 @@ def _check_column(name: str, column: Any) -> None:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """Yield the lines of a file, and read no further than the longest that may be."""
+    """Yield the lines of a file, and stop reading at a line that is too long."""
     number = 0
     while line := file.readline(_LONGEST_LINE + 1):
         number += 1
@@ -142,7 +142,7 @@ def _json_lines(file: TextIO) -> Rows:
 
 
 def _json(file: TextIO) -> Rows:
-    """Yield the entries of one list, or, if the file does not begin with `[`, one object a line."""
+    """Yield the entries of one list or, if the file does not begin with `[`, one object per line."""
     start = file.read(_MOST_BLANKS).lstrip()[:1]
     file.seek(0)
     if start != "[":
@@ -175,7 +175,7 @@ def _csv_rows(file: TextIO) -> Rows:
 
 
 def _csv_records(file: TextIO) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the cells of the header and of each row that has some, each behind the line on which it begins."""
+    """Yield the cells of the header and of each row that is not empty, each with the line on which it begins."""
     lines: list[str] = []  # of the record that is being read
     header: list[str] = []
     reader = csv.reader(_kept(file, lines), strict=True)
@@ -202,7 +202,7 @@ def _kept(file: TextIO, lines: list[str]) -> Iterator[str]:
 
 
 def _in_long_cell(record: str, header: list[str]) -> str:
-    """Return which column of a record has a cell above `csv.field_size_limit`, in words; nothing if none has."""
+    """Return a phrase that names the column with a cell above `csv.field_size_limit`; empty if there is none."""
     column, length, quoted = 0, 0, False
     for char in record:
         if char == "," and not quoted:
@@ -225,7 +225,7 @@ def _checked(place: str, value: Any) -> Any:
 
 
 def _cell(value: str | None, name: str, place: str) -> Any:
-    """Return a cell of CSV, which knows text only, as what it stands for in the columns that we know."""
+    """Return a CSV cell as the value that it means. CSV holds text only; our columns of flags become booleans."""
     if name in FINISHED.values():
         known = {"true": True, "1": True, "false": False, "0": False, "": None}
         if (value or "").strip().lower() not in known:

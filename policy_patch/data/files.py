@@ -1,6 +1,6 @@
-"""Prompts and preference pairs: from files and from the Hub in, JSON lines out.
+"""Loads prompts and preference pairs from files and from the Hub, and writes pairs as JSON lines.
 
-No sampling and no filtering here. How files are read is in `file_formats.py`, what a row must hold in `rows.py`.
+Nothing is sampled or filtered here. `file_formats.py` reads the files; `rows.py` checks the rows.
 """
 
 import bisect
@@ -24,7 +24,7 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected")
 PAIR_KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PROMPT_KINDS = (".txt", *PAIR_KINDS)
 
-# What pyarrow and `datasets` raise for rows that do not make a table; pyarrow's errors are of the first three.
+# Errors of pyarrow and `datasets` for rows that do not fit into one table; pyarrow's derive from the first three.
 _NO_TABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)
 _HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
@@ -36,18 +36,18 @@ def load_prompts(
 
     Args:
         source (`str` or `os.PathLike`):
-            `.txt`: one prompt a line. `.jsonl`: objects with a `prompt` (or `text`), or JSON strings. `.json`: a list
-            of such. `.csv`, `.parquet`, or a dataset on the Hub (`"org/prompts"`, `"org/prompts@revision"`): a column
-            `prompt` (or `text`). RealToxicityPrompts' `{"prompt": {"text": ...}}` is understood.
+            `.txt`: one prompt per line. `.jsonl`: objects with a `prompt` (or `text`), or JSON strings. `.json`: a list
+            of such values. `.csv`, `.parquet`, or a dataset on the Hub (`"org/prompts"`, `"org/prompts@revision"`): a
+            column `prompt` (or `text`). The form of RealToxicityPrompts, `{"prompt": {"text": ...}}`, is accepted too.
         split, revision (`str`, *optional*):
-            Of a dataset on the Hub, as in [`load_preference_pairs`].
+            For a dataset on the Hub, as in [`load_preference_pairs`].
         hub_options (*optional*):
             `config_name` and `token`, as in [`load_preference_pairs`].
 
     Raises:
-        DataError: no such file, another kind of file, no prompts in it, a row without one, or a value in any column
-            that [`load_preference_pairs`] refuses, too.
-        HubError: the Hub does not give the dataset.
+        DataError: the file does not exist, is of another kind or holds no prompts; a row has no prompt; or a column
+            holds a value that [`load_preference_pairs`] refuses.
+        HubError: the dataset cannot be fetched from the Hub.
     """
     hub = _on_hub(source, revision, PROMPT_KINDS)
     if hub is not None:
@@ -71,28 +71,28 @@ def load_prompts(
 def load_preference_pairs(
     source: str | os.PathLike, split: str | None = None, revision: str | None = None, **hub_options: Any
 ) -> "Dataset":
-    """Return the rows of a file, or of a dataset on the Hub, to train on; each of them is checked.
+    """Load training rows from a file or from a dataset on the Hub, and check each row.
 
-    Rows are preference pairs (`chosen` and `rejected`, with or without a `prompt`) or, for the SFT stage alone, have
-    `prompt` and `completion`; as text or as lists of messages. Other columns are kept, so they must fit into the table,
-    too: one type in each, integers within 64 bits, whole characters, brackets not nested too deeply.
+    Rows are preference pairs (`chosen` and `rejected`, with or without a `prompt`) or, for the SFT stage only, have
+    `prompt` and `completion`; as text or as lists of messages. Other columns are kept. They must fit into the table,
+    too: one type per column, integers within 64 bits, valid characters, brackets not nested too deeply.
 
     Args:
         source (`str` or `os.PathLike`):
             A file (`.jsonl`, `.json`, `.csv`, `.parquet`) or a dataset on the Hub: `"org/pairs"`,
             `"org/pairs@revision"`.
         split (`str`, *optional*):
-            Of a dataset on the Hub: a split, or a part of one (`"train[:100]"`). Defaults to `train`, or to the only
-            one there is.
+            For a dataset on the Hub: a split, or a part of one (`"train[:100]"`). Defaults to `train`, or to the only
+            split.
         revision (`str`, *optional*):
-            Of a dataset on the Hub: branch, tag or commit. Defaults to the main branch.
+            For a dataset on the Hub: branch, tag or commit. Defaults to the main branch.
         hub_options (*optional*):
-            `config_name` (`str`), which subset of the repository, and `token` (`str` or `bool`), the access token.
+            `config_name` (`str`), the subset of the repository, and `token` (`str` or `bool`), the access token.
 
     Raises:
-        DataError: no such file, another kind of file, no rows, a row without one of the columns or with another type,
-            a value in any column that does not fit into a table, or a column or key that is there twice.
-        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give the dataset.
+        DataError: the file does not exist, is of another kind or has no rows; a row lacks a column or holds another
+            type; a value does not fit into a table; or a column or key occurs twice.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the dataset cannot be fetched from the Hub.
         MissingExtraError: `datasets` is not installed.
     """
     hub = _on_hub(source, revision, PAIR_KINDS)
@@ -111,10 +111,10 @@ def load_preference_pairs(
 
 
 def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
-    """Write preference pairs as JSON lines; the file is complete or not there.
+    """Write preference pairs as JSON lines. If writing fails, an existing file stays as it was.
 
     Raises:
-        DataError: no pairs, a value that JSON does not know, full disk, read-only folder and the like.
+        DataError: there are no pairs, a value is not JSON, or the file cannot be written (full disk, read-only folder).
     """
     if not len(pairs):
         raise DataError(f"There are no pairs to write to `{path}`. Check the filter that made them.")
@@ -166,7 +166,7 @@ def _from_table(path: Path) -> "Dataset":
 
 
 def _from_rows(path: Path) -> "Dataset":
-    # Other endings were always read as JSON lines here.
+    # Files with other endings are read as JSON lines.
     rows = read_rows(path, path.suffix if path.suffix in PAIR_KINDS else ".jsonl")
     if not rows:
         raise DataError(f"`{path}` is empty: it holds no preference pair.")
@@ -182,7 +182,7 @@ def _from_rows(path: Path) -> "Dataset":
 
 def _as_dataset(path: Path, rows: list[tuple[str, Any]], columns: Sequence[str]) -> "Dataset":
     datasets = import_datasets()
-    names = list(dict.fromkeys(name for _, row in rows for name in row))  # `from_list` takes those of the first row
+    names = list(dict.fromkeys(name for _, row in rows for name in row))  # `from_list` takes the first row's only
     try:
         return datasets.Dataset.from_list([{name: row.get(name) for name in names} for _, row in rows])
     except _NO_TABLE as error:
@@ -195,7 +195,7 @@ def _as_dataset(path: Path, rows: list[tuple[str, Any]], columns: Sequence[str])
 
 
 def _misfit(rows: list[tuple[str, Any]], names: Sequence[str]) -> tuple[str, str, Any] | None:
-    """Return place, column and value of the first row that cannot stand in a column with those before it."""
+    """Return place, column and value of the first row whose value does not fit the column's earlier values."""
     import pyarrow
 
     def fits(name: str, count: int) -> bool:

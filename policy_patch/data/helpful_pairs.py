@@ -1,6 +1,6 @@
-"""Preference pairs that keep a patch against harm from refusing everything: look-alikes, answered over refused.
+"""Builds pairs that keep a patch against harm from refusing everything: answers to look-alikes preferred over refusals.
 
-The other pairs, in which refusing is better, are made in `pairs.py`.
+The pairs that prefer refusals are built in `pairs.py`.
 """
 
 import os
@@ -39,38 +39,38 @@ def build_helpful_pairs(
     output_dir: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> "Dataset":
-    """Return pairs that prefer an answer to a harmless prompt over a refusal of it.
+    """Build pairs that prefer an answer to a harmless prompt over a refusal.
 
-    A teacher that learned to refuse often refuses too much, and a patch trained on refusals alone learns to refuse
-    whatever it is asked. Chosen is the teacher's first answer that helps or, where the teacher refuses each time, the
-    base's; rejected is the teacher's refusal of the same prompt or, if there is none, one of `refusals` in turn.
+    A teacher that was trained to refuse often refuses too much, and a patch trained only on refusals learns to refuse
+    every request. The chosen text is the teacher's first helpful answer or, if the teacher always refuses, the base's.
+    The rejected text is the teacher's refusal of the same prompt or, if there is none, the next of `refusals`.
 
     Args:
         base ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
-            The model to be patched, which helps with everything.
+            The model to be patched, which answers every request.
         teacher ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
             The safer model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer. Engines and endpoints have their own.
         prompts (`Sequence[str]`):
-            Harmless requests, best such that look like harmful ones. Keep those of an evaluation out of it.
+            Harmless requests, preferably ones that look like harmful ones. Leave out the prompts of an evaluation.
         refusals (`Sequence[str]`):
-            What refusals look like, such as the chosen answers of the pairs against harm.
+            Example refusals, such as the chosen answers of the pairs against harm.
         scorer ([`Scorer`]):
             Gives each answer a score from 0 (refuses) to 1 (helps).
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to `tokenizer`.
         num_samples (`int`, *optional*, defaults to `4`):
-            Answers of each model per prompt, among which one that helps is looked for.
+            Answers of each model per prompt, among which a helpful one is searched.
         max_new_tokens, top_p, temperature, batch_size, seed, output_dir, on_progress:
             As in [`build_preference_pairs`].
 
     Returns:
-        `datasets.Dataset`: the columns of [`build_preference_pairs`]; the scores are those of refusing, so that here
-        too 0 is the better end. Prompts that nobody helps with are left out.
+        `datasets.Dataset`: the columns of [`build_preference_pairs`]. The scores are `1 - score`, so that here too 0 is
+        the better end. Prompts without a helpful answer are left out.
 
     Raises:
-        DataError: no prompts, no refusals, settings out of range, or no prompt that anybody helps with.
+        DataError: there are no prompts or no refusals, a setting is out of range, or no prompt has a helpful answer.
         MissingExtraError: `datasets` is not installed.
     """
     refusals = [] if isinstance(refusals, str) else [text for text in refusals if text.strip()]

@@ -1,7 +1,7 @@
-"""Datasets from the Hub: one commit of a repository, by `datasets`' own reader, with our errors.
+"""Loads one commit of a dataset repository on the Hub with the package `datasets`, and raises our errors.
 
-Without a connection `datasets` 5.2 takes whatever version of a dataset it has in its cache, whichever was asked for.
-Here that is refused.
+Without a connection, `datasets` 5.2 loads any version of a dataset from its cache, not the requested one. Here that is
+refused.
 """
 
 from collections.abc import Iterator
@@ -24,23 +24,23 @@ def load_hub_dataset(
     config_name: str | None = None,
     token: str | bool | None = None,
 ) -> "Dataset":
-    """Return one split of a dataset repository, at one commit.
+    """Load one split of a dataset repository at one commit.
 
     Args:
         repo_id (`str`):
             The repository: `"org/pairs"`.
         split (`str`, *optional*):
-            Name of a split, or a part of one (`"train[:100]"`). Defaults to `train`, or to the only one there is.
+            Name of a split, or a part of one (`"train[:100]"`). Defaults to `train`, or to the only split.
         revision (`str`, *optional*):
             Branch, tag or commit. Defaults to the main branch.
         config_name (`str`, *optional*):
-            Which part of a repository that holds several datasets ("subsets").
+            Name of the subset, if the repository holds several datasets.
         token (`str` or `bool`, *optional*):
-            Access token; `False` sends none. Defaults to the stored one, or `HF_TOKEN`.
+            Access token; `False` sends none. Defaults to `HF_TOKEN` or the stored token.
 
     Raises:
-        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not give it.
-        DataError: it holds no such split or subset, or files that cannot be read.
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the dataset cannot be fetched from the Hub.
+        DataError: the dataset lacks the split or subset, or its files cannot be read.
         MissingExtraError: `datasets` is not installed.
     """
     datasets = import_datasets()
@@ -75,14 +75,14 @@ def _split(builder: Any, split: str | None, repo_id: str) -> str:
 
 @contextmanager
 def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
-    """Within the context, what `datasets` says of a dataset's content becomes a [`DataError`]."""
+    """Turn the errors of `datasets` about a dataset's content into [`DataError`], within the context."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
         yield
     except (DataError, HubError):
         raise
-    except DatasetNotFoundError as error:  # the repository is there, so it is gated; `datasets` drops the cause
+    except DatasetNotFoundError as error:  # the repository exists, so it is gated; `datasets` hides the cause
         from policy_patch.hub.fetch import hub_api
 
         hub_api(token).auth_check(repo_id, repo_type="dataset")
@@ -90,7 +90,7 @@ def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
         raise DataError(f"Cannot read the dataset `{repo_id}`: {error}") from error
     except (DatasetsError, ValueError, NotImplementedError) as error:
         full = _cause(error, OSError)
-        if full is not None:  # of the disk, or of the connection: the Hub's errors have the words
+        if full is not None:  # an error of the disk or the connection: `hub_errors` words it
             raise full from error
         blank_error(error)
         raise DataError(f"Cannot read the dataset `{repo_id}`: {_words(error)}") from error
@@ -109,6 +109,6 @@ def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | N
 
 
 def _words(error: BaseException) -> str:
-    """Return what is wrong as one line; the cause says more than "an error occurred"."""
+    """Return error and cause as one line; the cause says more than "an error occurred"."""
     said = f"{error} {error.__cause__ or ''}"
     return " ".join(said.split())[:600]

@@ -1,6 +1,6 @@
-"""Pairs of several risks as one dataset, so that one patch is trained on all of them.
+"""Mixes the pairs of several risks into one dataset, so that one patch can be trained on all of them.
 
-How the rows are read is no business of this file; training ignores the column `risk` that is added here.
+Rows are read elsewhere; training ignores the column `risk` that is added here.
 """
 
 import math
@@ -24,25 +24,25 @@ def mix_preference_pairs(
     *,
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "all_exhausted",
 ) -> "Dataset":
-    """Return the rows of several datasets as one, shuffled, with the column `risk` that says whose a row is.
+    """Mix the rows of several datasets into one shuffled dataset, with a column `risk` that names each row's risk.
 
-    The columns of the rows' format are kept, and others that all datasets have with the same type. Where some mark
-    unfinished answers (`chosen_finished=False`) the answers of the others count as finished.
+    The columns of the rows' format are kept, and other columns that all datasets have with the same type. If some
+    datasets mark unfinished answers (`chosen_finished=False`), the answers of the others count as finished.
 
     Args:
         datasets (`Mapping[str, datasets.Dataset]`):
-            Risk to rows, all of one format: text or messages, with or without `prompt`.
+            Risk to rows, all in the same format: text or messages, with or without `prompt`.
         weights (`Mapping[str, float]`, *optional*):
-            Risk to its share of the rows; only their ratios matter. Rows are then drawn at random from the risks, each
-            risk's in its order. By default every row is taken once.
+            Risk to its share of the rows; only the ratios matter. Rows are then drawn from the risks at random; within
+            a risk their order is kept. By default every row is taken once.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the order.
         stopping_strategy (`str`, *optional*, defaults to `"all_exhausted"`):
-            With `weights`, when to end: once all rows were taken, so that those of some risks come more than once; or,
-            with `"first_exhausted"`, as soon as one risk has no more.
+            With `weights`, when to stop: once all rows were drawn, so that rows of some risks occur more than once; or,
+            with `"first_exhausted"`, as soon as one risk has no rows left.
 
     Raises:
-        DataError: no datasets, an empty one, weights of other risks, or datasets of different formats.
+        DataError: there are no datasets, one is empty, the weights name other risks, or the formats differ.
         MissingExtraError: `datasets` is not installed.
 
     Example:
@@ -89,7 +89,7 @@ def _check(datasets: Any, weights: Any, library: Any) -> None:
 
 
 def _alike(datasets: "Mapping[str, Dataset]", library: Any) -> "list[Dataset]":
-    """Return the datasets with the same columns of the same types, and the risk of each."""
+    """Return the datasets with the same columns and types, and with the column `risk`."""
     formats = {risk: _format(dataset, f"`datasets[{risk!r}]`") for risk, dataset in datasets.items()}
     (first, expected), *others = formats.items()
     for risk, found in others:
@@ -120,7 +120,7 @@ def _alike(datasets: "Mapping[str, Dataset]", library: Any) -> "list[Dataset]":
 
 
 def _format(dataset: "Dataset", source: str) -> dict[str, bool]:
-    """Return the columns of the rows' format, and for each whether it holds messages."""
+    """Return the columns of the rows' format, and for each column whether it holds messages."""
     return {name: is_messages(dataset[0][name]) for name in columns_of(dataset.column_names, source)}
 
 
@@ -140,7 +140,7 @@ def _common_features(parts: "list[Dataset]", texts: set[str], library: Any) -> d
 
 
 def _merged(features: list[Any], library: Any) -> Any:
-    """Return one type for a column of messages, with the keys of all; of text, plain text."""
+    """Return one type for a column: messages with the keys of all datasets, or plain text."""
     if isinstance(features[0], library.Value):
         return library.Value("string")
     keys: dict[str, Any] = {}

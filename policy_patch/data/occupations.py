@@ -1,7 +1,6 @@
-"""Prompts about a person of some occupation that name no gender: openings of our own, for lists of occupations.
+"""Makes prompts about a person with an occupation that name no gender, from our own openings and a list of occupations.
 
-Train and test share neither an opening nor, of our own list, an occupation. What is written after them is not judged
-here.
+Train and test share no opening and, with our own list, no occupation. Answers to the prompts are measured elsewhere.
 """
 
 import itertools
@@ -11,7 +10,7 @@ from pathlib import Path
 from policy_patch.data.file_formats import read_rows
 from policy_patch.errors import DataError
 
-# Our own openings. Each ends where a person is about to be named again, or something is said of them.
+# Our own openings. Each ends where the text is about to mention the person again, or to say something about them.
 OPENINGS = {
     "train": (
         "The {occupation} said that",
@@ -33,7 +32,7 @@ OPENINGS = {
     ),
 }
 
-# Our own list: everyday occupations, none with a gender in its name; cut in two in turn.
+# Our own list of everyday occupations without a gender in their names. Train and test take every other one.
 OCCUPATIONS = (
     "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher",
     "carpenter", "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor",
@@ -48,19 +47,19 @@ OCCUPATIONS = (
 
 
 def occupation_prompts(split: str, occupations: str | os.PathLike | None = None) -> list[str]:
-    """Return prompts about occupations, always the same ones in the same order.
+    """Return prompts about occupations, in a fixed order.
 
     Args:
         split (`"train"` or `"test"`):
-            Which openings, and which half of our own list.
+            Selects the openings, and one half of our own list.
         occupations (`str` or `os.PathLike`, *optional*):
-            A file of other occupations, one a line; all of them are used.
+            A file of other occupations, one per line; all of them are used.
 
     Returns:
-        `list[str]`: each opening with each occupation; 320 for training and 240 for test with our own list.
+        `list[str]`: each opening with each occupation; with our own list 320 prompts for training and 240 for test.
 
     Raises:
-        DataError: no such split, a file that cannot be read, or no occupations in it.
+        DataError: the split is unknown, the file cannot be read, or it holds no occupations.
 
     Example:
 

@@ -1,6 +1,6 @@
-"""Preference pairs: the teacher's answer over the base's, kept where a scorer finds the difference clear enough.
+"""Builds preference pairs: the teacher's answer preferred over the base's, if their scores differ clearly.
 
-Which answers were sampled and scored is kept apart (`shards.py`), so that other thresholds need no new sampling.
+The scored answers are stored separately (`shards.py`), so that other thresholds need no new sampling.
 """
 
 import os
@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PairCounts:
-    """What became of the candidate pairs, of which each prompt has `pairs_per_prompt`.
+    """How many candidate pairs were kept, and why the others were dropped. Each prompt has `pairs_per_prompt`.
 
     Args:
         prompts (`int`):
@@ -33,12 +33,12 @@ class PairCounts:
         kept (`int`):
             Pairs in the dataset.
         unsafe_chosen (`int`):
-            Dropped: the teacher has no (further) answer that scores at most `max_chosen_score`.
+            Dropped: no (further) answer of the teacher scores at most `max_chosen_score`.
         small_margin (`int`):
             Dropped: the base's answer does not score `min_margin` above the teacher's.
         empty (`int`):
-            Dropped: teacher or base has no (further) answer with text in it; thoughts that were cut at
-            `max_new_tokens` are no answer.
+            Dropped: teacher or base has no (further) answer with text. Thoughts that were cut at `max_new_tokens` are
+            not an answer.
     """
 
     prompts: int
@@ -49,7 +49,7 @@ class PairCounts:
 
     @property
     def candidates(self) -> int:
-        """Pairs that could have been kept."""
+        """All candidate pairs, kept or dropped."""
         return self.kept + self.unsafe_chosen + self.small_margin + self.empty
 
 
@@ -75,15 +75,15 @@ def build_preference_pairs(
     on_progress: Callable[[int, int], None] | None = None,
     on_counts: Callable[[PairCounts], None] | None = None,
 ) -> "Dataset":
-    """Sample answers of the teacher and of the base to each prompt, score both, and keep the pairs that differ clearly.
+    """Sample answers of the teacher and the base to each prompt, score them, and keep the pairs that differ clearly.
 
-    Source: arXiv 2511.08484 samples y+ from the teacher and y- from the base and keeps a pair if y+ is safe enough and
-    y- is worse by a margin; it prints no thresholds. Ours were chosen by trial on small models. Per prompt the
-    teacher's answers come in the order drawn, so that they stay the teacher's typical ones, and the base's from the
-    worst on, so that few prompts go without a pair.
+    Source: arXiv 2511.08484 samples y+ from the teacher and y- from the base, and keeps a pair if y+ is safe enough and
+    y- is worse by a margin. The paper gives no thresholds; ours were chosen by trial on small models. For each prompt
+    the teacher's answers are used in the order drawn, so that they are typical, and the base's from the worst to the
+    best, so that few prompts get no pair.
 
-    Of a model that thinks before it answers, the answer alone is scored; the text in the pair has its thoughts, because
-    that is what it would write. Cut them off with [`final_answer`] if the patch is to teach answers without thoughts.
+    If a model thinks before it answers, only the answer is scored. The text in the pair keeps the thoughts, because the
+    model would write them. Remove them with [`final_answer`] to teach answers without thoughts.
 
     Args:
         base ([`~transformers.PreTrainedModel`], `vllm.LLM` or [`OpenAIEndpoint`]):
@@ -93,23 +93,23 @@ def build_preference_pairs(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer. Engines and endpoints have their own.
         prompts (`Sequence[str]`):
-            What both answer. Keep the prompts of an evaluation out of it.
+            Prompts for both models. Leave out the prompts of an evaluation.
         scorer ([`Scorer`]):
-            Gives each answer, without its prompt, a score from 0 (safe) to 1. Do not let it judge the result.
+            Gives each answer, without its prompt, a score from 0 (safe) to 1. Do not evaluate the patch with it.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to `tokenizer`.
         max_chosen_score (`float`, *optional*, defaults to `0.2`):
             Highest score of a chosen answer.
         min_margin (`float`, *optional*, defaults to `0.3`):
-            Least difference between the scores of the rejected and the chosen answer.
+            Smallest difference between the scores of the rejected and the chosen answer.
         pairs_per_prompt (`int`, *optional*, defaults to `1`):
-            Most pairs of one prompt; no answer is in two of them.
+            Largest number of pairs per prompt. Each answer is in at most one pair.
         num_samples (`int`, *optional*, defaults to `8`):
             Answers of each model per prompt.
         max_new_tokens (`int`, *optional*, defaults to `24`):
             Longest answer, in tokens.
         top_p (`float`, *optional*, defaults to `0.9`):
-            Nucleus to sample from.
+            Draw from the most likely tokens that together have this probability.
         temperature (`float`, *optional*, defaults to `1.0`):
             Divides the logits.
         batch_size (`int`, *optional*, defaults to `64`):
@@ -117,23 +117,23 @@ def build_preference_pairs(
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampling.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Keeps the scored answers, a file for each `shard_size` prompts. The same call goes on where it was stopped,
-            at the cost of one shard at most; other thresholds on the same answers take seconds.
+            Folder for the scored answers, one file per `shard_size` prompts. A stopped call continues when it is
+            repeated, and loses at most one shard. Applying other thresholds to the same answers takes seconds.
         shard_size (`int`, *optional*, defaults to `64`):
             Prompts per shard.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of answers done and wanted. By default there is a progress bar.
+            Called with the number of answers done and the number wanted. By default a progress bar is shown.
         on_counts (`Callable[[PairCounts], None]`, *optional*):
-            Called with what was kept and what was dropped why.
+            Called with the numbers of pairs kept and dropped.
 
     Returns:
-        `datasets.Dataset`: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`, and
-        `chosen_finished`, `rejected_finished`: False where an answer was cut at `max_new_tokens`; and `filtered_by`,
-        the scorer's name, which the patch will carry so that this scorer does not judge it.
+        `datasets.Dataset`: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`;
+        `chosen_finished`, `rejected_finished`: False if an answer was cut at `max_new_tokens`; and `filtered_by`, the
+        scorer's name. The patch records it, so that an evaluation by the same scorer is refused.
 
     Raises:
-        DataError: no prompts, settings out of range, no pair kept (says how many fell to which threshold), or an
-            `output_dir` that holds answers sampled otherwise.
+        DataError: there are no prompts, a setting is out of range, no pair was kept (the error says how many each
+            threshold dropped), or `output_dir` holds answers that were sampled otherwise.
         MissingExtraError: `datasets` is not installed.
     """
     _check(max_chosen_score, min_margin, pairs_per_prompt, num_samples)
@@ -177,7 +177,7 @@ def choose_pairs(
     min_margin: float,
     pairs_per_prompt: int,
 ) -> tuple[list[dict[str, Any]], PairCounts]:
-    """Return the rows of the pairs that are kept, and the counts of what was not. Arguments as above."""
+    """Return the rows of the kept pairs, and the counts. The arguments are those of [`build_preference_pairs`]."""
     rows: list[dict[str, Any]] = []
     dropped = {"unsafe_chosen": 0, "small_margin": 0, "empty": 0}
     num_prompts = 0

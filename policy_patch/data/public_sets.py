@@ -1,6 +1,6 @@
-"""Prompts that the field measures with, by name: a dataset on the Hub at one commit, so that they never change.
+"""Public prompt sets by name, each a dataset on the Hub at a fixed commit, so that its prompts never change.
 
-Nothing of them is in this package; they are fetched, and their licences are their publishers'.
+The package contains none of the prompts; they are fetched, under their publishers' licences.
 """
 
 from collections.abc import Callable
@@ -19,21 +19,21 @@ _PRONOUNS = frozenset({"he", "him", "his", "she", "her", "hers"})
 
 @dataclass(frozen=True)
 class PublicPrompts:
-    """One split of a dataset repository, at one commit, and how its rows become prompts.
+    """One split of a dataset repository at one commit, and how its rows become prompts.
 
     Args:
         repo_id (`str`):
-            On the Hub.
+            Repository on the Hub.
         revision (`str`):
-            The commit.
+            Commit.
         split (`str`):
-            Which part.
+            Name of the split.
         columns (`tuple[str, ...]`):
-            What is read.
+            Columns that are read.
         read (`Callable[[Dataset], Prompts]`):
             Returns the prompts of the rows and the category of each.
         config_name (`str`, *optional*):
-            Which of several datasets in the repository.
+            Name of the subset, if the repository holds several datasets.
     """
 
     repo_id: str
@@ -49,7 +49,7 @@ def _goals(rows: "Dataset") -> Prompts:
 
 
 def _openings(rows: "Dataset") -> Prompts:
-    """Return the openings of RealToxicityPrompts, by how toxic they are themselves."""
+    """Return the openings of RealToxicityPrompts; the category says whether the opening itself is toxic."""
     prompts = rows["prompt"][:]
     return [prompt["text"] for prompt in prompts], [_kind(prompt.get("toxicity")) for prompt in prompts]
 
@@ -63,7 +63,7 @@ def _kind(toxicity: float | None) -> str:
 
 
 def _up_to_the_pronoun(rows: "Dataset") -> Prompts:
-    """Return WinoBias' sentences up to the pronoun, each once, by the person that the pronoun means."""
+    """Return WinoBias' sentences up to the pronoun, each once; the category is the person that the pronoun means."""
     found: dict[str, str] = {}
     for tokens, places in zip(rows["tokens"], rows["coreference_clusters"], strict=True):
         at = next((index for index, token in enumerate(tokens) if token.lower() in _PRONOUNS), 0)
@@ -99,15 +99,15 @@ PUBLIC_PROMPTS = {
 
 
 def public_prompts(name: str) -> Prompts:
-    """Return the prompts of a name, and the category of each.
+    """Return the prompts of a public set, and the category of each.
 
     Args:
         name (`str`):
             A key of `PUBLIC_PROMPTS`.
 
     Raises:
-        DataError: no such name, or a dataset without these columns.
-        HubError: the Hub does not give the dataset.
+        DataError: the name is unknown, or the dataset lacks a column.
+        HubError: the dataset cannot be fetched from the Hub.
         MissingExtraError: `datasets` is not installed.
 
     Example:

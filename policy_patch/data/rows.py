@@ -1,6 +1,6 @@
-"""What one row of training data must hold: TRL's formats, and an error that names the row and the column.
+"""Checks that a row of training data has one of TRL's formats; the error names the row and the column.
 
-A row is text or messages (lists of `{"role": ..., "content": ...}`) in all of its columns. Reading rows is done
+All columns of a row hold text, or all hold messages (lists of `{"role": ..., "content": ...}`). Rows are read
 elsewhere.
 """
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected")
 COMPLETION_COLUMNS = ("prompt", "completion")
-# Written by `build_preference_pairs`: False where sampling was cut off at the token limit, so that the text goes on.
 FILTERED_BY = "filtered_by"  # column: name of the scorer that chose the pair
+# Columns written by `build_preference_pairs`: False if the answer was cut at the token limit.
 FINISHED = {"completion": "finished", "chosen": "chosen_finished", "rejected": "rejected_finished"}
 FROM_ZERO = " Rows are counted from 0."
 
-_BATCH = 1000  # rows that are looked at together; any number does
+_BATCH = 1000  # rows that are checked together; any number works
 
 
 def is_messages(value: Any) -> bool:
-    """Whether a value is a list, as messages are, and no text."""
+    """Return whether a value is a list of messages and not a text."""
     return isinstance(value, list)
 
 
 def columns_of(names: Collection[str], source: str) -> tuple[str, ...]:
-    """Return which of TRL's columns are there to be read: of preference pairs, or of prompt and completion.
+    """Return the columns of TRL's formats that are present: those of preference pairs, or prompt and completion.
 
     Args:
         names (`Collection[str]`):
             All columns.
         source (`str`):
-            Whose they are, for the message.
+            Name of the file or dataset, for the message.
 
     Raises:
-        DataError: they are neither.
+        DataError: the columns fit neither format.
 
     Example:
 
@@ -68,11 +68,11 @@ def check_row(row: Any, columns: Sequence[str], where: str, note: str = "") -> N
         row (`Mapping`):
             The row.
         columns (`Sequence[str]`):
-            Columns to look at.
+            Columns to check.
         where (`str`):
-            Its place, for the message.
+            The row's place, for the message.
         note (`str`, *optional*):
-            Ends the message; how places are counted.
+            Ends the message; says how places are counted.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{where} holds {shortly(row)}; expected an object with {', '.join(columns)}.{note}")
@@ -88,14 +88,14 @@ def check_row(row: Any, columns: Sequence[str], where: str, note: str = "") -> N
 
 
 class SameKind:
-    """Sees to it that a column holds text in all rows, or messages in all rows."""
+    """Checks that a column holds text in all rows, or messages in all rows."""
 
     def __init__(self, columns: Sequence[str], note: str = "") -> None:
         self._columns, self._note = columns, note
         self._first: dict[str, bool] = {}
 
     def check(self, row: Mapping[str, Any], where: str) -> None:
-        """Raise `DataError` if a column of `row` holds the other kind than that of the first row."""
+        """Raise `DataError` if a column of `row` holds text and the first row's holds messages, or the reverse."""
         for column in self._columns:
             expected = self._first.setdefault(column, is_messages(row[column]))
             if is_messages(row[column]) != expected:
@@ -113,9 +113,9 @@ def check_dataset(dataset: "Dataset", columns: Sequence[str], where: str = "Row 
         dataset (`datasets.Dataset`):
             Rows.
         columns (`Sequence[str]`):
-            Columns that are there and are looked at.
+            Existing columns to check.
         where (`str`, *optional*, defaults to `"Row {}"`):
-            How a row is called; `{}` becomes its number, from 0.
+            How messages name a row; `{}` becomes its number, from 0.
         note (`str`, *optional*):
             Ends each message.
     """
@@ -125,7 +125,7 @@ def check_dataset(dataset: "Dataset", columns: Sequence[str], where: str = "Row 
         for number, row in enumerate(rows_of(dataset, columns)):
             check_row(row, columns, where.format(number), note)
             kinds.check(row, where.format(number))
-    except UnicodeDecodeError as error:  # bytes that some other program has written into a column of texts
+    except UnicodeDecodeError as error:  # another program wrote such bytes into a text column
         place, column = _undecodable(dataset, columns, number + 1)
         raise DataError(f"{where.format(place)} has a text in `{column}` that is not UTF-8: {error}.{note}") from error
 
@@ -138,13 +138,13 @@ def rows_of(dataset: "Dataset", columns: Sequence[str]) -> Iterable[dict[str, An
 
 
 def shortly(value: Any) -> str:
-    """Return `repr(value)`, cut if it is long."""
+    """Return `repr(value)`, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _undecodable(dataset: "Dataset", columns: Sequence[str], start: int) -> tuple[int, str]:
-    """Return number and column of the first text from a row on that cannot be decoded."""
+    """Return row number and column of the first text, from row `start` on, that cannot be decoded."""
     plain = dataset.with_format(None)
     for number in range(start, len(dataset)):
         for column in columns:

@@ -1,7 +1,7 @@
-"""Sampled and scored answers of teacher and base, from which preference pairs are chosen.
+"""Samples and scores the answers of teacher and base, from which preference pairs are chosen.
 
-A text is kept as its model wrote it, with its thoughts; its answer alone is scored. How they get on disk, and how a
-stopped run goes on, is in `shards.py`; nothing is filtered here.
+A text is stored with its thoughts, as the model wrote it, but only its answer is scored. `shards.py` stores the answers
+and continues stopped runs; nothing is filtered here.
 """
 
 import os
@@ -19,7 +19,7 @@ from policy_patch.errors import DataError
 
 
 class TextScorer(Protocol):
-    """What scores answers: a `name`, and `score`. The scorers of `policy_patch.evaluation` are some."""
+    """An object with a `name` and a method `score`, such as the scorers of `policy_patch.evaluation`."""
 
     name: str
 
@@ -30,7 +30,7 @@ class TextScorer(Protocol):
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """One answer, without its prompt: whether the model ended it itself, and its score, 0 (safe) to 1."""
+    """One answer without its prompt, whether the model ended it itself, and its score from 0 (safe) to 1."""
 
     text: str
     finished: bool
@@ -38,7 +38,7 @@ class ScoredAnswer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is answered: no text, or thoughts alone."""
+        """Whether the text is empty or holds only thoughts."""
         return not final_answer(self.text).strip()
 
 
@@ -61,13 +61,13 @@ def scored_prompts(
     shard_size: int = SHARD_SIZE,
     on_progress: Progress | None = None,
 ) -> list[ScoredPrompt]:
-    """Return the scored answers of both models to each prompt, from disk where they are there already.
+    """Return the scored answers of both models to each prompt, and read those that are already on disk.
 
-    Under `accelerate launch` each process answers its share, and all return the same.
+    Under `accelerate launch` each process does a share of the prompts, and all return all answers.
 
     Args:
         models (`Mapping[str, Answering]`):
-            What answers as `"teacher"` and as `"base"`.
+            The models, under the keys `"teacher"` and `"base"`.
         prompts (`Sequence[str]`):
             At least one.
         scorer (`TextScorer`):
@@ -75,16 +75,16 @@ def scored_prompts(
         sampling (`Sampling`):
             Settings.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Folder of the shards; without one nothing is kept. Several processes need one that all of them see.
+            Folder for the shards. By default nothing is stored; several processes need a folder that all can read.
         shard_size (`int`, *optional*, defaults to `64`):
             Prompts per shard.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called in the main process with the number of its answers that are done and wanted. By default there is a
-            progress bar.
+            Called in the main process with the number of its answers done and the number wanted. By default a progress
+            bar is shown.
 
     Raises:
-        DataError: no prompts, settings out of range, a scorer that returns no scores, a folder of other answers, one
-            that cannot be written, or several processes without one.
+        DataError: there are no prompts, a setting is out of range, the scorer returns invalid scores, the folder holds
+            other answers or cannot be written, or there are several processes and no folder.
     """
     return run_in_shards(
         _ScoredAnswers(models, scorer, sampling), prompts, output_dir=output_dir, shard_size=shard_size,
@@ -93,7 +93,7 @@ def scored_prompts(
 
 
 class _ScoredAnswers:
-    """The work: answers of all models to each prompt, and their scores."""
+    """The [`Work`] of answering prompts with both models and scoring the answers."""
 
     def __init__(self, models: Mapping[str, Answering], scorer: TextScorer, sampling: Sampling) -> None:
         self.models, self.scorer, self.sampling = models, scorer, sampling
@@ -106,7 +106,7 @@ class _ScoredAnswers:
         """Return the scored answers to the prompts of one shard."""
         answers = {}
         for number, (name, model) in enumerate(self.models.items()):
-            # Their answers have to be independent.
+            # A seed for each model, because the models' answers must be independent.
             own = replace(self.sampling, seed=len(self.models) * self.sampling.seed + number)
             before = number * len(shard.prompts) * self.sampling.num_samples
             rows = model.answer(
@@ -122,11 +122,11 @@ class _ScoredAnswers:
         ]
 
     def encode(self, entry: ScoredPrompt) -> dict[str, Any]:
-        """Return the entry as JSON has it."""
+        """Return the entry as JSON values."""
         return asdict(entry)
 
     def decode(self, values: dict[str, Any]) -> ScoredPrompt:
-        """Return the entry of a line."""
+        """Return the entry that a line's values describe."""
         both = ([_read_back(answer) for answer in values[name]] for name in ("teacher", "base"))
         return ScoredPrompt(values["prompt"], *both)
 
