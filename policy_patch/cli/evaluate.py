@@ -61,7 +61,7 @@ def run(args: "Namespace") -> int:
     """Run the command."""
     if args.stack:
         return study(_study_recipe(args), as_json=args.json)
-    if not args.patches or not args.prompts:
+    if not args.patches:
         raise DataError("Give a patch and `--prompts` to measure it on, or several patches with `--stack a,b`.")
     return evaluate(EvaluateRecipe(**given(args, EvaluateRecipe)), as_json=args.json)
 
