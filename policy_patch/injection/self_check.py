@@ -90,6 +90,11 @@ def _forward_of(module: nn.Module) -> Any:
     return vars(module).get("forward", _class_of(module).forward)
 
 
+def _rounds(base: PreTrainedModel) -> bool:
+    """Return whether a base computes in half precision, or on weights in 8 bits: those round activations as well."""
+    return base.dtype != torch.float32 or any(not weight.is_floating_point() for weight in base.parameters())
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Two texts of different lengths, with stacks of different lengths, chosen so that both sums are equal.
@@ -138,7 +143,7 @@ class _Check:
         self.stateful = False  # the cache of the base holds only recurrent states
         self._expected = self._by_definition()
         # The effect of the vectors: in half precision, errors are compared with it to tell noise from a missing patch.
-        self._effect = self._expected - self._without_vectors() if base.dtype != torch.float32 else None
+        self._effect = self._expected - self._without_vectors() if _rounds(base) else None
 
     @classmethod
     def findings(cls, base: PreTrainedModel) -> Findings:

@@ -205,3 +205,30 @@ def test_a_base_that_counts_a_gap_as_distance_is_found_though_little_shows():
     found = injection.findings
     injection.remove()
     assert found.cacheable and not found.gaps and not found.unequal
+
+
+class Int8Linear(torch.nn.Module):
+    """A linear map as bitsandbytes computes it: weights and activations in 8 bits, each row with a scale of its own."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(linear.weight.detach().abs().amax(1) / 127, requires_grad=False)
+        rounded = (linear.weight.detach() / self.scale[:, None]).round().to(torch.int8)
+        self.weight = torch.nn.Parameter(rounded, requires_grad=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        step = inputs.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+        product = (inputs / step).round() @ self.weight.float().T * self.scale * step
+        # bitsandbytes computes in half precision, and its noise moves activations over the edge between two steps.
+        return product + 3e-4 * torch.randn_like(step)
+
+
+def test_a_base_in_fp32_with_weights_in_8_bits_is_held_against_the_limits_of_half_precision():
+    base = tiny_model("llama").eval()
+    for module in list(base.model.layers.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear):
+                setattr(module, name, Int8Linear(child))
+    torch.manual_seed(0)
+    model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=4, init="random"))
+    assert model.active_patches == ["default"]
