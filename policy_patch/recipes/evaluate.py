@@ -153,7 +153,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     risk: str | None = option(
         None, "toxicity, gender_bias, harmfulness or one of your own. Default: the patch's, else toxicity."
     )
-    prompts: str | None = option(None, f"{PROMPTS_HELP} A column `category` is shown apart.")
+    prompts: str | None = option(
+        None, f"{PROMPTS_HELP} A column `category` is shown apart. Default: the risk's own, if it has any."
+    )
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
