@@ -104,5 +104,13 @@ class EvaluationError(PolicyPatchError, ValueError):
     """Raised when an evaluation cannot measure what was requested."""
 
 
+class ExportError(PolicyPatchError, ValueError):
+    """Raised when a patch cannot be written in the form that an engine takes, or the result could not be proved equal."""
+
+
+class ServingError(PolicyPatchError, RuntimeError):
+    """Raised when a served model does not do what a request with a patch needs."""
+
+
 class MissingExtraError(PolicyPatchError, ImportError):
     """Raised when a feature needs an optional package; the message names the extra that installs it."""

@@ -24,7 +24,7 @@ FLOORS = (
     ("model_card", "answers", "patch_folder"),
     ("hub",),
     ("model", "data"),
-    ("training", "evaluation"),
+    ("training", "evaluation", "export", "serving"),
     ("recipes",),
     ("ui",),
     ("cli",),
@@ -41,7 +41,7 @@ BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.
-WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "recipes", "ui", "cli"}
+WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "export", "serving", "recipes", "ui", "cli"}
 
 PRINTING = {("model/patched_model.py", "print_trainable_parameters"), ("lab/build.py", "main")}
 
