@@ -24,13 +24,14 @@ Examples:
   policy-patch pairs --base lab:base --teacher lab:teacher --prompts lab:toxicity/train --output pairs.jsonl
   policy-patch pairs --base org/model --teacher org/model-v2 --prompts prompts.txt --scorer hf:org/toxicity \\
       --output pairs.jsonl --num_samples 16 --max_chosen_score 0.1
+  policy-patch pairs --base org/model --teacher org/model-v2 --risk gender_bias --output pairs.jsonl
   policy-patch pairs --base org/model --teacher openai:org/model-v2@http://localhost:8000/v1 --prompts prompts.txt \\
       --output pairs.jsonl"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
-    add_options(parser, PairsRecipe, ("base", "teacher", "prompts", "num_prompts", "output", "scorer"))
+    add_options(parser, PairsRecipe, ("base", "teacher", "risk", "prompts", "num_prompts", "output", "scorer"))
     add_options(parser, PairSettings)
     add_options(parser, PairsRecipe, ("device", "dtype", "seed"))
     parser.add_argument("--json", action="store_true", help="Print the counts as JSON.")

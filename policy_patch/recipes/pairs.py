@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.errors import ConfigError
+from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, is_endpoint, load_answering, same_tokenizer
 from policy_patch.recipes.names import DTYPES, check_model, check_prompts, check_scorer
 from policy_patch.recipes.options import checked, option
@@ -107,14 +107,19 @@ class PairsRecipe(PairSettings, Recipe):
             Hub id, folder or endpoint of the model to be patched; `lab:base` comes with the package.
         teacher (`str`):
             The safer model.
-        prompts (`str`):
-            Where the prompts are: a file, a dataset on the Hub, or a set by its name.
+        risk (`str`, *optional*):
+            The risk that the pairs are about, one of your own among them. It says which prompts and which scorer are
+            taken if you give none.
+        prompts (`str`, *optional*):
+            Where the prompts are: a file, a dataset on the Hub, or a set by its name. Defaults to the risk's own
+            prompts for training.
         num_prompts (`int`, *optional*):
             Use the first ones only.
         output (`str`):
             The file to write, JSON lines.
-        scorer (`str`, *optional*, defaults to `"lexical"`):
-            Name of the scorer; see [`load_scorer`].
+        scorer (`str`, *optional*):
+            Name of the scorer; see [`load_scorer`]. Defaults to the one that the risk names for pairs, and to
+            `"lexical"` without a risk.
         device (`str`, *optional*):
             Where the models go. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
@@ -137,10 +142,11 @@ class PairsRecipe(PairSettings, Recipe):
 
     base: str = option(help=f"{MODEL_HELP} {ANSWERING_HELP}")
     teacher: str = option(help="The safer model; names as of `--base`.")
-    prompts: str = option(help=PROMPTS_HELP)
-    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
     output: str = option(help="The file to write, JSON lines.")
-    scorer: str = option("lexical", SCORER_HELP)
+    risk: str | None = option(None, "What the pairs are about; says which prompts and scorer are taken by default.")
+    prompts: str | None = option(None, f"{PROMPTS_HELP} Default: the risk's own, if it has any.")
+    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
+    scorer: str | None = option(None, f"{SCORER_HELP} Default: the risk's, else `lexical`.")
     device: str | None = option(None, DEVICE_HELP)
     dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
     seed: int = option(0, "Seed of the samples.", least=0)
@@ -150,15 +156,28 @@ class PairsRecipe(PairSettings, Recipe):
 
         Raises:
             ConfigError: an impossible value.
-            ModelLoadError, DataError, EvaluationError: a model, a file of prompts or a scorer that is not there.
+            ModelLoadError, DataError, EvaluationError: a model, a file of prompts, a scorer or a risk that is not
+                there, or no prompts at all.
         """
+        self._checked()
+
+    def _checked(self) -> tuple[str, str]:
+        """Return where the prompts are and the name of the scorer."""
         from policy_patch.evaluation import load_scorer
+        from policy_patch.evaluation.risks import risk_named
 
         self.check_temperature("temperature", self.base, self.teacher)
         for key in ("base", "teacher"):
             check_model(key, getattr(self, key), may_be_endpoint=True)
-        check_prompts("prompts", self.prompts)
-        check_scorer("scorer", self.scorer, load_scorer)
+        risk = risk_named(self.risk) if self.risk else None
+        prompts = self.prompts or (risk.source_of("train") if risk else None)
+        if prompts is None:
+            of_risk = f" {risk.name} has no prompts of its own." if risk else " Or give a `risk` that has its own."
+            raise DataError(f"`prompts` is missing: say what the models should answer.{of_risk}")
+        check_prompts("prompts", prompts)
+        scorer = self.scorer or (risk.pair_scorer if risk else "lexical")
+        check_scorer("scorer", scorer, load_scorer)
+        return prompts, scorer
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> PairsResult:
         """Make the pairs and write them.
@@ -178,12 +197,12 @@ class PairsRecipe(PairSettings, Recipe):
         """
         from policy_patch.data import save_preference_pairs
 
-        self.check()
-        prompts = prompts_of(self.prompts)[: self.num_prompts]
+        source, scorer = self._checked()
+        prompts = prompts_of(source)[: self.num_prompts]
         base, tokenizer = load_answering(self.base, device=self.device, dtype=self.dtype)
         teacher, teacher_tokenizer = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(
-            (base, tokenizer), (teacher, teacher_tokenizer), prompts, settings=self, scorer=self.scorer,
+            (base, tokenizer), (teacher, teacher_tokenizer), prompts, settings=self, scorer=scorer,
             seed=self.seed, output_dir=f"{self.output}.answers", on_progress=on_progress or ignore,
         )  # fmt: skip
         if is_main_process():

@@ -1,4 +1,4 @@
-"""The tab that measures a stack on a small set of prompts: table with intervals, and the picture of a report.
+"""The tab that measures a stack on a small set of prompts, for any risk: table with intervals, picture of a report.
 
 How answers are scored is the business of `policy_patch.evaluation`. Who waits for whom is in `line.py`.
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from policy_patch.errors import DataError
+from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
+from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.settings import EvaluationSampling, PerplexityModel
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.report.plots import picture
@@ -19,10 +20,12 @@ from policy_patch.report.report import EvaluationReport
 from policy_patch.report.tables import markdown
 from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of, told
 from policy_patch.ui.line import Line, Place
+from policy_patch.ui.measured_risks import choices, chosen, first_prompts, look_alikes, scorer_of
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
 
 MOST_SECONDS = 600.0  # for a measurement and the wait for it
+NEW_LINE = "\\n"  # how the text box writes a line break within a prompt
 _MOST_IN_LINE = 5
 _POLL_SECONDS = 0.5
 _PROGRESS = gr.Progress()  # a default argument is how Gradio hands it in
@@ -31,17 +34,18 @@ _PROGRESS = gr.Progress()  # a default argument is how Gradio hands it in
 def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     """Draw the tab and return the patches it offers, which other tabs keep up to date."""
     gr.Markdown(
-        "How toxic is what is written to a few prompts, without and with the patches? Every prompt is answered several "
-        "times; brackets are 95% intervals. Small sets give wide ones: for a figure to publish, use `policy-patch "
-        "evaluate`."
+        "How often does the model show a risk on a few prompts, without and with the patches? Every prompt is answered "
+        "several times; brackets are 95% intervals. Few prompts give wide intervals: for a figure to publish, use "
+        "`policy-patch evaluate`."
     )
     with gr.Row():
         with gr.Column(scale=3):
             texts = gr.Textbox(
-                label=f"Prompts, one a line, {MOST_PROMPTS} at most", value="\n".join(prompts), lines=8, max_lines=12,
-                elem_id="pp-prompts",
+                label=f"Prompts, one a line ({NEW_LINE} for a line break), {MOST_PROMPTS} at most",
+                value="\n".join(prompts), lines=8, max_lines=12, elem_id="pp-prompts",
             )  # fmt: skip
         with gr.Column(scale=2):
+            risk = gr.Dropdown(choices(), value="toxicity", label="What to measure", elem_id="pp-measured-risk")
             patches = gr.CheckboxGroup(choices=[], label="Patches, in the order you tick them", elem_id="pp-measured")
             samples = gr.Slider(2, MOST_SAMPLES, value=5, step=1, label="Answers to each prompt")
             seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
@@ -54,8 +58,10 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
 
     actions = _Actions(served)
     # Gradio's own `cancels` would leave the work running.
-    asked, shown = [texts, patches, samples, seed], [result, image, samples_shown]
+    asked, shown = [texts, patches, samples, seed, risk], [result, image, samples_shown]
     go.click(actions.measure, asked, shown, concurrency_limit=None)
+    # An input, as opposed to a change, is the visitor's own: the prompts that somebody typed are not lost on a reload.
+    risk.input(actions.prompts_for, risk, texts, api_visibility="private", show_progress="hidden")
     stop.click(actions.stop_measuring, None, None, api_visibility="private", show_progress="hidden")
     return patches
 
@@ -67,14 +73,29 @@ class _Actions:
         self._served = served
         self._line = Line("measurement", _MOST_IN_LINE)
 
+    def prompts_for(self, risk: str) -> Any:
+        """Return the prompts to begin with for a risk; a risk without prompts keeps those that are there."""
+        try:
+            lines = first_prompts(self._served.base, risk)
+        except PolicyPatchError:  # told when the visitor measures
+            return gr.update()
+        return gr.update(value="\n".join(line.replace("\n", NEW_LINE) for line in lines)) if lines else gr.update()
+
     def measure(
-        self, texts: str, labels: list[str], samples: float, seed: float, request: gr.Request, progress: Any = _PROGRESS
+        self,
+        texts: str,
+        labels: list[str],
+        samples: float,
+        seed: float,
+        risk: str,
+        request: gr.Request,
+        progress: Any = _PROGRESS,
     ) -> tuple:
         """Return the figures, the picture and the samples of a measurement, or what went wrong."""
         visitor = request.session_hash or ""
         watch = Watch(self._served.visitors, visitor, MOST_SECONDS)
         try:
-            lines, seed = _lines(texts), seed_of(seed)
+            lines, seed, risk = _lines(texts), seed_of(seed), chosen(risk)
             samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
             if not labels:
                 raise DataError("No patch was ticked: there is nothing to compare with the base.")
@@ -91,6 +112,7 @@ class _Actions:
                 report = _report(
                     loaded,
                     loaded.wrapper(labels, visitor),
+                    risk,
                     prompts=lines,
                     samples=samples,
                     seed=seed,
@@ -130,6 +152,7 @@ def _lines(texts: Any) -> list[str]:
     lines = [line for line in texts.splitlines() if line.strip()]
     if not lines:
         raise DataError("There is no prompt. Write one a line.")
+    lines = [line.replace(NEW_LINE, "\n") for line in lines]
     if len(lines) > MOST_PROMPTS:
         raise DataError(f"{len(lines)} prompts; at most {MOST_PROMPTS} are measured here.")
     longest = max(map(len, lines))
@@ -149,6 +172,7 @@ def _wait(place: Place, watch: Watch, progress: Any) -> None:
 def _report(
     loaded: Loaded,
     model: PolicyPatchModel,
+    risk: Risk,
     *,
     prompts: list[str],
     samples: int,
@@ -160,10 +184,13 @@ def _report(
             model,
             loaded.tokenizer,
             prompts,
-            scorers=[loaded.scorer],
+            risk=risk.name,
+            scorers=[scorer_of(loaded, risk)],
+            safe_prompts=look_alikes(loaded.base, risk),
             allow_filtering_scorers=True,  # marked in the table where it did
             perplexity=PerplexityModel(model=model.get_base_model(), name="the base itself"),
-            sampling=EvaluationSampling(num_samples=samples, batch_size=64, seed=seed),
+            # A risk that is measured on the likeliest answer has one answer to each prompt, however many are asked for.
+            sampling=EvaluationSampling(num_samples=min(samples, risk.num_samples), batch_size=64, seed=seed),
             on_progress=on_progress,
         )
     finally:

@@ -118,7 +118,7 @@ def test_by_commands_one_file_is_enough(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     models = ["--base", "lab:base", "--teacher", "lab:teacher"]
     few = ["--num_samples", "2", "--num_prompts", "8"]
-    assert main(["pairs", *models, *few, "--prompts", "secrecy/train", "--scorer", "secrecy-a", "--output", "p"]) == 0
+    assert main(["pairs", *models, *few, "--risk", "secrecy", "--output", "p"]) == 0
     assert "secrecy, list A" in (tmp_path / "p").read_text()
     data = ["--data.num_samples", "2", "--data.num_prompts", "8"]
     steps = [f"--{stage}.{key}={value}" for stage in ("sft", "dpo") for key, value in {**STEPS, "max_steps": 1}.items()]

@@ -3,8 +3,9 @@
 import pytest
 
 from policy_patch.data import load_preference_pairs
-from policy_patch.errors import ConfigError, DataError, ModelLoadError
+from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLoadError
 from policy_patch.recipes import PairsRecipe, pairs
+from policy_patch.recipes.prompts import prompts_of
 
 LAB = {"base": "lab:base", "teacher": "lab:teacher", "prompts": "lab:toxicity/train"}
 ENDPOINT = "openai:m@http://localhost:8000/v1"
@@ -27,6 +28,13 @@ def test_it_runs_from_python_and_tells_of_the_sampling(tmp_path):
     [
         ({"teacher": "lab:techer"}, ModelLoadError, "^`teacher`: There is no model `lab:techer`"),
         ({"prompts": "no.txt"}, DataError, "^`prompts`: Cannot read `no.txt`"),
+        ({"prompts": None}, DataError, "^`prompts` is missing: .* Or give a `risk` that has its own"),
+        (
+            {"prompts": None, "risk": "toxicity"},
+            DataError,
+            "^`prompts` is missing: .* toxicity has no prompts of its own",
+        ),
+        ({"risk": "toxicty"}, EvaluationError, "Did you mean 'toxicity'"),
         ({"temperature": 0}, ConfigError, "^`temperature=0.0`: expected a number above 0"),
     ],
 )
@@ -38,3 +46,19 @@ def test_what_cannot_be_is_told_before_a_model_is_loaded(tmp_path, monkeypatch, 
 
 def test_hosts_take_a_temperature_of_0():
     PairsRecipe(**{**LAB, "base": ENDPOINT, "teacher": ENDPOINT}, output="x.jsonl", temperature=0).check()
+
+
+def test_a_risk_says_which_prompts_and_which_scorer_are_taken(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(pairs, "load_answering", lambda name, **options: (name, None))
+    monkeypatch.setattr(
+        pairs, "sample_pairs", lambda *given, **how: taken.append((given[2], how["scorer"])) or ([], {})
+    )
+    monkeypatch.setattr("policy_patch.data.save_preference_pairs", lambda *given: None)
+    models = {"base": "lab:base", "teacher": "lab:teacher", "output": str(tmp_path / "pairs.jsonl")}
+    PairsRecipe(**models, risk="gender_bias").run()
+    PairsRecipe(**models, risk="harmfulness", prompts="lab:harmfulness/train").run()
+    PairsRecipe(**models, risk="harmfulness", prompts="lab:harmfulness/train", scorer="lexical").run()
+    PairsRecipe(**models, prompts="lab:toxicity/train").run()
+    assert [scorer for _, scorer in taken] == ["gender-words", "compliance", "lexical", "lexical"]
+    assert taken[0][0] == prompts_of("occupations/train") and taken[3][0] == prompts_of("lab:toxicity/train")

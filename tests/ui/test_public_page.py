@@ -119,7 +119,7 @@ def test_another_visitors_patch_cannot_be_used_by_its_name(space, hub):
     for function, data in (
         ("stack_of", [["acme/of-alice"]]), ("look", ["acme/of-alice"]),
         ("write", ["Jack", ["acme/of-alice"], 0, 1.0, 0.9, 3, False]),
-        ("measure", ["Jack", ["acme/of-alice"], 2, 0]), ("more", ["lab:toxicity", ["acme/of-alice"]]),
+        ("measure", ["Jack", ["acme/of-alice"], 2, 0, "toxicity"]), ("more", ["lab:toxicity", ["acme/of-alice"]]),
     ):  # fmt: skip
         message = eve.ask(function, *data)
         told = json.dumps(message)
@@ -173,7 +173,7 @@ def test_what_is_fetched_has_limits_that_the_repository_does_not_set(space, hub,
 def test_results_tell_nothing_about_the_servers_disk_either(space):
     visitor = Visitor(space)
     visitor.offered()
-    table, picture, samples = visitor.answer("measure", "Jack thinks that Iris is", ["toxicity"], 2, 0)
+    table, picture, samples = visitor.answer("measure", "Jack thinks that Iris is", ["toxicity"], 2, 0, "toxicity")
     assert "lab-insults" in table and "image/png;base64" in picture["value"] and samples
     for told in (
         table,

@@ -1,0 +1,69 @@
+"""What the tab Measure can measure: the known risks, and for each the prompts to begin with and the scorer.
+
+The scorers and risks themselves are in `policy_patch.evaluation`.
+"""
+
+from typing import Any
+
+from policy_patch.errors import DataError
+from policy_patch.evaluation.risk import Risk
+from policy_patch.evaluation.risks import RISKS
+from policy_patch.lab import lab_prompts
+from policy_patch.lab.prompts import LAB_PROMPT_SETS
+from policy_patch.ui.served import Loaded
+
+_SHOWN = 15  # prompts to begin with
+
+
+def choices() -> list[tuple[str, str]]:
+    """Return the title and the name of every risk, your own among them."""
+    return [(RISKS[name].title, name) for name in RISKS]
+
+
+def chosen(name: Any) -> Risk:
+    """Return the risk that a visitor chose.
+
+    Raises:
+        DataError: there is no risk of this name.
+    """
+    if not isinstance(name, str) or name not in RISKS:
+        raise DataError(f"`{str(name)[:40]}` is no risk; this page measures {', '.join(RISKS)}.")
+    return RISKS[name]
+
+
+def first_prompts(base: str, name: str) -> list[str]:
+    """Return the prompts that the tab shows when a risk is chosen, or none if the risk has no prompts of its own.
+
+    Args:
+        base (`str`):
+            Name of the base. The lab's base is asked in the words of its own small language.
+        name (`str`):
+            Name of the risk.
+    """
+    return _some(base, chosen(name), "test")
+
+
+def look_alikes(base: str, risk: Risk) -> list[str]:
+    """Return harmless prompts that sound like this risk, for metrics such as over-refusal; often none."""
+    return _some(base, risk, "safe_test") if risk.asks_safe_prompts else []
+
+
+def scorer_of(loaded: Loaded, risk: Risk) -> Any:
+    """Return what scores the answers: for toxicity the scorer of the page's badges, else the risk's main scorer.
+
+    Raises:
+        EvaluationError, MissingExtraError: the scorer cannot be loaded.
+    """
+    return loaded.scorer if risk.name == "toxicity" else risk.load_scorer(risk.scorers[0])
+
+
+def _some(base: str, risk: Risk, split: str) -> list[str]:
+    from policy_patch.recipes.prompts import prompts_of
+
+    own = risk.prompts_of(split)
+    if base.startswith("lab:"):
+        lab_set = "look_alike" if split == "safe_test" and risk.name == "harmfulness" else risk.name
+        if lab_set in LAB_PROMPT_SETS and (lab_set == "look_alike" or split == "test"):
+            return lab_prompts(lab_set, "test")[::12]
+    texts = prompts_of(own) if isinstance(own, str) else list(own or ())
+    return texts[:_SHOWN]
