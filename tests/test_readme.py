@@ -1,6 +1,9 @@
 """Tests that what README and documentation say can be run: snippets, recipes, commands and links."""
 
+import ast
+import functools
 import importlib
+import inspect
 import re
 import shlex
 from collections import Counter
@@ -82,6 +85,42 @@ def test_python_that_stands_by_itself_runs(block, tmp_path, monkeypatch):
         pytest.importorskip("peft")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "block", "exec"), {})
+
+
+def unknown(block):
+    """Return the names of our package in a block of Python that are not there, and keywords that a call cannot take."""
+    tree, names, wrong = ast.parse(block), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "policy_patch":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if hasattr(module, alias.name):
+                    names[alias.asname or alias.name] = getattr(module, alias.name)
+                else:
+                    wrong.append(f"{node.module}.{alias.name}")
+    for node in ast.walk(tree):
+        called = re.fullmatch(r"(\w+)((?:\.\w+)*)", ast.unparse(node.func)) if isinstance(node, ast.Call) else None
+        if called is None or called[1] not in names:
+            continue  # the method of a value: what that is, is known when it runs only
+        function = functools.reduce(getattr, called[2].split(".")[1:], names[called[1]])
+        parameters = inspect.signature(function).parameters.values()
+        if any(one.kind is one.VAR_KEYWORD for one in parameters) and not hasattr(function, "__dataclass_fields__"):
+            continue
+        known = {one.name for one in parameters} | set(getattr(function, "__dataclass_fields__", ()))
+        wrong += [f"{called[0]}({each.arg}=)" for each in node.keywords if each.arg and each.arg not in known]
+    return wrong
+
+
+def test_unknown_names_and_keywords_are_found():
+    assert unknown("from policy_patch import PolicyPatchModl") == ["policy_patch.PolicyPatchModl"]
+    assert unknown("from policy_patch import PolicyPatchConfig as C\nC(num_virtual_tokens=3, numb=2)") == ["C(numb=)"]
+    assert unknown("from policy_patch.data import build_preference_pairs as b\nb(base, scorr=s)") == ["b(scorr=)"]
+
+
+@pytest.mark.parametrize("block", cases(lambda page: blocks(page, "python")))
+def test_python_on_a_page_names_what_is_there(block):
+    """Also blocks that need models or data of the reader's own, which no test can run."""
+    assert unknown(block) == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/hub.md"])

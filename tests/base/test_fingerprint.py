@@ -497,6 +497,7 @@ def test_no_matrix_is_moved_or_cast_as_a_whole():
 
 BASE = model_of()
 GOOD = base_fingerprint(BASE, tiny_tokenizer())
+NORM = "model.layers.0.input_layernorm.weight"
 
 
 def altered(path: tuple[str, ...], value: object) -> dict:
@@ -530,6 +531,10 @@ def altered(path: tuple[str, ...], value: object) -> dict:
         (altered(("weights", "token embeddings"), "A" * 10**7), "`weights.token embeddings` .* 64 finite fp32 values"),
         (altered(("weights", "token embeddings"), "é" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
         (altered(("weights", "token embeddings"), "!" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
+        (
+            altered(("weights", NORM), GOOD["weights"][NORM] + "!!!!"),
+            f"`weights.{NORM}` .* finite fp32 values in base64",
+        ),
         (altered(("weights", "token embeddings"), "A" * 344), "`weights.token embeddings` .* 64 finite fp32 values"),
         (
             altered(("weights", "token embeddings"), base64.b64encode(np.full(64, np.nan, "<f4")).decode()),
