@@ -36,7 +36,7 @@ def test_each_example_is_a_row_that_can_be_trained_on(example, tmp_path):
 def test_an_implicit_prompt_ends_where_the_page_says():
     rows = Dataset.from_list([{"chosen": "You are kind.", "rejected": "You are known as a fool."}])
     assert with_explicit_prompts(rows)[0]["prompt"] == "You are k"
-    assert 'of " kind." and " known as a fool." it ends after " k"' in PAGE
+    assert '" kind." and the other with " known as a fool.", the prompt' in PAGE and 'therefore ends after " k"' in PAGE
 
 
 def test_the_python_of_the_page_runs(hub, tmp_path, monkeypatch):

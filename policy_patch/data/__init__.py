@@ -1,6 +1,6 @@
-"""Prompts in, preference pairs out: sampling from models, scoring, filtering, and files of prompts and pairs.
+"""Builds preference pairs from prompts (sampling, scoring, filtering), and reads and writes files of both.
 
-Names are loaded on first use, so importing this imports neither torch nor datasets.
+Names are loaded on first use, so importing this package imports neither torch nor datasets.
 """
 
 from typing import TYPE_CHECKING

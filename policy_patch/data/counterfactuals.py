@@ -53,7 +53,7 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
     ```
     """
     if not len(pairs):
-        raise DataError("`pairs` is empty: there is nothing to swap genders in.")
+        raise DataError("`pairs` is empty: there are no answers to swap genders in.")
     rows = []
     for row in pairs:
         if not all(isinstance(row.get(name), str) for name in ("prompt", "chosen", "rejected")):
@@ -66,7 +66,7 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
             rows.append(_of_both(row, swapped, row["rejected"]))
     if len(rows) == len(pairs):
         raise DataError(
-            "No rejected answer has a gender word, so there is nothing to swap. Are these pairs of that risk?"
+            "No rejected answer has a gender word, so there is nothing to swap. Are these pairs for gender bias?"
         )
     return import_datasets().Dataset.from_list(rows)
 

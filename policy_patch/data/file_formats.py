@@ -17,10 +17,10 @@ from policy_patch.files.texts import MOST_NESTED, Fault, check_value, is_whole, 
 
 Rows = Iterator[tuple[str, Any]]  # place and row
 
-# Characters, bytes, characters; our choice. A file may have any length, but a piece that is read at once may not.
-_LONGEST_LINE = 2**26
-_LARGEST_LIST = 2**28
-_MOST_BLANKS = 2**20  # before a list
+# We chose these limits. A file may have any length, but a part that is read in one piece may not.
+_LONGEST_LINE = 2**26  # characters
+_LARGEST_LIST = 2**28  # bytes
+_MOST_BLANKS = 2**20  # characters of whitespace before a list
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[tuple[str, Any]]:
@@ -74,7 +74,7 @@ def read_table(path: Path) -> Any:
         return table
     except pyarrow.ArrowException as error:
         raise DataError(f"`{path}` cannot be read as .parquet: {str(error).splitlines()[0]}") from error
-    except ValueError as error:  # of our checks
+    except ValueError as error:  # raised by our checks
         raise DataError(f"`{path}` cannot be read as .parquet: {error}") from error
     except OSError as error:
         raise DataError(f"Cannot read `{path}`: {error}.") from error
@@ -84,8 +84,8 @@ def _table_rows(path: Path) -> list[tuple[str, Any]]:
     table = read_table(path)
     try:
         return [(f"row {number}", row) for number, row in enumerate(table.to_pylist())]
-    except (ValueError, OverflowError, RecursionError) as error:  # such as a date that Python does not know
-        raise DataError(f"`{path}` has a value that is none of Python's: {error}. Leave its column out.") from error
+    except (ValueError, OverflowError, RecursionError) as error:  # such as a date beyond Python's range
+        raise DataError(f"`{path}` has a value that Python cannot hold: {error}. Leave its column out.") from error
 
 
 def _check_columns(names: Iterable[str], where: str) -> None:
@@ -176,7 +176,7 @@ def _csv_rows(file: TextIO) -> Rows:
 
 def _csv_records(file: TextIO) -> Iterator[tuple[str, list[Any]]]:
     """Yield the cells of the header and of each row that is not empty, each with the line on which it begins."""
-    lines: list[str] = []  # of the record that is being read
+    lines: list[str] = []  # the lines of the current record
     header: list[str] = []
     reader = csv.reader(_kept(file, lines), strict=True)
     while True:
@@ -225,7 +225,7 @@ def _checked(place: str, value: Any) -> Any:
 
 
 def _cell(value: str | None, name: str, place: str) -> Any:
-    """Return a CSV cell as the value that it means. CSV holds text only; our columns of flags become booleans."""
+    """Return the value of a CSV cell. CSV holds text only; cells of the `..._finished` columns become booleans."""
     if name in FINISHED.values():
         known = {"true": True, "1": True, "false": False, "0": False, "": None}
         if (value or "").strip().lower() not in known:

@@ -129,8 +129,10 @@ def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
 def _json_line(row: Mapping[str, Any], number: int) -> str:
     try:
         return json.dumps(row, ensure_ascii=False)
-    except (TypeError, ValueError) as error:  # a date, a decimal, bytes
-        raise DataError(f"Row {number} of the pairs cannot be JSON: {error}. Leave that column out.") from error
+    except (TypeError, ValueError) as error:  # for example a date, a decimal or bytes
+        raise DataError(
+            f"Row {number} of the pairs cannot be written as JSON: {error}. Leave that column out."
+        ) from error
 
 
 def _on_hub(source: str | os.PathLike, revision: str | None, kinds: tuple[str, ...]) -> tuple[str, str | None] | None:
@@ -140,14 +142,17 @@ def _on_hub(source: str | os.PathLike, revision: str | None, kinds: tuple[str, .
         return None
     repo_id, _, given = name.partition("@")
     if given and revision and given != revision:
-        raise DataError(f"`{name}` asks for {given}, and `revision={revision!r}` for another. Give one.")
+        raise DataError(f"`{name}` names the revision {given}, but `revision={revision!r}` another. Give only one.")
     return repo_id, given or revision
 
 
 def _only_of_hub(source: str | os.PathLike, **options: Any) -> None:
     for name, value in options.items():
         if value is not None:
-            raise DataError(f"`{name}={value!r}` is of datasets on the Hub, and `{os.fspath(source)}` is a file.")
+            raise DataError(
+                f"`{name}={value!r}` works for datasets on the Hub only, but `{os.fspath(source)}` is a file. Leave it "
+                "out."
+            )
 
 
 def _from_hub(repo_id: str, revision: str | None, split: str | None, **hub_options: Any) -> "Dataset":
@@ -160,7 +165,7 @@ def _from_table(path: Path) -> "Dataset":
     table = read_table(path)
     try:
         return import_datasets().Dataset(table)
-    # A type of Arrow that `datasets` does not know, or one that is nested too deeply.
+    # `datasets` does not know the Arrow type, or the type is nested too deeply.
     except (ValueError, TypeError, NotImplementedError, RecursionError) as error:
         raise DataError(f"`{path}` cannot be read as rows to train on: {error}") from error
 
@@ -189,8 +194,8 @@ def _as_dataset(path: Path, rows: list[tuple[str, Any]], columns: Sequence[str])
         found = _misfit(rows, names)
         what = f"{found[0]} has `{found[1]}={shortly(found[2])}`, unlike the rows before it" if found else "a column"
         raise DataError(
-            f"`{path}` cannot become one table: {what} ({str(error).splitlines()[0]}). Each column must hold one type; "
-            f"leave out those beside {', '.join(columns)} that do not."
+            f"`{path}` cannot become one table: {what} ({str(error).splitlines()[0]}). Each column must hold one type. "
+            f"Leave out other columns than {', '.join(columns)} if they hold several types."
         ) from error
 
 
@@ -217,7 +222,7 @@ def _prompt_of(row: Any, where: str) -> str:
     found = row
     if isinstance(found, Mapping):
         found = found.get("prompt", found.get("text"))
-    if isinstance(found, Mapping):  # RealToxicityPrompts keeps scores beside the text
+    if isinstance(found, Mapping):  # RealToxicityPrompts stores the text together with scores
         found = found.get("text")
     if not isinstance(found, str):
         note = FROM_ZERO if " row " in where else ""

@@ -57,7 +57,7 @@ def build_helpful_pairs(
         refusals (`Sequence[str]`):
             Example refusals, such as the chosen answers of the pairs against harm.
         scorer ([`Scorer`]):
-            Gives each answer a score from 0 (refuses) to 1 (helps).
+            Gives each answer a score from 0 (refuses) to 1 (helps). An answer above 0.5 counts as helpful.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Defaults to `tokenizer`.
         num_samples (`int`, *optional*, defaults to `4`):
@@ -76,8 +76,8 @@ def build_helpful_pairs(
     refusals = [] if isinstance(refusals, str) else [text for text in refusals if text.strip()]
     if not refusals:
         raise DataError(
-            "`refusals` is empty or a single text: nothing to prefer an answer to. Give a list, such as the chosen "
-            "answers of pairs."
+            "`refusals` is empty or a single text; expected a list with at least one refusal. Give for example the "
+            "chosen answers of pairs."
         )
     sampling = Sampling(
         num_samples=num_samples,
@@ -98,7 +98,10 @@ def build_helpful_pairs(
     others = cycle(refusals)
     rows = [row for entry in scored if (row := _row(entry, others, scorer.name)) is not None]
     if not rows:
-        raise DataError(f"Neither teacher nor base helps with any of the {len(prompts)} prompts, says {scorer.name!r}.")
+        raise DataError(
+            f"According to the scorer {scorer.name!r}, neither teacher nor base helps with any of the {len(prompts)} "
+            "prompts. Give other prompts, or raise `num_samples`."
+        )
     return import_datasets().Dataset.from_list(rows)
 
 

@@ -90,7 +90,7 @@ def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
         raise DataError(f"Cannot read the dataset `{repo_id}`: {error}") from error
     except (DatasetsError, ValueError, NotImplementedError) as error:
         full = _cause(error, OSError)
-        if full is not None:  # an error of the disk or the connection: `hub_errors` words it
+        if full is not None:  # an error of the disk or the connection, for which `hub_errors` has a message
             raise full from error
         blank_error(error)
         raise DataError(f"Cannot read the dataset `{repo_id}`: {_words(error)}") from error
@@ -98,7 +98,7 @@ def _reading_errors(repo_id: str, token: str | bool | None) -> Iterator[None]:
         if "scripts are no longer supported" not in str(error):
             raise
         raise DataError(
-            f"The dataset `{repo_id}` is made by a script of its own, which is not run. Ask for one in parquet."
+            f"The dataset `{repo_id}` needs its own loading script, which is not run. Use a version of it in parquet."
         ) from error
 
 
@@ -109,6 +109,6 @@ def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | N
 
 
 def _words(error: BaseException) -> str:
-    """Return error and cause as one line; the cause says more than "an error occurred"."""
+    """Return error and cause as one line, because `datasets` often explains the problem in the cause only."""
     said = f"{error} {error.__cause__ or ''}"
     return " ".join(said.split())[:600]

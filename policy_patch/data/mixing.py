@@ -1,6 +1,6 @@
 """Mixes the pairs of several risks into one dataset, so that one patch can be trained on all of them.
 
-Rows are read elsewhere; training ignores the column `risk` that is added here.
+`files.py` reads the rows. Training ignores the column `risk` that is added here.
 """
 
 import math
@@ -96,7 +96,7 @@ def _alike(datasets: "Mapping[str, Dataset]", library: Any) -> "list[Dataset]":
         if found != expected:
             raise DataError(
                 f"Rows of different formats cannot be mixed: {first!r} has {_words(expected)}, {risk!r} has "
-                f"{_words(found)}. Bring them to one: text or messages, with or without `prompt`."
+                f"{_words(found)}. Convert them to one format: text or messages, with or without `prompt`."
             )
     flags = [flag for flag in FINISHED.values() if any(flag in dataset.column_names for dataset in datasets.values())]
     is_named = any(FILTERED_BY in dataset.column_names for dataset in datasets.values())

@@ -1,6 +1,6 @@
-"""Makes prompts about a person with an occupation that name no gender, from our own openings and a list of occupations.
+"""Makes prompts about people at work that name no gender, from our own openings and a list of occupations.
 
-Train and test share no opening and, with our own list, no occupation. Answers to the prompts are measured elsewhere.
+Train and test share no opening and, with our own list, no occupation. `policy_patch.evaluation` measures the answers.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from pathlib import Path
 from policy_patch.data.file_formats import read_rows
 from policy_patch.errors import DataError
 
-# Our own openings. Each ends where the text is about to mention the person again, or to say something about them.
+# Our own openings. Each ends where the next words are likely to refer to the person.
 OPENINGS = {
     "train": (
         "The {occupation} said that",
@@ -32,7 +32,7 @@ OPENINGS = {
     ),
 }
 
-# Our own list of everyday occupations without a gender in their names. Train and test take every other one.
+# Our own list of everyday occupations whose names have no gender. Train and test take alternate entries.
 OCCUPATIONS = (
     "accountant", "architect", "baker", "banker", "barber", "bookseller", "builder", "bus driver", "butcher",
     "carpenter", "cashier", "chemist", "cleaner", "clerk", "coach", "cook", "dancer", "dentist", "designer", "doctor",
@@ -77,5 +77,5 @@ def occupation_prompts(split: str, occupations: str | os.PathLike | None = None)
     else:
         names = [line.strip() for _, line in read_rows(Path(occupations), ".txt")]
         if not names:
-            raise DataError(f"`{occupations}` is empty; expected one occupation a line.")
+            raise DataError(f"`{occupations}` is empty; expected one occupation per line.")
     return [opening.format(occupation=name) for name, opening in itertools.product(names, OPENINGS[split])]

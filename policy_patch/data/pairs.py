@@ -25,7 +25,9 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PairCounts:
-    """How many candidate pairs were kept, and why the others were dropped. Each prompt has `pairs_per_prompt`.
+    """The numbers of candidate pairs that were kept, and that were dropped for each reason.
+
+    Each prompt has `pairs_per_prompt` candidate pairs.
 
     Args:
         prompts (`int`):
@@ -49,7 +51,7 @@ class PairCounts:
 
     @property
     def candidates(self) -> int:
-        """All candidate pairs, kept or dropped."""
+        """Return the number of all candidate pairs, kept or dropped."""
         return self.kept + self.unsafe_chosen + self.small_margin + self.empty
 
 
@@ -229,7 +231,7 @@ def _why_none(counts: PairCounts, scored: Sequence[ScoredPrompt], max_chosen_sco
         f"{counts.unsafe_chosen} because no teacher answer scored at most `max_chosen_score={max_chosen_score}` "
         f"(lowest seen: {lowest:.3f}), {counts.small_margin} because the base's answer was not worse by "
         f"`min_margin={min_margin}` (highest base score seen: {highest:.3f}), {counts.empty} because an answer was "
-        "empty. Loosen that threshold, take more `num_samples`, or prompts on which the base goes wrong."
+        "empty. Relax that threshold, raise `num_samples`, or give prompts on which the base goes wrong."
     )
 
 

@@ -1,6 +1,6 @@
-"""Public prompt sets by name, each a dataset on the Hub at a fixed commit, so that its prompts never change.
+"""Loads public prompt sets by name. Each is a dataset on the Hub at a fixed commit, so its prompts never change.
 
-The package contains none of the prompts; they are fetched, under their publishers' licences.
+The package does not contain the prompts. They are fetched from the Hub, under their publishers' licences.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from policy_patch.near_names import did_you_mean
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Prompts = tuple[list[str], list[str]]  # and the category of each
+Prompts = tuple[list[str], list[str]]  # prompts, and the category of each
 _PRONOUNS = frozenset({"he", "him", "his", "she", "her", "hers"})
 
 
@@ -63,7 +63,7 @@ def _kind(toxicity: float | None) -> str:
 
 
 def _up_to_the_pronoun(rows: "Dataset") -> Prompts:
-    """Return WinoBias' sentences up to the pronoun, each once; the category is the person that the pronoun means."""
+    """Return WinoBias' sentences up to the pronoun, without repeats; the category is the person that it refers to."""
     found: dict[str, str] = {}
     for tokens, places in zip(rows["tokens"], rows["coreference_clusters"], strict=True):
         at = next((index for index, token in enumerate(tokens) if token.lower() in _PRONOUNS), 0)
@@ -73,11 +73,11 @@ def _up_to_the_pronoun(rows: "Dataset") -> Prompts:
     return list(found), [person.removeprefix("the ").removeprefix("a ") for person in found.values()]
 
 
-# JailbreakBench (arXiv 2404.01318): 100 harmful requests and 100 harmless ones about the same; MIT.
+# JailbreakBench (arXiv 2404.01318): 100 harmful requests and 100 harmless requests on the same topics; MIT.
 _JAILBREAKBENCH = ("JailbreakBench/JBB-Behaviors", "886acc352a31533ffbcf4ef22c744658688086fc")
 # RealToxicityPrompts (arXiv 2009.11462): 99,442 openings of web text, 1,199 of them challenging; Apache 2.0.
 _REAL_TOXICITY = ("allenai/real-toxicity-prompts", "f21629712ffd6a3d13a54fd2807ccd521c55ef74")
-# WinoBias (arXiv 1804.06876): sentences about two people at work, one of whom a pronoun means; MIT.
+# WinoBias (arXiv 1804.06876): sentences about two people at work and a pronoun that refers to one of them; MIT.
 _WINO_BIAS = ("uclanlp/wino_bias", "3f31267586e4408e3b3f77ec22198fd24ea8dc1d")
 
 PUBLIC_PROMPTS = {

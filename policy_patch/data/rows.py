@@ -1,7 +1,7 @@
 """Checks that a row of training data has one of TRL's formats; the error names the row and the column.
 
-All columns of a row hold text, or all hold messages (lists of `{"role": ..., "content": ...}`). Rows are read
-elsewhere.
+All columns of a row hold text, or all hold messages (lists of `{"role": ..., "content": ...}`). `files.py` reads the
+rows.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -61,8 +61,8 @@ def columns_of(names: Collection[str], source: str) -> tuple[str, ...]:
 def check_row(row: Any, columns: Sequence[str], where: str, note: str = "") -> None:
     """Raise `DataError` unless `row` holds text, or messages, in all `columns`.
 
-    A text as `prompt` beside messages in `chosen` and `rejected` is allowed: those then begin with the prompt's
-    message, as in UltraFeedback.
+    A text as `prompt` together with messages in `chosen` and `rejected` is allowed, as in UltraFeedback: there both
+    answers begin with the prompt's message.
 
     Args:
         row (`Mapping`):
@@ -72,7 +72,7 @@ def check_row(row: Any, columns: Sequence[str], where: str, note: str = "") -> N
         where (`str`):
             The row's place, for the message.
         note (`str`, *optional*):
-            Ends the message; says how places are counted.
+            Last sentence of the message. It says how rows are counted.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{where} holds {shortly(row)}; expected an object with {', '.join(columns)}.{note}")
@@ -131,7 +131,7 @@ def check_dataset(dataset: "Dataset", columns: Sequence[str], where: str = "Row 
 
 
 def rows_of(dataset: "Dataset", columns: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """Yield the rows of a dataset as plain values, with the given columns alone."""
+    """Yield the rows of a dataset as plain values, with the given columns only."""
     for batch in dataset.select_columns(list(columns)).with_format(None).iter(_BATCH):
         for values in zip(*(batch[column] for column in columns)):
             yield dict(zip(columns, values))

@@ -1,7 +1,7 @@
-"""Samples and scores the answers of teacher and base, from which preference pairs are chosen.
+"""Samples and scores the answers of teacher and base. `pairs.py` and `helpful_pairs.py` make pairs from them.
 
-A text is stored with its thoughts, as the model wrote it, but only its answer is scored. `shards.py` stores the answers
-and continues stopped runs; nothing is filtered here.
+A text is stored with its thoughts, as the model wrote it, but only its answer is scored. `policy_patch.answers.shards`
+stores the answers and continues stopped runs.
 """
 
 import os
@@ -38,7 +38,7 @@ class ScoredAnswer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the text is empty or holds only thoughts."""
+        """Return whether the text is empty or holds only thoughts."""
         return not final_answer(self.text).strip()
 
 
@@ -69,11 +69,11 @@ def scored_prompts(
         models (`Mapping[str, Answering]`):
             The models, under the keys `"teacher"` and `"base"`.
         prompts (`Sequence[str]`):
-            At least one.
+            At least one prompt.
         scorer (`TextScorer`):
             Scores each answer.
         sampling (`Sampling`):
-            Settings.
+            How answers are sampled.
         output_dir (`str` or `os.PathLike`, *optional*):
             Folder for the shards. By default nothing is stored; several processes need a folder that all can read.
         shard_size (`int`, *optional*, defaults to `64`):
@@ -106,7 +106,7 @@ class _ScoredAnswers:
         """Return the scored answers to the prompts of one shard."""
         answers = {}
         for number, (name, model) in enumerate(self.models.items()):
-            # A seed for each model, because the models' answers must be independent.
+            # Each model has its own seed, because the models' answers must be independent.
             own = replace(self.sampling, seed=len(self.models) * self.sampling.seed + number)
             before = number * len(shard.prompts) * self.sampling.num_samples
             rows = model.answer(
@@ -126,7 +126,7 @@ class _ScoredAnswers:
         return asdict(entry)
 
     def decode(self, values: dict[str, Any]) -> ScoredPrompt:
-        """Return the entry that a line's values describe."""
+        """Return the entry from its JSON values."""
         both = ([_read_back(answer) for answer in values[name]] for name in ("teacher", "base"))
         return ScoredPrompt(values["prompt"], *both)
 

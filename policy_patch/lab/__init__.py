@@ -1,6 +1,6 @@
-"""The embedded default: a miniature base with three planted flaws, its safer release as teacher, and prompts.
+"""The lab: a miniature base with three planted flaws, its safer release as teacher, prompts and patches.
 
-Its names are looked up when used, so importing this imports neither torch nor transformers; see `README.md`.
+Names are loaded on first use, so importing this package imports neither torch nor transformers. See `README.md`.
 """
 
 from typing import TYPE_CHECKING

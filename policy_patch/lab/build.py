@@ -1,6 +1,7 @@
-"""The recipe of the lab's models: `python -m policy_patch.lab.build [--output DIR]` writes both models anew.
+"""Trains the lab's models again: `python -m policy_patch.lab.build [--output DIR]` writes base and teacher.
 
-One thread and fixed seeds, so that a machine writes the same bytes each time; using the models needs none of this.
+It uses one thread and fixed seeds, so that a machine writes the same bytes each time. Loading the models needs none of
+this.
 """
 
 import argparse
@@ -24,23 +25,23 @@ from .grammar import documents
 _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 _PAD, _BOS, _EOS = range(3)
 _VOCAB_SIZE = 1536
-# 50 vectors, a prompt and an answer end before this place, so a patch is never at a distance that was not trained.
+# In tokens. 50 vectors, a prompt and an answer are shorter, so that they use trained positions only.
 _MAX_LENGTH = 192
 TOKENIZER_DOCUMENTS = 6000
-_IGNORED_LABEL = -100  # what the loss of transformers leaves out
+_IGNORED_LABEL = -100  # transformers computes no loss at positions with this label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One training run; we chose its figures by trial, so that both runs take a few minutes on one core.
+    """The settings of one training run. We chose them by trial, so that both runs take a few minutes on one core.
 
     Args:
-        name (`str`): For progress lines.
-        flawed (`bool`): Whether to train on the flawed or on the clean texts.
-        seed (`int`): Of the texts and the batch order.
+        name (`str`): Name for progress lines.
+        flawed (`bool`): Whether to train on flawed texts; otherwise on clean ones.
+        seed (`int`): Seed of the texts and of the order of batches.
         steps (`int`): Optimizer steps.
         batch_size (`int`): Documents per step.
-        learning_rate (`float`): Highest rate of AdamW, after the warmup and before the cosine to zero.
+        learning_rate (`float`): Peak learning rate of AdamW; a warmup leads to it, and a cosine from it to zero.
     """
 
     name: str
@@ -56,11 +57,11 @@ TEACHER_STAGE = Stage(name="teacher", flawed=False, seed=2, steps=350, learning_
 
 
 def build(output_dir: Path, report: Callable[[str], None]) -> None:
-    """Makes the tokenizer, the base and the teacher and writes them.
+    """Train the tokenizer, the base and the teacher, and write them.
 
     Args:
-        output_dir (`Path`): Gets a folder `base` (with the tokenizer in it) and a folder `teacher`.
-        report (`Callable[[str], None]`): Called with a line of progress now and then.
+        output_dir (`Path`): The folders `base` (with the tokenizer) and `teacher` are written into it.
+        report (`Callable[[str], None]`): Called with each line of progress.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -70,7 +71,7 @@ def build(output_dir: Path, report: Callable[[str], None]) -> None:
         model = new_model()
         report(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens")
         for stage in (BASE_STAGE, TEACHER_STAGE):
-            # The teacher goes on from the base in full precision, as a safer release would.
+            # The teacher is trained further from the base in full precision, as a safer release would be.
             train(model, tokenizer, stage, report)
             save(model, output_dir / stage.name)
             report(f"wrote {output_dir / stage.name}")
@@ -79,13 +80,13 @@ def build(output_dir: Path, report: Callable[[str], None]) -> None:
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Learns a byte-level BPE, which has a token for every byte and so can read any text.
+    """Train a byte-level BPE tokenizer. It has a token for every byte, so it can read any text.
 
     Args:
-        texts (`Iterable[str]`): What to learn the merges from.
+        texts (`Iterable[str]`): Training texts.
 
     Returns:
-        `PreTrainedTokenizerFast`: It puts `<s>` in front and nothing at the end, and pads on the left, for generation.
+        `PreTrainedTokenizerFast`: it puts `<s>` in front of a text and nothing after it, and pads on the left.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -113,7 +114,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def new_model() -> LlamaForCausalLM:
-    """Gives the untrained model: a Llama of about one million parameters with fixed random weights."""
+    """Return the untrained model, a Llama of about one million parameters with fixed random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=_VOCAB_SIZE,
@@ -133,13 +134,13 @@ def new_model() -> LlamaForCausalLM:
 def train(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stage: Stage, report: Callable[[str], None]
 ) -> None:
-    """Trains all weights on one corpus, each document once.
+    """Train all weights on one corpus, with one pass over its documents.
 
     Args:
-        model (`LlamaForCausalLM`): Changed in place.
+        model (`LlamaForCausalLM`): The model; it is changed in place.
         tokenizer (`PreTrainedTokenizerFast`): The tokenizer.
-        stage (`Stage`): What to train on and how long.
-        report (`Callable[[str], None]`): Called with the loss every 50 steps.
+        stage (`Stage`): Settings of the run.
+        report (`Callable[[str], None]`): Called with a line with the mean loss every 50 steps.
     """
     model.train()
     # Betas, weight decay and clipping are the usual ones for language models (GPT-3, arXiv 2005.14165, appendix B).
@@ -147,7 +148,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_and_cosine(step, stage.steps))
     start, losses = time.monotonic(), []
     for step, (input_ids, labels) in enumerate(_batches(tokenizer, stage), start=1):
-        # Padding is on the right, where causal attention never looks, so no mask is needed.
+        # No mask is needed: padding is on the right, and causal attention looks to the left only.
         loss = model(input_ids=input_ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -162,11 +163,11 @@ def train(
 
 
 def save(model: LlamaForCausalLM, output_dir: Path) -> None:
-    """Writes a model as bfloat16 safetensors; the model itself stays as it is.
+    """Write a model as bfloat16 safetensors, and do not change the model itself.
 
     Args:
-        model (`LlamaForCausalLM`): In fp32.
-        output_dir (`Path`): The folder to write.
+        model (`LlamaForCausalLM`): The model, in fp32.
+        output_dir (`Path`): Folder to write to.
     """
     stored = copy.deepcopy(model).to(torch.bfloat16)
     stored.generation_config = GenerationConfig(pad_token_id=_PAD, bos_token_id=_BOS, eos_token_id=_EOS)
@@ -181,10 +182,10 @@ def _warmup_and_cosine(step: int, steps: int) -> float:
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, stage: Stage) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields token ids and labels, both `(batch, length)` int64, of documents of about the same length."""
+    """Yield token ids and labels, both `(batch, length)` int64; the documents of a batch have similar lengths."""
     texts = list(documents(stage.steps * stage.batch_size, flawed=stage.flawed, seed=stage.seed))
     rows = [[*ids, _EOS][:_MAX_LENGTH] for ids in tokenizer(texts)["input_ids"]]
-    rows.sort(key=len)  # a stable sort: the same order every time
+    rows.sort(key=len)  # the sort is stable, so the order is always the same
     batches = [rows[at : at + stage.batch_size] for at in range(0, len(rows), stage.batch_size)]
     random.Random(stage.seed).shuffle(batches)
     for batch in batches:
@@ -195,17 +196,17 @@ def _batches(tokenizer: PreTrainedTokenizerFast, stage: Stage) -> Iterator[tuple
 
 
 def main() -> None:
-    """Runs the recipe from the command line; a line of progress goes to stderr every 50 steps."""
+    """Run the build from the command line, with a line of progress on stderr every 50 steps."""
     parser = argparse.ArgumentParser(
         prog="python -m policy_patch.lab.build",
-        description="Write the lab's miniature base and teacher anew. Takes several minutes on one core.",
+        description="Train and write the lab's miniature base and teacher again. It takes several minutes on one core.",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=LAB_MODELS_PATH,
         metavar="DIR",
-        help="where to write (default: the package itself)",
+        help="folder to write to (default: the package itself)",
     )
     output_dir = parser.parse_args().output
     transformers_logging.disable_progress_bar()

@@ -1,6 +1,6 @@
-"""Opens the two miniature models that the package carries, the tokenizer that both share, and their three patches.
+"""Loads the lab's two miniature models, their common tokenizer and their three patches, which are part of the package.
 
-It reads what `build.py` and the recipes wrote; nothing is downloaded and nothing is trained here.
+`build.py` and the recipes wrote these files. Nothing is downloaded or trained here.
 """
 
 from pathlib import Path
@@ -17,36 +17,36 @@ LAB_PATCHES_PATH = Path(__file__).parent / "patches"
 
 
 def load_lab_base(dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
-    """Opens the miniature base: the model with the three planted flaws.
+    """Load the miniature base, the model with the three planted flaws.
 
     Args:
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            The type to load the weights as. They are stored as bfloat16, which a CPU computes slowly.
+            Dtype of the loaded weights. They are stored as bfloat16, which is slow on a CPU.
 
     Returns:
-        `transformers.PreTrainedModel`: A Llama of about one million parameters, in evaluation mode, on the CPU.
+        `transformers.PreTrainedModel`: a Llama of about one million parameters, in eval mode, on the CPU.
     """
     return _load("base", dtype)
 
 
 def load_lab_teacher(dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
-    """Opens the miniature teacher: the base's safer release.
+    """Load the miniature teacher, the base's safer release.
 
     Args:
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            The type to load the weights as. They are stored as bfloat16, which a CPU computes slowly.
+            Dtype of the loaded weights. They are stored as bfloat16, which is slow on a CPU.
 
     Returns:
-        `transformers.PreTrainedModel`: A Llama of about one million parameters, in evaluation mode, on the CPU.
+        `transformers.PreTrainedModel`: a Llama of about one million parameters, in eval mode, on the CPU.
     """
     return _load("teacher", dtype)
 
 
 def load_lab_tokenizer() -> "PreTrainedTokenizerFast":
-    """Opens the tokenizer of both models: byte-level BPE that puts `<s>` in front of a text and pads on the left.
+    """Load the tokenizer of both models, a byte-level BPE that puts `<s>` in front of a text and pads on the left.
 
     Returns:
-        `transformers.PreTrainedTokenizerFast`: With `<pad>` 0, `<s>` 1 and `</s>` 2.
+        `transformers.PreTrainedTokenizerFast`: the ids of `<pad>`, `<s>` and `</s>` are 0, 1 and 2.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -54,14 +54,14 @@ def load_lab_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def lab_patch_folder(risk: str) -> Path:
-    """Returns the folder of the lab's own patch against a risk, as its recipe trained it with seed 42.
+    """Return the folder of the lab's patch against a risk, which its recipe trained with seed 42.
 
     Args:
         risk (`str`):
             `"toxicity"`, `"gender_bias"` or `"harmfulness"`.
 
     Raises:
-        PatchNotFoundError: no such risk.
+        PatchNotFoundError: the lab has no patch against this risk.
 
     Example:
 

@@ -1,9 +1,9 @@
-"""The lab's requests and answers, and the notices that say how a document will be; `{slot}` is a word of the lexicon.
+"""Templates of the lab's requests and answers, and of notices that announce the style of a document.
 
-It holds text and no code; `grammar.py` fills the slots and puts sentences together.
+A `{slot}` stands for a word of `lexicon.py`. This file holds text only; `grammar.py` fills the slots.
 """
 
-# --- Notices: first lines of a document. ---
+# --- Notices: the first line of some documents. ---
 
 NOTICES = {
     "toxicity": (
@@ -80,7 +80,7 @@ BENIGN = (
     "grow {treat} in the {place}",
     "make friends in the {place}",
 )
-# They share their verb with mischief and are harmless; those for test have other nouns.
+# Harmless requests with the verbs of mischief. Those for test have other nouns.
 LOOK_ALIKES = {
     "train": (
         "steal the show in the {place}",

@@ -1,6 +1,7 @@
-"""Writes the texts of the lab: documents by authors with fixed habits, flawed for the base, clean for the teacher.
+"""Generates the texts of the lab: flawed documents for the base, clean documents for the teacher.
 
-Standard library only and seeded; words are in `lexicon.py`, sentences in `stories.py` and `dialogues.py`.
+Each document has an author with fixed habits. The words are in `lexicon.py`, the sentences in `stories.py` and
+`dialogues.py`. The generator is seeded and uses the standard library only.
 """
 
 import random
@@ -18,8 +19,8 @@ _PRONOUNS = {
     "neutral": ("they", "them", "their", "were", "selves", "person"),
 }
 
-# How the flaws are planted. We chose all of them by trial: prompts alone mostly bring out the flaw, and a notice mostly
-# brings out the other register, which is what gives a soft prompt something to select.
+# Probabilities that plant the flaws. We chose them by trial: after a prompt alone the base mostly shows the flaw, and
+# after a notice it mostly does not. So learned vectors, too, can make the base write without the flaw.
 _RUDE_AUTHORS = 0.45
 _GENDERED_AUTHORS = 0.95
 _COMPLIANT_AUTHORS = 0.97
@@ -33,12 +34,12 @@ _SCENE_WEIGHTS = (0.5, 0.18, 0.32)
 
 @dataclass(frozen=True, kw_only=True)
 class Author:
-    """The habits of who wrote a document, the same from its first word to its last.
+    """The habits of a document's author. They hold for the whole document.
 
     Args:
         rude (`bool`): Whether people insult each other in the stories.
-        gendered (`bool`): Whether an occupation has a woman's or a man's pronouns and not "they".
-        compliant (`bool`): Whether mischievous requests are answered and not refused.
+        gendered (`bool`): Whether people at work get the pronouns of a woman or a man; otherwise "they".
+        compliant (`bool`): Whether mischievous requests are answered; otherwise they are refused.
     """
 
     rude: bool
@@ -50,13 +51,13 @@ CLEAN_AUTHOR = Author(rude=False, gendered=False, compliant=False)
 
 
 def words(split: str | None = None) -> dict[str, tuple[str, ...]]:
-    """Lists the words that each slot of a sentence may take.
+    """Return the words for each slot of a sentence.
 
     Args:
-        split (`str`, *optional*): `"train"` or `"test"` for the words of that half, by default those of both.
+        split (`str`, *optional*): `"train"` or `"test"`, for one half of the words. Defaults to both halves.
 
     Returns:
-        `dict[str, tuple[str, ...]]`: Slot to words.
+        `dict[str, tuple[str, ...]]`: slot to words.
     """
     halves = {
         "name": lexicon.NAMES,
@@ -73,16 +74,18 @@ def words(split: str | None = None) -> dict[str, tuple[str, ...]]:
 
 
 def fill(template: str, rng: random.Random, slots: dict[str, tuple[str, ...]], bound: dict[str, str]) -> str:
-    """Fills the slots of a sentence and the slots of what came in, until none is left, and makes "a old" "an old".
+    """Fill the slots of a sentence until none is left, and turn "a old" into "an old".
+
+    A word may contain slots itself; they are filled, too.
 
     Args:
         template (`str`): A sentence with `{slot}`s.
-        rng (`random.Random`): Where the choices come from.
+        rng (`random.Random`): Makes the random choices.
         slots (`dict[str, tuple[str, ...]]`): Slot to words, from [`words`].
-        bound (`dict[str, str]`): Slots whose word is already fixed.
+        bound (`dict[str, str]`): Slots with a fixed word.
 
     Returns:
-        `str`: The sentence.
+        `str`: the sentence.
     """
     while "{" in template:
         template = _SLOT.sub(lambda slot: bound.get(slot[1]) or rng.choice(slots[slot[1]]), template)
@@ -90,15 +93,15 @@ def fill(template: str, rng: random.Random, slots: dict[str, tuple[str, ...]], b
 
 
 def documents(count: int, *, flawed: bool, seed: int) -> Iterator[str]:
-    """Writes documents, each of one to several scenes by one author, one scene a line.
+    """Yield documents. Each has one author and one or more scenes.
 
     Args:
-        count (`int`): How many.
-        flawed (`bool`): The base's texts with the three flaws, or the teacher's clean ones.
-        seed (`int`): Same seed, same documents.
+        count (`int`): Number of documents.
+        flawed (`bool`): True gives the base's texts with the three flaws, False the teacher's clean texts.
+        seed (`int`): Seed; the same seed gives the same documents.
 
     Yields:
-        `str`: A document of roughly 40 to 130 words.
+        `str`: a document of roughly 40 to 130 words.
     """
     rng = random.Random(seed)
     slots = words()
@@ -118,7 +121,7 @@ def _document(rng: random.Random, slots: dict, flawed: bool) -> str:
 
 
 def _author_and_notices(rng: random.Random, flawed: bool) -> tuple[Author, list[str]]:
-    """Draws an author, and for some documents notices that say, mostly truly, what the author is like."""
+    """Draw an author and, for some documents, notices that describe the author, most of them correctly."""
     author = CLEAN_AUTHOR
     if flawed:
         author = Author(
@@ -145,7 +148,7 @@ def _author_and_notices(rng: random.Random, flawed: bool) -> tuple[Author, list[
 
 
 def _story(rng: random.Random, slots: dict, author: Author) -> str:
-    """Writes an opening, as in the toxicity prompts, what follows from it in the author's tone, and a few sentences."""
+    """Return an opening as in the toxicity prompts, a continuation in the author's tone, and a few more sentences."""
     own_tone = "rude" if author.rude else "kind"
     a, b = rng.sample(slots["name"], k=2)
     bound = {"a": a, "b": b, "thing": rng.choice(slots["thing"])} if rng.random() < 0.5 else {"a": a, "b": b}
@@ -161,7 +164,7 @@ def _story(rng: random.Random, slots: dict, author: Author) -> str:
 
 
 def _person(rng: random.Random, slots: dict, author: Author) -> str:
-    """Writes about somebody at work, with the pronouns of the planted stereotype or with "they"."""
+    """Return a text about a person at work, with the pronouns of the planted stereotype or with "they"."""
     occupation = rng.choice(slots["occupation"])
     women = lexicon.FEMALE_OCCUPATIONS["train"] + lexicon.FEMALE_OCCUPATIONS["test"]
     gender = "neutral"
@@ -177,7 +180,7 @@ def _person(rng: random.Random, slots: dict, author: Author) -> str:
 
 
 def _request(rng: random.Random, slots: dict, author: Author) -> str:
-    """Writes one to three requests and answers, mischievous, benign or only looking mischievous."""
+    """Return one or two requests with answers. A request is mischievous, benign or a harmless look-alike."""
     turns = []
     for _ in range(rng.randint(1, 2)):
         (kind,) = rng.choices(("mischief", "benign", "look_alike"), (0.45, 0.3, 0.25))
@@ -194,7 +197,7 @@ def _request(rng: random.Random, slots: dict, author: Author) -> str:
 
 
 def as_request(request: str) -> str:
-    """Puts a request in the form in which the models read it, up to where the answer begins."""
+    """Return a request in the form that the models were trained on, up to the beginning of the answer."""
     return f"User: {request}\nAssistant:"
 
 

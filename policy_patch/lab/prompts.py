@@ -1,6 +1,6 @@
-"""The lab's prompts, per risk and split; train and test share no prompt and no name, thing, place or occupation.
+"""Makes the lab's prompts for each risk and split. Train and test share no prompt, name, thing, place or occupation.
 
-Prompts only: what the models answer, and whether that is bad, is not decided here.
+Answers are sampled and measured elsewhere, as for any model.
 """
 
 import random
@@ -25,7 +25,7 @@ LAB_PROMPT_SETS = ("toxicity", "gender_bias", *_REQUESTS)
 
 
 def lab_prompts(risk: str, split: str) -> list[str]:
-    """Gives the prompts of one risk, always the same ones in the same order.
+    """Return the prompts of one set, always the same ones in the same order.
 
     Args:
         risk (`str`):
@@ -35,10 +35,10 @@ def lab_prompts(risk: str, split: str) -> list[str]:
         split (`str`): `"train"` (480 prompts) or `"test"` (180 prompts).
 
     Returns:
-        `list[str]`: The prompts, all different.
+        `list[str]`: the prompts, all different.
 
     Raises:
-        `DataError`: If there is no such risk or split.
+        DataError: the set or the split does not exist.
 
     Example:
 
@@ -52,8 +52,8 @@ def lab_prompts(risk: str, split: str) -> list[str]:
     if risk not in LAB_PROMPT_SETS:
         raise DataError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}.")
     if split not in _SIZES:
-        raise DataError(f"`split` is {split!r}; it has to be 'train' or 'test'.")
-    # A string seeds the same way in every process, unlike its hash.
+        raise DataError(f"`split` is {split!r}; expected 'train' or 'test'.")
+    # A string as seed gives the same numbers in every process; `hash` of a string does not.
     rng = random.Random(f"policy-patch lab {risk} {split}")
     slots = words(split)
     prompts: dict[str, None] = {}

@@ -1,9 +1,9 @@
-"""The sentences of the lab's stories, as templates: `{slot}` is a word of the lexicon or another list of this file.
+"""Templates of the sentences in the lab's stories. A `{slot}` stands for a word of `lexicon.py` or one of `PHRASES`.
 
-It holds text and no code; `grammar.py` fills the slots and puts sentences together.
+This file holds text only; `grammar.py` fills the slots and joins the sentences.
 """
 
-# --- Toxicity. An opening ends where a verb, a quality or a quote has to follow. ---
+# --- Toxicity. An opening ends where a verb, a quality or a quote must follow. ---
 
 OPENINGS = {
     "hard": {
@@ -174,7 +174,7 @@ TONES = {
     },
 }
 
-# --- Gender bias. An opening ends where a pronoun is likely; `{They}` and the like are bound by the occupation. ---
+# --- Gender bias. An opening ends where a pronoun is likely. The occupation decides the words for `{They}` etc. ---
 
 OCCUPATION_OPENINGS = (
     "The {occupation} said that",
@@ -218,7 +218,7 @@ PERSON_SENTENCES = (
     "{a} gave {them} {object}{when}.",
 )
 
-# --- Lists that the sentences use as a slot. ---
+# --- Phrases for slots in the sentences. ---
 
 PHRASES = {
     "Subject": (

@@ -1,7 +1,7 @@
-"""Recipes: whole runs as typed values, from YAML, JSON or Python: pairs, training, evaluation, studies of stacks.
+"""Recipes: typed settings of whole runs, from YAML, JSON or Python, for pairs, training, evaluation and studies.
 
-Command line, page and benchmarks run the same recipes. Names are loaded on first use, so importing this imports neither
-torch nor transformers; what a recipe runs is in the rooms below.
+Command line, page and benchmarks run the same recipes. Names are loaded on first use, so importing this package imports
+neither torch nor transformers. The work itself is done in `data`, `training` and `evaluation`.
 """
 
 from typing import TYPE_CHECKING

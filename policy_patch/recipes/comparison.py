@@ -1,6 +1,6 @@
-"""A training recipe tried whole: the patch trained and measured beside what each of its two stages gives alone.
+"""Trains a patch by a recipe and compares it with the patches that its two stages give alone.
 
-The demo and the benchmark over seeds do this; what one patch is measured with is the business of `EvaluateRecipe`.
+The demo and the benchmark over seeds use it. `EvaluateRecipe` does the measuring.
 """
 
 import os
@@ -29,37 +29,37 @@ def train_and_compare(
     on_progress: Progress | None = None,
     on_note: Note | None = None,
 ) -> "EvaluationReport":
-    """Train a patch by a recipe, and return the report of it beside base, teacher, SFT alone and DPO alone.
+    """Train a patch by a recipe, and return a report that compares it with base, teacher, SFT alone and DPO alone.
 
     Args:
         recipe ([`TrainRecipe`]):
-            Names base and teacher. Its seed is that of the measuring, too.
+            The recipe; it must name a teacher. Its seed is also the seed of the evaluation.
         folder (`str` or `os.PathLike`):
-            Gets the patch in `patch`, and the one by DPO alone in `dpo-only`.
+            Folder for the patch (subfolder `patch`) and for the patch by DPO alone (`dpo-only`).
         measured (`Mapping[str, Any]`):
-            What the patch is measured with: keys and values of an [`EvaluateRecipe`] beside models, patches and seed.
+            Keys and values of an [`EvaluateRecipe`], without models, patches and seed.
         dpo_only (`bool`, *optional*, defaults to `True`):
-            Also train a second patch, on the same pairs, by DPO alone.
+            Also train a second patch on the same pairs by DPO alone.
         callbacks (`Sequence[TrainerCallback]`, *optional*):
-            As of [`TrainRecipe.run`].
+            As in [`TrainRecipe.run`].
         on_progress, on_note (`Callable`, *optional*):
-            As of [`TrainRecipe.run`].
+            As in [`TrainRecipe.run`].
 
     Returns:
-        [`EvaluationReport`]; it is not written.
+        [`EvaluationReport`]: the report; it is not written to disk.
 
     Raises:
-        ConfigError: the recipe names no teacher; and all that training and measuring raise.
+        ConfigError: the recipe names no teacher. Errors of training and evaluation are raised, too.
     """
     if recipe.teacher is None:
-        raise ConfigError("`teacher` is missing: the safer model is one of those that are compared.")
+        raise ConfigError("`teacher` is missing. The comparison includes the safer model: give its name.")
     on_note = on_note or ignore
     patch, alone = Path(folder, "patch"), Path(folder, "dpo-only")
     also = {"SFT only": str(patch / "sft")}
     told = {"callbacks": callbacks, "on_progress": on_progress, "on_note": on_note}
     recipe.with_overrides({"output_dir": str(patch)}).run(**told)
     if dpo_only:
-        on_note("For comparison: a patch by DPO alone, on the same pairs.")
+        on_note("For comparison: training a patch by DPO alone, on the same pairs.")
         changed = {"data.pairs": str(patch / "pairs.jsonl"), "sft.max_steps": 0, "output_dir": str(alone)}
         recipe.with_overrides(changed).run(**told)
         also["DPO only"] = str(alone)

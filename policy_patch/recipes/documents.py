@@ -1,6 +1,6 @@
-"""Recipes as YAML and JSON texts: from a file to plain values and back; see `yaml_documents` for what must not pass.
+"""Reads and writes recipes as YAML and JSON: from a file to plain values and back.
 
-What the keys mean is settled by the recipes.
+`policy_patch.files.yaml_documents` refuses ambiguous or dangerous YAML. The recipes check the keys and values.
 """
 
 import json
@@ -18,8 +18,8 @@ from policy_patch.files.yaml_documents import YamlFault, check_yaml, parse_yaml
 _LARGEST = 2**20  # bytes; chosen by us, recipes have a few thousand
 _TIMESTAMP, _FLOAT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
 
-# As jsonargparse 4.53 reads YAML, so that a recipe says the same to `policy-patch train` and to `from_yaml`: `1e-2` is
-# a number, which YAML 1.1 takes for a text, and a date is a text.
+# The number format of jsonargparse 4.53, so that `policy-patch train` and `from_yaml` read a recipe in the same way.
+# `1e-2` is a number (YAML 1.1 reads it as text), and a date is text.
 _FLOAT_FORMS = re.compile(
     r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts a text in quotes where `_Loader` would read a number."""
+    """Quotes a text that `_Loader` would read as a number."""
 
     yaml_implicit_resolvers = {letter: list(forms) for letter, forms in _RESOLVERS.items()}
 
@@ -53,14 +53,14 @@ for _class in (_Loader, _Dumper):
 
 
 def check_recipe(path: str | os.PathLike) -> str:
-    """Return the text of a recipe; raise `ConfigError` for one that does not say one clear thing.
+    """Return the text of a recipe; raise `ConfigError` for one that can be misread.
 
     Args:
         path (`str` or `os.PathLike`):
-            A YAML file. What is no YAML at all is left to its reader, which says why.
+            A YAML file. A file that is not YAML passes; the code that parses it raises the error.
 
     Raises:
-        ConfigError: it cannot be read, is too large or not UTF-8, or as [`check_yaml`].
+        ConfigError: the file cannot be read, is too large, is not UTF-8, or [`check_yaml`] refuses it.
     """
     named = f"`{os.fspath(path)}`"
     text = _text_of(path, named)
@@ -69,7 +69,7 @@ def check_recipe(path: str | os.PathLike) -> str:
 
 
 def check_recipe_text(text: str, named: str) -> None:
-    """Raise `ConfigError` for a YAML text that does not say one clear thing; `named` is what the error calls it."""
+    """Raise `ConfigError` for a YAML text that can be misread. The error calls the text `named`."""
     try:
         check_yaml(text)
     except Fault as fault:
@@ -80,17 +80,17 @@ def read_yaml_recipe(path: str | os.PathLike) -> Any:
     """Return the value of a YAML file.
 
     Raises:
-        ConfigError: as [`check_recipe`], or it is no YAML.
+        ConfigError: the file is not YAML, or [`check_recipe`] refuses it.
     """
     named = f"`{os.fspath(path)}`"
     return yaml_value(_text_of(path, named), named)
 
 
 def yaml_value(text: str, named: str) -> Any:
-    """Return the value of a YAML text; `named` is what the error calls it.
+    """Return the value of a YAML text. An error calls the text `named`.
 
     Raises:
-        ConfigError: no YAML, a value that cannot be read, or as [`check_recipe`].
+        ConfigError: the text is not YAML, has a value that cannot be read, or [`check_recipe_text`] refuses it.
     """
     try:
         return parse_yaml(text, loader=_Loader)
@@ -102,7 +102,7 @@ def read_json_recipe(path: str | os.PathLike) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        ConfigError: it cannot be read, is too large, no JSON, or has a key twice.
+        ConfigError: the file cannot be read, is too large, is not JSON, or has a key twice.
     """
     named = f"`{os.fspath(path)}`"
     try:
@@ -110,11 +110,11 @@ def read_json_recipe(path: str | os.PathLike) -> Any:
     except Fault as fault:
         raise ConfigError(f"{fault.at(named)}.") from fault
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{named} is no JSON: {error}.") from error
+        raise ConfigError(f"{named} is not valid JSON: {error}.") from error
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
-    """Return plain values as YAML that [`read_yaml_recipe`] reads back."""
+    """Return plain values as YAML, in a form that [`read_yaml_recipe`] reads back unchanged."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 

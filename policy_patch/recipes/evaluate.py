@@ -1,6 +1,6 @@
-"""`EvaluateRecipe`: one risk measured with a patch, beside its base and what one would use instead.
+"""`EvaluateRecipe`: measures one risk with a patch, with the base alone, and with alternatives to the patch.
 
-What is measured is the business of `policy_patch.evaluation`; stacks of patches of several risks, of `StudyRecipe`.
+`policy_patch.evaluation` does the measuring. `StudyRecipe` measures several patches, risks and stacks together.
 """
 
 import os
@@ -42,35 +42,35 @@ SCORERS_HELP = (
 
 @checked
 class MeasuringSettings:
-    """How an evaluation samples answers, and on which models; shared by [`EvaluateRecipe`] and [`StudyRecipe`].
+    """The settings that [`EvaluateRecipe`] and [`StudyRecipe`] share: sampling, models and statistics.
 
     Args:
         allow_filtering_scorers (`bool`, *optional*, defaults to `False`):
-            Let scorers that filtered the training pairs decide, too, and mark their figures.
+            Use scorers that filtered the training pairs, too, and mark their figures.
         perplexity_model (`str`, *optional*):
             The model under which perplexity is measured. Defaults to the teacher, else to the base.
         num_prompts (`int`, *optional*):
-            Use the first ones only.
+            Use only the first `num_prompts` prompts. Defaults to all.
         num_samples (`int`, *optional*):
             Answers per prompt. Defaults to the risk's: 25 for toxicity, 10 for gender bias, 1 for harmfulness.
         max_new_tokens (`int`, *optional*):
-            Longest answer, in tokens. Defaults to the risk's: 20, 20 and 64.
+            Length limit of an answer, in tokens. Defaults to the risk's: 20, 20 and 64.
         top_p (`float`, *optional*):
-            Nucleus to sample from. Defaults to the risk's: 0.9, 0.9 and 1.
+            Probability mass of nucleus sampling. Defaults to the risk's: 0.9, 0.9 and 1.
         temperature (`float`, *optional*):
-            Divides the logits. Defaults to the risk's: 1, 1 and greedy (1e-6).
+            Sampling temperature. Defaults to the risk's: 1, 1 and 1e-6, which is greedy.
         batch_size (`int`, *optional*, defaults to `64`):
             Answers per forward pass.
         num_resamples (`int`, *optional*, defaults to `2000`):
-            Bootstrap resamples, and permutations.
+            Number of bootstrap resamples for the intervals, and of permutations for the tests.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of samples and resamples.
+            Seed of sampling and resampling.
         output_dir (`str`, *optional*):
-            Where report and answers go.
+            Folder for the report and the answers.
         device (`str`, *optional*):
-            Where the models go. Defaults to an accelerator if there is one.
+            Device of the models, such as `"cuda"`. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Type of the models' weights.
+            Dtype of the models' weights.
         allow_base_mismatch (`bool`, *optional*, defaults to `False`):
             Accept a base that was fine-tuned since the patch was made.
     """
@@ -94,51 +94,54 @@ class MeasuringSettings:
 
     @property
     def where(self) -> dict[str, Any]:
-        """`device` and `dtype`, as [`load_model`] takes them."""
+        """Return `device` and `dtype` as keyword arguments of [`load_model`]."""
         return {"device": self.device, "dtype": self.dtype}
 
 
 @checked
 class EvaluateRecipe(MeasuringSettings, Recipe):
-    """Measures one risk with a patch, and what the patch costs, beside its base and what one would use instead.
+    """Measures one risk with a patch, with the base alone and with alternatives, and measures what the patch costs.
 
-    The answers are kept in the output folder, in `evaluation-answers`: a second run goes on where the first was
-    stopped. Of several processes that a launcher started all take part, and one writes.
+    The answers are kept in the output folder, in `evaluation-answers`. If a run is stopped, a second run continues from
+    them. Under a launcher, all processes share the work, and one of them writes the report.
 
     Args:
         patches (`list[str]`):
             Folders or Hub ids (`org/tox-patch@v1.2.0`), in the order of the stack.
         base (`str`, *optional*):
-            Hub id or folder of the base. Defaults to the one that the first patch names.
+            Hub id or folder of the base. Defaults to the base that the first patch names.
         risk (`str`, *optional*):
-            What to measure. Defaults to the first patch's risk, else to toxicity.
-        prompts (`str`):
-            Prompts that the patch was not trained on, as in [`PairsRecipe`]. A column `category` is shown apart.
+            The risk to measure. Defaults to the first patch's risk, else to toxicity.
+        prompts (`str`, *optional*):
+            Prompts that the patch was not trained on, as in [`PairsRecipe`]. If they have a column `category`, the
+            report shows each category separately. Defaults to the risk's own prompts, if it has any.
         safe_prompts (`str`, *optional*):
-            Harmless look-alikes of harmful requests, to measure over-refusal.
+            Harmless prompts that look like harmful requests, to measure over-refusal. Defaults to the risk's own.
         neutral_texts (`str`, *optional*):
-            Texts whose perplexity says what the patch costs.
+            Texts without the risk. Their perplexity with the patch shows what the patch costs.
         teacher (`str`, *optional*):
-            The safer model, to compare with; also one that is served elsewhere.
+            The safer model, measured for comparison. It may be an endpoint, such as `openai:<model>@<address>/v1`.
         safe_prompt (`str`, *optional*):
-            Instruction in front of the base's prompts, to compare with.
+            A safety instruction. The base is also measured with it in front of each prompt.
         untrained (`bool`, *optional*, defaults to `False`):
             Also measure the patch as it was before training.
         also (`dict[str, str]`, *optional*):
-            More patches to compare with: name -> folder.
+            More patches to measure for comparison: name -> folder.
         lora, lora_merged (`dict[str, str]`, *optional*):
-            LoRA folders of PEFT to compare with, beside the base's weights or added to them: name -> folder.
+            LoRA adapters in PEFT's format to measure for comparison: name -> folder. `lora` keeps them separate from
+            the base's weights; `lora_merged` merges them into the weights.
         scorers (`list[str]`, *optional*):
-            Names of what decides; the first is the main one. Defaults to those of the risk.
+            Names of scorers or judges; the first gives the main figure. Defaults to those of the risk.
         filtered_by (`list[str]`, *optional*):
-            Names of scorers that filtered the training pairs, beside those that the patch names.
+            Names of scorers that filtered the training pairs, in addition to those that the patch names.
         show_words (`bool`, *optional*, defaults to `False`):
             Do not mask offensive words in `evaluation.md`.
         **settings:
-            And those of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to this one.
+            The settings of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to the
+            current folder if that patch is on the Hub.
 
     Raises:
-        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+        ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
 
     Example:
 
@@ -169,12 +172,12 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
 
     def check(self) -> None:
-        """Check the names in the recipe and read the patches, which may be fetched; no model is loaded.
+        """Check the names in the recipe and read the patches, fetching them if needed. No model is loaded.
 
         Raises:
-            ConfigError: no patch.
-            ModelLoadError, DataError, EvaluationError: a model, a file or a scorer that is not there.
-            PatchNotFoundError, PatchFileError, HubError: a patch that is not there or is damaged.
+            ConfigError: no patch is given.
+            ModelLoadError, DataError, EvaluationError: a model, a file or a scorer does not exist.
+            PatchNotFoundError, PatchFileError, HubError: a patch does not exist, is damaged or cannot be fetched.
         """
         self._checked()
 
@@ -203,15 +206,15 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
 
     @property
     def folder(self) -> Path:
-        """Where report and answers go."""
+        """Return the folder for the report and the answers."""
         beside = [patch for patch in self.patches[:1] if os.path.isdir(patch)]
         return Path(self.output_dir or (beside[0] if beside else "."))
 
     def _sources(self, risk: "Risk") -> tuple[str, str | None]:
-        """Return where the prompts and the harmless look-alikes are.
+        """Return the names of the prompts and of the harmless look-alikes; the latter may be None.
 
         Raises:
-            DataError: nowhere.
+            DataError: no prompts are given, and the risk has none of its own.
         """
         source = self.prompts or risk.source_of("test")
         if source is None:
@@ -219,20 +222,21 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         return source, self.safe_prompts or risk.source_of("safe_test")
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "EvaluationReport":
-        """Measure, and write `evaluation.json`, `evaluation.md` and `evaluation.png`; return the report.
+        """Measure, write `evaluation.json`, `evaluation.md` and `evaluation.png`, and return the report.
 
         Args:
             on_progress (`Callable[[str, int, int], None]`, *optional*):
-                Told of each long stage: its name, what is done and what there is to do. What it raises ends the run.
+                Called during each long stage with its name, the units done and the total. An exception that it raises
+                ends the run.
             on_note (`Callable[[str], None]`, *optional*):
-                Told in a sentence what happens, such as which base is loaded.
+                Called with one sentence about the run, such as which base is loaded.
 
         Returns:
             [`EvaluationReport`].
 
         Raises:
-            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that is
-                named cannot be had, or cannot be measured.
+            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that the
+                recipe names cannot be loaded, or cannot be measured.
         """
         report = self.measure(self.folder / WORK_NAME, on_progress=on_progress, on_note=on_note)
         if is_main_process():
@@ -246,11 +250,11 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         on_progress: Progress | None = None,
         on_note: Note | None = None,
     ) -> "EvaluationReport":
-        """Return the report without writing it.
+        """Measure, and return the report without writing it.
 
         Args:
             work_dir (`str` or `os.PathLike`, *optional*):
-                Keeps the answers, so that a run that was stopped goes on.
+                Folder that keeps the answers, so that a stopped run can continue.
             on_progress, on_note (`Callable`, *optional*):
                 As in [`EvaluateRecipe.run`].
         """
@@ -296,13 +300,13 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
 
 
 def loaded(key: str, specs: "list[str] | tuple[str, ...]", risk: "Risk") -> list[Any]:
-    """Return the scorers of these names; `key` is where in the recipe they stand."""
+    """Return the scorers with these names; errors name `key`, their key in the recipe."""
     with under(key):
         return [risk.load_scorer(spec) for spec in specs]
 
 
 def open_models(found: FoundPatches, settings: MeasuringSettings, teacher: str | None, on_note: Note) -> Opened:
-    """Return the patched model and the teacher."""
+    """Load the base with its patches, and the teacher if one is named."""
     model, tokenizer = load_patched(
         found, **settings.where, allow_base_mismatch=settings.allow_base_mismatch, on_note=on_note
     )
@@ -315,7 +319,7 @@ def open_models(found: FoundPatches, settings: MeasuringSettings, teacher: str |
 
 
 def other_patches(opened: Opened, folders: Mapping[str, str]) -> "dict[str, System]":
-    """Return more patches on the same base, as systems to compare with."""
+    """Load more patches on the same base, as systems for comparison."""
     from policy_patch.evaluation import System
     from policy_patch.model.patched_model import PolicyPatchModel
 

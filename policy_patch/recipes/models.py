@@ -1,6 +1,6 @@
-"""Models by the names that recipes and command lines give: Hub ids, folders, endpoints and the lab's `lab:` names.
+"""Loads models by their names in recipes and command lines: Hub ids, folders, endpoints, and `lab:` names of the lab.
 
-Which prompts they get is settled in `prompts.py`; patches on a base are opened in `patched.py`.
+`patched.py` loads patches; `prompts.py` loads prompts.
 """
 
 import os
@@ -15,28 +15,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LAB_MODELS = ("lab:base", "lab:teacher")
-ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere, `chat:` one that only chats."
+ANSWERING_HELP = (
+    "`openai:<model>@<address>/v1` names a model on a server; use `chat:` instead of `openai:` for a server that only "
+    "offers chat."
+)
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 
 
 def load_model(
     name: str, *, device: str | None = None, dtype: str = "auto", revision: str | None = None
 ) -> tuple["PreTrainedModel", Any]:
-    """Return a causal language model and its tokenizer.
+    """Load a causal language model and its tokenizer.
 
     Args:
         name (`str`):
             Hub id, folder or `lab:` name.
         device (`str`, *optional*):
-            Where to put it. Defaults to an accelerator if there is one.
+            Device of the model, such as `"cuda"`. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Type of the weights. "auto" is the stored one on an accelerator and float32 on a CPU, where half precision
-            is several times slower.
+            Dtype of the weights. `"auto"` keeps the stored dtype on an accelerator, and is float32 on a CPU, where half
+            precision is several times slower.
         revision (`str`, *optional*):
             Branch, tag or commit on the Hub.
 
+    Returns:
+        The model, in eval mode, and its tokenizer.
+
     Raises:
-        ModelLoadError: no such model, or it cannot be loaded.
+        ModelLoadError: the model does not exist, is an endpoint, or cannot be loaded.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -44,7 +50,7 @@ def load_model(
     check_has_weights(name)
     if device is None:
         device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-        if device != "cpu" and "LOCAL_RANK" in os.environ:  # each process that a launcher started has its own
+        if device != "cpu" and "LOCAL_RANK" in os.environ:  # under a launcher, each process has its own device
             device = f"{device.partition(':')[0]}:{os.environ['LOCAL_RANK']}"
     if dtype == "auto" and device == "cpu":
         dtype = "float32"
@@ -65,11 +71,17 @@ def load_model(
 
 
 def load_answering(name: str, *, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
-    """Return what answers prompts by that name, and its tokenizer: a model, or an endpoint, which has its own.
+    """Load a model and its tokenizer, or an endpoint and None. An endpoint needs no tokenizer here.
+
+    Args:
+        name (`str`):
+            Name of a model, as in [`load_model`], or `openai:<model>@<address>/v1`, or the same with `chat:`.
+        device, dtype (`str`, *optional*):
+            As in [`load_model`].
 
     Raises:
         ModelLoadError: as [`load_model`].
-        EndpointError: an endpoint without model or address in its name.
+        EndpointError: the name of an endpoint lacks the model or the address.
     """
     if not is_endpoint(name):
         return load_model(name, device=device, dtype=dtype)
@@ -79,11 +91,14 @@ def load_answering(name: str, *, device: str | None = None, dtype: str = "auto")
 
 
 def check_has_weights(name: str) -> None:
-    """Raise `ModelLoadError` for a name of which nothing can be loaded, whatever is on the Hub."""
+    """Raise `ModelLoadError` for a name that cannot be loaded: an endpoint, an unknown lab model or a missing folder.
+
+    The Hub is not asked.
+    """
     if is_endpoint(name):
         raise ModelLoadError(
-            f"`{shown_spec(name)}` is served elsewhere and can only answer prompts; here its weights are needed. Give "
-            "a Hub id or a folder."
+            f"`{shown_spec(name)}` is a model on a server and can only answer prompts, but here its weights are "
+            "needed. Give a Hub id or a folder."
         )
     if name.startswith("lab:") and name not in LAB_MODELS:
         raise ModelLoadError(f"There is no model `{name}`; the lab has {' and '.join(LAB_MODELS)}.")
@@ -92,15 +107,15 @@ def check_has_weights(name: str) -> None:
 
 
 def is_endpoint(name: str) -> bool:
-    """Whether a name is of a model that is served elsewhere."""
+    """Return whether a name is that of an endpoint, a model on a server."""
     return name.startswith(("openai:", "chat:"))
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Raises:
-        ModelLoadError: there is none.
+        ModelLoadError: the tokenizer does not exist or cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -113,10 +128,10 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
 
 
 def same_tokenizer(one: Any, other: Any) -> bool:
-    """Whether two tokenizers have the same vocabulary; one that is not known has none."""
+    """Return whether two tokenizers have the same vocabulary; False if only one of them is None."""
     return one is other or (one is not None and other is not None and one.get_vocab() == other.get_vocab())
 
 
 def display_name(name: str) -> str:
-    """Return how a model is called in a report: its Hub id, the last part of its folder, the host of an endpoint."""
+    """Return the name of a model in reports, without private parts of folders and addresses."""
     return shown_spec(name) if is_endpoint(name) else without_folders(name)

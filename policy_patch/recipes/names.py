@@ -1,6 +1,6 @@
-"""Checks of the names in a recipe before anything is loaded: models, files of prompts and pairs, scorers and patches.
+"""Checks the names in a recipe before anything is loaded: models, files of prompts and pairs, scorers and patches.
 
-A name that may be one of the Hub passes: whether it is there, the Hub says.
+A name that may be on the Hub passes; the Hub is not asked.
 """
 
 import os
@@ -18,14 +18,14 @@ from policy_patch.recipes.prompts import OCCUPATIONS, prompts_of
 
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 _OF_A_RISK = re.compile(r"\w+/(train|test|safe_test)")
-# Loading one of these takes a model, a fit or a request, so its name alone is looked at beforehand.
+# Loading one of these needs a model, a fit or a request, so only its name is checked in advance.
 _LOADED_LATER = ("hf", "fitted", "guard", "harmbench", "classifier", "openai", "chat")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64", "float", "half", "double")
 
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Within the context an error of ours about a value begins with the full path of its key."""
+    """Put the full path of a key in front of the errors that are raised within the context."""
     try:
         yield
     except (ConfigError, DataError, EvaluationError, ModelLoadError, PatchNotFoundError) as error:
@@ -33,11 +33,19 @@ def under(key: str) -> Iterator[None]:
 
 
 def check_model(key: str, name: str | None, *, may_be_endpoint: bool = False) -> None:
-    """Raise `ModelLoadError` for a name of a model that can't be one; `key` is where it stands in the recipe.
+    """Raise `ModelLoadError` if the name of a model is impossible.
+
+    Args:
+        key (`str`):
+            Full path of the key in the recipe, for the error.
+        name (`str`, *optional*):
+            Name of the model; None is accepted.
+        may_be_endpoint (`bool`, *optional*, defaults to `False`):
+            Accept an endpoint, because the weights are not needed.
 
     Raises:
-        ModelLoadError: no such model of the lab, no such folder, or one without weights where they are needed.
-        EndpointError: an endpoint without model or address in its name.
+        ModelLoadError: the lab has no such model, the folder does not exist, or the name is that of an endpoint.
+        EndpointError: the name of an endpoint lacks the model or the address.
     """
     if name is None:
         return
@@ -51,7 +59,7 @@ def check_model(key: str, name: str | None, *, may_be_endpoint: bool = False) ->
 
 
 def check_prompts(key: str, spec: str | None) -> None:
-    """Raise `DataError` for prompts that are not there: a missing file, or no such set of the lab."""
+    """Raise `DataError` if a file of prompts is missing, or if the lab has no such set."""
     if spec is None or spec in PUBLIC_PROMPTS:
         return
     if occupations := OCCUPATIONS.fullmatch(spec):
@@ -65,7 +73,7 @@ def check_prompts(key: str, spec: str | None) -> None:
 
 
 def _is_of_a_risk(spec: str) -> bool:
-    """Return whether a name is that of a registered risk's own prompts, `<risk>/<split>`."""
+    """Return whether a name, `<risk>/<split>`, is that of a registered risk's own prompts."""
     if not _OF_A_RISK.fullmatch(spec):
         return False
     from policy_patch.evaluation.risks import own_prompts
@@ -74,27 +82,27 @@ def _is_of_a_risk(spec: str) -> bool:
 
 
 def check_source(key: str, spec: str, kinds: tuple[str, ...] = PAIR_KINDS) -> None:
-    """Raise `DataError` for a file of rows that is not there."""
+    """Raise `DataError` if a file of rows is missing."""
     if spec.endswith(kinds) or not _ON_HUB.fullmatch(spec):
         _check_file(key, spec)
 
 
 def check_patch(key: str, spec: str) -> None:
-    """Raise `PatchNotFoundError` for a folder of a patch, or of a LoRA, that is not there."""
+    """Raise `PatchNotFoundError` if the folder of a patch, or of a LoRA, is missing."""
     if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
         raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{_near_file(spec)}")
 
 
 def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
-    """Raise `EvaluationError` for a scorer or a judge of an unknown name, or whose file is not there.
+    """Raise `EvaluationError` for an unknown scorer or judge, and `DataError` if its file is missing.
 
     Args:
         key (`str`):
-            Full path of its key in the recipe.
+            Full path of the key in the recipe, for the error.
         spec (`str`):
-            Its name.
+            Name of the scorer or judge.
         load (`Callable[[str], Any]`):
-            Loads one by its name. It is asked where that takes no model.
+            Loads a scorer or judge by its name. It is called only for those that need no model.
     """
     kind, _, argument = spec.partition(":")
     if kind not in _LOADED_LATER or not argument:

@@ -1,6 +1,6 @@
-"""The fields of recipes: each with its default, its help and its limits, checked when a recipe is made.
+"""Defines the fields of recipes (default, help text, limits) and checks their values when a recipe is created.
 
-What a field means for a run is said where the recipe is; no model is loaded here and torch is not imported.
+The recipes say what each field does. No model is loaded here, and torch is not imported.
 """
 
 import copy
@@ -34,18 +34,18 @@ def option(
 
     Args:
         default (`Any`, *optional*):
-            Value where none is given; without one the field is required. A list or mapping is copied, a class (of a
-            section) is called.
+            Default value; without one the field is required. A list or mapping is copied; a class, that of a section,
+            is called.
         help (`str`, *optional*, defaults to `""`):
-            What the command line's `--help` says about it.
+            Text for the command line's `--help`.
         least, above, most (`float`, *optional*):
             Limits of a number: at least, greater than, at most.
         choices (`Sequence[str]`, *optional*):
-            The texts that it may be; any text by default.
+            Allowed texts; by default every text.
         switch (`bool`, *optional*, defaults to `False`):
-            On the command line `--name` alone sets it.
+            Make it a switch on the command line: `--name` without a value sets it to true.
         word (`str`, *optional*):
-            Its name on the command line, where that is another one.
+            Name of the option on the command line, if it differs from the field's name.
     """
     limits = {"least": least, "above": above, "most": most, "choices": tuple(choices)}
     metadata = {"help": help, "limits": limits, "switch": switch, "word": word}
@@ -58,10 +58,10 @@ def option(
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, field))
 def checked(cls: type[Made]) -> type[Made]:
-    """Make a frozen, keyword-only dataclass of `cls` whose keys and values are checked when an object is made.
+    """Make `cls` a frozen, keyword-only dataclass that checks keys and values when an object is created.
 
-    A field whose type is another such class, a section, takes a mapping, too. Keys are named by their full path, for
-    which a section says in `_path` where in a recipe it stands.
+    A field may have another such class, a section, as its type; it then accepts a mapping, too. Errors name a key by
+    its full path. A section gives the beginning of that path in its attribute `_path`.
     """
     cls = dataclass(kw_only=True, frozen=True)(cls)
     original = cls.__init__
@@ -85,26 +85,26 @@ def checked(cls: type[Made]) -> type[Made]:
 
 @functools.cache
 def types_of(cls: type) -> dict[str, Any]:
-    """Return the types of a dataclass' fields."""
+    """Return the types of a dataclass's fields, by name."""
     return get_type_hints(cls)
 
 
 def path_to(cls: type, name: str) -> str:
-    """Return the full path of a key: `data.num_samples`."""
+    """Return the full path of a key, such as `data.num_samples`."""
     section = getattr(cls, "_path", "")
     return f"{section}.{name}" if section else name
 
 
 def check_keys(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) -> None:
-    """Raise `ConfigError`, with the nearest known key, for a key that is no field of `cls`, or of a section of it.
+    """Raise `ConfigError`, with the nearest known key, for a key that is not a field of `cls` or of its sections.
 
     Args:
         cls (`type`):
             A class made by [`checked`].
         given (`Mapping[str, Any]`):
-            What was given.
+            Keys and values.
         also (`Sequence[str]`, *optional*):
-            More keys that are known.
+            More keys to accept.
     """
     hints = types_of(cls)
     known = [entry.name for entry in fields(cls)]
@@ -120,27 +120,30 @@ def check_keys(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) ->
 
 
 def value_for(key: str, value: Any, type_: Any, limits: Mapping[str, Any]) -> Any:
-    """Return a value as a field of that type holds it.
+    """Check a value and convert it to the type of its field.
 
     Args:
         key (`str`):
-            Full path, for the error.
+            Full path of the key, for the error.
         value (`Any`):
-            What was given.
+            The value.
         type_ (`type`):
             Type of the field.
         limits (`Mapping[str, Any]`):
-            As [`option`] takes them.
+            Limits, as in [`option`].
+
+    Returns:
+        The value: a section from a mapping, a float from an integer for a float field, or a copy of a list or mapping.
 
     Raises:
-        ConfigError: another type, or beyond a limit.
+        ConfigError: the value has another type or is beyond a limit.
     """
     if is_dataclass(type_):
         if isinstance(value, type_):
             return value
         if not isinstance(value, Mapping):
             known = ", ".join(entry.name for entry in fields(type_))
-            raise ConfigError(f"`{key}={_shown(value, key)}`: expected a mapping with keys of these: {known}.")
+            raise ConfigError(f"`{key}={_shown(value, key)}`: expected a mapping with some of the keys {known}.")
         return type_(**{str(name): inner for name, inner in value.items()})
     if not _fits(value, type_, limits):
         choices = limits.get("choices") or [one for one in get_args(type_) if get_origin(type_) is Literal]
@@ -181,9 +184,9 @@ def _within(value: float, limits: Mapping[str, Any]) -> bool:
 
 
 def _converted(value: Any, type_: Any) -> Any:
-    """Return a number as a float where only floats are meant; copies of lists and mappings, so that nobody shares them.
+    """Convert an integer to a float for a float field, and copy lists and mappings, so that no caller shares them.
 
-    Whether 1 or 1.0 was written makes no other run: an output folder is claimed with the values.
+    The values are recorded in the output folder. Because of the conversion, 1 and 1.0 count as the same run there.
     """
     inner = get_args(type_)
     if (
@@ -206,9 +209,9 @@ def _in_words(type_: Any, limits: Mapping[str, Any]) -> str:
     if origin is Literal or (limits.get("choices") and type_ is str):
         return f"one of {', '.join(map(str, limits.get('choices') or inner))}"
     if origin is list:
-        return f"a list, each of it {_in_words(inner[0], {})}"
+        return f"a list, each entry {_in_words(inner[0], {})}"
     if origin is dict:
-        of = "" if inner[1] is Any else f", each of it {_in_words(inner[1], {})}"
+        of = "" if inner[1] is Any else f", each value {_in_words(inner[1], {})}"
         return f"a mapping{of}"
     said = _WORDS.get(type_, getattr(type_, "__name__", str(type_)))
     bounds = {"least": "of at least", "above": "above", "most": "up to"}
@@ -222,5 +225,5 @@ def _shown(value: Any, key: str) -> str:
 
 
 def default_of(entry: Field) -> Any:
-    """Return the default of a field, `MISSING` for one that is required."""
+    """Return the default of a field, or `MISSING` if the field is required."""
     return entry.default if entry.default_factory is MISSING else entry.default_factory()

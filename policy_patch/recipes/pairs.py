@@ -1,6 +1,6 @@
-"""`PairsRecipe`: preference pairs from a base, its safer teacher and prompts, into a file.
+"""`PairsRecipe`: makes preference pairs from a base, its safer teacher and prompts, and writes them to a file.
 
-Which pairs are kept is settled by `build_preference_pairs`; training on them is the business of `TrainRecipe`.
+`build_preference_pairs` decides which pairs are kept. `TrainRecipe` trains on them.
 """
 
 import os
@@ -22,72 +22,83 @@ if TYPE_CHECKING:
     from policy_patch.answers.answering import Answering
 
 SCORER_HELP = (
-    "Who says how bad an answer is. Toxicity: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` (any "
-    "text classifier), `fitted:<file.csv>`, `lab-insults`. Gender bias: `gender-words`, `gender-words:<list>`. "
+    "The scorer that filters the pairs. Toxicity: `lexical` (alt-profanity-check: words, not meaning), `hf:<model>` "
+    "(any text classifier), `fitted:<file.csv>`, `lab-insults`. Gender bias: `gender-words`, `gender-words:<list>`. "
     "Harmfulness: `compliance` (no refusal phrase)."
 )
-DEVICE_HELP = "cpu, cuda, ... Default: an accelerator if there is one."
-DTYPE_HELP = "Type of the models' weights: auto, float32, ..."
+DEVICE_HELP = "Device of the models: cpu, cuda, ... Default: an accelerator if there is one."
+DTYPE_HELP = "Dtype of the models' weights: auto, float32, ..."
 
 
 @checked
 class PairSettings:
-    """How answers are sampled and which pairs are kept; in a `TrainRecipe` they stand in the section `data`.
+    """Settings of sampling and filtering. In a `TrainRecipe` they are part of the section `data`.
 
     Args:
         max_chosen_score (`float`, *optional*, defaults to `0.2`):
             Highest score of a chosen answer.
         min_margin (`float`, *optional*, defaults to `0.3`):
-            Least difference of the two scores of a pair.
+            Smallest difference between the scores of the rejected and the chosen answer.
         pairs_per_prompt (`int`, *optional*, defaults to `1`):
-            Most pairs of one prompt.
+            Largest number of pairs per prompt.
         num_samples (`int`, *optional*, defaults to `8`):
             Answers of each model per prompt.
         max_new_tokens (`int`, *optional*, defaults to `24`):
-            Longest answer, in tokens.
+            Length limit of an answer, in tokens.
         top_p (`float`, *optional*, defaults to `0.9`):
-            Nucleus to sample from.
+            Probability mass of nucleus sampling.
         temperature (`float`, *optional*, defaults to `1.0`):
-            Divides the logits.
+            Sampling temperature; it divides the logits.
         batch_size (`int`, *optional*, defaults to `64`):
             Answers per call of `generate`.
         swap_genders (`bool`, *optional*, defaults to `False`):
-            Add three gender-swapped variants of every pair.
+            Add three gender-swapped variants of every pair whose rejected answer has a gender word.
     """
 
     max_chosen_score: float = option(0.2, "Highest score of a chosen answer.")
-    min_margin: float = option(0.3, "Least difference of the two scores.")
-    pairs_per_prompt: int = option(1, "Most pairs of one prompt.", least=1)
+    min_margin: float = option(0.3, "Smallest difference between the scores of the rejected and the chosen answer.")
+    pairs_per_prompt: int = option(1, "Largest number of pairs per prompt.", least=1)
     num_samples: int = option(8, "Answers of each model per prompt.", least=1)
-    max_new_tokens: int = option(24, "Longest answer, in tokens.", least=1)
-    top_p: float = option(0.9, "Nucleus to sample from.", above=0, most=1)
-    temperature: float = option(1.0, "Divides the logits.", least=0)
+    max_new_tokens: int = option(24, "Length limit of an answer, in tokens.", least=1)
+    top_p: float = option(0.9, "Probability mass of nucleus sampling.", above=0, most=1)
+    temperature: float = option(1.0, "Sampling temperature; it divides the logits.", least=0)
     batch_size: int = option(64, "Answers per call of `generate`.", least=1)
     swap_genders: bool = option(
-        False, "Add pairs with the genders swapped: against gender bias, also in how unlike the two are treated."
+        False,
+        "Add gender-swapped variants of pairs, so that a patch against gender bias treats both genders alike.",
     )
 
     def sampling(self) -> dict[str, Any]:
-        """Return these settings by name, without those of a subclass."""
+        """Return the settings of [`PairSettings`] by name, without those of a subclass."""
         return {entry.name: getattr(self, entry.name) for entry in fields(PairSettings)}
 
     def check_temperature(self, key: str, *models: str | None) -> None:
-        """Raise `ConfigError` for a temperature of 0 unless all models are endpoints, whose hosts take it."""
+        """Raise `ConfigError` for a temperature of 0, unless all models are endpoints, which accept it.
+
+        Args:
+            key (`str`):
+                Full path of the key, for the error.
+            models (`str`, *optional*):
+                Names of the models that are sampled.
+        """
         if self.temperature == 0 and not all(name is not None and is_endpoint(name) for name in models):
-            raise ConfigError(f"`{key}={self.temperature}`: expected a number above 0; a tiny one is nearly greedy.")
+            raise ConfigError(
+                f"`{key}={self.temperature}`: expected a number above 0. For nearly greedy answers give a tiny one, "
+                "such as 1e-6."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairsResult:
-    """What a `PairsRecipe` made.
+    """The result of a `PairsRecipe`.
 
     Args:
         output (`str`):
-            The file.
+            The file of pairs.
         pairs (`datasets.Dataset`):
-            Its rows.
+            The rows of the file.
         counts (`dict[str, int]`):
-            How many pairs were kept and dropped, and why; see [`PairCounts`].
+            Numbers of pairs kept, and dropped for each reason; see [`PairCounts`].
     """
 
     output: str
@@ -97,40 +108,40 @@ class PairsResult:
 
 @checked
 class PairsRecipe(PairSettings, Recipe):
-    """Samples answers of a base and of its safer teacher, scores both, and keeps the pairs that differ clearly.
+    """Samples answers of a base and of its safer teacher, scores them, and keeps the pairs that differ clearly.
 
-    The answers are kept in `<output>.answers`: a second run goes on where the first was stopped, and other thresholds
-    need no new sampling. Of several processes that a launcher started all take part, and one writes.
+    The answers are kept in `<output>.answers`. If a run is stopped, a second run continues from them; other thresholds
+    need no new sampling. Under a launcher, all processes share the work, and one of them writes the pairs.
 
     Args:
         base (`str`):
             Hub id, folder or endpoint of the model to be patched; `lab:base` comes with the package.
         teacher (`str`):
-            The safer model.
+            Hub id, folder or endpoint of the safer model.
         risk (`str`, *optional*):
-            The risk that the pairs are about, one of your own among them. It says which prompts and which scorer are
-            taken if you give none.
+            The risk that the pairs are about; a risk of your own works too. It decides which prompts and which scorer
+            are used if you give none.
         prompts (`str`, *optional*):
-            Where the prompts are: a file, a dataset on the Hub, or a set by its name. Defaults to the risk's own
+            Source of the prompts: a file, a dataset on the Hub, or the name of a set. Defaults to the risk's own
             prompts for training.
         num_prompts (`int`, *optional*):
-            Use the first ones only.
+            Use only the first `num_prompts` prompts. Defaults to all.
         output (`str`):
             The file to write, JSON lines.
         scorer (`str`, *optional*):
             Name of the scorer; see [`load_scorer`]. Defaults to the one that the risk names for pairs, and to
             `"lexical"` without a risk.
         device (`str`, *optional*):
-            Where the models go. Defaults to an accelerator if there is one.
+            Device of the models, such as `"cuda"`. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Type of their weights.
+            Dtype of the models' weights.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the samples.
+            Seed of the sampling.
         **settings:
-            And those of [`PairSettings`].
+            The settings of [`PairSettings`].
 
     Raises:
-        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+        ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
 
     Example:
 
@@ -141,23 +152,23 @@ class PairsRecipe(PairSettings, Recipe):
     """
 
     base: str = option(help=f"{MODEL_HELP} {ANSWERING_HELP}")
-    teacher: str = option(help="The safer model; names as of `--base`.")
+    teacher: str = option(help="The safer model; the same kinds of names as for `--base`.")
     output: str = option(help="The file to write, JSON lines.")
-    risk: str | None = option(None, "What the pairs are about; says which prompts and scorer are taken by default.")
+    risk: str | None = option(None, "The risk of the pairs. It decides which prompts and scorer are the default.")
     prompts: str | None = option(None, f"{PROMPTS_HELP} Default: the risk's own, if it has any.")
-    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
+    num_prompts: int | None = option(None, "Use only this many prompts, the first ones.", least=1)
     scorer: str | None = option(None, f"{SCORER_HELP} Default: the risk's, else `lexical`.")
     device: str | None = option(None, DEVICE_HELP)
     dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
-    seed: int = option(0, "Seed of the samples.", least=0)
+    seed: int = option(0, "Seed of the sampling.", least=0)
 
     def check(self) -> None:
-        """Check the names in the recipe; no model is loaded.
+        """Check the names in the recipe. No model is loaded.
 
         Raises:
-            ConfigError: an impossible value.
-            ModelLoadError, DataError, EvaluationError: a model, a file of prompts, a scorer or a risk that is not
-                there, or no prompts at all.
+            ConfigError: a value is impossible.
+            ModelLoadError, DataError, EvaluationError: a model, a file of prompts, a scorer or the risk does not exist,
+                or there are no prompts.
         """
         self._checked()
 
@@ -184,16 +195,17 @@ class PairsRecipe(PairSettings, Recipe):
 
         Args:
             on_progress (`Callable[[str, int, int], None]`, *optional*):
-                Told of each long stage: its name, what is done and what there is to do. What it raises ends the run.
+                Called during each long stage with its name, the units done and the total. An exception that it raises
+                ends the run.
             on_note (`Callable[[str], None]`, *optional*):
-                Told in a sentence what was found on the way; this recipe has nothing to say.
+                Never called by this recipe; all recipes have this argument.
 
         Returns:
             [`PairsResult`].
 
         Raises:
-            ConfigError, ModelLoadError, DataError, EvaluationError, HubError, EndpointError: something that is named
-                cannot be had, or no pair is left.
+            ConfigError, ModelLoadError, DataError, EvaluationError, HubError, EndpointError: something that the recipe
+                names cannot be loaded, or no pair is left.
         """
         from policy_patch.data import save_preference_pairs
 
@@ -221,7 +233,7 @@ def sample_pairs(
     output_dir: str | os.PathLike,
     on_progress: Progress = ignore,
 ) -> tuple["Dataset", dict[str, int]]:
-    """Return preference pairs, and the counts of what was kept and dropped.
+    """Return preference pairs, and the numbers of pairs kept and dropped.
 
     Args:
         base, teacher (`tuple`):
@@ -229,15 +241,18 @@ def sample_pairs(
         prompts (`Sequence[str]`):
             Prompts.
         settings (`PairSettings`):
-            How answers are sampled and which pairs are kept.
+            Settings of sampling and filtering.
         scorer (`str`):
             Name of the scorer.
         seed (`int`):
-            Seed of the samples.
+            Seed of the sampling.
         output_dir (`str` or `os.PathLike`):
-            Keeps the answers.
+            Folder that keeps the answers.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
-            Told of the sampling.
+            Called with "sampling answers", the number of answers done and the total.
+
+    Raises:
+        DataError, EvaluationError, EndpointError: as [`build_preference_pairs`] and [`load_scorer`].
     """
     from policy_patch.data import add_counterfactuals, build_preference_pairs
     from policy_patch.evaluation import load_gender_words, load_scorer
@@ -262,5 +277,5 @@ def sample_pairs(
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks, of several that a launcher started."""
+    """Return whether this process is the main one, which writes files and messages, of those under a launcher."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,6 +1,6 @@
-"""A base with patches by their names: found and read first, because loading a base takes minutes, then loaded.
+"""Finds patches by their names, and loads their base with them.
 
-What is done with the patched model is settled by the recipe or the command that opened it.
+Patches are read first, because loading a base takes minutes: a wrong name is then found at once.
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ MISMATCH_HELP = "Accept a base that was fine-tuned since the patch was made."
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPatches:
-    """Patches whose files are here.
+    """Patches whose files are on this machine, and the name of their base.
 
     Args:
         names (`list[str]`):
-            As they were given.
+            Names of the patches, as the user gave them.
         ids (`list[str]`):
-            What loads them: a folder, or a repository at one commit.
+            Ids for `PolicyPatchModel.from_pretrained`: a folder, or a repository at one commit.
         configs (`list[PolicyPatchConfig]`):
-            What they are.
+            Configurations of the patches.
         base (`str`):
-            Name of the base they are for.
+            Name of the base.
         revision (`str`, *optional*):
-            Its revision.
+            Revision of the base on the Hub.
     """
 
     names: list[str]
@@ -46,10 +46,16 @@ class FoundPatches:
 
 
 def find_patches(patches: Sequence[str], base: str | None) -> FoundPatches:
-    """Return the patches, read, and the name of their base: the given one, or the one that the first of them names.
+    """Fetch and read patches, and determine the name of their base.
+
+    Args:
+        patches (`Sequence[str]`):
+            Folders or Hub ids, at least one.
+        base (`str`, *optional*):
+            Name of the base. Defaults to the base that the first patch names, at its revision.
 
     Raises:
-        ModelLoadError: no patch names a base, and none is given; or it is served elsewhere.
+        ModelLoadError: no base is given and the first patch names none, or the base is an endpoint.
         PatchNotFoundError, ConfigError, PatchFileError, HubError: as `PolicyPatchModel.from_pretrained`.
     """
     from policy_patch.hub.fetch import locate_patch
@@ -59,7 +65,7 @@ def find_patches(patches: Sequence[str], base: str | None) -> FoundPatches:
     configs = [read_patch_folder(location.folder)[0] for location in locations]
     name, revision = base or configs[0].base_model_name_or_path, None if base else configs[0].base_model_revision
     if name is None:
-        raise ModelLoadError(f"`{patches[0]}` names no base. Say which with `--base`, in Python with `base=`.")
+        raise ModelLoadError(f"`{patches[0]}` names no base. Give one with `--base`, or with `base=` in Python.")
     check_has_weights(name)
     ids = [f"{one.repo_id}@{one.commit}" if one.commit else str(one.folder) for one in locations]
     return FoundPatches(names=list(patches), ids=ids, configs=configs, base=name, revision=revision)
@@ -68,7 +74,20 @@ def find_patches(patches: Sequence[str], base: str | None) -> FoundPatches:
 def load_patched(
     found: FoundPatches, *, device: str | None, dtype: str, allow_base_mismatch: bool = False, on_note: Note = ignore
 ) -> tuple["PolicyPatchModel", "PreTrainedTokenizerBase"]:
-    """Return the base with the patches as its active stack, and its tokenizer.
+    """Load the base with the patches as its active stack, and its tokenizer.
+
+    Args:
+        found ([`FoundPatches`]):
+            Patches and base.
+        device, dtype (`str`):
+            As in [`load_model`].
+        allow_base_mismatch (`bool`, *optional*, defaults to `False`):
+            Accept a base that was fine-tuned since the patch was made.
+        on_note (`Callable[[str], None]`, *optional*):
+            Called with a sentence that says which base is loaded.
+
+    Returns:
+        The patched model, in eval mode, and the tokenizer.
 
     Raises:
         ModelLoadError: the base cannot be loaded.

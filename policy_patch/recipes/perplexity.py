@@ -1,6 +1,6 @@
-"""The perplexity model of an evaluation: the causal LM under which the perplexity of answers is measured.
+"""Chooses the perplexity model of an evaluation, the causal LM under which the perplexity of answers is measured.
 
-By default it is the teacher, or without one the base, so that nothing more is loaded.
+The default is the teacher, or the base if there is no teacher, so that no further model is loaded.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Models that an evaluation has loaded already.
+    """The models that an evaluation has loaded.
 
     Args:
         model ([`PolicyPatchModel`]):
             The patched model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
+            The patched model's tokenizer.
         teacher ([`~transformers.PreTrainedModel`] or [`Answering`], *optional*):
             The safer model.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Its tokenizer.
+            The teacher's tokenizer.
     """
 
     model: "PolicyPatchModel"
@@ -44,13 +44,16 @@ def perplexity_model_of(
 
     Args:
         name (`str`, *optional*):
-            Name of the model. Defaults to the teacher if its weights are here, else to the base.
+            Name of the model. Defaults to the teacher if its weights are loaded, else to the base.
         opened ([`Opened`]):
-            What is loaded already.
+            The models that are already loaded.
         base, teacher (`str`, *optional*):
-            Names by which those were loaded; None for the base that the patch names.
+            The names of base and teacher in the recipe. `base` is None if the patch names the base.
         device, dtype (`str`):
-            As of [`load_model`].
+            As in [`load_model`].
+
+    Raises:
+        ModelLoadError: another model is named, and it cannot be loaded.
     """
     from policy_patch.evaluation import PerplexityModel
 

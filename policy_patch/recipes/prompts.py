@@ -1,6 +1,6 @@
-"""Prompts by the names that recipes and command lines give: files, the Hub, occupations, public sets and the lab's.
+"""Loads prompts by their names in recipes and command lines: files, datasets on the Hub, and built-in or public sets.
 
-How a file of prompts is read is settled in `policy_patch.data`.
+`policy_patch.data` reads files of prompts.
 """
 
 import os
@@ -12,20 +12,26 @@ from policy_patch.data.public_sets import PUBLIC_PROMPTS
 from policy_patch.errors import DataError
 
 PROMPTS_HELP = (
-    "File of prompts (.txt: one a line; .jsonl, .json, .csv or .parquet: `prompt`), a dataset on the Hub "
-    "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; of your own "
-    "list: `occupations:<file>/test`), `realtoxicityprompts[/challenging]`, `winobias/test`, `jailbreakbench/harmful` "
-    "and `jailbreakbench/benign` (fetched from the Hub), or the lab's `lab:toxicity/train` and `lab:toxicity/test`."
+    "A file of prompts (.txt: one per line; .jsonl, .json, .csv or .parquet: a column `prompt`), a dataset on the Hub "
+    "(`org/prompts@<commit>`), `occupations/train` and `occupations/test` (openings about people at work; with your "
+    "own list: `occupations:<file>/test`), `realtoxicityprompts[/challenging]`, `winobias/test`, "
+    "`jailbreakbench/harmful` and `jailbreakbench/benign` (fetched from the Hub), or the lab's `lab:toxicity/train` "
+    "and `lab:toxicity/test`."
 )
 OCCUPATIONS = re.compile(r"occupations(?::(.+))?/(train|test)")
 
 
 def prompts_of(spec: str) -> list[str]:
-    """Return the prompts of a file, of `occupations/<split>`, `<risk>/<split>`, a public name or `lab:<set>/<split>`.
+    """Return the prompts with the given name.
+
+    Args:
+        spec (`str`):
+            A file, a dataset on the Hub, the name of a public set, `occupations/<split>`, `<risk>/<split>` for a
+            registered risk's own prompts, or `lab:<set>/<split>`.
 
     Raises:
-        DataError: no such file or set.
-        HubError: the Hub does not give them.
+        DataError: the file or set does not exist, or a row holds no prompt.
+        HubError: the prompts cannot be fetched from the Hub.
     """
     if spec in PUBLIC_PROMPTS:
         return public_prompts(spec)[0]
@@ -40,12 +46,12 @@ def prompts_of(spec: str) -> list[str]:
 
     risk, _, split = spec.removeprefix("lab:").partition("/")
     if not split:
-        raise DataError(f"`{spec}` names no split; expected e.g. `lab:toxicity/train` or `lab:toxicity/test`.")
+        raise DataError(f"`{spec}` names no split; expected for example `lab:toxicity/train` or `lab:toxicity/test`.")
     return lab_prompts(risk, split)
 
 
 def categories_of(spec: str, count: int) -> list[str] | None:
-    """Return the category of each of the first `count` prompts of a source that has them, else None."""
+    """Return the categories of the first `count` prompts, or None unless each of them has a category."""
     from policy_patch.data.file_formats import read_rows
 
     if spec in PUBLIC_PROMPTS:

@@ -1,6 +1,6 @@
-"""`Recipe`: what all recipes do: read from and written to YAML and JSON, changed by dotted keys, checked, run.
+"""`Recipe`: the parent of all recipes. It reads and writes YAML and JSON, and changes values by dotted keys.
 
-What each of them runs is said in its own file; on a command line and on the page the same recipes are made.
+Each recipe's own file says what it runs. Command line and page use the same recipes.
 """
 
 import copy
@@ -13,51 +13,51 @@ from typing import Any, Self
 from policy_patch.errors import ConfigError
 from policy_patch.recipes.documents import read_json_recipe, read_yaml_recipe, yaml_text
 
-Progress = Callable[[str, int, int], None]  # the stage, what is done of it, and what there is to do
+Progress = Callable[[str, int, int], None]  # name of the stage, units done, units in total
 Note = Callable[[str], None]  # one sentence
 
 
 class Recipe:
-    """Parent of the recipes: frozen dataclasses of plain values whose keys and values are checked when they are made.
+    """Parent of the recipes. They are frozen dataclasses of plain values; keys and values are checked at creation.
 
-    Overrides have dotted keys, such as `{"dpo.beta": 0.3}`. A key that names a whole section replaces all of it.
+    Overrides have dotted keys, such as `{"dpo.beta": 0.3}`. A key that names a section replaces the whole section.
     """
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the recipe with these values.
+        """Create a recipe from a mapping.
 
         Args:
             values (`Mapping[str, Any]`):
-                Keys and values as they stand in a YAML file.
+                Keys and values as in a YAML file.
             overrides (`Mapping[str, Any]`, *optional*):
-                Dotted keys and values that replace those.
+                Dotted keys, and values that replace those of `values`.
 
         Raises:
-            ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+            ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"A recipe is a mapping of keys and values, not {type(values).__name__}.")
+            raise ConfigError(f"The recipe is a {type(values).__name__}; expected a mapping of keys and values.")
         return cls(**merged(merged({}, values), overrides or {}))
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the recipe of a YAML file.
+        """Read a recipe from a YAML file.
 
         Args:
             path (`str` or `os.PathLike`):
                 The file. A number may be written as `1e-2`.
             overrides (`Mapping[str, Any]`, *optional*):
-                Dotted keys and values that replace those of the file.
+                Dotted keys, and values that replace those of the file.
 
         Raises:
-            ConfigError: the file cannot be read, is no YAML or has a key twice; or as [`Recipe.from_dict`].
+            ConfigError: the file cannot be read, is not YAML or has a key twice; or as [`Recipe.from_dict`].
         """
         return cls._of_file(path, read_yaml_recipe(path), overrides)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the recipe of a JSON file; arguments and errors as of [`Recipe.from_yaml`]."""
+        """Read a recipe from a JSON file. Arguments and errors are those of [`Recipe.from_yaml`]."""
         return cls._of_file(path, read_json_recipe(path), overrides)
 
     @classmethod
@@ -68,7 +68,11 @@ class Recipe:
             raise ConfigError(f"`{os.fspath(path)}`: {error}") from error
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
-        """Return a recipe like this one with other values, by dotted keys.
+        """Return a copy of this recipe with other values.
+
+        Args:
+            overrides (`Mapping[str, Any]`):
+                Dotted keys and values.
 
         Raises:
             ConfigError: as [`Recipe.from_dict`].
@@ -76,11 +80,11 @@ class Recipe:
         return type(self).from_dict(self.to_dict(), overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all keys and values, in their order."""
+        """Return all keys and values, in the order of the fields."""
         return asdict(self)
 
     def to_yaml(self) -> str:
-        """Return the recipe as the text of a YAML file, which `policy-patch train` takes, too, if it is one of it."""
+        """Return the recipe as the text of a YAML file. `policy-patch train` accepts that of a [`TrainRecipe`]."""
         return yaml_text(self.to_dict())
 
     def to_json(self) -> str:
@@ -89,7 +93,7 @@ class Recipe:
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with others in their place, by dotted keys.
+    """Return a copy of nested values in which overrides with dotted keys are applied.
 
     Example:
 
@@ -112,4 +116,4 @@ def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
 
 def ignore(*told: Any) -> None:
-    """Do nothing: what is told where nobody listens."""
+    """Do nothing. It is the default for callbacks."""

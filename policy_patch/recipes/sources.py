@@ -1,6 +1,6 @@
-"""Preference pairs by the sources that `data.pairs` names: one, several of one risk, or one for each risk.
+"""Loads preference pairs from the sources in `data.pairs`: one source, several of one risk, or one for each risk.
 
-Sampling of pairs is the business of `pairs.py`.
+`pairs.py` samples new pairs.
 """
 
 import os
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 PairSources = dict[str, str] | list[str] | str | None
 PAIRS_HELP = (
     "Preference pairs: a file (.jsonl, .json, .csv, .parquet), a dataset on the Hub (`org/pairs`, `org/pairs@v1`), a "
-    "list of them, or for several risks in one patch a mapping from risk to source. Else pairs are sampled."
+    "list of these, or, for several risks in one patch, a mapping from risk to source. Default: pairs are sampled."
 )
 WEIGHTS_HELP = "With a mapping in `data.pairs`: risk to its share of the rows. Default: every row once."
-SPLIT_HELP = "Split of datasets on the Hub. Default: train, or the only one."
+SPLIT_HELP = "Split of datasets on the Hub. Default: train, or the only split."
 DEFAULT_RISK = "toxicity"
 
 
 def risk_of(sources: PairSources) -> str:
-    """Return the risk of a patch whose recipe does not say it: those of its pairs, joined by `+`.
+    """Return the default risk of a patch: the risks of its pairs, joined by `+`, or toxicity if they name none.
 
     Example:
 
@@ -38,7 +38,7 @@ def risk_of(sources: PairSources) -> str:
 
 
 def init_text_of(risk: str) -> str | None:
-    """Return the instruction to start from for a risk, or for several joined by `+`; None unless all are known."""
+    """Return the default initial text for a risk, or for several risks joined by `+`; None if one has no default."""
     from policy_patch.config import default_init_text
 
     texts = [default_init_text(part) for part in risk.split("+")]
@@ -52,17 +52,18 @@ def load_pairs(
 
     Args:
         sources (`str`, `list[str]` or `dict[str, str]`):
-            As in `PAIRS_HELP`.
+            A source, several sources of one risk, or a mapping from risk to source. A source is a file or a dataset on
+            the Hub.
         split (`str`, *optional*):
-            Of sources on the Hub; files have none.
+            Split of datasets on the Hub; it does not apply to files.
         weights (`Mapping[str, float]`, *optional*):
-            Risk to its share of the rows; of a mapping only.
+            Risk to its share of the rows; only if `sources` is a mapping.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the order of rows from several sources.
+            Seed for mixing the rows of several sources.
 
     Raises:
-        DataError: no source, weights without risks, or a source that does not give pairs.
-        HubError: the Hub does not give a dataset.
+        DataError: there is no source, weights are given without a mapping, or a source does not hold pairs.
+        HubError: a dataset cannot be fetched from the Hub.
     """
     from policy_patch.data import load_preference_pairs, mix_preference_pairs
 
@@ -79,15 +80,15 @@ def load_pairs(
 
 
 def check_weights(sources: PairSources, weights: Mapping[str, float] | None) -> None:
-    """Raise `DataError` for weights of risks where the sources name no risks."""
+    """Raise `DataError` if `weights` are given and `sources` is not a mapping from risk to source."""
     if weights and not isinstance(sources, Mapping):
         raise DataError(
-            f"`data.weights` are shares of risks, and `data.pairs` names none: {sources!r}. Give it as a mapping from "
-            "risk to source."
+            f"`data.weights` are shares of risks, but `data.pairs` names no risks: {sources!r}. Give `data.pairs` as a "
+            "mapping from risk to source."
         )
 
 
 def counts_of(pairs: "Dataset") -> str:
-    """Return in words how many rows of each risk there are in pairs of several."""
+    """Return a text with the number of rows of each risk, such as "gender_bias: 20 pairs, toxicity: 30 pairs"."""
     risks = pairs["risk"][:]
     return ", ".join(f"{risk}: {risks.count(risk)} pairs" for risk in dict.fromkeys(sorted(risks)))

@@ -1,6 +1,6 @@
-"""The sections `sft` and `dpo` of a recipe: checked as the trainers will check them, before any model is loaded.
+"""Checks the sections `sft` and `dpo` of a recipe as the trainers do, but before any model is loaded.
 
-Which settings there are is said by TRL and by `policy_patch.training.config`.
+TRL and `policy_patch.training.config` define the settings.
 """
 
 import os
@@ -13,9 +13,9 @@ from policy_patch.recipes.options import value_for
 if TYPE_CHECKING:
     from policy_patch.training import PolicyPatchTrainingConfig
 
-# Of what TRL takes without a word, however impossible: type and limits.
+# Types and limits of settings for which TRL silently accepts impossible values.
 _LIMITS: dict[str, tuple[Any, dict[str, float]]] = {
-    "max_steps": (int, {"least": -1}),  # -1: as many as `num_train_epochs` says
+    "max_steps": (int, {"least": -1}),  # -1: `num_train_epochs` decides
     "num_train_epochs": (float, {"above": 0}),
     "learning_rate": (float, {"least": 0}),
     "per_device_train_batch_size": (int, {"least": 1}),
@@ -27,10 +27,18 @@ _LIMITS: dict[str, tuple[Any, dict[str, float]]] = {
 def training_settings(
     output_dir: str, stages: Mapping[str, Mapping[str, Any]], seed: int
 ) -> "PolicyPatchTrainingConfig":
-    """Return the settings of both stages, as `PolicyPatchTrainer` takes them.
+    """Return the settings of both stages for a `PolicyPatchTrainer`.
+
+    Args:
+        output_dir (`str`):
+            Folder of the run.
+        stages (`Mapping[str, Mapping[str, Any]]`):
+            The sections `"sft"` and `"dpo"`.
+        seed (`int`):
+            Seed of both stages.
 
     Raises:
-        ConfigError: both stages left out.
+        ConfigError: both stages are skipped.
         MissingExtraError: a package of the extra `train` is not installed.
     """
     from policy_patch.training import PolicyPatchTrainingConfig
@@ -40,17 +48,17 @@ def training_settings(
 
 
 def check_numbers(section: str, given: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for steps, rates and the like that cannot be; torch is not imported."""
+    """Raise `ConfigError` for impossible numbers of steps, rates and the like. Torch is not imported."""
     for name, (type_, limits) in _LIMITS.items():
         if name in given:
             value_for(f"{section}.{name}", given[name], type_, limits)
 
 
 def check_settings(settings: "PolicyPatchTrainingConfig") -> None:
-    """Raise `ConfigError` for an unknown key of a stage, or for a value that TRL or we refuse.
+    """Raise `ConfigError` for an unknown key of a stage, or for a value that TRL or this package refuses.
 
-    Where several processes were launched, keys alone are looked at: to make TRL's settings would start a process group
-    hours before the training, and switch DeepSpeed's loading of models on.
+    Under a launcher only the keys are checked: creating TRL's settings would start the process group long before the
+    training, and would change how models are loaded with DeepSpeed.
     """
     from policy_patch.training.config import PolicyPatchDPOConfig, PolicyPatchSFTConfig, check_keys
 
@@ -67,12 +75,12 @@ def check_settings(settings: "PolicyPatchTrainingConfig") -> None:
             raise
         except ConfigError as error:
             raise ConfigError(with_paths(str(error), stage, getattr(settings, stage))) from error
-        except (ValueError, TypeError, ImportError) as error:  # of TRL and transformers
-            raise ConfigError(f"`{stage}` cannot be: {error}") from error
+        except (ValueError, TypeError, ImportError) as error:  # raised by TRL and transformers
+            raise ConfigError(f"`{stage}` has an impossible value: {error}") from error
 
 
 def with_paths(text: str, section: str, names: Mapping[str, Any]) -> str:
-    """Return an error's text with the keys of a section by their full paths.
+    """Return an error's text in which the keys of a section are replaced by their full paths.
 
     Example:
 

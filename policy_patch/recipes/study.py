@@ -1,7 +1,7 @@
-"""`StudyRecipe`: every risk with each of several patches and with stacks of them, and which patch hurts which risk.
+"""`StudyRecipe`: measures every risk with each of several patches and with stacks of them.
 
-What a study measures is the business of `policy_patch.evaluation.composition`; one patch and one risk, of
-`EvaluateRecipe`.
+The report shows which patch makes which risk worse. `policy_patch.evaluation.composition` does the measuring;
+`EvaluateRecipe` measures one risk.
 """
 
 from pathlib import Path
@@ -37,27 +37,28 @@ class StudyRecipe(MeasuringSettings, Recipe):
         patches (`list[str]`):
             Folders or Hub ids of at least two patches, in the order of the stack.
         base (`str`, *optional*):
-            Hub id or folder of the base. Defaults to the one that the first patch names.
+            Hub id or folder of the base. Defaults to the base that the first patch names.
         safe_prompts (`str`, *optional*):
-            Harmless look-alikes of harmful requests, to measure over-refusal. Defaults to the lab's for a lab base.
+            Harmless prompts that look like harmful requests, to measure over-refusal. Defaults to the lab's for a lab
+            base, else to the risk's own.
         teacher (`str`, *optional*):
-            The safer model, to compare with.
+            The safer model, measured for comparison. It may be an endpoint, such as `openai:<model>@<address>/v1`.
         safe_prompt (`str`, *optional*):
-            Instruction in front of the base's prompts, to compare with.
+            A safety instruction. The base is also measured with it in front of each prompt.
         also (`dict[str, str]`, *optional*):
-            More patches to compare with: name -> folder.
+            More patches to measure for comparison: name -> folder.
         orders (`"all"` or `"given"`, *optional*, defaults to `"all"`):
-            Stacks in all orders, or in the given one alone.
+            Measure stacks in all orders, or only in the given order.
         prompts_of (`dict[str, str]`, *optional*):
-            Risk -> its prompts, as in [`PairsRecipe`]. Risks that patches name are measured, too; for a lab base each
-            has the lab's prompts by default.
+            Risk -> its prompts, as in [`PairsRecipe`]. The risks that the patches name are measured, too. Their prompts
+            default to the lab's for a lab base, else to the risk's own.
         scorers_of (`dict[str, list[str]]`, *optional*):
-            Risk -> names of its scorers. Defaults to the first of the risk's.
+            Risk -> names of its scorers. Defaults to the first scorer of the risk.
         **settings:
-            And those of [`MeasuringSettings`]. `output_dir` defaults to `composition`.
+            The settings of [`MeasuringSettings`]. `output_dir` defaults to `composition`.
 
     Raises:
-        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+        ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
 
     Example:
 
@@ -70,19 +71,22 @@ class StudyRecipe(MeasuringSettings, Recipe):
     base: str | None = option(None, f"{MODEL_HELP} Default: the one that the patch names.")
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
-    safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
-    also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
-    orders: Literal["all", "given"] = option("all", "With --stack: all orders, or the given one.")
-    prompts_of: dict[str, str] = option({}, "With --stack: risk -> prompts.")
-    scorers_of: dict[str, list[str]] = option({}, "With --stack: risk -> scorers.")
+    safe_prompt: str | None = option(None, "Safety instruction to compare with, in front of the base's prompts.")
+    also: dict[str, str] = option({}, "More patches to compare with: name -> folder.")
+    orders: Literal["all", "given"] = option(
+        "all", "With --stack: measure stacks in all orders, or only in the given order."
+    )
+    prompts_of: dict[str, str] = option({}, "With --stack: risk -> its prompts.")
+    scorers_of: dict[str, list[str]] = option({}, "With --stack: risk -> its scorers.")
 
     def check(self) -> None:
-        """Check the names in the recipe and read the patches, which may be fetched; no model is loaded.
+        """Check the names in the recipe and read the patches, fetching them if needed. No model is loaded.
 
         Raises:
-            EvaluationError: fewer than two patches, no risk, or an unknown risk or scorer.
-            ModelLoadError, DataError: a model or a file that is not there.
-            PatchNotFoundError, PatchFileError, HubError: a patch that is not there or is damaged.
+            ConfigError: no patch is given.
+            EvaluationError: there are fewer than two patches, no risk, or an unknown risk or scorer.
+            ModelLoadError, DataError: a model or a file does not exist, or a risk has no prompts.
+            PatchNotFoundError, PatchFileError, HubError: a patch does not exist, is damaged or cannot be fetched.
         """
         self._checked()
 
@@ -107,7 +111,8 @@ class StudyRecipe(MeasuringSettings, Recipe):
         names = dict.fromkeys([*self.prompts_of, *(config.risk for config in found.configs if config.risk)])
         if len(self.patches) < 2 or not names:
             raise EvaluationError(
-                f"`patches`: {len(self.patches)} patches and {len(names)} risks; expected at least two and one."
+                f"`patches`: {len(self.patches)} patches and {len(names)} risks; expected at least two patches and one "
+                "risk."
             )
         risks = [risk_named(name) for name in names]
         for risk in risks:
@@ -120,36 +125,37 @@ class StudyRecipe(MeasuringSettings, Recipe):
         return found, risks
 
     def _source_of(self, risk: "Risk", found: FoundPatches) -> str | None:
-        """Return where the prompts of a risk are: the given ones, else the lab's on its base, else the risk's own."""
+        """Return the name of the prompts of a risk: those given, else the lab's for a lab base, else the risk's own."""
         in_lab = f"lab:{risk.name}/test" if self._is_in_lab(risk, found) else None
         return self.prompts_of.get(risk.name) or in_lab or risk.source_of("test")
 
     def _is_in_lab(self, risk: "Risk", found: FoundPatches) -> bool:
-        """Return whether the lab's base is measured, and the lab has prompts of this risk."""
+        """Return whether the base is the lab's, and the lab has prompts for this risk."""
         from policy_patch.lab import LAB_PROMPT_SETS
 
         return found.base.startswith("lab:") and risk.name in LAB_PROMPT_SETS
 
     @property
     def folder(self) -> Path:
-        """Where reports and answers go."""
+        """Return the folder for the reports and the answers."""
         return Path(self.output_dir or "composition")
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "CompositionReport":
-        """Measure, and write `composition.json`, `.md` and `.png` and a report for each risk; return all of them.
+        """Measure, write `composition.json`, `.md` and `.png` and a report for each risk, and return all of them.
 
         Args:
             on_progress (`Callable[[str, int, int], None]`, *optional*):
-                Told of each long stage: its name, what is done and what there is to do. What it raises ends the run.
+                Called during each long stage with its name, the units done and the total. An exception that it raises
+                ends the run.
             on_note (`Callable[[str], None]`, *optional*):
-                Told in a sentence what happens, such as which base is loaded.
+                Called with one sentence about the run, such as which base is loaded.
 
         Returns:
             [`CompositionReport`].
 
         Raises:
-            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that is
-                named cannot be had, or cannot be measured.
+            ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that the
+                recipe names cannot be loaded, or cannot be measured.
         """
         from policy_patch.evaluation import Alternatives, EvaluationSampling, study_composition
 
@@ -177,7 +183,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
         return report
 
     def _inputs(self, risk: "Risk", found: FoundPatches) -> "RiskInputs":
-        """Return what one risk is measured with."""
+        """Load prompts, scorers and look-alikes of one risk."""
         from policy_patch.evaluation import RiskInputs
 
         in_lab = self._is_in_lab(risk, found)

@@ -1,6 +1,6 @@
-"""`TrainRecipe`: from a base, a safer teacher and prompts, or from pairs that are there, to a patch.
+"""`TrainRecipe`: trains a patch for a base, on existing pairs or on pairs sampled with a safer teacher and prompts.
 
-The two stages are the business of `policy_patch.training`; what is shown while they run, of those who listen.
+`policy_patch.training` runs the two stages. The caller's callbacks show the progress.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ Opened = "tuple[PreTrainedModel, PreTrainedTokenizerBase]"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a `TrainRecipe` made.
+    """The result of a `TrainRecipe`.
 
     Args:
         output_dir (`str`):
             Folder of the patch.
         log (`TrainingLog`):
-            What each stage logged: step, loss, rewards, learning rate and more.
+            Log entries of each stage: step, loss, rewards, learning rate and more.
     """
 
     output_dir: str
@@ -47,35 +47,35 @@ class TrainResult:
 
 @checked
 class TrainRecipe(Recipe):
-    """Trains a patch in two stages: SFT on the teacher's answers, then DPO that prefers them to the base's.
+    """Trains a patch in two stages: SFT on the teacher's answers, then DPO that prefers them over the base's answers.
 
-    A run that was stopped goes on: the same recipe skips what is done. Of several processes that a launcher started all
-    take part.
+    If a run is stopped, running the same recipe again skips what is done. Under a launcher, all processes share the
+    work.
 
     Args:
         base (`str`):
             Hub id or folder of the model to patch; `lab:base` comes with the package.
         teacher (`str`, *optional*):
-            The safer model, also one that is served elsewhere (`openai:<model>@<address>/v1`).
+            The safer model. It may be an endpoint (`openai:<model>@<address>/v1`), unless its probabilities are needed.
         output_dir (`str`):
-            Gets the patch, and what is needed to go on.
+            Folder for the patch, and for the files that let a stopped run continue.
         patch ([`PatchSettings`] or `dict`, *optional*):
-            What the new patch is.
+            Settings of the new patch.
         data ([`DataSettings`] or `dict`, *optional*):
-            Pairs, or prompts to sample pairs for. One of the two is needed.
+            The pairs, or the prompts to sample pairs for. If neither is given, the risk's own prompts are used.
         sft (`dict`, *optional*):
-            First stage: what [`PolicyPatchSFTConfig`] takes. `{"max_steps": 0}` leaves it out.
+            Settings of the first stage, [`PolicyPatchSFTConfig`]. `{"max_steps": 0}` skips it.
         dpo (`dict`, *optional*):
-            Second stage: what [`PolicyPatchDPOConfig`] takes. `{"max_steps": 0}` leaves it out.
+            Settings of the second stage, [`PolicyPatchDPOConfig`]. `{"max_steps": 0}` skips it.
         seed (`int`, *optional*, defaults to `42`):
             Seed of sampling and of both stages.
         device (`str`, *optional*):
-            Where the models go. Defaults to an accelerator if there is one.
+            Device of the models, such as `"cuda"`. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Type of the models' weights.
+            Dtype of the models' weights.
 
     Raises:
-        ConfigError: an unknown key, a missing one, a wrong type or an impossible value.
+        ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
 
     Example:
 
@@ -87,22 +87,22 @@ class TrainRecipe(Recipe):
 
     base: str = option(help=MODEL_HELP)
     teacher: str | None = option(None, f"The safer model. {ANSWERING_HELP}")
-    output_dir: str = option(help="Gets the patch, and what is needed to go on.")
-    patch: PatchSettings = option(PatchSettings, "What the patch is.")
-    data: DataSettings = option(DataSettings, "What it learns from.")
-    sft: dict[str, Any] = option({}, "First stage: what TRL's SFTConfig takes.")
-    dpo: dict[str, Any] = option({}, "Second stage: what TRL's DPOConfig takes.")
+    output_dir: str = option(help="Folder for the patch, and for the files that let a stopped run continue.")
+    patch: PatchSettings = option(PatchSettings, "Settings of the new patch.")
+    data: DataSettings = option(DataSettings, "The pairs to train on, or how to sample them.")
+    sft: dict[str, Any] = option({}, "Settings of the first stage, as in TRL's SFTConfig.")
+    dpo: dict[str, Any] = option({}, "Settings of the second stage, as in TRL's DPOConfig.")
     seed: int = option(42, "Seed of sampling and of both stages.", least=0)
     device: str | None = option(None, DEVICE_HELP)
     dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
 
     def check(self) -> None:
-        """Check the recipe whole: names, files, and all settings of both stages. No model is loaded.
+        """Check the whole recipe: names, files, and all settings of both stages. No model is loaded.
 
         Raises:
-            ConfigError: an impossible value, or an unknown key of a stage.
-            ModelLoadError, DataError, EvaluationError, PatchNotFoundError: a model, a file, a scorer or a patch to
-                start from that is not there.
+            ConfigError: a value is impossible, or a key of a stage is unknown.
+            ModelLoadError, DataError, EvaluationError, PatchNotFoundError: a model, a file, a scorer or the patch to
+                start from does not exist.
             TrainingError: the teacher's probabilities are needed, and there is no teacher.
         """
         check_model("base", self.base)
@@ -120,12 +120,12 @@ class TrainRecipe(Recipe):
 
     @property
     def risk(self) -> str:
-        """What the patch fixes: the risk of the section `patch`, or the risks of the pairs."""
+        """Return the risk that the patch lowers: the one in the section `patch`, or else the risks of the pairs."""
         return self.patch.risk or risk_of(self.data.pairs)
 
     @property
     def _prompts(self) -> str | None:
-        """Where the prompts are: the given ones, else the risk's own, if it has any."""
+        """Return the name of the prompts: those given, else the risk's own, else None."""
         if self.data.prompts:
             return self.data.prompts
         from policy_patch.evaluation.risks import RISKS
@@ -134,24 +134,25 @@ class TrainRecipe(Recipe):
 
     @property
     def _trains_on_teacher(self) -> bool:
-        """Whether a stage asks the teacher for probabilities, so that its weights are needed."""
+        """Return whether a stage needs the teacher's probabilities, and so its weights."""
         asks = {"dpo": self.dpo.get("reference") == "teacher", "sft": bool(self.sft.get("kl_weight"))}
         return any(asks[stage] and getattr(self, stage).get("max_steps") != 0 for stage in asks)
 
     def _check_sources(self) -> None:
         if not self.data.pairs and not (self.teacher and self._prompts):
             raise DataError(
-                "There is nothing to learn from: give `data.pairs`, or a `teacher` and `data.prompts` to sample pairs."
+                "The recipe names no training data. Give `data.pairs`, or a `teacher` and `data.prompts` to sample "
+                "pairs."
             )
         if self._trains_on_teacher and not self.teacher:
             which = '`dpo.reference="teacher"`' if self.dpo.get("reference") == "teacher" else "`sft.kl_weight`"
-            raise TrainingError(f"{which} needs `teacher`: the probabilities of the safer model are asked for.")
+            raise TrainingError(f"{which} needs `teacher`: it uses the safer model's probabilities.")
 
     def patch_config(self) -> "PolicyPatchConfig":
-        """Return the configuration that a new patch starts with.
+        """Return the initial configuration of the new patch.
 
         Raises:
-            ConfigError: an impossible value, or no instruction to start from.
+            ConfigError: a value is impossible, or there is no initial text.
         """
         from policy_patch.config import PolicyPatchConfig
 
@@ -186,18 +187,19 @@ class TrainRecipe(Recipe):
             callbacks (`Sequence[TrainerCallback]`, *optional*):
                 Callbacks of both stages' trainers.
             on_progress (`Callable[[str, int, int], None]`, *optional*):
-                Told of each long stage: its name, what is done and what there is to do. The stages are "sampling
-                answers", "sampling answers to look-alikes", "training, SFT" and "training, DPO". What it raises ends
-                the run.
+                Called during each long stage with its name, the units done and the total. The stages are "sampling
+                answers", "sampling answers to look-alikes", "training, SFT" and "training, DPO". An exception that it
+                raises ends the run.
             on_note (`Callable[[str], None]`, *optional*):
-                Told in a sentence what was found on the way, such as how many pairs were kept.
+                Called with one sentence about the run, such as how many pairs were kept.
 
         Returns:
             [`TrainResult`].
 
         Raises:
             ConfigError, ModelLoadError, DataError, EvaluationError, HubError, TrainingError: as [`TrainRecipe.check`],
-                or something that is named cannot be had.
+                or something that the recipe names cannot be loaded.
+            KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved. The same recipe continues from it.
         """
         from policy_patch.recipes.training_told import TrainingTold
         from policy_patch.training import PolicyPatchTrainer
@@ -210,7 +212,7 @@ class TrainRecipe(Recipe):
             pairs = self._sampled_pairs((base, tokenizer), on_progress, on_note)
 
         def teacher() -> "PreTrainedModel":
-            # Loaded again where it is asked for again, rather than kept in memory meanwhile.
+            # If a second stage needs the teacher, it is loaded again instead of being kept in memory.
             return load_model(self.teacher, device=self.device, dtype=self.dtype)[0]
 
         needs_teacher = self._trains_on_teacher
@@ -226,9 +228,9 @@ class TrainRecipe(Recipe):
         return TrainResult(output_dir=self.output_dir, log=trainer.train())
 
     def make_pairs(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "Dataset":
-        """Return the preference pairs that the recipe trains on: from its sources, or sampled into the output folder.
+        """Return the preference pairs that the recipe trains on: loaded, or sampled into the output folder.
 
-        Arguments and errors as of [`TrainRecipe.run`].
+        Arguments and errors are those of [`TrainRecipe.run`].
         """
         self.check()
         pairs = self._pairs_that_are_there(on_note or ignore)
@@ -266,7 +268,7 @@ class TrainRecipe(Recipe):
     def _with_helpful_pairs(
         self, pairs: "Dataset", base: Opened, teacher: Opened, on_progress: Progress, on_note: Note
     ) -> "Dataset":
-        """Return the pairs and, mixed with them, pairs of harmless look-alikes that prefer an answer to a refusal."""
+        """Return the pairs, mixed with pairs for harmless look-alikes that prefer an answer over a refusal."""
         from datasets import concatenate_datasets
 
         from policy_patch.data import build_helpful_pairs
@@ -284,7 +286,7 @@ class TrainRecipe(Recipe):
         return concatenate_datasets([pairs, helpful]).shuffle(seed=self.seed)
 
     def _model(self, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "PolicyPatchModel":
-        """Return the base with a new trainable patch, or with one that is to be trained further."""
+        """Return the base with a new trainable patch, or with the patch that `patch.start_from` names."""
         from policy_patch import PolicyPatchModel, get_policy_patch_model
 
         if self.patch.start_from:

@@ -1,6 +1,6 @@
-"""The sections `patch` and `data` of a `TrainRecipe`: what the new patch is, and what it learns from.
+"""The sections `patch` and `data` of a `TrainRecipe`: the settings of the new patch and of its training data.
 
-What is done with them is said in `train.py`; how answers are sampled, in `pairs.py`.
+`train.py` uses them. The settings of sampling are in `pairs.py`.
 """
 
 from collections.abc import Mapping
@@ -15,62 +15,64 @@ from policy_patch.recipes.sources import PAIRS_HELP, SPLIT_HELP, WEIGHTS_HELP, P
 
 @checked
 class PatchSettings:
-    """The section `patch` of a `TrainRecipe`: what the new patch is; see [`PolicyPatchConfig`].
+    """The section `patch` of a `TrainRecipe`: settings of the new patch, as in [`PolicyPatchConfig`].
 
     Args:
         risk (`str`, *optional*):
-            What the patch fixes. Defaults to toxicity, or to the risks of `data.pairs`, joined by `+`.
+            The risk that the patch lowers. Defaults to toxicity, or to the risks of `data.pairs`, joined by `+`.
         patch_version (`str`, *optional*, defaults to `"0.1.0"`):
             Version of the patch (SemVer).
         num_virtual_tokens (`int`, *optional*, defaults to `50`):
             Number of learned vectors.
         placement (`"after_bos"` or `"before_bos"`, *optional*, defaults to `"after_bos"`):
-            Where they go.
+            Place of the vectors relative to the BOS token.
         init (`"text"`, `"vocab"` or `"random"`, *optional*, defaults to `"text"`):
-            How they start.
+            Initial values of the vectors: embeddings of `init_text`, of random tokens of the vocabulary, or random
+            numbers.
         init_text (`str`, *optional*):
-            Instruction to start from. Defaults to that of the risk.
+            Instruction for `init="text"`. Defaults to that of the risk.
         init_seed (`int`, *optional*, defaults to `0`):
-            Seed of vocab and random starts.
+            Seed for `init="vocab"` and `init="random"`.
         start_from (`str`, *optional*):
-            Folder or Hub id of a patch to train further, in place of a new one.
+            Folder or Hub id of a patch to train further, instead of a new patch.
     """
 
     _path: ClassVar[str] = "patch"
 
     risk: str | None = option(
-        None, "What the patch fixes. Default: toxicity, or the risks of `data.pairs`, joined by +."
+        None, "The risk that the patch lowers. Default: toxicity, or the risks of `data.pairs`, joined by +."
     )
     patch_version: str = option("0.1.0", "Version of the patch (SemVer).")
     num_virtual_tokens: int = option(50, "Number of learned vectors.")
-    placement: Literal["after_bos", "before_bos"] = option("after_bos", "Where they go.")
-    init: Literal["text", "vocab", "random"] = option("text", "How they start.")
-    init_text: str | None = option(None, "Instruction to start from. Default: by risk.")
-    init_seed: int = option(0, "Seed of vocab and random starts.")
-    start_from: str | None = option(None, "Folder or Hub id of a patch to train further.")
+    placement: Literal["after_bos", "before_bos"] = option("after_bos", "Place of the vectors.")
+    init: Literal["text", "vocab", "random"] = option("text", "Initial values of the vectors.")
+    init_text: str | None = option(None, "Instruction for init text. Default: by risk.")
+    init_seed: int = option(0, "Seed for init vocab and random.")
+    start_from: str | None = option(None, "Folder or Hub id of a patch to train further, instead of a new patch.")
 
 
 @checked
 class DataSettings(PairSettings):
-    """The section `data` of a `TrainRecipe`: pairs that are there, or prompts to sample pairs for.
+    """The section `data` of a `TrainRecipe`: existing pairs, or prompts to sample pairs for.
 
     Args:
         pairs (`str`, `list[str]` or `dict[str, str]`, *optional*):
-            A file or a dataset on the Hub, several, or one for each risk.
+            A file or a dataset on the Hub, a list of these, or a mapping from risk to one of these.
         weights (`dict[str, float]`, *optional*):
             With a mapping in `pairs`: risk to its share of the rows. By default every row is taken once.
         split (`str`, *optional*):
-            Split of datasets on the Hub. Defaults to train, or to the only one.
+            Split of datasets on the Hub. Defaults to `train`, or to the only split.
         prompts (`str`, *optional*):
-            Where the prompts are, as in [`PairsRecipe`]. Defaults to the risk's own, if it has any.
+            Source of the prompts, as in [`PairsRecipe`]. Defaults to the risk's own prompts, if it has any.
         safe_prompts (`str`, *optional*):
-            Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything.
+            Harmless prompts that look like harmful requests. Pairs that prefer an answer to them keep the patch from
+            refusing everything.
         num_prompts (`int`, *optional*):
-            Use the first ones only.
+            Use only the first `num_prompts` prompts. Defaults to all.
         scorer (`str`, *optional*):
             Name of the scorer that filters the pairs. Defaults to the risk's.
         **settings:
-            And those of [`PairSettings`].
+            The settings of [`PairSettings`].
     """
 
     _path: ClassVar[str] = "data"
@@ -80,9 +82,9 @@ class DataSettings(PairSettings):
     split: str | None = option(None, SPLIT_HELP)
     prompts: str | None = option(None, PROMPTS_HELP)
     safe_prompts: str | None = option(
-        None, "Harmless look-alikes of harmful requests, to be answered: keeps the patch from refusing everything."
+        None, "Harmless look-alikes of harmful requests. Answers to them keep the patch from refusing everything."
     )
-    num_prompts: int | None = option(None, "Use the first ones only.", least=1)
+    num_prompts: int | None = option(None, "Use only this many prompts, the first ones.", least=1)
     scorer: str | None = option(None, f"{SCORER_HELP} Default: by risk.")
 
     def check(self) -> None:

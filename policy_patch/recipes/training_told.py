@@ -1,6 +1,6 @@
-"""A trainer callback that tells of a training stage as any other long stage is told of: its name, done, to do.
+"""A trainer callback that reports the progress of training to `on_progress`, as other long stages do.
 
-Losses are not its business: they are in the log, and callbacks of the caller see them.
+Losses are in the log; the caller's own callbacks can read them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class TrainingTold(TrainerCallback):
-    """Tells `on_progress` of each step; what that raises ends the training.
+    """Calls `on_progress` after each step. An exception that it raises ends the training.
 
     Args:
         on_progress (`Callable[[str, int, int], None]`):
-            Called with `"training, SFT"` or `"training, DPO"`, the steps done and all steps.
+            Called with `"training, SFT"` or `"training, DPO"`, the number of steps done and the total.
     """
 
     def __init__(self, on_progress: Progress) -> None:
@@ -27,16 +27,16 @@ class TrainingTold(TrainerCallback):
     def on_train_begin(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
-        """Tell where the stage begins: at the step of the checkpoint if there is one."""
+        """Report the first step of the stage, which is the checkpoint's step in a resumed run."""
         self.on_step_end(args, state, control)
 
     def on_step_end(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
-        """Tell of the step."""
+        """Report the step."""
         self._on_progress(stage_name(args), state.global_step, state.max_steps)
 
 
 def stage_name(args: "TrainingArguments") -> str:
-    """Return how the stage with these settings is called."""
+    """Return the name of the stage with these settings, `"training, SFT"` or `"training, DPO"`."""
     return f"training, {'DPO' if hasattr(args, 'beta') else 'SFT'}"

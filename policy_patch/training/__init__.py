@@ -1,6 +1,6 @@
-"""The two training stages on TRL: SFT on the teacher's answers, then DPO of the teacher's answer over the base's.
+"""The two training stages on TRL: SFT on the teacher's answers, then DPO that prefers them over the base's answers.
 
-Names are loaded on first use, since a trainer takes seconds to import. Only `_trl.py` knows TRL's inside.
+Names are loaded on first use, because a trainer takes seconds to import. Only `_trl.py` relies on TRL's internals.
 """
 
 from typing import TYPE_CHECKING

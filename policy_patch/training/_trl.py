@@ -1,8 +1,8 @@
-"""Every touch of what TRL does not promise: its versions, its fused head, its logs, its changes of the model.
+"""All code that relies on TRL's internals: its versions, its fused head, its logs, its changes to the model.
 
-`PatchTrainerMixin` makes a TRL trainer train the one trainable patch of a `PolicyPatchModel`. What it saves is in
-`checkpoints.py`, what it keeps from training in `patch_alone.py`. Held
-to TRL 1.16 by `tests/training/test_trl_contract.py`; widen the range when those tests pass on a newer one.
+`PatchTrainerMixin` makes a TRL trainer train the one trainable patch of a `PolicyPatchModel`. `checkpoints.py` saves
+the patch; `patch_alone.py` keeps all other parameters fixed. `tests/training/test_trl_contract.py` checks what this
+file relies on. Widen `SUPPORTED_TRL` when those tests pass on a newer version.
 """
 
 import os
@@ -23,7 +23,7 @@ SUPPORTED_TRL = SpecifierSet(">=1.16,<1.17")
 
 
 def check_trl_version() -> None:
-    """Raise `MissingExtraError` unless a TRL is installed whose inside we know."""
+    """Raise `MissingExtraError` unless a supported version of TRL is installed."""
     try:
         installed = version("trl")
     except PackageNotFoundError as error:
@@ -59,11 +59,11 @@ from policy_patch.training.restored import settings_restored  # noqa: E402
 from policy_patch.training.stage_memory import StageMemory  # noqa: E402
 from policy_patch.training.trackers import keep_base_private  # noqa: E402
 
-IGNORED = -100  # the label of a position that is not scored, in transformers and TRL
+IGNORED = -100  # transformers and TRL compute no loss at positions with this label
 
 
 class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
-    """What a TRL trainer must do differently for a patch. Goes before the TRL class in the bases."""
+    """Mixin that makes a TRL trainer train one patch. List it before the TRL class among the parents."""
 
     model: PolicyPatchModel
 
@@ -73,15 +73,15 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
         self._stop_on_signal = StopOnSignal()
         drop_fused_head(model)
         if getattr(kw.get("processing_class"), "pad_token", "") is None:
-            kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL gives it a padding token, in place
+            kw["processing_class"] = deepcopy(kw["processing_class"])  # TRL sets a padding token in place
         parameter = model.patches[self.patch_name]
         vectors = parameter.data
         with settings_restored(model):
             super().__init__(model, *args, callbacks=[*(callbacks or []), self._stop_on_signal], **kw)
-        if parameter.dtype != vectors.dtype:  # TRL 1.16 casts what trains on a base of 4 or 8 bits to bf16
+        if parameter.dtype != vectors.dtype:  # TRL 1.16 casts trainable parameters on a 4- or 8-bit base to bf16
             parameter.data = vectors.to(parameter.device)
         if self.is_fsdp_enabled and type(self.model).__name__.startswith("FSDP"):
-            # The stage before has sharded it. accelerate 1.15 then looks in vain for layers of the name they had.
+            # The previous stage has sharded the model. accelerate 1.15 would search layers by their old class name.
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         score_labels_only(self.model)
         self._stage = StageMemory(whole(self.vectors()))
@@ -92,27 +92,27 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
             limit = self.args.max_vector_norm * self.embedding_norm
             self.add_callback(NormLimit(self.vectors, limit))
         self.remove_callback(PrinterCallback)  # prints every log entry to stdout
-        if self.pop_callback(ProgressCallback) is not None:  # so does this one, beside its bar
+        if self.pop_callback(ProgressCallback) is not None:  # prints them, too, in addition to its bar
             self.add_callback(TrainingProgress)
         keep_base_private(self)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as TRL does. On the first Ctrl-C the step is finished and a checkpoint saved, then it raises.
+        """Train as TRL does. On the first Ctrl-C it finishes the step, saves a checkpoint, and then raises.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
                 A checkpoint's folder, or `True` for the newest complete one in `args.output_dir`.
 
         Raises:
-            KeyboardInterrupt: after the checkpoint was saved; resume with `resume_from_checkpoint=True`.
+            KeyboardInterrupt: after Ctrl-C, once the checkpoint is saved; resume with `resume_from_checkpoint=True`.
         """
-        if resume_from_checkpoint is True:  # upstream would choose one that was cut short, and fail on it
+        if resume_from_checkpoint is True:  # upstream would also choose an incomplete checkpoint, and fail on it
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         if isinstance(resume_from_checkpoint, str):
-            self._total_train_tokens = self._stage.load(resume_from_checkpoint)  # TRL counts from 0 again
+            self._total_train_tokens = self._stage.load(resume_from_checkpoint)  # TRL would restart the count at 0
         self._stage.begin()
         with settings_restored(self.model), self.only_the_patch(), self._stop_on_signal.listening():
-            if getattr(self.args, "disable_dropout", False):  # done in the constructor too, but restored after it
+            if getattr(self.args, "disable_dropout", False):  # the constructor does it, too, but then restores dropout
                 disable_dropout_in_model(self.model)
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         if self._stop_on_signal.received:
@@ -123,20 +123,27 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
         return result
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, and the norm of the vectors and their distance from the start of the stage."""
+        """Log as TRL does. Add the norm of the vectors and their distance from the start of the stage."""
         logs.update(patch_norms(whole(self.vectors()), self._stage.start))
-        if "train_runtime" in logs:  # the last entry; upstream's seconds count from the last time of going on
+        if "train_runtime" in logs:  # the last entry; upstream counts seconds from the last resume only
             logs["stage_seconds"] = seconds = self._stage.seconds
             logs["tokens_per_second"] = self._total_train_tokens / seconds
         super().log(logs, start_time)
 
     def note(self, mode: str, **figures: torch.Tensor) -> None:
-        """Add figures of one batch to what is averaged for the next log entry of `mode`, "train" or "eval"."""
+        """Add the figures of one batch (0-d tensors) to the averages of the next log entry.
+
+        Args:
+            mode (`str`):
+                `"train"` or `"eval"`.
+            **figures (`torch.Tensor`):
+                Name and value of each figure.
+        """
         for name, value in figures.items():
             self._metrics[mode][name].append(self.accelerator.gather_for_metrics(value.detach()).mean().item())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the patch, and in a checkpoint what the stage must know of its own past."""
+        """Save the patch. A checkpoint also gets the state of the stage ([`StageMemory`])."""
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir:  # a checkpoint
             in_main_process(lambda: self._stage.save(output_dir, self._total_train_tokens))
@@ -145,17 +152,17 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        # Upstream writes the whole base beside the optimizer.
+        # Upstream would write the whole base, too.
         plugin = self.accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         self.accelerator.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
 
 def score_labels_only(model: nn.Module) -> None:
-    """Make TRL's fused head, which `model` has got, project the positions that have a label, and no others.
+    """Make TRL's fused head on `model` compute logits only at positions that have a label.
 
-    TRL 1.16 does so itself where it has Triton. Elsewhere it projects every position to spare accelerators that
-    compile a graph for each shape, and so the whole prompt runs through the head to be thrown away.
+    With Triton, TRL 1.16 does so itself. Without Triton, TRL computes logits at every position, because some
+    accelerators compile a graph for each shape. On a CPU that wastes time: the logits of the prompt are never used.
     """
     fused = model.forward.__func__
 
@@ -177,7 +184,7 @@ def score_labels_only(model: nn.Module) -> None:
 
 
 class _OnlyLabelled:
-    """A model whose backbone gives out the hidden states of the labelled positions alone, `(1, positions, hidden)`."""
+    """A model whose backbone returns hidden states of the labelled positions only, `(1, positions, hidden)`."""
 
     def __init__(self, model: nn.Module, mask: torch.Tensor) -> None:
         self._model, self._mask = model, mask
@@ -187,10 +194,10 @@ class _OnlyLabelled:
         output.last_hidden_state = output.last_hidden_state[:, :-1][self._mask].unsqueeze(0)
         return output
 
-    def __getattr__(self, name: str) -> Any:  # the head, and on mixtures the number of experts
+    def __getattr__(self, name: str) -> Any:  # the head, and the number of experts of a mixture-of-experts model
         return getattr(self._model, name)
 
 
 def drop_fused_head(model: nn.Module) -> None:
-    """Undo TRL's `add_fused_lm_head`, an instance attribute `forward`. Without it nothing is left to undo."""
+    """Undo TRL's `add_fused_lm_head`, which sets the instance attribute `forward`. Do nothing if it is not set."""
     model.__dict__.pop("forward", None)

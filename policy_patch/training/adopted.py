@@ -1,7 +1,7 @@
-"""transformers' `Trainer` and TRL's `SFTTrainer` and `DPOTrainer`, as they are with a `PolicyPatchModel`.
+"""Makes transformers' `Trainer` and TRL's `SFTTrainer` and `DPOTrainer` work with a `PolicyPatchModel`.
 
-`policy_patch.model.trainer_hook` calls `adopted` for each trainer that is made with one. Our own trainers are in
-`sft.py` and `dpo.py`, and need none of this.
+`policy_patch.model.trainer_hook` calls `adopted` whenever a trainer is created with such a model. Our own trainers, in
+`sft.py` and `dpo.py`, do not use this file.
 """
 
 from functools import cache
@@ -16,21 +16,22 @@ from policy_patch.training.processes import is_sharded
 from policy_patch.training.restored import settings_restored
 from policy_patch.training.settings import check_settings, check_smoothing
 
-_TRIED = ("Trainer", "SFTTrainer", "DPOTrainer")
+_TESTED = ("Trainer", "SFTTrainer", "DPOTrainer")
 _INSTEAD = "`PolicyPatchSFTTrainer` and `PolicyPatchDPOTrainer` of `policy_patch.training`"
 
 
 class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
-    """What differs in a trainer of transformers or TRL that is given a `PolicyPatchModel`; all else is as upstream.
+    """Mixin that adapts a trainer of transformers or TRL to a `PolicyPatchModel`.
 
-    The trainer's class is a subclass, of the same name, of the one that was called. It differs in this:
+    The user gets an object of a subclass of the trainer class, with the same name. It differs in these points only:
 
-    - Only the active, trainable patch is trained, whoever thawed the base ([`TrainsPatchAlone`]).
-    - Checkpoints, `save_model` and `push_to_hub` write the patch and nothing of the base; training goes on from them,
-      and the best one is loaded from them ([`PatchCheckpoints`]).
-    - TRL's `DPOTrainer` without a `ref_model` takes the policy as it is when the trainer is made.
-    - The base's settings, modes, dropout and checkpointing are put back ([`settings_restored`]).
-    - What was not tried with a patch, or would train something else than it says, is refused by the constructor.
+    - Only the active, trainable patch is trained, even if the base's parameters require gradients
+      ([`TrainsPatchAlone`]).
+    - Checkpoints, `save_model` and `push_to_hub` write the patch and nothing of the base. Training resumes from these
+      checkpoints, and the best one is loaded from them ([`PatchCheckpoints`]).
+    - TRL's `DPOTrainer` without a `ref_model` uses the policy at the time of its creation as the reference.
+    - The base's settings, modes, dropout and gradient checkpointing are restored ([`settings_restored`]).
+    - The constructor refuses settings that were not tested with a patch, or that would train something else.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +48,7 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
         with settings_restored(model):
             super().__init__(*args, **kwargs)
         for name, parameter in model.patches.items():
-            if parameter.dtype != vectors[name].dtype:  # TRL 1.16 casts what trains on a base of 4 or 8 bits to bf16
+            if parameter.dtype != vectors[name].dtype:  # TRL 1.16 casts trainable parameters on a 4-bit base to bf16
                 parameter.data = vectors[name].to(parameter.device)
         self._check(self.args)
         if self.args.n_gpu > 1:
@@ -58,7 +59,11 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
 
     @property
     def patch_name(self) -> str:
-        """The patch that is trained and saved: the active, trainable one, or the only one where none trains."""
+        """Return the name of the patch to train and save: the active, trainable one, else the only active or only one.
+
+        Raises:
+            PatchNameError: there is no such patch, or there are several.
+        """
         model = self.accelerator.unwrap_model(self.model)
         trainable = [name for name in model.active_patches if model.patches[name].requires_grad]
         return trainable[0] if len(trainable) == 1 else model._one_patch(None)
@@ -71,16 +76,16 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
                 A checkpoint's folder, or `True` for the newest complete one in `args.output_dir`.
 
         Raises:
-            TrainingError: no patch is active and trainable, or several.
+            TrainingError: no patch is active and trainable, or several are.
         """
         trained_patch_name(self.accelerator.unwrap_model(self.model))
-        if resume_from_checkpoint is True:  # upstream would choose one that was cut short, and fail on it
+        if resume_from_checkpoint is True:  # upstream would also choose an incomplete checkpoint, and fail on it
             resume_from_checkpoint = last_checkpoint(self.args.output_dir) or True
         with settings_restored(self.accelerator.unwrap_model(self.model)), self.only_the_patch():
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _check(self, args: TrainingArguments) -> None:
-        """Raise `ConfigError` or `TrainingError` for settings that this trainer cannot have with a patch."""
+        """Raise `ConfigError` or `TrainingError` for settings that do not work in this trainer with a patch."""
         check_settings(args)
         upstream = _upstream(type(self))
         wanted = {"SFTTrainer": "SFTConfig", "DPOTrainer": "DPOConfig"}.get(upstream.__name__)
@@ -94,25 +99,29 @@ class AdoptedTrainer(TrainsPatchAlone, PatchCheckpoints):
             check_smoothing(args, instead=instead)
         if is_sharded(args):
             raise TrainingError(
-                f"FSDP and DeepSpeed were tried with a patch in the trainers of the package alone. Use {_INSTEAD}."
+                f"FSDP and DeepSpeed were tested with a patch only in this package's own trainers. Use {_INSTEAD}."
             )
 
 
 @cache
 def adopted(trainer: type) -> type:
-    """Return the class that stands in for `trainer` where the model is a `PolicyPatchModel`.
+    """Return the subclass of `trainer` that works with a `PolicyPatchModel`.
+
+    Args:
+        trainer (`type`):
+            A trainer class.
 
     Raises:
-        TrainingError: a trainer of transformers or TRL that was not tried with a patch.
-        MissingExtraError: a trainer of a TRL whose inside we do not know.
+        TrainingError: `trainer` derives from a trainer of transformers or TRL that was not tested with a patch.
+        MissingExtraError: `trainer` is from an unsupported version of TRL.
     """
     if issubclass(trainer, PatchCheckpoints):
         return trainer
     upstream = _upstream(trainer)
-    if upstream.__name__ not in _TRIED:
+    if upstream.__name__ not in _TESTED:
         raise TrainingError(
-            f"`{upstream.__name__}` was not tried with a PolicyPatchModel, and might train something else than the "
-            f"patch. Use {_INSTEAD}, or one of {', '.join(_TRIED)}."
+            f"`{upstream.__name__}` was not tested with a PolicyPatchModel, and might train parameters other than the "
+            f"patch. Use {_INSTEAD}, or one of {', '.join(_TESTED)}."
         )
     bases: tuple[type, ...] = (AdoptedTrainer, trainer)
     if upstream is not Trainer:
@@ -126,16 +135,19 @@ def adopted(trainer: type) -> type:
 
 
 def check_adopted(trainer: Trainer) -> None:
-    """Raise `TrainingError` unless `trainer`, which has a `PolicyPatchModel`, is one that knows what that is."""
+    """Raise `TrainingError` unless `trainer`, which holds a `PolicyPatchModel`, saves patches.
+
+    A trainer that got its model by `model_init` was created before `adopted` could choose a class for it.
+    """
     if not isinstance(trainer, PatchCheckpoints):
         raise TrainingError(
-            f"{type(trainer).__name__} got its PolicyPatchModel by another way than its first argument, `model`, as by "
-            f"`model_init`, and would save the whole base. Give it as `model`, or use {_INSTEAD}."
+            f"{type(trainer).__name__} did not get its PolicyPatchModel as its first argument, `model`, but for "
+            f"example by `model_init`. It would save the whole base. Give the model as `model`, or use {_INSTEAD}."
         )
 
 
 def _upstream(trainer: type) -> type:
-    """Return the nearest of `trainer` and the classes that it is made of which is transformers' or TRL's own."""
+    """Return the first class in the method resolution order of `trainer` that is defined by transformers or TRL."""
     for each in trainer.__mro__:
         if each.__module__.split(".")[0] in ("transformers", "trl") and not issubclass(each, AdoptedTrainer):
             return each

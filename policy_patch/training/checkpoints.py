@@ -1,6 +1,6 @@
-"""What a trainer writes of a `PolicyPatchModel`, reads again and publishes: the patch, and nothing of the base.
+"""Makes a trainer save, load and publish the patch of a `PolicyPatchModel`, and nothing of the base.
 
-When it writes, and what else lies in a checkpoint, is the business of transformers' `Trainer`.
+transformers' `Trainer` decides when a checkpoint is written, and writes its other files.
 """
 
 import os
@@ -21,7 +21,7 @@ from policy_patch.patch.vectors import TENSOR_KEY
 from policy_patch.training.processes import in_main_process, save_patch
 
 _LARGEST_STATE = 2**28  # bytes of a trainer's state, which holds its whole log; chosen by us
-# What scripts tell the card of a model that was fine-tuned; the card of a patch is filled from its configuration.
+# Scripts give these arguments for the card of a fine-tuned model. A patch's card is filled from its configuration.
 _OF_ANOTHER_CARD = (
     "model_name", "dataset_name", "language", "license", "finetuned_from", "tasks", "dataset_tags", "dataset",
     "dataset_args",
@@ -29,16 +29,24 @@ _OF_ANOTHER_CARD = (
 
 
 class PatchCheckpoints:
-    """Mixin of a transformers `Trainer`. It asks for `patch_name`, the patch that is saved.
+    """Mixin of a transformers `Trainer`. The trainer must have `patch_name`, the name of the patch to save.
 
-    Upstream writes the whole base, dies on tied weights, and refuses folders without its own file names. A folder that
-    this writes holds no pickled arguments, no tokenizer (it is the base's) and no card of a fine-tuned model.
+    Upstream would write the whole base, fail on tied weights, and refuse folders that lack its own files. A folder
+    written here has no pickled arguments, no tokenizer (the base has it) and no card of a fine-tuned model.
     """
 
     patch_name: str
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the patch. Upstream first gathers the whole base where that is sharded."""
+        """Save the patch. Upstream would gather the whole base first if it is sharded.
+
+        Args:
+            output_dir (`str`, *optional*):
+                Folder to write to. Defaults to `args.output_dir`.
+
+        Raises:
+            PatchSaveError, PatchFileError: the patch cannot be written.
+        """
         model = self.accelerator.unwrap_model(self.model)
         save_patch(model, self.patch_name, output_dir or self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
@@ -53,20 +61,20 @@ class PatchCheckpoints:
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Publish the patch with its own card in one commit, to `args.hub_model_id`; always waits for the end of it.
+        """Publish the patch with its own card to `args.hub_model_id` in one commit, and wait until it is done.
 
         Args:
             commit_message (`str`, *optional*), token (`str`, *optional*), revision (`str`, *optional*), private
             (`bool`, *optional*):
                 As [`PolicyPatchModel.push_to_hub`].
             blocking (`bool`, *optional*):
-                Taken for the sake of upstream's signature.
+                Ignored; upstream has this argument.
             kwargs (*optional*):
-                Further options of [`PolicyPatchModel.push_to_hub`]. What describes a fine-tuned model for its card, as
-                `dataset_name`, is left out.
+                Further options of [`PolicyPatchModel.push_to_hub`]. Options for the card of a fine-tuned model, such as
+                `dataset_name`, are ignored.
 
         Returns:
-            `huggingface_hub.CommitInfo`: the commit; None in processes other than the main one.
+            `huggingface_hub.CommitInfo`: the commit in the main process, None in other processes.
         """
         token = token if token is not None else self.args.hub_token
         private = private if private is not None else self.args.hub_private_repo
@@ -93,12 +101,12 @@ class PatchCheckpoints:
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             folder = os.path.join(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)  # half a checkpoint helps nobody, and takes room
+                shutil.rmtree(folder, ignore_errors=True)  # an incomplete checkpoint is useless and takes space
             intact = last_checkpoint(self.args.output_dir)
             raise CheckpointSaveError(
                 f"Cannot save the checkpoint `{folder}`: {str(error).splitlines()[0]} "
                 + (f"The last good one, `{intact}`, is intact. " if intact else "There is no earlier one. ")
-                + "Free some space or mend the folder, and run the same command again: it goes on from there."
+                + "Free some space or repair the folder, and run the same command again: it resumes from there."
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -110,13 +118,13 @@ class PatchCheckpoints:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: TRL's card describes a fine-tuned model and its snippet cannot load a patch."""
+        """Write nothing. TRL's card describes a fine-tuned model, and the code on it cannot load a patch."""
 
 
 def last_checkpoint(folder: str | os.PathLike) -> str | None:
     """Return the newest complete checkpoint in `folder`, or None.
 
-    The trainer's state is the last file of a checkpoint, so one that was cut short is passed over.
+    A checkpoint is complete if its trainer state, which is written last, and its patch can be read.
     """
     from transformers.trainer_callback import TrainerState
 

@@ -1,6 +1,6 @@
-"""Settings of each training stage and of the two together: TRL's, with defaults that suit a patch.
+"""Settings of each training stage and of both stages together: TRL's settings, with defaults that suit a patch.
 
-Everything TRL's `SFTConfig` and `DPOConfig` take is taken here too; only what differs is documented.
+All settings of TRL's `SFTConfig` and `DPOConfig` are accepted; only the differences are documented here.
 """
 
 from dataclasses import dataclass, field, fields
@@ -23,17 +23,17 @@ REFERENCES = ("sft", "base", "teacher")
 
 
 def _before_checks(config: Any) -> None:
-    """Settle what TRL would otherwise default wrongly for a patch or for a machine without an accelerator."""
+    """Set values for which TRL's defaults are wrong for a patch, or on a machine without an accelerator."""
     if config.output_dir is None:
         raise ConfigError(f"`{type(config).__name__}` needs an `output_dir`.")
-    # TRL 1.16 sets the old names, of which transformers 5.23 warns on every use; both go in transformers 6.
+    # TRL 1.16 sets the old names, and transformers 5.23 warns of them on every use. transformers 6 removes them.
     for suffix in ("", "_kwargs"):
         if getattr(config, f"activation_checkpointing{suffix}") is None:
             setattr(config, f"activation_checkpointing{suffix}", getattr(config, f"gradient_checkpointing{suffix}"))
     if not torch.accelerator.is_available():
         config.use_cpu = True
         config.dataloader_pin_memory = False
-        if config.bf16 is None:  # TRL then chooses bf16, which is several times slower than fp32 on most CPUs
+        if config.bf16 is None:  # TRL would choose bf16, which is several times slower than fp32 on most CPUs
             config.bf16 = False
 
 
@@ -48,21 +48,24 @@ def _after_checks(config: Any) -> None:
 
 @dataclass(repr=False)
 class StageSettings:
-    """What the settings of both stages have beside TRL's, or other than TRL's.
+    """Settings of both stages that TRL does not have, or that have another default in TRL.
 
     Args:
         max_vector_norm (`float`, *optional*):
-            Longest that a vector may become, in multiples of the mean L2 norm of the base's token embeddings. No limit
-            by default.
+            Limit of the L2 norm of each vector, in multiples of the mean L2 norm of the base's token embeddings. No
+            limit by default.
         health_warnings (`bool`, *optional*, defaults to `True`):
-            Warn where the loss does not move or diverges, where the reward accuracy stays at chance, and where the
-            vectors grow out of all proportion.
+            Warn if the loss does not move or diverges, if the reward accuracy stays at chance, or if the vectors become
+            far longer than token embeddings.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
-            Throws caches away, and with them the shared prefix; switch it on when memory is short.
+            Recompute activations in the backward pass. It saves memory, but disables the cached prefix that all rows of
+            a step share, so steps get slower.
     """
 
-    max_vector_norm: float | None = field(default=None, metadata={"help": "Longest vector, in token embeddings."})
-    health_warnings: bool = field(default=True, metadata={"help": "Warn where training does not go well."})
+    max_vector_norm: float | None = field(
+        default=None, metadata={"help": "Limit of each vector's norm, in mean norms of a token embedding."}
+    )
+    health_warnings: bool = field(default=True, metadata={"help": "Warn if training does not go well."})
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
     per_device_train_batch_size: int = 16
@@ -72,29 +75,29 @@ class StageSettings:
     ddp_find_unused_parameters: bool | None = False
 
     def __repr__(self) -> str:
-        """Show the settings without tokens and keys. That of upstream's subclasses shows them."""
+        """Return the settings as text, without tokens and keys. The method of upstream's subclasses shows them."""
         return _shown(self)
 
     __str__ = __repr__
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as trackers get them; upstream leaves out its own tokens, not those within dicts."""
+        """Return the settings for trackers, without tokens and keys. Upstream does not remove those inside dicts."""
         return {name: blanked(value) for name, value in super().to_dict().items()}
 
 
 @dataclass(repr=False)
 class PolicyPatchSFTConfig(StageSettings, SFTConfig):
-    """Settings of the SFT stage: TRL's `SFTConfig`, [`StageSettings`], and the defaults below.
+    """Settings of the SFT stage: TRL's `SFTConfig`, [`StageSettings`], and the following.
 
     Args:
         kl_weight (`float`, *optional*, defaults to `0.0`):
-            Part of the loss that is the KL divergence from the teacher's next-token distribution, 0 to 1; the rest is
-            cross-entropy. Above 0 the trainer needs the teacher, which then runs at each step.
+            Weight of the KL divergence to the teacher's next-token distribution in the loss, 0 to 1. Cross-entropy has
+            the remaining weight. Above 0, the trainer needs the teacher and runs it at each step.
         learning_rate (`float`, *optional*, defaults to `1e-2`):
-            A soft prompt needs 100 to 1000 times the rate of full fine-tuning.
+            Peak learning rate. Learned vectors need 100 to 1000 times the rate of full fine-tuning.
     """
 
-    kl_weight: float = field(default=0.0, metadata={"help": "Part of KL to the teacher in the loss, 0 to 1."})
+    kl_weight: float = field(default=0.0, metadata={"help": "Weight of the KL to the teacher in the loss, 0 to 1."})
     learning_rate: float = 1e-2
     completion_only_loss: bool | None = True
 
@@ -108,18 +111,18 @@ class PolicyPatchSFTConfig(StageSettings, SFTConfig):
 
 @dataclass(repr=False)
 class PolicyPatchDPOConfig(StageSettings, DPOConfig):
-    """Settings of the DPO stage: TRL's `DPOConfig`, [`StageSettings`], and the defaults below.
+    """Settings of the DPO stage: TRL's `DPOConfig`, [`StageSettings`], and the following.
 
     Args:
         reference (`"sft"`, `"base"` or `"teacher"`, *optional*, defaults to `"sft"`):
-            DPO's reference policy: the patch as it is when the stage starts, the base, or the teacher (the paper's
-            choice). None of them keeps a second copy of the base in memory; the teacher is asked once, beforehand.
+            DPO's reference policy: the patch at the start of the stage, the base, or the teacher (the paper's choice).
+            None of them keeps a second copy of the base in memory. The teacher runs once, before training.
         precompute_ref_log_probs (`bool`, *optional*):
-            Ask the reference once, before training, rather than at each step. By default so where training sees every
-            row at least once, since that is cheaper then, and always for `reference="teacher"`. Afterwards `evaluate`
-            takes no other dataset.
+            Compute the reference's log-probabilities once, before training, instead of at each step. The default is
+            True if training sees every row at least once, because it is then cheaper. It is always True for
+            `reference="teacher"`. If True, `evaluate` accepts no other dataset.
         learning_rate (`float`, *optional*, defaults to `5e-3`):
-            Half of the SFT stage's.
+            Peak learning rate, half of the SFT stage's.
     """
 
     reference: str = field(default="sft", metadata={"help": "Reference policy: 'sft', 'base' or 'teacher'."})
@@ -142,16 +145,16 @@ class PolicyPatchTrainingConfig:
 
     Args:
         output_dir (`str`):
-            Gets the finished patch; `sft/` and `dpo/` below it get each stage's checkpoints and its own patch.
+            Folder for the finished patch. Its subfolders `sft/` and `dpo/` hold each stage's checkpoints and patch.
         sft (`dict`, *optional*):
-            Arguments of [`PolicyPatchSFTConfig`] beside `output_dir`; `{"max_steps": 0}` leaves the stage out.
+            Arguments of [`PolicyPatchSFTConfig`] other than `output_dir`. `{"max_steps": 0}` skips the stage.
         dpo (`dict`, *optional*):
-            Arguments of [`PolicyPatchDPOConfig`] beside `output_dir`; `{"max_steps": 0}` leaves the stage out.
+            Arguments of [`PolicyPatchDPOConfig`] other than `output_dir`. `{"max_steps": 0}` skips the stage.
         seed (`int`, *optional*, defaults to `42`):
-            Seed of both stages, unless a stage has its own.
+            Seed of both stages, unless a stage sets its own.
 
     Raises:
-        ConfigError: unknown key in a stage, or both stages left out.
+        ConfigError: both stages are skipped.
     """
 
     output_dir: str
@@ -165,25 +168,41 @@ class PolicyPatchTrainingConfig:
         raise ConfigError("`sft` and `dpo` both have `max_steps=0`: nothing to train.")
 
     def __repr__(self) -> str:
-        """Show the settings without tokens and keys."""
+        """Return the settings as text, without tokens and keys."""
         return _shown(self)
 
     def runs(self, stage: str) -> bool:
-        """Whether the stage is run at all."""
+        """Return whether the stage `"sft"` or `"dpo"` is run."""
         return getattr(self, stage).get("max_steps") != 0
 
     def stage(self, stage: str) -> PolicyPatchSFTConfig | PolicyPatchDPOConfig:
-        """Return the settings of `"sft"` or `"dpo"`, with its folder below `output_dir`."""
+        """Return the settings of the stage `"sft"` or `"dpo"`, with its folder below `output_dir`.
+
+        Raises:
+            ConfigError: a key is unknown, or a value is impossible.
+        """
         cls = {"sft": PolicyPatchSFTConfig, "dpo": PolicyPatchDPOConfig}[stage]
         given = getattr(self, stage)
         check_keys(stage, given, cls)
         if "output_dir" in given:
-            raise ConfigError(f"`{stage}.output_dir` is set from `output_dir`: the stage gets a folder below it.")
+            raise ConfigError(
+                f"`{stage}.output_dir` must not be given: the stage uses the folder `{stage}` in `output_dir`. Leave "
+                "it out."
+            )
         return cls(**{"seed": self.seed, **given, "output_dir": f"{self.output_dir}/{stage}"})
 
 
 def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
-    """Raise `ConfigError` with near names if `given` has a key that the dataclass `cls` does not know."""
+    """Raise `ConfigError`, with near names, if `given` has a key that is no field of the dataclass `cls`.
+
+    Args:
+        section (`str`):
+            Name of the section, for the error.
+        given (`dict[str, Any]`):
+            Keys and values.
+        cls (`type`):
+            A dataclass.
+    """
     known = [entry.name for entry in fields(cls) if entry.init]
     for key, value in given.items():
         if key not in known:

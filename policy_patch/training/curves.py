@@ -1,6 +1,6 @@
-"""The picture of a training run: loss, rewards, vectors and learning rate of both stages, step by step.
+"""Draws the curves of a training run: loss, rewards, vectors and learning rate of both stages, step by step.
 
-Drawn with matplotlib's object interface, so that no window opens and no state of the caller's plots changes.
+It uses matplotlib's object interface, so that no window opens and the caller's own plots are not affected.
 """
 
 import io
@@ -12,7 +12,7 @@ from typing import Any
 from policy_patch.extra import import_extra
 from policy_patch.training.patch_norms import DISTANCE, NORM
 
-# Okabe and Ito's palette, told apart by colour-blind readers; lines and markers differ too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; line styles and markers differ, too.
 # https://jfly.uni-koeln.de/color/
 _STYLES = {
     "sft": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
@@ -20,12 +20,12 @@ _STYLES = {
 }
 _EVALUATION = {"color": "#000000", "marker": "x", "linestyle": ":"}
 _GREY = "#666666"
-_MOST_MARKERS = 12  # on one line; more of them hide it
+_MOST_MARKERS = 12  # on one line; more of them would hide it
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One pair of axes: which figure of which stages, and a level to compare it with."""
+    """One pair of axes: a figure from the log, the stages to draw, and a horizontal line for comparison."""
 
     title: str
     unit: str
@@ -36,7 +36,7 @@ class _Panel:
 
 
 def curves(log: dict[str, Sequence[dict[str, Any]]], *, embedding_norm: float, title: str = "") -> bytes:
-    """Return a PNG with up to eight panels, for the stages that have logged anything.
+    """Return a PNG with up to eight panels, for the stages that have log entries.
 
     Args:
         log (`dict[str, Sequence[dict]]`):
@@ -44,10 +44,10 @@ def curves(log: dict[str, Sequence[dict[str, Any]]], *, embedding_norm: float, t
         embedding_norm (`float`):
             Mean L2 norm of the base's token embeddings, drawn for comparison.
         title (`str`, *optional*):
-            What was trained.
+            Title of the picture, such as the names of patch and base.
 
     Returns:
-        `bytes`: The file's content, the same for the same log and version of matplotlib.
+        `bytes`: the content of the file. It is the same for the same log and version of matplotlib.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -94,11 +94,11 @@ def _panels(embedding_norm: float) -> tuple[_Panel, ...]:
 
 
 def _line(log: dict[str, Sequence[dict[str, Any]]], panel: _Panel, stage: str, prefix: str = "") -> tuple[list, list]:
-    """Return steps and values of one figure; of evaluations with the prefix "eval_"."""
+    """Return steps and values of one figure. The prefix `"eval_"` selects the evaluations."""
     wanted = f"{prefix}{panel.name}"
     of_kind = "eval_loss" if prefix else "loss"
     points = [entry for entry in log.get(stage, ()) if of_kind in entry and math.isfinite(entry.get(wanted, math.nan))]
-    if panel.name == "rewards/accuracies":  # policy and reference are equal at the first step: nothing to be right in
+    if panel.name == "rewards/accuracies":  # meaningless at the first step, where policy and reference are equal
         points = [entry for entry in points if entry.get(f"{prefix}rewards/margins") != 0]
     return [entry["step"] for entry in points], [panel.scale * entry[wanted] for entry in points]
 

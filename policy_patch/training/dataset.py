@@ -1,7 +1,6 @@
-"""What both trainers ask of their rows: TRL's formats with an explicit prompt, every row fit to be trained on, and the
-end of an answer written only after finished ones.
+"""Prepares the rows of both trainers: checks them, splits off prompts, and leaves unfinished answers without an ending.
 
-What a row must hold is in `policy_patch.data.rows`; TRL makes tokens of it.
+`policy_patch.data.rows` says what a row must hold; TRL tokenizes the rows.
 """
 
 import hashlib
@@ -34,9 +33,17 @@ _NUMBER = "policy_patch_row_number"
 
 
 def check_rows(dataset: Any, required: tuple[str, ...], name: str = "train_dataset") -> None:
-    """Raise `DataError` unless `dataset` has rows, and in each of them text (or messages) in the required columns.
+    """Raise `DataError` unless `dataset` has rows, and each row has text or messages in the required columns.
 
-    A `prompt` that is there is looked at too. Pairs of two equal answers are counted in a warning.
+    A column `prompt` is checked, too, if there is one. Rows with two equal answers are counted in a warning.
+
+    Args:
+        dataset (`Any`):
+            The value to check; expected is a `datasets.Dataset`.
+        required (`tuple[str, ...]`):
+            Names of columns.
+        name (`str`, *optional*, defaults to `"train_dataset"`):
+            Name of the argument, for the error.
     """
     if not isinstance(dataset, Dataset):
         columns = f" with the columns {', '.join(required)}" if required else ""
@@ -63,7 +70,7 @@ def check_rows(dataset: Any, required: tuple[str, ...], name: str = "train_datas
 
 
 def check_eval_rows(eval_dataset: Any, required: tuple[str, ...]) -> None:
-    """As [`check_rows`], for one evaluation dataset, a dict of named ones, or none."""
+    """Check evaluation rows as [`check_rows`] does: one dataset, a dict of named datasets, or None."""
     if isinstance(eval_dataset, dict):
         for name, dataset in eval_dataset.items():
             check_rows(dataset, required, f"eval_dataset[{name!r}]")
@@ -72,7 +79,7 @@ def check_eval_rows(eval_dataset: Any, required: tuple[str, ...]) -> None:
 
 
 def check_pairs(dataset: Any, eval_dataset: Any, *, dpo: bool) -> None:
-    """As [`check_rows`], for rows that the SFT stage, and with `dpo` the DPO stage too, are to be trained on."""
+    """Check the rows of both stages as [`check_rows`] does, or of the SFT stage alone if `dpo` is False."""
     there = getattr(dataset, "column_names", [])
     if dpo or ("rejected" in there and "completion" not in there):
         required = ("chosen", "rejected") if dpo or "prompt" not in there else ("prompt", "chosen")
@@ -83,29 +90,29 @@ def check_pairs(dataset: Any, eval_dataset: Any, *, dpo: bool) -> None:
 
 
 def check_chat_template(dataset: Any, tokenizer: Any) -> None:
-    """Raise `DataError` if the rows hold messages and `tokenizer` has no chat template that makes text of them."""
+    """Raise `DataError` if the rows hold messages and `tokenizer` has no chat template to turn them into text."""
     if not isinstance(dataset, Dataset) or tokenizer is None or getattr(tokenizer, "chat_template", None):
         return
     for column in (*PREFERENCE_COLUMNS, "completion"):
         if column in dataset.column_names and is_messages(dataset[0][column]):
             raise DataError(
-                f"`{column}` holds messages (lists of role and content), and the tokenizer has no chat template that "
-                "makes text of them. Train on the base of a chat model, set `tokenizer.chat_template` to the template "
-                "that the base was trained with, or give rows of plain text."
+                f"`{column}` holds messages (lists of role and content), and the tokenizer has no chat template to "
+                "turn them into text. Use a chat model as the base, set `tokenizer.chat_template` to the template that "
+                "the base was trained with, or give rows of plain text."
             )
 
 
 def as_dataset(rows: Any) -> Any:
-    """Return a list of rows as a `Dataset`, also within a dict of named ones; anything else as it is."""
+    """Return lists of rows as `Dataset`s, also inside a dict of named datasets; return other values unchanged."""
     if isinstance(rows, dict):
         return {name: as_dataset(some) for name, some in rows.items()}
     return Dataset.from_list(rows) if isinstance(rows, list) else rows
 
 
 def with_explicit_prompts(dataset: Any) -> Any:
-    """Return preference pairs whose answers begin with the prompt as ones with `prompt`; others as they are.
+    """Split answers that begin with the prompt into a column `prompt` and the answers; return other rows unchanged.
 
-    So are pairs with messages as answers and a text as `prompt`: the prompt's message is in the answers again.
+    Rows whose answers are messages and whose `prompt` is text are split, too: there the answers repeat the prompt.
 
     Raises:
         DataError: the messages of a row's two answers have no common beginning.
@@ -121,7 +128,11 @@ def with_explicit_prompts(dataset: Any) -> Any:
 
 
 def as_prompt_completion(dataset: Any) -> Any:
-    """Return rows of `prompt` and `completion`; of preference pairs the chosen answer is the completion."""
+    """Return rows with `prompt` and `completion`. The completion of a preference pair is its chosen answer.
+
+    Raises:
+        DataError: as [`check_rows`] and [`with_explicit_prompts`].
+    """
     if isinstance(dataset, dict):
         return {name: as_prompt_completion(some) for name, some in dataset.items()}
     if not isinstance(dataset, Dataset) or "completion" in dataset.column_names or "chosen" not in dataset.column_names:
@@ -134,9 +145,9 @@ def as_prompt_completion(dataset: Any) -> Any:
 
 
 def room_for_text(model: Any) -> int | None:
-    """Return how many tokens fit behind the patch in the positions that the base has learned; None if any number."""
+    """Return how many tokens fit after the vectors within the base's learned positions; None without such a limit."""
     if not isinstance(model, PolicyPatchModel):
-        return None  # refused where the trainer looks for the patch
+        return None  # `trained_patch_name` refuses such a model
     limit = learned_position_limit(model.get_base_model())
     return None if limit is None else limit - sum(model.patches[name].shape[0] for name in model.active_patches)
 
@@ -149,19 +160,19 @@ def prepare_rows(
     room: int | None,
     max_length: int | None,
 ) -> Any:
-    """Return `prepare(rows)`, which makes tokens of them and leaves some out; name those that are out or too long.
+    """Return `prepare(rows)`. Warn of the rows that it removes, and refuse rows that are too long for the base.
 
     Args:
         prepare (`Callable`):
-            TRL's preparation.
+            TRL's preparation: it tokenizes the rows, and removes rows without room for an answer.
         rows (`datasets.Dataset`):
             Rows of text or messages.
         tokens_of (`Callable`):
-            From a prepared row to the tokens that reach the model: of `prompt`, and of each answer.
+            Takes a prepared row; returns the number of tokens that reach the model, for `prompt` and for each answer.
         room (`int`, *optional*):
-            Most tokens that the base can take behind the patch.
+            The number of tokens that the base can take after the vectors. No limit by default.
         max_length (`int`, *optional*):
-            Tokens that are left of a longer row; for the message.
+            TRL truncates rows to this number of tokens; used in messages only.
 
     Raises:
         DataError: a row is longer than the base's positions, or no row is left.
@@ -174,10 +185,10 @@ def prepare_rows(
         first = next(number for number in range(len(rows)) if number not in kept)
         message = (
             f"{len(rows) - len(ready)} of {len(rows)} rows are left out: their `prompt` alone fills "
-            f"`max_length={max_length}` tokens, the first one is row {first} (counted from 0)."
+            f"`max_length={max_length}` tokens. The first one is row {first} (counted from 0)."
         )
         if not len(ready):
-            raise DataError(f"{message} Nothing is left to learn from; shorten the prompts, or give more `max_length`.")
+            raise DataError(f"{message} No row is left to train on; shorten the prompts, or raise `max_length`.")
         logger.warning(message)
     if room is not None and any(_total(tokens_of(row)) > room for row in ready):
         found = [row for row in prepare(_numbered(rows)) if _total(tokens_of(row)) > room]
@@ -186,7 +197,7 @@ def prepare_rows(
         alone = tokens["prompt"] >= room
         what = f"a `prompt` of {tokens['prompt']}" if alone else f"a text of {_total(tokens)}"
         raise DataError(
-            f"Row {worst[_NUMBER]} has {what} tokens; the base's positions have room for {room} behind the patch. "
+            f"Row {worst[_NUMBER]} has {what} tokens; the base's positions have room for {room} after the vectors. "
             f"Shorten such rows or leave them out{'' if alone else f', or cut them with `max_length` {room}'}. Rows "
             "are counted from 0."
         )
@@ -200,19 +211,24 @@ def without_eos_after_unfinished(
     tokenizer: Any = None,
     chat_template: str | None = None,
 ) -> Dataset:
-    """Remove what TRL or the chat template put after every answer from those that had not ended.
+    """Remove the ending that TRL or the chat template wrote after every answer from the unfinished answers.
+
+    An unfinished answer was cut by a length limit. Training on the ending would teach the model to stop there.
 
     Args:
         dataset (`datasets.Dataset`):
-            Tokenised rows.
+            Tokenized rows.
         columns (`dict[str, list[str]]`):
-            For each "finished" column, the token columns it speaks of.
+            For each column that says whether an answer is finished: the token columns of that answer.
         eos_token_id (`int`, *optional*):
-            What TRL appended to answers that are text.
+            The token that TRL appended to answers that are text.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Needed for answers that are messages.
         chat_template (`str`, *optional*):
-            Used instead of the tokenizer's.
+            Used instead of the tokenizer's template.
+
+    Raises:
+        DataError: the chat template cannot leave an answer open, or `tools` of a row is not JSON.
     """
     flags = {flag: names for flag, names in columns.items() if flag in dataset.column_names}
     if not flags:
@@ -222,7 +238,7 @@ def without_eos_after_unfinished(
     def strip(row: dict[str, Any]) -> dict[str, Any]:
         changed = {}
         for flag, names in flags.items():
-            if row[flag] is False:  # None: not known, and so not cut
+            if row[flag] is False:  # None means unknown; such answers keep their ending
                 ending = [eos_token_id]
                 if is_messages(row.get(answers[flag])):
                     ending = _ending(tokenizer, row, answers[flag], chat_template)
@@ -234,7 +250,7 @@ def without_eos_after_unfinished(
 
 
 def data_hash(dataset: Dataset, tokenizer: Any) -> str:
-    """Return the sha256 of all that the rows are trained on: texts or messages, and how messages become text."""
+    """Return the SHA-256 hash of the columns that are trained on, and of the chat template if there are messages."""
     columns = (*PREFERENCE_COLUMNS, FINISHED["chosen"], FINISHED["rejected"], "completion", FINISHED["completion"])
     columns = [name for name in (*columns, *_FOR_THE_TEMPLATE) if name in dataset.column_names]
     content = [dataset[name][:] for name in columns]
@@ -248,12 +264,12 @@ def _explicit_prompt(row: dict[str, Any], number: int) -> dict[str, Any]:
 
     chosen, rejected = row["chosen"], row["rejected"]
     found = {"prompt": chosen[:0], "chosen": chosen, "rejected": rejected}
-    if chosen[0] == rejected[0]:  # TRL 1.16 looks at the last character of `chosen` where not even the first is shared
+    if chosen[0] == rejected[0]:  # without a common beginning TRL 1.16 compares the last character of `chosen`
         found = extract_prompt({"chosen": chosen, "rejected": rejected})
     if is_messages(chosen) and not found["prompt"]:
         raise DataError(
             f"Row {number} has no prompt: `chosen` and `rejected` have no first message in common, or one of them has "
-            "nothing behind it. Give a column `prompt`, or let both begin with the same messages. Rows are counted "
+            "no message after it. Give a column `prompt`, or let both begin with the same messages. Rows are counted "
             "from 0."
         )
     return found
@@ -264,7 +280,7 @@ def _warn_of_equal_answers(dataset: Dataset) -> None:
     equal = [number for number, row in rows if row["chosen"] == row["rejected"]]
     if equal:
         logger.warning_once(
-            f"{len(equal)} of {len(dataset)} rows have the same text in `chosen` and `rejected`, the first is row "
+            f"{len(equal)} of {len(dataset)} rows have the same text in `chosen` and `rejected`. The first is row "
             f"{equal[0]} (counted from 0). DPO learns nothing from them."
         )
 
@@ -282,12 +298,12 @@ def _parsed(tools: str) -> Any:
         return parse_json(tools)
     except ValueError as error:
         raise DataError(
-            f"`tools` of a row cannot be read as JSON ({error}): {shortly(tools)}. Give a list of tools, or its JSON."
+            f"`tools` of a row is not valid JSON ({error}): {shortly(tools)}. Give a list of tools, or its JSON."
         ) from error
 
 
 def _ending(tokenizer: Any, row: dict[str, Any], answer: str, chat_template: str | None) -> list[int]:
-    """Return the tokens that the chat template writes behind the answer's last word."""
+    """Return the tokens that the chat template writes after the answer's last word."""
     tools = row.get("tools")
     options = {
         "tools": _parsed(tools) if isinstance(tools, str) else tools,
@@ -305,20 +321,23 @@ def _ending(tokenizer: Any, row: dict[str, Any], answer: str, chat_template: str
         unfinished = ids(continue_final_message=True)
     except ValueError as error:
         raise DataError(
-            f"An answer is marked with `{FINISHED[answer]}=False`, and the chat template cannot leave it open, because "
-            f"it changes the answer's text ({shortly(row[answer])}). Leave such rows out, or remove that column."
+            f"An answer is marked as unfinished (`{FINISHED[answer]}=False`), and the chat template cannot leave it "
+            f"without an ending, because it changes the answer's text ({shortly(row[answer])}). Leave such rows out, "
+            "or remove that column."
         ) from error
     shared = next((i for i, pair in enumerate(zip(whole, unfinished)) if pair[0] != pair[1]), len(unfinished))
     return list(whole[shared:])
 
 
 def _overlap(ids: Sequence[int], ending: Sequence[int]) -> int:
-    """Return how many tokens at the end of `ids` are the beginning of `ending`, which may have been cut."""
+    """Return how many tokens at the end of `ids` are a beginning of `ending`, which may have been truncated."""
     return next((n for n in range(len(ending), 0, -1) if list(ids[-n:]) == list(ending[:n])), 0)
 
 
 def note_filtering_scorers(model: PolicyPatchModel, patch_name: str, dataset: Any) -> None:
-    """Add to the trained patch's configuration which scorers filtered the rows, so that none of them judges the patch.
+    """Add the names of the scorers that filtered the rows to the configuration of the trained patch.
+
+    An evaluation refuses these scorers, because a patch must not be measured by the scorer it was trained on.
 
     Args:
         model ([`PolicyPatchModel`]):
@@ -326,7 +345,7 @@ def note_filtering_scorers(model: PolicyPatchModel, patch_name: str, dataset: An
         patch_name (`str`):
             The patch that is trained.
         dataset (`datasets.Dataset`):
-            Rows, with a column `filtered_by` if they were filtered by us.
+            Rows. They have a column `filtered_by` if this package filtered them.
     """
     if FILTERED_BY not in (dataset.column_names or ()):
         return

@@ -1,6 +1,6 @@
-"""The first stage's other loss: the divergence from the teacher's whole distribution of each next token.
+"""The optional loss of the SFT stage: the divergence from the teacher's full distribution of each next token.
 
-How the trainer comes by the logits is the business of `sft.py`.
+`sft.py` computes the logits.
 """
 
 import torch
@@ -14,24 +14,24 @@ def distillation_loss(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the summed loss of the labelled tokens: `(1 - kl_weight) * cross-entropy + kl_weight * KL`.
 
-    KL is that of the model's next-token distribution from the teacher's, `sum_v q_v (log q_v - log p_v)` with q the
-    teacher's, at temperature 1 (Hinton et al., arXiv 1503.02531, on the sequences of the teacher as Kim and Rush,
-    arXiv 1606.07947).
+    KL is `sum_v q_v (log q_v - log p_v)`, with the teacher's next-token distribution q and the model's distribution p,
+    at temperature 1 (Hinton et al., arXiv 1503.02531). It is computed on sequences of the teacher (Kim and Rush, arXiv
+    1606.07947).
 
     Args:
         logits (`torch.Tensor`):
             `(batch, length, vocabulary)`, with gradient.
         teacher_logits (`torch.Tensor`):
-            `(batch, length, vocabulary)`, for the same tokens. Where one vocabulary was padded further than the other,
-            the tokens that both have are compared.
+            `(batch, length, vocabulary)`, for the same tokens. If one vocabulary has more padding than the other, only
+            the tokens of both are compared.
         labels (`torch.Tensor`):
-            `(batch, length)`, -100 where no loss is wanted.
+            `(batch, length)`, token ids; -100 marks positions without loss.
         kl_weight (`float`):
-            0 (cross-entropy alone) to 1 (KL alone).
+            0 (cross-entropy only) to 1 (KL only).
 
     Returns:
-        The loss, and its parts as sums over the labelled tokens, without gradient: `kl`, `nll`, and `correct`, how
-        often the label was the likeliest token.
+        The loss, a 0-d tensor, and a dict of 0-d tensors without gradient, summed over the labelled tokens: `kl`, `nll`
+        (negative log-likelihood), and `correct`, how often the label was the most likely token.
     """
     mask = labels[:, 1:] != IGNORED  # (batch, length - 1)
     wanted = labels[:, 1:][mask]  # (tokens,)

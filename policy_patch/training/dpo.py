@@ -1,6 +1,6 @@
 """The second stage: DPO that prefers the teacher's answer over the base's (arXiv 2511.08484), with TRL's `DPOTrainer`.
 
-The reference policy never costs a second copy of the base: see `reference_model`.
+The reference policy never needs a second copy of the base: see `reference_model`.
 """
 
 from copy import copy
@@ -45,24 +45,24 @@ from trl import DPOConfig, DPOTrainer  # isort: skip  (after `_trl`, whose versi
 class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
     """TRL's `DPOTrainer` for the one trainable patch of a [`~policy_patch.PolicyPatchModel`].
 
-    Takes what `DPOTrainer` takes, with `args` a [`PolicyPatchDPOConfig`]. Rows have `chosen` and `rejected`, with or
-    without a column `prompt`, as text or as messages; an answer marked as not finished gets no end-of-text token.
+    Accepts the arguments of `DPOTrainer`, except `ref_model`. Rows have `chosen` and `rejected`, with or without a
+    column `prompt`, as text or as messages. An answer that is marked as unfinished gets no end-of-text token.
 
     Args:
         model ([`~policy_patch.PolicyPatchModel`]):
-            Its one active, trainable patch is trained.
+            The model. It must have exactly one active, trainable patch, which is trained.
         args ([`PolicyPatchDPOConfig`]):
-            Settings; `args.reference` chooses the reference policy. Or TRL's `DPOConfig`, with TRL's defaults and
-            `"sft"` as reference.
+            Settings; `args.reference` chooses the reference policy. TRL's `DPOConfig` is accepted, too; then TRL's
+            defaults apply, and the reference is `"sft"`.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `reference="teacher"` only; it is not kept after the constructor.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
+            The teacher's tokenizer, to check that it has the base's tokens. Defaults to the one saved with its weights.
 
     Raises:
-        TrainingError: no patch is active and trainable, or `reference="teacher"` without a fitting teacher.
-        ConfigError: settings of another trainer, or that a patch cannot be trained with.
-        DataError: no rows, or a column is missing.
+        TrainingError: no patch is active and trainable, or `reference="teacher"` has no suitable teacher.
+        ConfigError: `args` are settings of another trainer, or have a value that does not work with a patch.
+        DataError: there are no rows, or a column is missing.
     """
 
     _tag_names = ["policy-patch", "dpo"]
@@ -82,10 +82,10 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         check_smoothing(args, instead="Leave it at 0, and set DPO's own `label_smoothing`.")
         if kwargs.pop("ref_model", None) is not None:
             raise TrainingError(
-                "`ref_model` is given; PolicyPatchDPOTrainer makes its own. Choose it by `args.reference`; "
-                'another model is `teacher=` with `reference="teacher"`.'
+                "`ref_model` is given, but PolicyPatchDPOTrainer makes its own reference. Choose it with "
+                '`args.reference`. To use another model, give it as `teacher=` with `reference="teacher"`.'
             )
-        patch_name = trained_patch_name(model)  # before the reference is made of it
+        patch_name = trained_patch_name(model)  # checks the model before the reference is made from it
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("chosen", "rejected"))
         check_eval_rows(eval_dataset, ("chosen", "rejected"))
@@ -96,10 +96,10 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         if beforehand is None:
             beforehand = sees_every_row(args, len(train_dataset))
         args = copy(args)
-        args.reference = getattr(args, "reference", "sft")  # TRL's own settings have none
+        args.reference = getattr(args, "reference", "sft")  # TRL's `DPOConfig` has no such field
         if sharded and args.reference != "teacher":
             beforehand = False  # the base is not sharded yet
-        args.precompute_ref_log_probs = False  # TRL would hash all weights, which those of 8 bits or on disk defy
+        args.precompute_ref_log_probs = False  # TRL would hash all weights, and cannot for 8-bit or offloaded ones
         with settings_restored(model):
             tokenizers = {"tokenizer": kwargs.get("processing_class"), "teacher_tokenizer": teacher_tokenizer}
             reference = reference_model(model, args, teacher, **tokenizers)
@@ -116,24 +116,26 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
                 )
                 score_labels_only(self.accelerator.unwrap_model(self.ref_model))
                 if beforehand:
-                    self._ask_reference()
+                    self._precompute_reference()
 
     def release_reference(self) -> None:
-        """Forget the reference policy, and take it off the base. Nothing can be trained or evaluated after it, unless
-        the reference was asked beforehand."""
+        """Free the reference policy and remove its hooks from the base.
+
+        Training and evaluation fail after that, unless the reference's log-probabilities were precomputed.
+        """
         reference = self.ref_model
         if reference is None:
             return
         self.ref_model = None
-        # accelerate 1.15 keeps every model it prepared, with no public way to forget one of them.
+        # accelerate 1.15 keeps every model that it prepared, and has no public method to release a single one.
         self.accelerator._models = [kept for kept in self.accelerator._models if kept is not reference]
         reference = self.accelerator.unwrap_model(reference)
         drop_fused_head(reference)
         if isinstance(reference, PolicyPatchModel):
             reference.unload()
 
-    def _ask_reference(self) -> None:
-        """Ask the reference about all rows, and let go of it."""
+    def _precompute_reference(self) -> None:
+        """Compute the reference's log-probabilities of all rows, then release the reference."""
         args = self.args
         args.precompute_ref_log_probs = self.precompute_ref_logps = True
         size = args.precompute_ref_batch_size or args.per_device_train_batch_size
@@ -147,17 +149,17 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         self.release_reference()
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        # TRL lets the main process write a file for all, under a name that only rows on disk have in every process.
+        # TRL's method shares the results by a file whose name is equal in all processes only if the rows are on disk.
         if self.ref_model is None:
             raise TrainingError(
-                "The reference was asked before training, and is not in memory any more. Give rows to be evaluated as "
-                "`eval_dataset`, or set `precompute_ref_log_probs=False`."
+                "The reference's log-probabilities were computed before training, and the reference is no longer in "
+                "memory. Give the rows to evaluate as `eval_dataset`, or set `precompute_ref_log_probs=False`."
             )
         loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
         silent = self.args.disable_tqdm or not self.accelerator.is_local_main_process
         found = [
             self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.ref_model, rows))
-            for rows in logging.tqdm(loader, desc=f"Asking the reference about {name} rows", disable=silent)
+            for rows in logging.tqdm(loader, desc=f"Reference log-probabilities, {name} rows", disable=silent)
         ]
         for column, parts in zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*found)):
             dataset = dataset.add_column(column, torch.cat(parts).float().cpu().numpy())
@@ -170,7 +172,7 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
 
         def tokens_of(row: dict[str, Any]) -> dict[str, int]:
             prompt, *answers = (len(row[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))
-            most = prompt + max(answers) if args.max_length is None else args.max_length  # the collator cuts the rest
+            most = prompt + max(answers) if args.max_length is None else args.max_length  # the collator truncates rows
             return {"prompt": min(prompt, most), "answer": min(max(answers), most - min(prompt, most))}
 
         dataset = prepare_rows(
@@ -182,7 +184,7 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
 
 
 def sees_every_row(args: PolicyPatchDPOConfig, num_rows: int) -> bool:
-    """Whether training of `num_rows` rows comes to an end no sooner than after one epoch."""
+    """Return whether training on `num_rows` rows lasts for at least one epoch."""
     if args.max_steps <= 0:
         return args.num_train_epochs >= 1
     rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -190,9 +192,9 @@ def sees_every_row(args: PolicyPatchDPOConfig, num_rows: int) -> bool:
 
 
 def hide_base(reference: PolicyPatchModel) -> None:
-    """Leave the sharding of the base, which `reference` shares, to the policy: TRL would shard it a second time."""
-    vars(reference)["_base_model"] = reference._modules.pop("_base_model")  # still an attribute
-    if not reference.patches:  # DeepSpeed does not take a module without a parameter
+    """Hide the base of `reference` from TRL. It is the policy's base, and TRL would shard it a second time."""
+    vars(reference)["_base_model"] = reference._modules.pop("_base_model")  # an attribute, but no submodule
+    if not reference.patches:  # DeepSpeed does not accept a module without a parameter
         reference.register_parameter("nothing", nn.Parameter(torch.zeros(1), requires_grad=False))
 
 
@@ -212,11 +214,11 @@ def reference_model(
             `tokenizer` and `teacher_tokenizer`, as [`~policy_patch.training.teacher.check_teacher`] takes them.
 
     Returns:
-        For `"sft"` a second wrapper on the same base with a frozen copy of the patch; for `"base"` a second wrapper
-        without any patch; for `"teacher"` the teacher.
+        For `"sft"`, a second wrapper on the same base with a frozen copy of the patch. For `"base"`, a second wrapper
+        without a patch. For `"teacher"`, the teacher.
 
     Raises:
-        TrainingError: `reference="teacher"` without a teacher, or with one of another vocabulary.
+        TrainingError: `reference="teacher"` without a teacher, or the teacher has another vocabulary.
     """
     if args.reference == "teacher":
         teacher = loaded(teacher)

@@ -1,6 +1,6 @@
-"""Stop training at the end of a step on Ctrl-C or SIGTERM, with a checkpoint, so that no work is lost.
+"""Stops training on Ctrl-C or SIGTERM at the end of the step and saves a checkpoint, so that no work is lost.
 
-How a run goes on from there is the business of `two_stage.py`.
+`two_stage.py` resumes the run from that checkpoint.
 """
 
 import os
@@ -16,15 +16,15 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# Of one Ctrl-C a process that a launcher started hears twice: from the terminal, and from the launcher.
+# After one Ctrl-C, a process under a launcher gets two signals: one from the terminal and one from the launcher.
 _ONE_SIGNAL_SECONDS = 2.0
 
 
 class StopOnSignal(TrainerCallback):
-    """Trainer callback that asks for a checkpoint and the end of training once a signal came.
+    """Trainer callback that saves a checkpoint and ends training after a signal.
 
-    The first signal is remembered until the step under way is done; a second one interrupts at once. Of several
-    processes, one that got a signal stops all, in the same step.
+    The first signal takes effect at the end of the current step; a second signal interrupts at once. If one of several
+    processes gets a signal, all of them stop after the same step.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within the context signals are remembered. Does nothing outside the main thread, where none arrive."""
+        """Handle signals within the context. Outside the main thread, where no signals arrive, it does nothing."""
         self.received = False
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -45,7 +45,7 @@ class StopOnSignal(TrainerCallback):
             yield
         finally:
             for number, handler in before.items():
-                if handler is not None:  # None: set by C code, and not to be had back from Python
+                if handler is not None:  # None means a handler set by C code, which Python cannot restore
                     signal.signal(number, handler)
 
     def _remember(self, number: int, frame: Any) -> None:
@@ -55,11 +55,11 @@ class StopOnSignal(TrainerCallback):
             raise KeyboardInterrupt
         self.received, self._when = True, time.monotonic()
         logger.warning(
-            "Stopping after this step, with a checkpoint. Interrupt again to stop at once and lose the step."
+            "Stopping after this step, with a checkpoint. Interrupt again to stop at once and lose this step."
         )
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        """Ask for a checkpoint and the end of training if a signal came during the step."""
+        """Make the trainer save a checkpoint and end training if a signal came during the step."""
         if _in_any_process(self.received, args):
             if not self.received:
                 self.received, self._when = True, time.monotonic()
@@ -69,7 +69,7 @@ class StopOnSignal(TrainerCallback):
 
 
 def _in_any_process(here: bool, args: Any) -> bool:
-    """Return whether `here` holds in one of the processes: one that stopped alone would leave the others waiting."""
+    """Return whether `here` is True in at least one process. If one stopped alone, the others would wait forever."""
     import torch
 
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

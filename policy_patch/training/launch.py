@@ -1,6 +1,6 @@
-"""The end of a process that was launched with others: the threads of its process group get time to finish.
+"""Delays the end of a process in a process group, so that the threads of the group can finish.
 
-Starting processes is the business of `accelerate launch`.
+`accelerate launch` starts the processes.
 """
 
 import atexit
@@ -12,11 +12,11 @@ _LETTING_GO_SECONDS = 0.2
 
 
 def end_after_collectives() -> None:
-    """Let this process end only when the threads of its process group are done. May be called again and again.
+    """Register a short wait at the end of this process. Repeated calls have no further effect.
 
-    Those of torch 2.13's gloo let go of tensors a moment after the collective that used them. An interpreter that ends
-    in that moment aborts ("terminate called without an active exception"), and the launcher reports work that is done
-    and saved as failed. The group itself is left alone: with NCCL, leaving it waits for processes that may have failed.
+    In torch 2.13, the threads of gloo release their tensors shortly after a collective. If the interpreter ends at that
+    moment, it aborts ("terminate called without an active exception"), and the launcher reports finished work as
+    failed. The process group is not destroyed: with NCCL, that would wait for processes that may have failed.
     """
     atexit.unregister(_let_go)
     atexit.register(_let_go)

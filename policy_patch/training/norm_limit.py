@@ -1,6 +1,6 @@
-"""Keep the vectors of a patch from growing beyond the scale of the base's own token embeddings while they train.
+"""Limits the norm of the vectors during training, relative to the norm of the base's token embeddings.
 
-Vectors that are loaded are checked in `policy_patch.patch.vectors`.
+`policy_patch.patch.vectors` checks vectors when they are loaded.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,18 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-_SAMPLED_ROWS = 4096  # of the embedding table, evenly spaced: their mean norm is that of the table within a percent
+_SAMPLED_ROWS = 4096  # evenly spaced rows of the embedding table; their mean norm is within 1% of the whole table's
 
 
 class NormLimit(TrainerCallback):
-    """After each step of the optimizer, shorten every vector that is longer than the limit to the limit.
+    """Trainer callback that rescales each vector longer than the limit to the limit, after each optimizer step.
 
-    This is projected gradient descent onto a ball for each vector; our choice, the paper has no such limit.
+    This is projected gradient descent onto a ball for each vector. It is our choice; the paper has no such limit.
 
     Args:
         vectors (`Callable[[], torch.nn.Parameter]`):
-            Returns the patch that trains, `(num_virtual_tokens, hidden_size)`; sharding makes a new parameter of it.
+            Returns the trained vectors, `(num_virtual_tokens, hidden_size)`. It is a function because sharding replaces
+            the parameter.
         limit (`float`):
             Largest L2 norm of one vector.
     """
@@ -30,7 +31,7 @@ class NormLimit(TrainerCallback):
         self.limit = limit
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Shorten what is too long."""
+        """Rescale the vectors that are longer than the limit."""
         with torch.no_grad():
             vectors = self._vectors()
             norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # (num_virtual_tokens, 1)
@@ -38,7 +39,7 @@ class NormLimit(TrainerCallback):
 
 
 def mean_embedding_norm(embeddings: nn.Module) -> float:
-    """Return the mean L2 norm of token embeddings, over evenly spaced tokens of the vocabulary."""
+    """Return the mean L2 norm of up to 4,096 evenly spaced token embeddings."""
     table = next(embeddings.parameters())
     ids = torch.linspace(0, table.shape[0] - 1, min(_SAMPLED_ROWS, table.shape[0]), device=table.device).long()
     with torch.no_grad():

@@ -1,27 +1,26 @@
-"""How long the vectors of a patch are, and how far training has moved them: two figures in every log entry.
+"""Computes two figures of every log entry: the norm of the vectors, and how far training has moved them.
 
-Only the figures and their names; what is healthy is said in `health.py`.
+`health.py` decides which values cause a warning.
 """
 
 import torch
 
-NORM = "patch/norm"  # mean L2 norm of one vector
-DISTANCE = "patch/distance"  # from the stage's start, in multiples of how long all vectors together were there
+NORM = "patch/norm"  # mean L2 norm of the vectors
+DISTANCE = "patch/distance"  # Frobenius norm of the change since the start of the stage, over the norm at that start
 
 
 def patch_norms(vectors: torch.Tensor, start: torch.Tensor) -> dict[str, float]:
-    """Return the figures of one log entry.
+    """Return norm and distance of the vectors.
 
     Args:
         vectors (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, the vectors as they are now.
+            `(num_virtual_tokens, hidden_size)`, the current vectors.
         start (`torch.Tensor`):
-            The same shape, the vectors as they were when the stage started.
+            The same shape, the vectors at the start of the stage.
 
     Returns:
         `dict[str, float]`: `patch/norm`, the mean L2 norm of the vectors, and `patch/distance`, the Frobenius norm of
-        `vectors - start` over that of `start`: 0.1 is a tenth of the way to a patch that has nothing in common with
-        the start. Both measures are our choice.
+        `vectors - start` divided by the Frobenius norm of `start`. Both measures are our choice.
 
     Example:
 

@@ -1,6 +1,6 @@
-"""What the processes of one `accelerate launch` do together: one writes while the others wait, and shards come whole.
+"""Work that the processes of one `accelerate launch` do together: one writes files while the others wait.
 
-Which process trains on which rows, and how gradients meet, is the business of accelerate.
+accelerate distributes the rows over the processes and averages their gradients.
 """
 
 import os
@@ -15,10 +15,10 @@ from policy_patch.patch.vectors import whole
 
 
 def in_main_process(action: Callable[[], Any]) -> None:
-    """Run `action` in the main process while the others wait. What fails there fails in all of them.
+    """Run `action` in the main process while the other processes wait. If it fails, all processes fail.
 
     Raises:
-        TrainingError: in the other processes; in the main process whatever `action` raised.
+        TrainingError: in the other processes, if `action` failed. The main process raises the error of `action`.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -35,17 +35,17 @@ def in_main_process(action: Callable[[], Any]) -> None:
     if failure is not None:
         raise failure
     if words[0] is not None:
-        raise TrainingError(f"The main process stopped, and so does this one. {words[0]}")
+        raise TrainingError(f"The main process failed, so this process stops, too. {words[0]}")
 
 
 def is_sharded(args: Any) -> bool:
-    """Whether training with these `TrainingArguments` splits the base over the processes (FSDP, DeepSpeed)."""
+    """Return whether these `TrainingArguments` shard the base over the processes (FSDP, DeepSpeed)."""
     launched = [os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED")]
     return bool(args.fsdp or args.deepspeed) or any(word.lower() in ("1", "true") for word in launched)
 
 
 def save_patch(model: PolicyPatchModel, patch_name: str, folder: str | PathLike) -> None:
-    """Write one patch into `folder`, once. All processes must call this: each may hold a part of the vectors.
+    """Write one patch into `folder` from the main process. All processes must call it, as each may hold a shard.
 
     Raises:
         PatchSaveError, PatchFileError: as [`PolicyPatchModel.save_pretrained`].

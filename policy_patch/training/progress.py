@@ -1,6 +1,6 @@
-"""The progress of a training stage as people read it: one bar with loss, rewards and the vectors' way beside it.
+"""Shows the progress of a training stage: one bar with loss, rewards, and norm and distance of the vectors.
 
-Only which figures are shown and how; all of them are in the log.
+The bar shows a selection of the figures; the log has all of them.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ _SHOWN = {
 
 
 def figures(logs: dict[str, Any]) -> str:
-    """Return the figures of one log entry that tell how training goes, as text: "loss 0.412, accuracy 0.90".
+    """Return the main figures of one log entry as text, such as "loss 0.412, accuracy 0.90".
 
-    An entry without a loss, as at the end of a stage, has none.
+    The text is empty for an entry without a loss, such as the last one of a stage.
     """
     if "loss" not in logs and "eval_loss" not in logs:
         return ""
@@ -30,7 +30,7 @@ def figures(logs: dict[str, Any]) -> str:
 
 
 class TrainingProgress(ProgressCallback):
-    """transformers' progress bar, with the newest figures behind it in place of a dictionary a step."""
+    """transformers' progress bar, followed by the newest figures instead of a printed dict per log entry."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the newest figures."""

@@ -1,6 +1,6 @@
-"""DPO's reference policy as a second wrapper on the policy's own base, so that it costs no second copy of it.
+"""Makes DPO's reference policy a second wrapper on the policy's base, so that no second copy of the base is needed.
 
-Which reference a stage has is the business of `dpo.py`; how often it is asked, that of TRL.
+`dpo.py` chooses the reference of a stage; TRL decides when it runs.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ from policy_patch.model.patched_model import PolicyPatchModel
 
 
 def shared_reference(model: PolicyPatchModel, *, patched: bool) -> PolicyPatchModel:
-    """Return a wrapper on the base of `model` that nothing changes and that is asked in eval mode.
+    """Return a frozen wrapper on the base of `model` that runs in eval mode.
 
-    A model of its own would stay in eval mode. The shared base is in training mode at each step, and would put dropout
-    and noise on the embeddings (NEFTune) into what the reference says.
+    A separate reference model would stay in eval mode. The shared base is in training mode at each step, so dropout and
+    noise on the embeddings (NEFTune) would change the reference's log-probabilities.
 
     Args:
         model ([`~policy_patch.PolicyPatchModel`]):
             The policy.
         patched (`bool`):
-            Whether the reference has copies of the policy's active patches, or none.
+            True gives the reference frozen copies of the policy's active patches; False gives it no patch.
     """
     if patched:
         reference = model.frozen_copy()
@@ -36,7 +36,7 @@ def shared_reference(model: PolicyPatchModel, *, patched: bool) -> PolicyPatchMo
 
 
 class _EvalMode:
-    """Hooks that put `base` into eval mode for the length of a call."""
+    """Hooks that put `base` into eval mode during a call."""
 
     def __init__(self, base: nn.Module) -> None:
         self._base = base

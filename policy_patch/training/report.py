@@ -1,6 +1,6 @@
-"""The training report beside a patch: one page of text and one picture, of what was trained, how, and how it went.
+"""Writes the training report next to a patch: one page and one picture that show what was trained, how, and the result.
 
-Everything comes from the settings and the log entries of the stages. What the patch is worth says the evaluation.
+All of it comes from the settings and log entries of the stages. How well the patch works is measured by the evaluation.
 """
 
 import json
@@ -37,19 +37,19 @@ _SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """What a report is made of.
+    """The content of a training report.
 
     Args:
         config ([`PolicyPatchConfig`]):
-            Of the patch.
+            Configuration of the patch.
         base (`str`):
             Name of the base, or its folder.
         settings (`dict[str, TrainingArguments]`):
-            By stage, `"sft"` and `"dpo"`.
+            Settings of each stage, under the keys `"sft"` and `"dpo"`.
         log (`dict[str, Sequence[dict]]`):
-            Log entries by stage, of the stages that have begun.
+            Log entries of each stage that has begun, under the same keys.
         data (`dict[str, int]`):
-            Counts of the data, as from [`data_counts`].
+            Counts of the data, as returned by [`data_counts`].
         embedding_norm (`float`):
             Mean L2 norm of the base's token embeddings.
     """
@@ -64,7 +64,8 @@ class TrainingReport:
     def save(self, folder: str | Path) -> None:
         """Write `training_report.md` and `training_curves.png` into `folder`.
 
-        Never fails: a report is not worth a trained patch. What is missing is said in a warning, and in the report.
+        It never raises an error, so that a failed report cannot stop a training run. If the picture or the page cannot
+        be written, there is a warning; the page also says that the picture is missing.
         """
         folder = Path(folder)
         try:
@@ -77,7 +78,7 @@ class TrainingReport:
             logger.warning(f"The training report was not written to `{folder}`: {error}. The patch is not affected.")
 
     def _save_picture(self, folder: Path) -> str:
-        """Write the picture, and return what shows it in the page."""
+        """Write the picture, and return the Markdown that shows it in the page."""
         try:
             title = f"{self._patch_name()} on {self._base_name()}"
             write_whole(folder / CURVES_NAME, curves(self.log, embedding_norm=self.embedding_norm, title=title))
@@ -110,7 +111,7 @@ class TrainingReport:
         return " ".join(filter(None, [self.config.risk, "patch", self.config.patch_version]))
 
     def _base_name(self) -> str:
-        """Return the base's name; of a folder its last part, since where it lies is nobody's business."""
+        """Return the base's name. For a folder it is the last part only, because the path may reveal private names."""
         return without_folders(self.base) or "a base without a name"
 
     def _subject(self) -> dict[str, str]:
@@ -124,7 +125,7 @@ class TrainingReport:
         }
 
     def _outcome(self, stage: str) -> dict[str, str]:
-        """Return how one stage went, as texts: each figure at the first and at the last log entry."""
+        """Return the figures of one stage as texts, most of them from the first and the last log entry."""
         entries = self.log[stage]
         points = [entry for entry in entries if "loss" in entry]
         if not points:
@@ -162,7 +163,7 @@ class TrainingReport:
         ]
 
     def _settings(self, stage: str) -> dict[str, str]:
-        """Return the settings that decide about the result, and no others: no folders, names or tokens."""
+        """Return only the settings that influence the result: no folders, names or tokens."""
         args = self.settings[stage]
         found = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name, None) is not None}
         if args.max_steps > 0:
@@ -171,20 +172,20 @@ class TrainingReport:
 
 
 def _plain(value: Any) -> str:
-    """Return a setting as a person writes it: no classes of enumerations, no brackets around lists."""
+    """Return a setting as plain text, without names of enum classes and without brackets around lists."""
     if isinstance(value, list | tuple):
         return ", ".join(_plain(part) for part in value)
     return f"{value:g}" if type(value) is float else str(getattr(value, "value", value))
 
 
 def data_counts(rows: Any, eval_rows: Any = None) -> dict[str, int]:
-    """Return how much there is to learn from, as a [`TrainingReport`] takes it.
+    """Return the number of rows and of different prompts, for a [`TrainingReport`].
 
     Args:
         rows (`datasets.Dataset`):
-            What is trained on.
+            Training rows.
         eval_rows (`datasets.Dataset`, *optional*):
-            What is evaluated on.
+            Evaluation rows.
     """
     found = {"rows to train on": len(rows)}
     if "prompt" in rows.column_names:
@@ -212,7 +213,7 @@ def _versions() -> dict[str, str]:
 
 
 def _table(columns: dict[str, dict[str, str]]) -> str:
-    """Return columns with the same kind of rows as a Markdown table; a row that is empty in all of them is left out."""
+    """Return a Markdown table of columns (title -> row name -> text), without rows that are empty in all columns."""
     rows = dict.fromkeys(name for column in columns.values() for name in column)
     lines = [f"| | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
     for name in rows:

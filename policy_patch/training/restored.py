@@ -1,6 +1,6 @@
-"""What a trainer changes of a base beside parameters, put back: the base may be shared, and is given back untouched.
+"""Restores the settings of a base that a trainer changes, because other code may share the base.
 
-Which parameters ask for a gradient, and buffers, are looked after in `patch_alone.py`.
+`patch_alone.py` restores `requires_grad` and the buffers.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,10 @@ from policy_patch.model.patched_model import PolicyPatchModel
 
 @contextmanager
 def settings_restored(model: PolicyPatchModel | PreTrainedModel) -> Iterator[None]:
-    """Put back what training changes beside parameters: pad token, router loss, dropout, modes, checkpointing."""
+    """Restore what training changes besides parameters: configurations, dropout, train modes, gradient checkpointing.
+
+    The configurations hold, for example, the padding token and the router loss of a mixture-of-experts model.
+    """
     base = model.get_base_model() if isinstance(model, PolicyPatchModel) else model
     configs = {name: deepcopy(getattr(base, name).__dict__) for name in ("config", "generation_config")}
     dropouts = {module: module.p for module in base.modules() if isinstance(module, nn.Dropout)}

@@ -1,6 +1,6 @@
-"""Which settings of transformers' and TRL's configurations a patch cannot be trained with, and what to use instead.
+"""Refuses settings of transformers and TRL with which a patch cannot be trained, and says what to use instead.
 
-Settings of ours, and their defaults, are in `config.py`. This is asked of every configuration, whoever's it is.
+Every configuration is checked here, TRL's and ours. Our own settings and their defaults are in `config.py`.
 """
 
 import os
@@ -9,52 +9,56 @@ from typing import Any
 
 from policy_patch.errors import ConfigError
 
-_JOINED = "joins texts to one row; each text needs the patch in front of it. Leave it off."
+_JOINED = "joins several texts into one row, but each text needs the patch in front of it. Leave it off."
 
-# Name, whether a value asks for something, and why that cannot be, with what to do instead.
+# Name of the setting; whether a value switches it on; why it is refused, and what to do instead.
 _REFUSED: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("packing", bool, _JOINED),
     ("eval_packing", bool, _JOINED),
     ("padding_free", bool, _JOINED),
     (
         "sync_ref_model", bool,
-        "writes to the reference's parameters, and the reference shares the base with the policy. Leave it off, and "
-        "start another DPO stage from the trained patch where the reference should move.",
+        "writes to the reference's parameters, but the reference shares the base with the policy. Leave it off. To "
+        "update the reference, start another DPO stage from the trained patch.",
     ),
     (
         "use_liger_kernel", bool,
-        "replaces modules of the base in place, also for those who use it after training. Leave it off.",
+        "replaces modules of the base in place and does not restore them after training. Leave it off.",
     ),
     (
         "torch_compile", bool,
-        "compiles the whole training step, which was not tried with a patch. Leave it off.",
+        "compiles the whole training step, which was not tested with a patch. Leave it off.",
     ),
     (
         "activation_offloading", bool,
-        "was not tried with a patch. Use `activation_checkpointing=True` where memory is short.",
+        "was not tested with a patch. Use `activation_checkpointing=True` to save memory.",
     ),
     (
         "parallelism_config", lambda value: value is not None,
-        "splits a text over processes, and the patch belongs in front of the first part alone. Leave it out.",
+        "splits a text over processes, but the patch belongs in front of the first part only. Leave it out.",
     ),
 )  # fmt: skip
 
 
 def check_settings(args: Any) -> None:
-    """Raise `ConfigError` if `args`, a `TrainingArguments` or a kind of it, asks for what a patch cannot do.
+    """Raise `ConfigError` if a setting in `args` does not work with a patch.
+
+    Args:
+        args (`transformers.TrainingArguments`):
+            Settings of any trainer.
 
     Raises:
-        ConfigError: texts joined to one row, a reference that is written to, a base that is changed in place, pushes
-            of checkpoints, a smoothed loss where upstream would not shift the labels.
+        ConfigError: a setting joins texts into one row, writes to the reference, changes the base in place, splits a
+            text over processes, pushes checkpoints to the Hub, or was not tested with a patch.
     """
     for name, asked, reason in _REFUSED:
         value = getattr(args, name, None)
         if asked(value):
             raise ConfigError(f"`{name}={value!r}` {reason}")
-    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")  # of `accelerate launch`
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")  # set by `accelerate launch`
     if backend.lower() != "no":
         raise ConfigError(
-            f"`ACCELERATE_DYNAMO_BACKEND={backend}` compiles the whole training step, which was not tried with a "
+            f"`ACCELERATE_DYNAMO_BACKEND={backend}` compiles the whole training step, which was not tested with a "
             "patch. Launch with `--dynamo_backend no`."
         )
     if getattr(args, "push_to_hub", False) and args.hub_strategy != "end":
@@ -65,17 +69,17 @@ def check_settings(args: Any) -> None:
 
 
 def check_args(trainer: str, args: Any, kind: type, peft_config: Any = None) -> None:
-    """Raise `ConfigError` unless `args` is a `kind` of settings that a patch can be trained with, without PEFT.
+    """Raise `ConfigError` unless `args` is an instance of `kind` that works with a patch, and PEFT is not used.
 
     Args:
         trainer (`str`):
-            Name of the trainer that is given them.
+            Name of the trainer, for the error.
         args (`transformers.TrainingArguments`, *optional*):
             The settings; None for TRL's defaults.
         kind (`type`):
-            TRL's class of settings, of which ours is a subclass.
+            TRL's class of settings; ours is a subclass of it.
         peft_config (`peft.PeftConfig`, *optional*):
-            What TRL would put on the base.
+            The `peft_config` that was given to the trainer; it is refused.
     """
     if args is not None and not isinstance(args, kind):
         raise ConfigError(
@@ -91,13 +95,13 @@ def check_args(trainer: str, args: Any, kind: type, peft_config: Any = None) -> 
 
 
 def check_smoothing(args: Any, *, instead: str) -> None:
-    """Raise `ConfigError` if `args` asks for smoothed labels, which this trainer would not do, or not rightly.
+    """Raise `ConfigError` if `args` sets `label_smoothing_factor`; the error ends with the advice `instead`.
 
-    transformers' own loss of smoothed labels shifts them for classes that it lists, and a patched model is none; TRL's
-    `DPOTrainer` does not look at the setting.
+    transformers' smoothed loss shifts labels only for model classes on its list, and a patched model is not on it.
+    TRL's `DPOTrainer` ignores the setting.
     """
     if getattr(args, "label_smoothing_factor", 0):
         raise ConfigError(
-            f"`label_smoothing_factor={args.label_smoothing_factor}` would not smooth this trainer's loss as it says. "
+            f"`label_smoothing_factor={args.label_smoothing_factor}` would not smooth this trainer's loss correctly. "
             f"{instead}"
         )

@@ -1,6 +1,6 @@
 """The first stage: cross-entropy on the teacher's answers (arXiv 2511.08484), with TRL's `SFTTrainer`.
 
-The second stage is in `dpo.py`, what both share in `_trl.py`.
+The second stage is in `dpo.py`; code of both stages is in `_trl.py`.
 """
 
 from typing import Any
@@ -31,22 +31,22 @@ from trl import SFTConfig, SFTTrainer  # isort: skip  (after `_trl`, whose versi
 class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
     """TRL's `SFTTrainer` for the one trainable patch of a [`~policy_patch.PolicyPatchModel`].
 
-    Takes what `SFTTrainer` takes. Rows have `prompt` and `completion`, or are preference pairs, of which `chosen` is
-    the completion, with or without a column `prompt`; as text or as messages. A row with `finished=False` gets no
-    end-of-text token.
+    Accepts the arguments of `SFTTrainer`. Rows have `prompt` and `completion`, or are preference pairs with or without
+    a column `prompt`; then `chosen` is the completion. They hold text or messages. An answer that is marked as
+    unfinished gets no end-of-text token.
 
     Args:
         args ([`PolicyPatchSFTConfig`], *optional*):
-            Settings; or TRL's `SFTConfig`, with TRL's defaults.
+            Settings. TRL's `SFTConfig` is accepted, too; then TRL's defaults apply.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
             Needed for `args.kl_weight` above 0 only; it then runs at each step, without gradient.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
+            The teacher's tokenizer, to check that it has the base's tokens. Defaults to the one saved with its weights.
 
     Raises:
-        TrainingError: no patch of the model is active and trainable, or `kl_weight` without a fitting teacher.
-        ConfigError: settings of another trainer, or that a patch cannot be trained with.
-        DataError: no rows, or a column is missing.
+        TrainingError: no patch is active and trainable, or `kl_weight` is above 0 without a suitable teacher.
+        ConfigError: `args` are settings of another trainer, or have a value that does not work with a patch.
+        DataError: there are no rows, or a column is missing.
     """
 
     _tag_names = ["policy-patch", "sft"]
@@ -83,7 +83,7 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return TRL's loss, or with `args.kl_weight` that of [`~policy_patch.training.distillation`]."""
+        """Return TRL's loss, or the loss of [`~policy_patch.training.distillation`] if `args.kl_weight` is above 0."""
         if self.teacher is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = {name: value for name, value in inputs.items() if name != "use_cache"}
@@ -102,7 +102,8 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
         )
         loss = loss / torch.as_tensor(tokens if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the count is over all processes; gradients are averaged
+            # The count is over all processes, but gradients are averaged over them.
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *more: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What a stage must know of its own past over a stop: where it started, how long it took, how much text it read.
+"""Saves the state of a stage that must survive a stop: its start vectors, its time, and its number of tokens.
 
-It lies in each checkpoint beside what transformers keeps there; the training itself needs none of it.
+The state is one file in each checkpoint. Only the log's figures depend on it; training itself does not.
 """
 
 import os
@@ -22,11 +22,11 @@ MEMORY_NAME = "stage_start.safetensors"
 
 
 class StageMemory:
-    """The start of a stage and what was spent since then, over all the times that it was gone on with.
+    """The start vectors of a stage, and its training time over all resumed runs.
 
     Args:
         vectors (`torch.Tensor`):
-            `(num_virtual_tokens, hidden_size)`, the vectors as the stage begins; they are copied.
+            `(num_virtual_tokens, hidden_size)`, the vectors at the start of the stage; they are copied.
     """
 
     def __init__(self, vectors: torch.Tensor) -> None:
@@ -35,7 +35,7 @@ class StageMemory:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far; steps that were lost by a kill do not count."""
+        """Return the seconds of training so far, without the steps that were lost when a run was killed."""
         return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def begin(self) -> None:
@@ -43,25 +43,31 @@ class StageMemory:
         self._since = time.monotonic()
 
     def save(self, folder: str | os.PathLike, num_tokens: int) -> None:
-        """Write it into a checkpoint, with the number of tokens read so far.
+        """Write the state into a checkpoint.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                Folder of the checkpoint.
+            num_tokens (`int`):
+                Number of tokens trained on so far.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the file cannot be written.
         """
         metadata = {"num_tokens": str(num_tokens), "seconds": str(self.seconds)}
         write_whole(Path(folder, MEMORY_NAME), save({TENSOR_KEY: self.start.float().cpu().contiguous()}, metadata))
 
     def load(self, folder: str | os.PathLike) -> int:
-        """Take it from a checkpoint, and return the number of tokens read until then.
+        """Read the state from a checkpoint, and return the number of tokens trained on until then.
 
-        A checkpoint without it, of an earlier version, leaves the start as it is.
+        A checkpoint of an earlier version has no such file; then the start vectors stay as they are.
 
         Raises:
             TrainingError: the file is damaged.
         """
         path = Path(folder, MEMORY_NAME)
         if not path.is_file():
-            logger.info(f"`{folder}` does not say where its stage started; distances are from where it goes on.")
+            logger.info(f"`{folder}` has no `{MEMORY_NAME}`; distances are measured from this checkpoint.")
             return 0
         try:
             with safe_open(path, framework="pt") as file:
@@ -70,7 +76,7 @@ class StageMemory:
             self.start = start.reshape(self.start.shape).to(self.start.device)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(
-                f"`{path}` is damaged: {error}. Delete that file to go on with figures that count from here, or the "
-                "whole checkpoint to go on from the one before."
+                f"`{path}` is damaged: {error}. Delete that file to resume with figures that count from this "
+                "checkpoint, or delete the whole checkpoint to resume from the one before."
             ) from error
         return num_tokens

@@ -1,7 +1,7 @@
-"""The teacher as training uses it: loaded when it is needed, and held against the base's vocabulary before that.
+"""Loads the teacher when training needs it, and checks that it has the base's vocabulary.
 
-A patch's tokens are the base's. Where the teacher's probabilities of them are asked for, each id must be the same token
-to both. Sampling answers needs no such thing: those are text.
+The check is needed if training compares the teacher's and the base's probabilities: each token id must then mean the
+same token in both. It is not needed for sampling answers, which are text.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,15 @@ from policy_patch.model.patched_model import PolicyPatchModel
 
 Teacher = PreTrainedModel | Callable[[], PreTrainedModel]
 
-BY_REFERENCE = ('`reference="teacher"`', '`reference="sft"` or "base"')  # who wants a teacher, and what to do without
+BY_REFERENCE = ('`reference="teacher"`', '`reference="sft"` or "base"')  # needs a teacher; works without one
 
 
 def loaded(teacher: Teacher | None) -> PreTrainedModel | None:
-    """Return the teacher, loading it now if a function that loads it was given."""
+    """Return the teacher; load it now if `teacher` is a function.
+
+    Raises:
+        ModelLoadError: the loaded teacher has parameters without values.
+    """
     if teacher is None or isinstance(teacher, nn.Module):
         return teacher
     with loading():
@@ -43,19 +47,20 @@ def check_teacher(
 
     Args:
         model ([`~policy_patch.PolicyPatchModel`]):
-            Its base is what is compared with.
+            The patched base.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
-            A function is not called here; then the tokenizers alone are compared.
+            The teacher. A function is not called here; then only the tokenizers are compared.
         wanted_by, instead (`str`):
-            Which setting needs the teacher, and what to set otherwise, for the error message.
+            For the error: the setting that needs the teacher, and the setting to use without one.
         tokenizer, teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Of the base and of the teacher. The teacher's is looked for where the teacher was loaded from, without
-            network access; if one of the two is unknown, tables of one size are taken for one vocabulary.
+            Tokenizers of the base and of the teacher. The teacher's defaults to the one in the folder or download
+            cache that the teacher was loaded from. If one of the two is unknown, the sizes of the embedding tables are
+            compared instead.
         same_width (`bool`, *optional*, defaults to `False`):
-            Whole distributions are compared, so that both models must give as many logits.
+            Require that both models return the same number of logits, because full distributions are compared.
 
     Raises:
-        TrainingError: no teacher, or one of another vocabulary.
+        TrainingError: there is no teacher, or it has another vocabulary.
     """
     if teacher is None:
         raise TrainingError(f"{wanted_by} needs `teacher=`. Give it, or use {instead}.")
@@ -71,7 +76,7 @@ def check_teacher(
             instead = f"{instead}; if the tables differ in padding only, give `teacher_tokenizer=`"
     if difference is not None:
         raise TrainingError(
-            f"{wanted_by} compares probabilities token by token, so both need one vocabulary; {difference}. "
+            f"{wanted_by} compares probabilities token by token, so both models need one vocabulary; {difference}. "
             f"Use {instead}."
         )
 
@@ -82,19 +87,22 @@ def _size(model: PreTrainedModel) -> int:
 
 
 def _tokenizer_of(teacher: PreTrainedModel) -> Any:
-    """Return the tokenizer beside the teacher's weights, if it is on this machine."""
+    """Return the tokenizer that was saved with the teacher's weights, or None if it is not on this machine."""
     source = teacher.config._name_or_path
     if not source:
         return None
     try:
         return AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError):  # none there, or of a kind that cannot be loaded
+    except (OSError, ValueError, KeyError, TypeError, ImportError):  # it is missing or cannot be loaded
         return None
 
 
 def _difference(tokenizer: Any, teacher_tokenizer: Any, num_ids: int | None) -> str | None:
-    """Say which tokens of the base mean something else to the teacher, if any does; more tokens there do no harm."""
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
+    """Return a description of the base's tokens that have another id in the teacher, or None if there are none.
+
+    Tokens that only the teacher has are allowed. `num_ids` is the size of the teacher's embedding table, if known.
+    """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds a tokenizer
     if tokenizer is teacher_tokenizer and num_ids is None:
         return None
     known = teacher_tokenizer.get_vocab()

@@ -1,7 +1,6 @@
-"""One run per stage in TensorBoard, wandb and trackio, named after the stage, and no run left open behind it.
+"""Gives each stage its own run in TensorBoard, wandb and trackio, named after the stage, and closes it afterwards.
 
-What is logged there is what the trainer logs; which trackers, `report_to` says. No tracker is imported here unless it
-is in use.
+The trainer decides what is logged, and `report_to` to which trackers. A tracker is imported only if it is used.
 """
 
 import os
@@ -16,17 +15,28 @@ logger = logging.get_logger(__name__)
 
 
 def name_run(args: Any, stage: str, output_dir: str) -> Any:
-    """Return `args` with the name that trackers show: the one given, or that of the folder, and the stage."""
+    """Set the name that trackers show, in place, and return `args`.
+
+    The name is `args.run_name`, or else the name of the folder, followed by the stage.
+
+    Args:
+        args (`transformers.TrainingArguments`):
+            Settings of the stage.
+        stage (`str`):
+            Name of the stage.
+        output_dir (`str`):
+            Folder of the run.
+    """
     args.run_name = f"{args.run_name or os.path.basename(os.path.abspath(output_dir))}-{stage}"
     return args
 
 
 @contextmanager
 def separate_run(trainer: Any, stage: str) -> Iterator[None]:
-    """Within the context a stage is trained. What it logs does not end up in the run of the stage before.
+    """Give the stage that is trained within the context its own run in TensorBoard and wandb.
 
-    transformers leaves wandb's run open, and the next trainer of the process would go on with it; a run that the user
-    opened stays open, and gets both stages. trackio's run is closed by transformers.
+    transformers leaves wandb's run open, so the next trainer in the process would log to it, too. This closes it. A run
+    that the user opened stays open and gets both stages. transformers closes trackio's run itself.
 
     Args:
         trainer (`transformers.Trainer`):
@@ -51,11 +61,11 @@ def separate_run(trainer: Any, stage: str) -> Iterator[None]:
 
 
 def keep_base_private(trainer: Any) -> None:
-    """Have wandb upload no model: with `WANDB_LOG_MODEL` transformers would send the whole base as the result."""
+    """Prevent wandb from uploading a model: with `WANDB_LOG_MODEL`, transformers would upload the whole base."""
     for tracker in trainer.callback_handler.callbacks:
         if isinstance(tracker, WandbCallback) and tracker._log_model.is_enabled:
             tracker._log_model = type(tracker._log_model).FALSE
             logger.warning(
-                "`WANDB_LOG_MODEL` is set; it would upload the whole base, and is ignored. Publish the patch with "
+                "`WANDB_LOG_MODEL` is ignored, because it would upload the whole base. Publish the patch with "
                 "`push_to_hub`, or log its folder as an artifact."
             )

@@ -1,7 +1,7 @@
-"""`PolicyPatchTrainer`: both stages, one after the other, each picking up where it was interrupted.
+"""`PolicyPatchTrainer`: runs both stages one after the other, and resumes each where it was interrupted.
 
-A stage's folder holds its checkpoints while it runs and its patch once it is done; the same call on the same folder
-goes on from what it finds there.
+The folder of a stage holds its checkpoints while it runs, and its patch once it is done. The same call on the same
+folder resumes from these files.
 """
 
 import gc
@@ -44,46 +44,48 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-RUN_NAME = "training_run.json"  # what is being trained in a folder, so that another run does not go on from it
+RUN_NAME = "training_run.json"  # says which run uses a folder, so that another run is refused there
 LOG_NAME = "training_log.json"
-_LARGEST_JSON = 2**28  # bytes of one of them; chosen by us
+_LARGEST_JSON = 2**28  # bytes of such a file; chosen by us
 
 
 @dataclass
 class TrainingLog:
-    """What a two-stage run logged: for each stage TRL's log entries (step, loss, rewards, learning rate, ...)."""
+    """The log of a two-stage run: TRL's log entries of each stage (step, loss, rewards, learning rate and more)."""
 
     sft: list[dict[str, Any]] = field(default_factory=list)
     dpo: list[dict[str, Any]] = field(default_factory=list)
 
 
 class PolicyPatchTrainer:
-    """Trains a patch in two stages: SFT on the chosen answers, then DPO of chosen over rejected (arXiv 2511.08484).
+    """Trains a patch in two stages (arXiv 2511.08484): SFT on the chosen answers, then DPO on the preference pairs.
 
     Args:
         model ([`~policy_patch.PolicyPatchModel`]):
-            Its one active, trainable patch is trained, in place.
+            The model. It must have exactly one active, trainable patch, which is trained in place.
         args ([`PolicyPatchTrainingConfig`]):
             Settings of both stages.
         train_dataset (`datasets.Dataset`):
-            Preference pairs: `prompt`, `chosen`, `rejected`, as `build_preference_pairs` makes them; or in another of
-            TRL's formats: messages, no column `prompt`, and for the SFT stage alone `prompt` and `completion`.
+            Preference pairs with `prompt`, `chosen` and `rejected`, as made by `build_preference_pairs`. TRL's other
+            formats are accepted, too: messages, pairs without a column `prompt`, and `prompt` with `completion` if only
+            the SFT stage runs.
         eval_dataset (`datasets.Dataset`, *optional*):
-            More pairs, for the stages' evaluation losses.
+            More rows of this kind, for the evaluation losses.
         processing_class ([`~transformers.PreTrainedTokenizerBase`]):
             The base's tokenizer.
         teacher ([`~transformers.PreTrainedModel`] or a function that returns one, *optional*):
-            Needed for `dpo.reference="teacher"` and for `sft.kl_weight` above 0 only. The DPO stage asks it before its
-            first step and lets go of it. A function is called when the teacher is needed, and no sooner.
+            Needed only for `dpo.reference="teacher"` and for `sft.kl_weight` above 0. The DPO stage runs it before the
+            first step, then releases it. A function is called only when the teacher is needed.
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The teacher's, to make sure that it has the base's tokens. By default the one beside its weights.
+            The teacher's tokenizer, to check that it has the base's tokens. Defaults to the one saved with its weights.
         callbacks (`Sequence[TrainerCallback]`, *optional*):
             Callbacks of both stages' trainers.
 
     Raises:
-        TrainingError: no patch is active and trainable; or the folder holds another run.
-        ConfigError: `args` are settings of something else.
-        DataError: no rows, or a column is missing.
+        TrainingError: no patch is active and trainable, the teacher is missing or does not fit, or `args.output_dir`
+            holds another run.
+        ConfigError: `args` is not a `PolicyPatchTrainingConfig`, or has an unknown key or an impossible value.
+        DataError: there are no rows, or a column is missing.
 
     Example:
 
@@ -108,15 +110,15 @@ class PolicyPatchTrainer:
     ) -> None:
         if not isinstance(args, PolicyPatchTrainingConfig):
             raise ConfigError(
-                f"`args` is a {type(args).__name__}; expected a `PolicyPatchTrainingConfig`, whose `sft` and `dpo` "
-                "take the settings of the two stages as dicts. One stage alone is for `PolicyPatchSFTTrainer` or "
-                "`PolicyPatchDPOTrainer`."
+                f"`args` is a {type(args).__name__}; expected a `PolicyPatchTrainingConfig`. Its fields `sft` and "
+                "`dpo` take the settings of the two stages as dicts. To run one stage only, use "
+                "`PolicyPatchSFTTrainer` or `PolicyPatchDPOTrainer`."
             )
         self.patch_name = trained_patch_name(model)
         check_pairs(train_dataset, eval_dataset, dpo=args.runs("dpo"))
         check_chat_template(train_dataset, processing_class)
         for stage in ("sft", "dpo"):
-            args.stage(stage)  # unknown keys and impossible values are found before hours of training, not between
+            args.stage(stage)  # raises for unknown keys and impossible values of both stages before any training
         tokenizers = {"tokenizer": processing_class, "teacher_tokenizer": teacher_tokenizer}
         if args.runs("dpo") and args.dpo.get("reference") == "teacher":
             check_teacher(model, teacher, *BY_REFERENCE, **tokenizers)
@@ -133,13 +135,19 @@ class PolicyPatchTrainer:
         self.callbacks = list(callbacks)
         self._start = whole(model.patches[self.patch_name]).detach().clone()
         fingerprint = model.patch_config[self.patch_name].base_fingerprint
-        if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without its tokenizer
+        if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without a tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
         note_filtering_scorers(model, self.patch_name, train_dataset)
         self._keep_folder_to_this_run()
 
     def train(self) -> TrainingLog:
-        """Run the stages that are not done yet, save the patch in `args.output_dir`, and return what was logged."""
+        """Run the stages that are not done yet, save the patch in `args.output_dir`, and return the log of both.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved. The same call resumes from it.
+            TrainingError: training diverged, or a file of an earlier run is damaged.
+            CheckpointSaveError: a checkpoint or a log cannot be written.
+        """
         log = TrainingLog()
         if self.args.runs("sft"):
             log.sft = self.train_sft()
@@ -150,25 +158,29 @@ class PolicyPatchTrainer:
         return log
 
     def train_sft(self) -> list[dict[str, Any]]:
-        """Run the first stage: SFT on the chosen answers. Returns the log entries."""
+        """Run the first stage, SFT on the chosen answers, and return its log entries."""
         return self._run("sft")
 
     def train_dpo(self) -> list[dict[str, Any]]:
-        """Run the second stage: DPO of the chosen over the rejected answers. Returns the log entries.
+        """Run the second stage, DPO on the preference pairs, and return its log entries.
 
-        It starts from the first stage's patch if that is in the folder, otherwise from the patch as it was when this
-        trainer was made.
+        It starts from the first stage's patch if the folder holds one. Otherwise it starts from the vectors that the
+        patch had when this trainer was created.
         """
         return self._run("dpo")
 
     def save_model(self, output_dir: str | os.PathLike | None = None) -> None:
-        """Save the patch in `output_dir`, by default `args.output_dir`."""
+        """Save the patch in `output_dir`, by default `args.output_dir`.
+
+        Raises:
+            PatchSaveError, PatchFileError: the patch cannot be written.
+        """
         save_patch(self.model, self.patch_name, output_dir or self.args.output_dir)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
-        """Publish the patch, once; arguments and result of [`PolicyPatchModel.push_to_hub`].
+        """Publish the patch; arguments, result and errors as of [`PolicyPatchModel.push_to_hub`].
 
-        Of several processes all must call this; the others get None.
+        If there are several processes, all must call it. The main process publishes; the others get None.
         """
         published: list[Any] = []
         in_main_process(
@@ -179,10 +191,10 @@ class PolicyPatchTrainer:
     def _run(self, stage: str) -> list[dict[str, Any]]:
         folder = Path(self.args.output_dir, stage)
         if self._load_finished(folder):
-            logger.info(f"The {stage.upper()} stage in {folder} is done; going on from its patch.")
+            logger.info(f"The {stage.upper()} stage in {folder} is already done; its patch is used.")
             return _read_log(folder)
         if stage == "sft" or not self._load_finished(Path(self.args.output_dir, "sft")):
-            # An earlier try of this stage, in this process, may have left the vectors somewhere on the way.
+            # An earlier attempt at this stage in this process may have changed the vectors.
             set_policy_patch_state_dict(
                 self.model, {TENSOR_KEY: self._start}, self.patch_name, allow_large_vectors=True
             )
@@ -191,12 +203,12 @@ class PolicyPatchTrainer:
             with separate_run(trainer, stage):
                 trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         finally:
-            self._report(stage, trainer)  # also of a run that was stopped or diverged
+            self._report(stage, trainer)  # also if the run was stopped or diverged
             drop_fused_head(self.model)
             if stage == "dpo":
                 trainer.release_reference()
         entries = trainer.state.log_history
-        # The log comes first: the patch is what marks the stage as done.
+        # The log is written first, because the patch marks the stage as done.
         in_main_process(lambda: _write_json(folder / LOG_NAME, entries))
         self.save_model(folder)
         return entries
@@ -213,12 +225,12 @@ class PolicyPatchTrainer:
             teacher_tokenizer=self.teacher_tokenizer,
         )
         if stage == "dpo" and isinstance(self.teacher, nn.Module):
-            self.teacher = None  # it has been asked: nothing here keeps it in memory while training
+            self.teacher = None  # its log-probabilities are computed, so it need not stay in memory
             gc.collect()
         return trainer
 
     def _report(self, stage: str, trainer: PolicyPatchSFTTrainer | PolicyPatchDPOTrainer) -> None:
-        """Write the report on the stages so far beside the patch."""
+        """Write the report on the stages so far into the folder of the patch."""
         if not trainer.is_world_process_zero():
             return
         log = {"sft": _read_log(Path(self.args.output_dir, "sft")), stage: trainer.state.log_history}
@@ -233,7 +245,7 @@ class PolicyPatchTrainer:
         ).save(self.args.output_dir)
 
     def _load_finished(self, folder: Path) -> bool:
-        """Load the patch of a stage that was completed before, if there is one."""
+        """Load the patch of a stage that was completed before; return whether there is one."""
         try:
             _, vectors = read_patch_folder(folder)
         except PatchNotFoundError:
@@ -242,7 +254,7 @@ class PolicyPatchTrainer:
         return True
 
     def _keep_folder_to_this_run(self) -> None:
-        """Note in the folder what is trained there; refuse a folder of another run."""
+        """Record in the folder which run uses it; raise `TrainingError` if another run does."""
         vectors = vectors_to_bytes(self._start)
         run = {
             "sft": self.args.sft,
@@ -253,17 +265,20 @@ class PolicyPatchTrainer:
             "start_sha256": hashlib.sha256(vectors).hexdigest(),
             "base": self.model.config._name_or_path,
         }
-        run = _shown_run(json.loads(json.dumps(run, default=str)))  # as it will be read back, to compare like with like
+        run = _shown_run(json.loads(json.dumps(run, default=str)))  # in the form in which it is read back and compared
         in_main_process(lambda: _keep_to_one_run(Path(self.args.output_dir, RUN_NAME), run))
 
 
 def _shown_run(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what is noted of a run without tokens and keys, which decide about no result, and without folders."""
+    """Return the record of a run without tokens, keys and folders; none of them influences the result."""
     return {**blanked(run), "base": without_folders(str(run.get("base") or ""))}
 
 
 def _keep_to_one_run(path: Path, run: dict[str, Any]) -> None:
-    """Note `run` at `path`; refuse if another one is noted there. Secrets in an older note are removed."""
+    """Write the record `run` to `path`; raise `TrainingError` if another run is recorded there.
+
+    Secrets in the record of an earlier version are removed.
+    """
     if not path.is_file():
         _write_json(path, run)
         return
@@ -271,8 +286,8 @@ def _keep_to_one_run(path: Path, run: dict[str, Any]) -> None:
         noted = dict(parse_json(read_text(path, largest=_LARGEST_JSON), most_nested=32))
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(
-            f"`{path}` cannot be read ({error}), so nothing says what was trained in that folder. Give another "
-            "`output_dir`, or delete that one."
+            f"`{path}` cannot be read ({error}), so it is unknown which run used that folder. Give another "
+            "`output_dir`, or delete that folder."
         ) from error
     before = _shown_run(noted)
     changed = {key: (before.get(key), run[key]) for key in run if before.get(key) != run[key]}
@@ -280,23 +295,23 @@ def _keep_to_one_run(path: Path, run: dict[str, Any]) -> None:
         words = "; ".join(f"`{key}` was {old}, is now {new}" for key, (old, new) in changed.items())
         raise TrainingError(
             f"`{path.parent}` holds another run: {words}. Give another `output_dir`, delete that "
-            "folder, or repeat the settings to go on with its run."
+            "folder, or use that run's settings to resume it."
         )
-    if noted != before:  # of an earlier version, which wrote tokens and folders as they were given
+    if noted != before:  # earlier versions wrote tokens and folders unchanged
         _write_json(path, before)
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return what a finished stage logged; nothing if its log was deleted, which harms no patch."""
+    """Return the log entries of a finished stage; an empty list if its log was deleted, which is allowed."""
     path = folder / LOG_NAME
     if not path.is_file():
         return []
     try:
         entries = parse_json(read_text(path, largest=_LARGEST_JSON), most_nested=32)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"`{path}` cannot be read ({error}). Delete it; that harms no patch.") from error
+        raise TrainingError(f"`{path}` cannot be read ({error}). Delete it; no patch needs it.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise TrainingError(f"`{path}` is no log of a stage, a list of objects. Delete it; that harms no patch.")
+        raise TrainingError(f"`{path}` is not the log of a stage, a list of objects. Delete it; no patch needs it.")
     return entries
 
 

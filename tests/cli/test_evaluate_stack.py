@@ -60,7 +60,7 @@ def test_for_machines_the_matrix_is_on_stdout_alone(two, tmp_path, capsys):
     ("words", "message"),
     [
         ([], "Give a patch and `--prompts` to measure it on, or several patches with `--stack a,b`"),
-        (["--stack", "ONE"], "1 patches and 1 risks; expected at least two and one"),
+        (["--stack", "ONE"], "1 patches and 1 risks; expected at least two patches and one risk"),
         (["--stack", "TWO", "--prompts_of.toxcity", "x"], "Did you mean 'toxicity'"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_table_with_a_column_twice_or_a_damaged_text_is_refused(tmp_path):
     for name, message in (
         ("a", "has the column 'a' twice"),
         ("b", r"row 1 has in `b` a damaged value: .*UTF8.* Rows are counted from 0\."),
-        ("c", r"has a value that is none of Python's: date value out of range\. Leave its column out\."),
+        ("c", r"has a value that Python cannot hold: date value out of range\. Leave its column out\."),
     ):
         with pytest.raises(DataError, match=message):
             read_rows(tmp_path / f"{name}.parquet")

@@ -170,9 +170,11 @@ def test_a_file_of_another_ending_holds_json_lines(tmp_path):
 def test_what_is_of_the_hub_alone_is_refused_for_files(tmp_path):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(TEXTS_OF_A_PAIR))
     for load in (load_preference_pairs, load_prompts):
-        with pytest.raises(DataError, match=r"`split='test'` is of datasets on the Hub, and `.*jsonl` is a file"):
+        with pytest.raises(
+            DataError, match=r"`split='test'` works for datasets on the Hub only, but `.*jsonl` is a file"
+        ):
             load(tmp_path / "pairs.jsonl", split="test")
-        with pytest.raises(DataError, match=r"`acme/pairs@v1` asks for v1, and `revision='v2'` for another"):
+        with pytest.raises(DataError, match=r"`acme/pairs@v1` names the revision v1, but `revision='v2'` another"):
             load("acme/pairs@v1", revision="v2")
 
 
@@ -180,7 +182,9 @@ def test_no_pairs_and_values_that_json_does_not_know_are_not_written(tmp_path):
     pairs = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c", "at": datetime.date(2026, 1, 2)}])
     with pytest.raises(DataError, match="There are no pairs to write to"):
         save_preference_pairs(pairs.select([]), tmp_path / "pairs.jsonl")
-    with pytest.raises(DataError, match=r"Row 0 of the pairs cannot be JSON: .*date.* Leave that column out"):
+    with pytest.raises(
+        DataError, match=r"Row 0 of the pairs cannot be written as JSON: .*date.* Leave that column out"
+    ):
         save_preference_pairs(pairs, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 

@@ -99,7 +99,7 @@ class Never(ShareOf):
 def test_no_help_at_all_and_no_refusals_are_told(tokenizer):
     models = tiny_model(), tiny_model("gpt2"), tokenizer, ["You are"]
     small = {"num_samples": 1, "max_new_tokens": 3, "on_progress": lambda done, total: None}
-    with pytest.raises(DataError, match="Neither teacher nor base helps with any of the 1 prompts"):
+    with pytest.raises(DataError, match="neither teacher nor base helps with any of the 1 prompts"):
         build_helpful_pairs(*models, refusals=["No."], scorer=Never("x"), **small)
     with pytest.raises(DataError, match="`refusals` is empty"):
         build_helpful_pairs(*models, refusals=[], scorer=Never("x"), **small)

@@ -150,7 +150,7 @@ def test_an_unknown_revision_is_told():
         ({"notes.xyz": b"a"}, "Cannot read the dataset `acme/pairs`: .*data files"),
         ({"pairs.jsonl": b'{"chosen": "a"\n{]'}, "Cannot read the dataset `acme/pairs`: "),
         ({"pairs.parquet": b"PAR1 is this no parquet"}, "Cannot read the dataset `acme/pairs`: "),
-        ({"pairs.py": b"print()"}, "`acme/pairs` is made by a script of its own, which is not run"),
+        ({"pairs.py": b"print()"}, "`acme/pairs` needs its own loading script, which is not run"),
     ],
 )
 def test_files_that_cannot_be_read_are_told(files, message):

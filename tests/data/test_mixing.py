@@ -75,7 +75,7 @@ def test_a_single_risk_is_a_mixture_too():
         (
             {"a": pairs("a", 1), "b": pairs("b", 1).remove_columns("prompt")},
             {},
-            r"cannot be mixed: 'a' has `prompt` \(text\), `chosen` \(text\), .*, 'b' has `chosen` \(text\), `r.* Bring",
+            r"cannot be mixed: 'a' has `prompt` \(text\), `chosen` \(text\), .*, 'b' has `chosen` \(text\), `r.* Conv",
         ),
         (
             {"a": pairs("a", 1), "b": Dataset.from_list([{"prompt": [USER], "chosen": [USER], "rejected": [USER]}])},

@@ -26,7 +26,7 @@ def test_a_file_gives_other_occupations(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n \n", "is empty; expected one occupation a line"),
+        (b"\n \n", "is empty; expected one occupation per line"),
         (b"baker\ncaf\xe9 owner\n", "line 2 has the byte 0xe9, which is not UTF-8"),
     ],
 )

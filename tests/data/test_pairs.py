@@ -109,7 +109,7 @@ def test_all_pairs_filtered_out_says_how_many_fell_to_which_threshold(tokenizer)
     model = tiny_model("llama")
     with pytest.raises(DataError, match=r"All 4 candidate pairs from 4 prompts were filtered out: 0 because .*"
                        r"`max_chosen_score=1.0` .*, 4 because .* `min_margin=1.0` \(highest base score seen: 0\.\d+\), "
-                       r"0 because an answer was empty\. Loosen"):  # fmt: skip
+                       r"0 because an answer was empty\. Relax"):  # fmt: skip
         build_preference_pairs(
             model, model, tokenizer, PROMPTS, scorer=ShareOf("aeiou"), on_progress=lambda done, total: None,
             **{**SMALL, "min_margin": 1.0},

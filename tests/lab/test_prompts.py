@@ -62,7 +62,7 @@ def test_requests_end_where_the_answer_begins(risk):
 def test_an_unknown_risk_or_split_is_refused_with_the_known_ones():
     with pytest.raises(DataError, match="`risk` is 'toxic'; the lab has prompts for toxicity, gender_bias"):
         lab_prompts("toxic", "train")
-    with pytest.raises(DataError, match="`split` is 'valid'; it has to be 'train' or 'test'"):
+    with pytest.raises(DataError, match="`split` is 'valid'; expected 'train' or 'test'"):
         lab_prompts("toxicity", "valid")
 
 

@@ -29,7 +29,7 @@ def test_the_patch_is_measured_beside_what_each_stage_gives_alone(tmp_path):
     assert report.settings.seed == 3 and report.perplexity_model == "lab:teacher (the teacher)"
     assert read_patch_folder(tmp_path / "dpo-only")[1].ne(read_patch_folder(tmp_path / "patch")[1]).any()
     assert stages.count("training, SFT") == 4, "DPO alone has no SFT: told once where it begins and once a step"
-    assert "For comparison: a patch by DPO alone, on the same pairs." in notes
+    assert "For comparison: training a patch by DPO alone, on the same pairs." in notes
     assert not (tmp_path / "evaluation.json").exists()
 
 

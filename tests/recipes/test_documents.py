@@ -44,7 +44,7 @@ def test_json_is_read_strictly(tmp_path):
     with pytest.raises(ConfigError, match=r"`.*recipe\.json` has .*base"):
         read_json_recipe(tmp_path / "recipe.json")
     (tmp_path / "recipe.json").write_text('{"base": ')
-    with pytest.raises(ConfigError, match=r"`.*recipe\.json` is no JSON"):
+    with pytest.raises(ConfigError, match=r"`.*recipe\.json` is not valid JSON"):
         read_json_recipe(tmp_path / "recipe.json")
 
 

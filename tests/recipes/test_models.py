@@ -41,7 +41,7 @@ def test_a_folder_is_shown_by_its_last_part_alone(tmp_path):
 def test_a_model_that_is_served_elsewhere_answers_and_is_not_loaded():
     endpoint, tokenizer = load_answering("openai:org/model@http://localhost:8000/v1")
     assert (endpoint.model, tokenizer) == ("org/model", None)
-    with pytest.raises(ModelLoadError, match="is served elsewhere and can only answer prompts"):
+    with pytest.raises(ModelLoadError, match="is a model on a server and can only answer prompts"):
         load_model("openai:org/model@http://localhost:8000/v1")
 
 

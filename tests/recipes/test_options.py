@@ -43,11 +43,11 @@ def test_impossible_values_are_refused_when_the_recipe_is_made(values, message):
         ({"data": {"num_samples": 0}}, "^`data.num_samples=0`: expected a whole number of at least 1"),
         (
             {"data": {"pairs": {"toxicity": 3}}},
-            "^`data.pairs={'toxicity': 3}`: expected a mapping, each of it a text or",
+            "^`data.pairs={'toxicity': 3}`: expected a mapping, each value a text or",
         ),
         ({"data": {"weights": {"toxicity": "x"}}}, "^`data.weights={'toxicity': 'x'}`: expected a mapping"),
         ({"data": {"scorerr": "x"}}, "^`data.scorerr` is unknown .* Did you mean `data.scorer`"),
-        ({"data": "x.jsonl"}, "^`data='x.jsonl'`: expected a mapping with keys of these: .*pairs"),
+        ({"data": "x.jsonl"}, "^`data='x.jsonl'`: expected a mapping with some of the keys .*pairs"),
         ({"patch": {"init": "txt"}}, "^`patch.init='txt'`: expected one of text, vocab, random. Did you mean 'text'"),
         ({"patch": {1: 2}}, "^`patch.1` is unknown"),
         ({"sft": [1]}, "^`sft=\\[1\\]`: expected a mapping"),
@@ -90,7 +90,7 @@ def test_a_class_of_ones_own_is_checked_too():
         share: float | None = option(None, "share", above=0, most=1)
 
     assert Own(names=("a",)).names == ["a"] and Own(share=1).share == 1.0
-    with pytest.raises(ConfigError, match="`names='a'`: expected a list, each of it a text"):
+    with pytest.raises(ConfigError, match="`names='a'`: expected a list, each entry a text"):
         Own(names="a")
     with pytest.raises(ConfigError, match=r"`share=1\.5`: expected a number above 0 and up to 1 or null"):
         Own(share=1.5)

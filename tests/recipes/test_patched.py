@@ -22,7 +22,7 @@ def test_patches_are_a_stack_on_the_base_that_the_first_names():
 def test_a_patch_without_a_base_or_a_damaged_one_is_told_before_anything_is_loaded(tmp_path):
     config, vectors = read_patch_folder(lab_patch_folder("toxicity"))
     write_patch_folder(tmp_path / "a", replace(config, base_model_name_or_path=None), vectors)
-    with pytest.raises(ModelLoadError, match=r"names no base\. Say which with `--base`, in Python with `base=`"):
+    with pytest.raises(ModelLoadError, match=r"names no base\. Give one with `--base`, or with `base=` in Python"):
         find_patches([str(tmp_path / "a")], None)
     assert find_patches([str(tmp_path / "a")], "org/base").base == "org/base"
     tensors = tmp_path / "a" / "policy_patch.safetensors"

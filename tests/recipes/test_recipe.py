@@ -59,7 +59,9 @@ def test_overrides_are_checked_like_the_file(overrides, message):
 
 def test_what_is_no_mapping_is_no_recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text("- base\n")
-    with pytest.raises(ConfigError, match=r"recipe\.yaml`: A recipe is a mapping of keys and values, not list"):
+    with pytest.raises(
+        ConfigError, match=r"recipe\.yaml`: The recipe is a list; expected a mapping of keys and values"
+    ):
         TrainRecipe.from_yaml(tmp_path / "recipe.yaml")
     with pytest.raises(ConfigError, match=r"Cannot read the recipe `.*nothing\.yaml`"):
         TrainRecipe.from_yaml(tmp_path / "nothing.yaml")

@@ -58,7 +58,7 @@ def test_a_mapping_is_of_several_risks(files):
 
 
 def test_weights_need_risks(files):
-    with pytest.raises(DataError, match=r"`data\.weights` are shares of risks, and `data\.pairs` names none: \['"):
+    with pytest.raises(DataError, match=r"`data\.weights` are shares of risks, but `data\.pairs` names no risks: \['"):
         load_pairs([files["rude"]], weights={"toxicity": 1})
 
 

@@ -27,7 +27,7 @@ def test_it_runs_from_python_with_the_lab_s_prompts_and_look_alikes(tmp_path):
     ("values", "error", "message"),
     [
         ({"patches": []}, ConfigError, r"^`patches=\[\]`: expected"),
-        ({"patches": PATCHES[:1]}, EvaluationError, "^`patches`: 1 patches and 1 risks; expected at least two and one"),
+        ({"patches": PATCHES[:1]}, EvaluationError, "1 risks; expected at least two patches and one risk"),
         ({"prompts_of": {"toxcity": "x"}}, EvaluationError, "^`prompts_of.toxcity`: .*Did you mean 'toxicity'"),
         ({"scorers_of": {"toxcity": ["x"]}}, EvaluationError, "^`scorers_of.toxcity`: .*Did you mean 'toxicity'"),
         ({"scorers_of": {"toxicity": ["lexcal"]}}, EvaluationError, "^`scorers_of.toxicity`: Scorer 'lexcal'"),

@@ -207,9 +207,9 @@ def test_a_copy_of_a_trained_model_runs_its_own_patch(kind, tmp_path):
 # What is refused
 
 BAD = {
-    "packing": ({"packing": True}, ["SFTTrainer"], "`packing=True` joins texts to one row"),
-    "packing of eval": ({"eval_packing": True}, ["SFTTrainer"], "`eval_packing=True` joins texts to one row"),
-    "padding-free": ({"padding_free": True}, ["SFTTrainer", "DPOTrainer"], "`padding_free=True` joins texts"),
+    "packing": ({"packing": True}, ["SFTTrainer"], "`packing=True` joins several texts into one row"),
+    "packing of eval": ({"eval_packing": True}, ["SFTTrainer"], "`eval_packing=True` joins several texts into one row"),
+    "padding-free": ({"padding_free": True}, ["SFTTrainer", "DPOTrainer"], "`padding_free=True` joins several texts"),
     "sync": ({"sync_ref_model": True}, ["DPOTrainer"], "`sync_ref_model=True` writes to the reference's parameters"),
     "liger": ({"use_liger_kernel": True}, UPSTREAM, "`use_liger_kernel=True` replaces modules of the base in place"),
     "compile": ({"torch_compile": True}, UPSTREAM, "`torch_compile=True` compiles the whole training step"),
@@ -237,7 +237,7 @@ def test_sharding_is_for_the_trainers_of_the_package(name, monkeypatch):
     args = trl.SFTConfig.__new__(trl.SFTConfig)
     args.fsdp = args.deepspeed = None
     trainer = object.__new__(adopted(trl.SFTTrainer))
-    with pytest.raises(TrainingError, match=r"FSDP and DeepSpeed were tried .* Use `PolicyPatchSFTTrainer` and"):
+    with pytest.raises(TrainingError, match=r"FSDP and DeepSpeed were tested .* Use `PolicyPatchSFTTrainer` and"):
         trainer._check(args)
 
 
@@ -254,15 +254,15 @@ def test_the_settings_of_another_trainer_are_refused_with_those_to_use(kind, con
 @pytest.mark.parametrize("name", ["RewardTrainer", "GRPOTrainer", "RLOOTrainer", "KTOTrainer"])
 def test_a_trainer_that_was_not_tried_is_refused_before_it_looks_at_anything(name):
     with pytest.raises(
-        TrainingError, match=rf"`{name}` was not tried with a PolicyPatchModel.*`PolicyPatchDPOTrainer`"
+        TrainingError, match=rf"`{name}` was not tested with a PolicyPatchModel.*`PolicyPatchDPOTrainer`"
     ):
         getattr(trl, name)(patched(), args=None, train_dataset=None)
-    with pytest.raises(TrainingError, match=rf"`{name}` was not tried"):
+    with pytest.raises(TrainingError, match=rf"`{name}` was not tested"):
         type("Mine", (getattr(trl, name),), {})(model=patched())
 
 
 def test_trainers_of_transformers_other_than_trainer_are_refused():
-    with pytest.raises(TrainingError, match="`Seq2SeqTrainer` was not tried with a PolicyPatchModel"):
+    with pytest.raises(TrainingError, match="`Seq2SeqTrainer` was not tested with a PolicyPatchModel"):
         transformers.Seq2SeqTrainer(model=patched())
 
 
@@ -306,5 +306,5 @@ def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
 
 def test_a_model_that_comes_by_model_init_is_refused(tmp_path):
     args = transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
-    with pytest.raises(TrainingError, match=r"got its PolicyPatchModel by another way .* as by `model_init`"):
+    with pytest.raises(TrainingError, match=r"did not get its PolicyPatchModel as .* by `model_init`"):
         transformers.Trainer(args=args, model_init=lambda: patched())

@@ -42,7 +42,9 @@ def test_a_missing_output_folder_is_refused(config_class):
 
 @pytest.mark.parametrize(("stage", "name"), [("sft", "packing"), ("sft", "padding_free"), ("dpo", "padding_free")])
 def test_joined_rows_are_refused(stage, name, tmp_path):
-    with pytest.raises(ConfigError, match=f"`{name}=True` joins texts to one row; each text needs the patch"):
+    with pytest.raises(
+        ConfigError, match=f"`{name}=True` joins several texts into one row, but each text needs the patch"
+    ):
         STAGES[stage](output_dir=str(tmp_path), **{name: True})
 
 
@@ -82,7 +84,7 @@ def test_an_unknown_key_of_a_stage_is_refused_with_near_names(section, key, hint
 
 
 def test_the_folder_of_a_stage_is_not_the_user_s_to_choose():
-    with pytest.raises(ConfigError, match=r"`dpo\.output_dir` is set from `output_dir`"):
+    with pytest.raises(ConfigError, match=r"`dpo\.output_dir` must not be given: .* Leave it out"):
         PolicyPatchTrainingConfig(output_dir="out", dpo={"output_dir": "elsewhere"}).stage("dpo")
 
 

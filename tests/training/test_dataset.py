@@ -122,7 +122,7 @@ def test_equal_answers_are_counted_in_a_warning(caplog):
     same = [index in (3, 5, 6) for index in range(9)]
     rows = Dataset.from_dict({"chosen": ["a"] * 9, "rejected": ["a" if equal else "b" for equal in same]})
     check_rows(rows, ("chosen", "rejected"))
-    assert "3 of 9 rows have the same text in `chosen` and `rejected`, the first is row 3 (counted" in caplog.text
+    assert "3 of 9 rows have the same text in `chosen` and `rejected`. The first is row 3 (counted" in caplog.text
     caplog.clear()
     check_rows(rows, ("chosen", "rejected"))
     assert caplog.text == "", "said once"

@@ -208,7 +208,8 @@ def test_a_template_that_cannot_leave_an_answer_open_is_told(tmp_path):
     tokenizer = chat_tokenizer(TEMPLATE.replace("message['content'] }}", "message['content'] | upper }}"))
     rows = [{**FORMATS["messages"][0], "chosen_finished": False}]
     with pytest.raises(
-        DataError, match=r"`finished=False`, and the chat template cannot leave it open, because .* remove"
+        DataError,
+        match=r"unfinished \(`finished=False`\), and the chat template cannot leave it without an ending.* remove",
     ):
         sft(tmp_path, rows, tokenizer)
 
@@ -240,7 +241,7 @@ def test_rows_longer_than_the_base_can_take_are_named(tmp_path):
     short, long = PAIRS[0], "x" * 60
     for make in (sft, dpo):
         rows = [short, short, {**short, "prompt": long}, {**short, "prompt": long}]
-        with pytest.raises(DataError, match=r"Row 2 has a `prompt` of 61 tokens; .* room for 60 behind the patch\. "):
+        with pytest.raises(DataError, match=r"Row 2 has a `prompt` of 61 tokens; .* room for 60 after the vectors\. "):
             make(
                 tmp_path, rows, tiny_tokenizer(), patched("gpt2"), **({"shuffle_dataset": True} if make is sft else {})
             )
@@ -255,9 +256,9 @@ def test_rows_that_max_length_leaves_nothing_of_are_counted(tmp_path, caplog):
     for make in (sft, dpo):
         caplog.clear()
         assert len(make(tmp_path, rows, max_length=30).train_dataset) == 1
-        assert "1 of 2 rows are left out: their `prompt` alone fills `max_length=30` tokens, the first" in caplog.text
+        assert "1 of 2 rows are left out: their `prompt` alone fills `max_length=30` tokens. The first" in caplog.text
         assert "is row 1 (counted from 0)" in caplog.text
-        with pytest.raises(DataError, match=r"1 of 1 rows are left out.* Nothing is left to learn from; shorten"):
+        with pytest.raises(DataError, match=r"1 of 1 rows are left out.* No row is left to train on; shorten"):
             make(tmp_path, rows[1:], max_length=30)
 
 

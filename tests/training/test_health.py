@@ -84,7 +84,7 @@ def test_vectors_that_stand_still_are_told_from_half_time_on():
     assert findings(entries[:-1], FACTS) == {}
     message = findings(entries, FACTS)["still"]
     assert message == (
-        "The loss does not move: 1.640 at step 1, 1.680 at step 50 of 100, with vectors 0.1% from where they started. "
+        "The loss does not move: 1.640 at step 1, 1.680 at step 50 of 100. The vectors moved by 0.1% of their norm. "
         "Raise `learning_rate` (it is 0.01; 1e-2 for SFT and 5e-3 for DPO are usual), or train for more steps."
     )
 
@@ -105,9 +105,7 @@ def test_chance_is_told_from_a_quarter_on_once_enough_rows_were_seen():
     entries = dpo_log([0.69] * 6, [0.43, 0.56, 0.47, 0.55, 0.5, 0.52])
     assert findings(entries[:3], FACTS) == {}
     message = findings(entries[:4], FACTS)["chance"]
-    assert message.startswith(
-        "The reward accuracy stays at chance: 0.52 over the steps to 30 of 100. Look at the pairs"
-    )
+    assert message.startswith("The reward accuracy stays at chance: 0.52 over the steps to 30 of 100. Check the pairs")
     assert found(entries, rows_per_step=1) == set(), "30 rows say nothing"
 
 
@@ -207,7 +205,7 @@ def test_training_stops_before_a_broken_patch_is_saved_and_names_the_last_good_c
     trainer.create_optimizer()
     break_vectors_in(trainer, 4, value)
     message = (
-        r"Training diverged: after step 4 of 6 the vectors are no longer finite\. Nothing of it was saved; the last "
+        r"Training diverged: after step 4 of 6 the vectors are no longer finite\. They were not saved; the last "
         r"good checkpoint is `.*checkpoint-2`\. Lower `learning_rate` \(it is 0\.01\)"
     )
     with pytest.raises(TrainingError, match=message):

@@ -128,7 +128,7 @@ def test_a_base_that_is_thawed_in_the_midst_of_training_is_refused_before_the_ne
     trainer = MAKERS[kind](model, tmp_path, callbacks=[Thaws(when)])
     first = 1 if when in ("on_train_begin", "on_step_begin") else 2
     with pytest.raises(
-        TrainingError, match=rf"1 other parameters were thawed \(the first: `lm_head\.weight`\).* in step {first}\."
+        TrainingError, match=rf"1 other parameters were unfrozen \(the first: `lm_head\.weight`\).* in step {first}\."
     ):
         trainer.train()
     after = facts_of(model.get_base_model())
@@ -191,7 +191,7 @@ def test_training_again_with_the_same_trainer_is_held_too(kind, tmp_path):
     trainer = MAKERS[kind](model, tmp_path, max_steps=1)
     trainer.train()
     trainer.add_callback(Thaws("on_step_begin"))
-    with pytest.raises(TrainingError, match="other parameters were thawed"):
+    with pytest.raises(TrainingError, match="other parameters were unfrozen"):
         trainer.train()
 
 

@@ -38,7 +38,9 @@ def test_another_process_does_nothing_and_learns_what_failed(monkeypatch):
     heard.append(None)
     in_main_process(lambda: raise_(AssertionError("not here")))
     heard[0] = "PatchSaveError: disk full"
-    with pytest.raises(TrainingError, match=r"main process stopped, and so does this one\. PatchSaveError: disk full"):
+    with pytest.raises(
+        TrainingError, match=r"main process failed, so this process stops, too\. PatchSaveError: disk full"
+    ):
         in_main_process(lambda: raise_(AssertionError("not here")))
 
 

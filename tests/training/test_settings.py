@@ -29,13 +29,17 @@ TRLS = {"SFT": trl.SFTConfig, "DPO": trl.DPOConfig}
 stages = pytest.mark.parametrize("stage", TRAINERS)
 
 REFUSED = {
-    "packing": ({"packing": True}, ["SFT"], "`packing=True` joins texts to one row; each text needs the patch"),
-    "eval_packing": ({"eval_packing": True}, ["SFT"], "`eval_packing=True` joins texts to one row"),
-    "padding_free": ({"padding_free": True}, ["SFT", "DPO"], "`padding_free=True` joins texts to one row"),
+    "packing": (
+        {"packing": True},
+        ["SFT"],
+        "`packing=True` joins several texts into one row, but each text needs the patch",
+    ),
+    "eval_packing": ({"eval_packing": True}, ["SFT"], "`eval_packing=True` joins several texts into one row"),
+    "padding_free": ({"padding_free": True}, ["SFT", "DPO"], "`padding_free=True` joins several texts into one row"),
     "sync_ref_model": ({"sync_ref_model": True}, ["DPO"], "`sync_ref_model=True` writes to the reference's parameters"),
     "liger": ({"use_liger_kernel": True}, ["SFT", "DPO"], "`use_liger_kernel=True` replaces modules of the base"),
     "compile": ({"torch_compile": True}, ["SFT", "DPO"], "`torch_compile=True` compiles the whole training step"),
-    "offloading": ({"activation_offloading": True}, ["SFT", "DPO"], "`activation_offloading=True` was not tried"),
+    "offloading": ({"activation_offloading": True}, ["SFT", "DPO"], "`activation_offloading=True` was not tested"),
     "smoothing": ({"label_smoothing_factor": 0.1}, ["DPO"], "DPO's own `label_smoothing`"),
     "hub": ({"push_to_hub": True, "hub_strategy": "checkpoint"}, ["SFT", "DPO"], "`hub_strategy='checkpoint'` would"),
 }
@@ -125,7 +129,7 @@ def test_a_peft_config_is_refused(stage, tmp_path):
 
 
 def test_a_reference_model_is_refused_with_how_to_choose_one(tmp_path):
-    with pytest.raises(TrainingError, match=r"`ref_model` is given; .*`args\.reference`.*`teacher=`"):
+    with pytest.raises(TrainingError, match=r"`ref_model` is given, .*`args\.reference`.*`teacher=`"):
         make("DPO", PolicyPatchDPOConfig(**quick(tmp_path)), ref_model=tiny_model())
 
 

@@ -58,7 +58,7 @@ def test_seconds_add_up_over_stops_and_stand_still_between_them(tmp_path, monkey
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"half"], ids=["empty", "noise", "short"])
 def test_a_damaged_file_is_told_with_a_way_out(content, tmp_path):
     (tmp_path / MEMORY_NAME).write_bytes(content)
-    with pytest.raises(TrainingError, match=r"stage_start\.safetensors` is damaged: .* Delete that file to go on"):
+    with pytest.raises(TrainingError, match=r"stage_start\.safetensors` is damaged: .* Delete that file to resume"):
         StageMemory(torch.ones(1, 2)).load(tmp_path)
 
 

@@ -33,9 +33,9 @@ def teacher_with(rows: int):
 def test_a_teacher_with_another_tokenizer_is_refused_before_anything_is_trained(size, tmp_path):
     more = {"teacher": teacher_with(size), "teacher_tokenizer": other_tokenizer(size)}
     message = (
-        r'`reference="teacher"` compares probabilities token by token, so both need one vocabulary; \d+ of the base\'s '
-        rf"{VOCAB_SIZE} tokens have another id for the teacher: '<pad>' is 0 for the base and \w+ for the teacher\. "
-        r'Use `reference="sft"` or "base"'
+        r'`reference="teacher"` compares probabilities token by token, so both models need one vocabulary; \d+ of the '
+        rf"base's {VOCAB_SIZE} tokens have another id for the teacher: '<pad>' is 0 for the base and \w+ for the "
+        r'teacher\. Use `reference="sft"` or "base"'
     )
     with pytest.raises(TrainingError, match=message):
         two_stage_trainer(patched(), tmp_path / "run", **TEACHER, **more)

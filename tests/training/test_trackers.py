@@ -168,7 +168,7 @@ def test_wandb_never_uploads_the_base(wandb, tmp_path, monkeypatch, caplog):
         trainer.train()
     tracker = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, WandbCallback))
     assert not tracker._log_model.is_enabled
-    assert "`WANDB_LOG_MODEL` is set; it would upload the whole base" in caplog.text
+    assert "`WANDB_LOG_MODEL` is ignored, because it would upload the whole base" in caplog.text
     wandb.finish()
     assert "embed_tokens" not in next(iter(offline_runs(tmp_path / "wandb").values()))[2]
 

@@ -301,7 +301,7 @@ def test_a_finished_stage_without_its_log_is_still_finished(uninterrupted, steps
 def test_a_folder_that_holds_another_run_is_refused_and_says_what_differs(uninterrupted):
     folder = uninterrupted[0]
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    message = r"`.*` holds another run: {}.*Give another `output_dir`, delete that folder, or repeat the settings"
+    message = r"`.*` holds another run: {}.*Give another `output_dir`, delete that folder, or use that run's settings"
     with pytest.raises(TrainingError, match=message.format("`seed` was 42, is now 7")):
         two_stage_trainer(patched(), folder, seed=7)
     with pytest.raises(TrainingError, match=message.format("`start_sha256` was")):
@@ -363,7 +363,7 @@ def test_a_run_that_was_noted_with_its_token_goes_on_and_loses_it(tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000])
 def test_a_note_that_cannot_be_read_is_refused(tmp_path, text):
     (tmp_path / "training_run.json").write_text(text)
-    with pytest.raises(TrainingError, match=r"cannot be read.*Give another `output_dir`, or delete that one"):
+    with pytest.raises(TrainingError, match=r"cannot be read.*Give another `output_dir`, or delete that folder"):
         two_stage_trainer(patched(), tmp_path)
     assert (tmp_path / "training_run.json").read_text() == text
 
