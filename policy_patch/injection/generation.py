@@ -43,7 +43,7 @@ def with_fitting_cache(
     if wanted == "paged":
         raise PatchInputError(
             '`cache_implementation="paged"` is continuous batching, which takes tokens only and would run the base '
-            "without the patch. Bake the patch into a checkpoint for it (docs/serving.md)."
+            "without the patch. Bake the patch into a checkpoint for it (docs/bake.md)."
         )
     if wanted not in ALL_STATIC_CACHE_IMPLEMENTATIONS or cache is not None:
         return cache, kwargs
