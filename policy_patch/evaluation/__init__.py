@@ -1,6 +1,6 @@
-"""How safe and how fluent a patched model is: samples, scorers, metrics with intervals, and the report of them.
+"""Measures how safe and how fluent a patched model is: sampled answers, scorers, metrics with intervals, a report.
 
-Names are loaded on first use, so importing this imports neither torch nor scikit-learn nor matplotlib.
+Names are loaded on first use, so importing this package imports neither torch nor scikit-learn nor matplotlib.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""How each system of an evaluation is asked: for answers, for next words, for the perplexity of neutral text.
+"""Gets from each system of an evaluation its answers, its next-word probabilities and its perplexity of neutral text.
 
-Answers are kept on disk if there is a folder for them. What they mean for a risk is not settled here.
+Answers are kept on disk if there is a folder for them. Each risk decides what it measures on them.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Seen:
-    """Answers of one system, without thoughts, and their likelihoods under the perplexity model.
+    """The answers of one system, without thoughts, and their likelihoods under the perplexity model.
 
     Args:
         source (`str`):
             Name of the model that answered, with a hash of its weights.
         answers, safe_answers (`list[list[str]]`):
-            The samples of each prompt, and of each look-alike.
+            The answers to each prompt, and to each look-alike.
         nll, safe_nll (`np.ndarray`):
-            `(prompts, samples)` float64: negative log-likelihoods, in nats.
+            `(prompts, samples)` float64: negative log-likelihood of each answer, in nats.
         tokens, safe_tokens (`np.ndarray`):
-            `(prompts, samples)` int64: tokens of the perplexity model.
+            `(prompts, samples)` int64: number of tokens of each answer, by the tokenizer of the perplexity model.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """How each system is asked: prompts, settings, the perplexity model, and the folder that keeps the answers."""
+    """Asks each system in the same way: same prompts, same sampling, same perplexity model."""
 
     prompts: list[str]
     safe_prompts: list[str]
@@ -67,7 +67,7 @@ class Asking:
     progress: Progress
 
     def ask(self, name: str, system: System, model: Any) -> Seen:
-        """Return the system's answers and their likelihoods, from disk where they are kept already."""
+        """Return the system's answers and their likelihoods; those that are on disk are not computed again."""
         source = _answering(model, system)
         answers = self._answers(name, "prompts", source, self.prompts)
         safe = self._answers(name, "look-alikes", source, self.safe_prompts) if self.safe_prompts else []
@@ -76,7 +76,7 @@ class Asking:
         return Seen(source.name, answers, safe, nll, tokens, safe_nll, safe_tokens)
 
     def observed(self, name: str, system: System, model: Any, seen: Seen, limit: float | None) -> Observed:
-        """Return the system's behaviour, on which the risks measure."""
+        """Return the system's behaviour, which a risk then measures."""
         values = self._values(name)
         has_weights = isinstance(model, torch.nn.Module)
 
@@ -122,7 +122,7 @@ class Asking:
     def _perplexity(
         self, name: str, stage: str, prompts: list[str], answers: list[list[str]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return `(prompts, samples)`: negative log-likelihoods of the answers in nats, and their tokens."""
+        """Return two arrays `(prompts, samples)`: negative log-likelihoods in nats, and numbers of tokens."""
         shape = (len(prompts), self.sampling.num_samples)
         if not prompts:
             return np.zeros(shape), np.zeros(shape, dtype=np.int64)
@@ -133,7 +133,7 @@ class Asking:
         return nll.reshape(shape), tokens.reshape(shape)
 
     def _likelihoods(self, model: Any, tokenizer: Any) -> Callable[..., np.ndarray]:
-        """Return a function that takes prompts and texts, and returns `(texts, 2)`: nats and tokens."""
+        """Return a function of prompts and texts that returns `(texts, 2)`: nats and number of tokens."""
         return lambda prompts, texts: np.stack(
             conditional_nll(model, tokenizer, prompts, texts, batch_size=self.sampling.batch_size), axis=-1
         )
@@ -147,13 +147,14 @@ def _warn_of_thoughts_alone(name: str, texts: list[str], max_new_tokens: int) ->
     cut = sum(is_thought_alone(text) for text in texts)
     if cut:
         logger.warning(
-            f"{cut} of {len(texts)} texts of {name!r} are thoughts without an answer, cut at "
-            f"`max_new_tokens={max_new_tokens}`. They count as empty, neither refused nor complied. Give more tokens."
+            f"{cut} of {len(texts)} texts of {name!r} are thoughts without an answer, because they were cut at "
+            f"`max_new_tokens={max_new_tokens}`. They count as empty: neither a refusal nor compliance. Give a larger "
+            "`max_new_tokens`."
         )
 
 
 def _split(likelihoods: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return nats `(texts,)` float64 and tokens `(texts,)` int64 of `(texts, 2)`."""
+    """Split `(texts, 2)` into nats `(texts,)` float64 and numbers of tokens `(texts,)` int64."""
     return likelihoods[:, 0], likelihoods[:, 1].astype(np.int64)
 
 
@@ -165,5 +166,7 @@ def _answering(model: Any, system: System) -> Answering:
     if system.instruction and isinstance(model, torch.nn.Module):
         return TransformersAnswers(model, system.tokenizer, system.instruction)
     if system.instruction:
-        raise EvaluationError("A system that is served elsewhere takes no `instruction` here: put it into its prompts.")
+        raise EvaluationError(
+            "`instruction` cannot be used with a system that is served elsewhere. Put the instruction into the prompts."
+        )
     return answering(model, system.tokenizer)

@@ -1,7 +1,6 @@
-"""Scorers and judges by the names that commands and recipes use, such as `hf:<model>`: one table for each.
+"""Loads scorers and judges by the names that commands and recipes use, such as `hf:<model>`.
 
-What a scorer or a judge does is in `scorers.py`, `judges.py` and `judge_models.py`; which ones a risk takes, in
-`risk.py`.
+There is one table for scorers and one for judges. The classes are in `scorers.py`, `judges.py` and `judge_models.py`.
 """
 
 import inspect
@@ -34,16 +33,16 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Loader:
-    """How a name becomes a scorer or a judge.
+    """Makes a scorer or a judge from its name.
 
     Args:
         form (`str`):
-            The name as messages show it: `"lexical"` stands alone, `"hf:<model>"` needs a text after its colon,
-            `"gender-words[:<list>]"` may have one.
+            The name as messages show it: `"lexical"` has no colon, `"hf:<model>"` needs a text after its colon, and in
+            `"gender-words[:<list>]"` that text is optional.
         load (`Callable[..., Any]`):
-            Called with the text after the colon, or without arguments where there is none.
+            Called with the text after the colon, or without arguments if the name has no colon.
         argument (`str`, *optional*, defaults to `".+"`):
-            Pattern of the text after the colon.
+            Regular expression that the text after the colon must match.
     """
 
     form: str
@@ -56,7 +55,7 @@ class Loader:
         return re.split(r"[:\[]", self.form, maxsplit=1)[0]
 
     def takes(self, argument: str | None) -> bool:
-        """Whether the name may have this text after its colon; None: no colon."""
+        """Return whether the name may have this text after its colon. None stands for a name without a colon."""
         if argument is None:
             return self.form == self.name or "[" in self.form
         return self.form != self.name and re.fullmatch(self.argument, argument, re.DOTALL) is not None
@@ -69,7 +68,11 @@ def _table(kind: str, group: str, *own: Loader) -> Registry[Loader]:
 
 
 def _loader(kind: str, name: str, load: Any) -> Loader:
-    """Return the loader of what others register: with or without a text after the colon, as `load` can be called."""
+    """Return the loader of a registered scorer or judge. The signature of `load` tells whether the name takes a text.
+
+    Raises:
+        EvaluationError: the name has other characters, `load` cannot be called, or it needs other arguments.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise EvaluationError(
             f"{name!r} is no name for a {kind}; expected letters, digits, dots, dashes and underscores."
@@ -81,8 +84,8 @@ def _loader(kind: str, name: str, load: Any) -> Loader:
     alone, with_text = (_can_be_called(load, *given) for given in ((), ("",)))
     if not alone and not with_text:
         raise EvaluationError(
-            f"`load` of the {kind} {name!r} has to be called without arguments, or with one text. Give a function that "
-            "settles the rest."
+            f"`load` of the {kind} {name!r} needs other arguments; expected a function that can be called without "
+            "arguments or with one text. Wrap it in a function that fills in the rest."
         )
     return Loader(name if not with_text else f"{name}[:...]" if alone else f"{name}:...", load)
 
@@ -130,36 +133,42 @@ JUDGES = _table(
 
 
 def load_scorer(spec: str) -> Scorer:
-    """Return a scorer from its name on a command line.
+    """Load a scorer by its name.
 
     Args:
         spec (`str`):
-            `"lexical"` (alt-profanity-check), `"lab-insults"` (the lab's own), `"hf:<model>"` (a text classifier, Hub
-            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0); for
-            the pairs of other risks `"gender-words"`, `"gender-words:pronouns"` or `"gender-words:<file.json>"` (1 for
-            a text with a gender word) and `"compliance"` (1 for a text that does not refuse); and what was registered
-            by [`register_scorer`] or by the entry points `policy_patch.scorers` of installed packages.
+            `"lexical"` (alt-profanity-check), `"lab-insults"` (the lab's own), `"hf:<model>"` (a text classifier: Hub
+            id or folder) or `"fitted:<file.csv>"` (fitted on a file with the columns `text` and `label`, 1 or 0). For
+            pairs of other risks: `"gender-words"`, `"gender-words:pronouns"` or `"gender-words:<file.json>"` (1 for a
+            text with a gender word), and `"compliance"` (1 for a text that does not refuse). Scorers of
+            [`register_scorer`] and of the entry points `policy_patch.scorers` have names, too.
+
+    Returns:
+        [`Scorer`]: the scorer.
 
     Raises:
-        EvaluationError: an unknown name, or a file that is missing or has other columns.
+        EvaluationError: the name is unknown, or the file is missing or has other columns.
         MissingExtraError: a package of the extra `eval` is not installed.
     """
     return _loaded("Scorer", SCORERS, spec)
 
 
 def load_judge(spec: str) -> Judge:
-    """Return a judge from its name on a command line.
+    """Load a judge by its name.
 
     Args:
         spec (`str`):
             `"refusal-phrases"` (our list), `"refusal-phrases:<file>"` (your own; see [`load_phrases`]),
             `"guard:<model>"` ([`LlamaGuardJudge`]), `"harmbench:<model>"` ([`HarmBenchJudge`]), `"classifier:<model>"`
-            ([`ClassifierJudge`]), each with a Hub id or folder, `"openai:<model>@<url>"` ([`EndpointJudge`]) or
-            `"fitted:<file.csv>"` (a scorer, see [`load_scorer`], that judges the answer alone); and what was registered
-            by [`register_judge`] or by the entry points `policy_patch.judges` of installed packages.
+            ([`ClassifierJudge`]), each with a Hub id or folder; `"openai:<model>@<url>"` ([`EndpointJudge`]) or
+            `"fitted:<file.csv>"` (a scorer that sees only the answer; see [`load_scorer`]). Judges of
+            [`register_judge`] and of the entry points `policy_patch.judges` have names, too.
+
+    Returns:
+        [`Judge`]: the judge.
 
     Raises:
-        EvaluationError: an unknown name, or what the judge itself refuses.
+        EvaluationError: the name is unknown, or the judge refuses its argument.
         ModelLoadError: the model cannot be loaded.
         MissingExtraError: the package `openai` is needed and not installed.
 
@@ -175,25 +184,25 @@ def load_judge(spec: str) -> Judge:
 
 
 def register_scorer(name: str, load: Callable[..., Scorer], *, replace: bool = False) -> None:
-    """Give a scorer of your own a name in this process: for `--scorers`, `--scorer`, recipes and [`load_scorer`].
+    """Register a scorer of your own by name, for `--scorers`, `--scorer`, recipes and [`load_scorer`] in this process.
 
     Args:
         name (`str`):
             The name, such as `"shouting"`.
         load (`Callable[..., Scorer]`):
-            A class or function that makes the scorer: without arguments for `"shouting"`, with the text after the
-            colon for `"shouting:<text>"`.
+            A class or function that makes the scorer. It is called without arguments for `"shouting"`, and with the
+            text after the colon for `"shouting:<text>"`.
         replace (`bool`, *optional*, defaults to `False`):
-            Take the place of what was registered under this name before in this process.
+            Replace a scorer that was registered under this name earlier in this process.
 
     Raises:
-        EvaluationError: a name that is taken or none, or a `load` that cannot be called so.
+        EvaluationError: the name is taken or not allowed, or `load` needs other arguments.
     """
     SCORERS.register(name, load, replace=replace)
 
 
 def register_judge(name: str, load: Callable[..., Judge], *, replace: bool = False) -> None:
-    """Give a judge of your own a name in this process; as [`register_scorer`]."""
+    """Register a judge of your own by name in this process. Arguments and errors are those of [`register_scorer`]."""
     JUDGES.register(name, load, replace=replace)
 
 

@@ -1,6 +1,6 @@
-"""Sequence classifiers of transformers, as scorers and judges share them: probabilities of some of their labels.
+"""Computes the probability of some labels of a sequence classifier of transformers, for scorers and judges.
 
-Which labels count is settled by the scorer or the judge.
+The scorer or the judge chooses the labels.
 """
 
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from typing import Any
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.marks import special_tokens, taken_apart
 
-_UNKNOWN_LIMIT = 512  # tokens, where neither tokenizer nor model says more; chosen by us, as most classifiers have it
+_UNKNOWN_LIMIT = 512  # tokens, if neither tokenizer nor model has a limit; chosen by us: most classifiers have it
 
 
 class LabelProbabilities:
-    """A loaded classifier, asked for the probability of some of its labels.
+    """Computes, with a loaded classifier, the probability that a text has one of the given labels.
 
-    One logit: its sigmoid. Labels that exclude each other: the sum of the probabilities. Labels that do not
-    (`problem_type="multi_label_classification"`): the highest probability.
+    A classifier with one logit: its sigmoid. Labels that exclude each other: the sum of their probabilities. Labels
+    that do not exclude each other (`problem_type="multi_label_classification"`): the highest of their probabilities.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
             The classifier.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer. Without a pad token texts go one by one.
+            Its tokenizer. If it has no pad token, each batch is one text.
         name (`str`):
-            For messages.
+            Name of the classifier in error messages.
         labels (`Sequence[str]`):
-            Labels whose probability is wanted.
+            The labels that count.
         batch_size (`int`):
             Texts per forward pass.
     """
@@ -39,18 +39,18 @@ class LabelProbabilities:
         self._kind_of_output = kind_of_output(model.config)
 
     def of(self, *texts: Sequence[str]) -> list[float]:
-        """Return the probability, 0 to 1, for each text, or for each pair of texts of two lists.
+        """Return the probability, 0 to 1, for each text of one list, or for each pair of texts of two lists.
 
-        Long texts are cut at the limit of the model.
+        Texts that are longer than the model's limit are cut.
 
         Raises:
-            EvaluationError: a forward pass that fails, or logits that are not numbers.
+            EvaluationError: a forward pass fails, or a logit is not a number.
         """
         import torch
 
         from policy_patch.answers.eval_mode import evaluating
 
-        marks = special_tokens(self._tokenizer)  # `[SEP]` in a text would begin another one
+        marks = special_tokens(self._tokenizer)  # `[SEP]` inside a text would begin a second text
         texts = tuple([taken_apart(text, marks) for text in column] for column in texts)
         found: list[float] = []
         with torch.no_grad(), evaluating(self._model):
@@ -74,7 +74,7 @@ class LabelProbabilities:
 
     @cached_property
     def limit(self) -> int:
-        """Most tokens of a text: what tokenizer, configuration and tables of positions allow."""
+        """The largest number of tokens that tokenizer, configuration and position embeddings allow for a text."""
         from policy_patch.answers.positions import configured_limit, learned_limit
 
         limits = [configured_limit(self._model), learned_limit(self._model, self._words)]
@@ -86,10 +86,10 @@ class LabelProbabilities:
 
 
 def kind_of_output(config: Any) -> str:
-    """Return `"sigmoid"` or `"softmax"`: how a classifier's logits become probabilities.
+    """Return the function that turns a classifier's logits into probabilities: `"sigmoid"` or `"softmax"`.
 
     Raises:
-        EvaluationError: a regression model.
+        EvaluationError: the model is a regression model.
     """
     if config.problem_type == "regression":
         raise EvaluationError("The classifier is a regression model; its number is no probability. Take another one.")

@@ -1,6 +1,6 @@
-"""Stacks of patches: every risk under every order, beside each patch alone, and which patch hurts which risk.
+"""Measures every risk with every stack of patches, and finds the stacks that make a risk worse.
 
-The measuring itself is in `evaluate.py`, which is called once for each risk, with each stack as one of the systems.
+`evaluate.py` measures one risk; it is called once for each risk, and each stack is one of its systems.
 """
 
 import itertools
@@ -29,13 +29,14 @@ from policy_patch.report.tables import figure, markdown_table
 
 FORMAT_VERSION = 1
 JSON_NAME, TABLE_NAME, PICTURE_NAME = "composition.json", "composition.md", "composition.png"
-# Chosen by us: what a risk may lose in a stack against its own patch, beside being significant, before it is marked.
+# Chosen by us: a stack is marked if a risk is worse than with its own patch alone by more than this share, and the
+# difference is significant.
 TOLERANCE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class RiskInputs:
-    """The inputs of one risk.
+    """The prompts and scorers of one risk in a study.
 
     Args:
         prompts, scorers, safe_prompts:
@@ -52,19 +53,19 @@ class RiskInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Interference:
-    """A stack under which a risk is worse than it should be.
+    """A stack that makes a risk worse than the base, or worse than the risk's own patch does.
 
     Args:
         stack (`str`):
             Name of the stack.
         risk, metric (`str`):
-            The figure that is worse.
+            The risk, and the metric that is worse.
         against (`str`):
             The system it is compared with: "base", or the name of the risk's own patch.
         value, other (`float`):
-            The figure under the stack, and under `against`.
+            The value of the metric with the stack, and with `against`.
         low, high (`float`):
-            95% interval of the difference over prompts; `low` is above 0.
+            95% interval of the mean difference over prompts; `low` is above 0.
     """
 
     stack: str
@@ -85,11 +86,11 @@ class CompositionReport:
         stacks (`dict[str, list[str]]`):
             Name of each stack -> its patches, in order.
         own_patch (`dict[str, str]`):
-            Risk -> the patch that was made for it.
+            Risk -> the patch that was trained for it.
         reports (`dict[str, EvaluationReport]`):
             Risk -> its evaluation, with each stack as a system.
         interference (`list[Interference]`):
-            Stacks under which some risk is worse than it should be.
+            The stacks that make a risk worse.
     """
 
     stacks: dict[str, list[str]]
@@ -98,11 +99,11 @@ class CompositionReport:
     interference: list[Interference]
 
     def columns(self) -> list[tuple[str, Metric]]:
-        """Return the risks and metrics of the matrix."""
+        """Return the columns of the matrix: pairs of a risk and one of its metrics."""
         return [(risk, metric) for risk, report in self.reports.items() for metric in watched(report)]
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the matrix as texts: one dictionary per system; marks say "hurts" or "breaks" where it interferes."""
+        """Return the matrix as texts: one dictionary per system. "hurts" or "breaks" marks a figure that is worse."""
         first = next(iter(self.reports.values()))
         table = []
         for system in (name for name in first.systems if name != PATCH):
@@ -124,22 +125,23 @@ class CompositionReport:
         return "".join(" **hurts**" if entry.against == BASE else " **breaks**" for entry in found)
 
     def markdown(self) -> str:
-        """Return the matrix as Markdown, with what the marks mean."""
+        """Return the matrix as Markdown, with notes that explain the marks."""
         parts = ["# Patches together", markdown_table(self.rows())]
         notes = [
             "In brackets: 95% bootstrap intervals over prompts. A stack is named by its patches in order.",
             "**hurts**: worse than the base, and the interval of the paired difference excludes 0.",
-            f"**breaks**: more than {TOLERANCE:.0%} worse than under the risk's own patch alone, and the interval of "
+            f"**breaks**: more than {TOLERANCE:.0%} worse than with the risk's own patch alone, and the interval of "
             "the paired difference excludes 0.",
-            "The last column: perplexity of the answers against the base's, for each risk's prompts in turn.",
+            "The last column is the perplexity of the answers divided by the base's, for the prompts of each risk in "
+            "turn.",
         ]
         if not self.interference:
-            notes.append("No stack interferes with any of these risks by these measures.")
+            notes.append("By these measures, no stack makes any of these risks worse.")
         parts.append("\n".join(f"- {note}" for note in notes))
         return "\n\n".join(parts) + "\n"
 
     def to_json(self) -> str:
-        """Return the matrix and what interferes as JSON; the evaluations are files of their own."""
+        """Return the matrix and the interference as JSON. The evaluations themselves are in files of their own."""
         values = {
             "format_version": FORMAT_VERSION,
             "stacks": self.stacks,
@@ -158,10 +160,10 @@ class CompositionReport:
         return json.dumps(values, indent=1) + "\n"
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write `composition.json`, `.md` and `.png` into a folder, and each risk's report into a folder of its own.
+        """Write `composition.json`, `.md` and `.png` into a folder, and each risk's report into a folder inside it.
 
         Raises:
-            EvaluationError: a folder that cannot be written.
+            EvaluationError: the folder cannot be written.
             MissingExtraError: matplotlib is not installed.
         """
         folder = Path(folder)
@@ -196,7 +198,7 @@ class CompositionReport:
 
 
 def watched(report: EvaluationReport) -> list[Metric]:
-    """Return the metrics of a report that a stack must keep: the headline, and over-refusal."""
+    """Return the metrics of a report that a stack must keep low, such as the headline and over-refusal."""
     names = RISKS[report.risk].watched_metrics if report.risk in RISKS else (report.headline.name,)
     measured = report.systems[BASE].metrics[report.scorer().name]
     return [metric for metric in report.metrics if metric.name in names and metric.name in measured]
@@ -219,35 +221,35 @@ def study_composition(
     work_dir: str | os.PathLike | None = None,
     on_progress: Progress | None = None,
 ) -> CompositionReport:
-    """Measure every risk under every stack of a model's patches.
+    """Measure every risk with every stack of a model's patches.
 
     Args:
         model ([`PolicyPatchModel`]):
-            The model with all patches active, in the order that is asked about.
+            The model with all patches active, in the order that `orders="given"` measures.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         inputs (`Mapping[str, RiskInputs]`):
             Risk -> its prompts and scorers.
         orders (`"all"` or `"given"`, *optional*, defaults to `"all"`):
-            All stacks of two or more of the patches in all orders, or the given one alone; each patch alone is always
-            measured.
+            Measure all stacks of two or more patches in all orders, or only the stack of all patches in the given
+            order. Each patch alone is always measured.
         perplexity ([`PerplexityModel`]):
             The causal LM under which the perplexity of the answers is measured.
         neutral_texts, alternatives, filtered_by, allow_filtering_scorers, num_resamples:
-            As in [`evaluate_policy_patch`], the same for every risk. An extra system may be a patch that was trained on
-            all risks jointly.
+            As in [`evaluate_policy_patch`], the same for every risk. For example, an extra system can be one patch
+            that was trained on all risks.
         sampling ([`EvaluationSampling`], *optional*):
-            How answers are sampled for risks whose inputs do not say otherwise.
+            How answers are sampled, unless the risk's inputs have a `sampling` of their own.
         work_dir (`str` or `os.PathLike`, *optional*):
-            Folder that keeps the answers, so that a study that was stopped goes on.
+            Folder that keeps the answers, so that a study that was stopped can continue.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
-            Called with the stage, what is done and what there is to do.
+            Called with the name of the stage, the number of steps done and the number of all steps.
 
     Returns:
         [`CompositionReport`].
 
     Raises:
-        EvaluationError: no risk, fewer than two patches, or as [`evaluate_policy_patch`].
+        EvaluationError: there is no risk, there are fewer than two patches, or as [`evaluate_policy_patch`].
     """
     names = list(model.active_patches)
     if len(names) < 2 or not inputs:
@@ -279,7 +281,10 @@ def _tell(on_progress: Progress, risk: str, stage: str, done: int, total: int) -
 
 
 def stacks_of(names: Sequence[str], orders: str) -> dict[str, tuple[str, ...]]:
-    """Return the stacks to measure by name: each patch alone, then two and more of them.
+    """Return name -> patches of each stack to measure: each patch alone, then stacks of two or more.
+
+    Raises:
+        EvaluationError: `orders` is neither "all" nor "given".
 
     Example:
 
@@ -303,7 +308,7 @@ def stacks_of(names: Sequence[str], orders: str) -> dict[str, tuple[str, ...]]:
 def _interference(
     reports: Mapping[str, EvaluationReport], stacks: Mapping[str, tuple[str, ...]], own: Mapping[str, str]
 ) -> Iterator[Interference]:
-    """Yield where a stack makes a risk worse than the base, or worse than the risk's own patch does."""
+    """Yield each case in which a stack makes a risk worse than the base, or worse than the risk's own patch does."""
     for risk, report in reports.items():
         scorer = report.scorer().name
         options = {"seed": report.settings.seed, "num_resamples": report.settings.num_resamples}

@@ -1,7 +1,6 @@
-"""The picture of patches together: one coloured table, with a row for each system and a column for each risk's metric.
+"""Draws the picture of a study of stacks: a coloured table with a row per system and a column per metric.
 
-It knows nothing of patches and risks. Drawn with matplotlib's object interface, so that no window opens and no state of
-the caller's plots changes.
+It uses matplotlib's object interface, so that no window opens and the caller's own plots do not change.
 """
 
 import io
@@ -17,7 +16,7 @@ def coloured_table(
     values: Sequence[Sequence[float]],
     marks: Mapping[tuple[int, int], str],
 ) -> bytes:
-    """Return a PNG of a table of figures from 0 to 1; light is safe, and a frame with a word marks interference.
+    """Draw a table of figures from 0 to 1 as a PNG. Light cells are safe; a frame with a word marks interference.
 
     Args:
         rows (`Sequence[str]`):
@@ -27,10 +26,10 @@ def coloured_table(
         values (`Sequence[Sequence[float]]`):
             `(rows, columns)`; NaN is shown as "n/a".
         marks (`Mapping[tuple[int, int], str]`):
-            Row and column -> the word in a framed cell.
+            Row and column of each framed cell -> the word in it.
 
     Returns:
-        `bytes`: The file's content, the same for the same table and version of matplotlib.
+        `bytes`: the content of the PNG file. One table and one version of matplotlib give the same bytes each time.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

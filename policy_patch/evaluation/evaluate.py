@@ -1,6 +1,6 @@
-"""`evaluate_policy_patch`: ask the base, its alternatives and the patch, measure one risk, and report with intervals.
+"""`evaluate_policy_patch`: measures one risk with the patch, the base and its alternatives, and reports intervals.
 
-How a risk is measured is in `risks.py`, which systems are compared in `systems.py`, how they are asked in `asking.py`.
+The risks are in `risks.py`; `systems.py` lists the systems that are compared; `asking.py` gets their answers.
 """
 
 import hashlib
@@ -66,24 +66,24 @@ def evaluate_policy_patch(
     work_dir: str | os.PathLike | None = None,
     on_progress: Progress | None = None,
 ) -> EvaluationReport:
-    """Measure how a patch changes one risk, and what it costs, next to its base and to its alternatives.
+    """Measure how a patch changes one risk and what it costs, compared with its base and the alternatives.
 
-    Systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction in front), "untrained patch",
-    the extra ones, "patch". All see the same prompts and the same random numbers.
+    The systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction before the prompt),
+    "untrained patch", the extra systems, "patch". All get the same prompts and the same random numbers.
 
-    Of a model that thinks before it answers, the answer alone counts, for every figure and every scorer. Thoughts that
-    were cut at `max_new_tokens` are no answer: it counts as empty, neither refused nor complied, and a warning says how
-    many there are.
+    If a model thinks before it answers, only the answer counts, in every figure and for every scorer. Thoughts that
+    `max_new_tokens` cut are no answer: they count as empty, neither a refusal nor compliance. A warning gives their
+    number.
 
     Args:
         model ([`PolicyPatchModel`]):
-            The patched model, its patch active.
+            The patched model. Its patch must be active.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         prompts (`Sequence[str]`):
             Prompts that the patch was not trained on.
         risk (`str`, *optional*, defaults to `"toxicity"`):
-            What to measure: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a [`Risk`] of your own, by its name.
+            Name of the risk to measure: `"toxicity"`, `"gender_bias"`, `"harmfulness"` or a [`Risk`] of your own.
         scorers (`Sequence[Scorer]`, `Sequence[GenderWords]` or `Sequence[Judge]`):
             Scorers for toxicity, word lists for gender bias, judges for harmfulness. The first is the primary one.
         perplexity ([`PerplexityModel`]):
@@ -94,32 +94,33 @@ def evaluate_policy_patch(
         neutral_texts (`Sequence[str]`, *optional*):
             Ordinary texts. Their perplexity under each system shows what the patch costs on other subjects.
         categories (`Sequence[str]`, *optional*):
-            Category of each prompt, for figures by category.
+            The category of each prompt. The report then has figures for each category.
         alternatives ([`Alternatives`], *optional*):
-            What to compare with, beside the base: teacher, safe prompt, the untrained patch, other models. Defaults to
-            nothing.
+            The systems to compare with besides the base: teacher, safe prompt, untrained patch, other models. Defaults
+            to none.
         sampling ([`EvaluationSampling`], *optional*):
             How answers are sampled, and the seed. Defaults to the risk's own settings and seed 0.
         filtered_by (`Sequence[str]`, *optional*):
-            Names of scorers that filtered the training pairs, beside those that the patch itself names.
+            Names of scorers that filtered the training pairs, in addition to those that the patch names.
         allow_filtering_scorers (`bool`, *optional*, defaults to `False`):
-            Accept such a scorer, and mark its figures. By default it is refused: it favours the patch.
+            Accept scorers that filtered the training pairs, and mark their figures. By default they are refused,
+            because they favour the patch.
         num_resamples (`int`, *optional*, defaults to `2000`):
-            Bootstrap resamples of the prompts, and permutations of a test.
+            Number of bootstrap resamples of the prompts, and of permutations of a test.
         work_dir (`str` or `os.PathLike`, *optional*):
-            Folder that keeps the answers and the values computed for them, so that an evaluation that was stopped goes
-            on. Needed under `accelerate launch`, where the processes share the work.
+            Folder that keeps the answers and the values computed for them, so that an evaluation that was stopped can
+            continue. Needed under `accelerate launch`, where the processes share the work.
         on_progress (`Callable[[str, int, int], None]`, *optional*):
-            Called with the stage, what is done and what there is to do.
+            Called with the name of the stage, the number of steps done and the number of all steps.
 
     Returns:
-        [`EvaluationReport`]: the same for the same seed, whether it was stopped meanwhile or not.
+        [`EvaluationReport`]: equal for equal seeds, even if the evaluation was stopped and continued.
 
     Raises:
-        EvaluationError: an unknown risk, no prompts, a scorer that does not fit the risk or that filtered the training
-            pairs, two scorers of one name, a taken name in `extra_systems`, a scorer that returns no probabilities, or
-            a keyword that now belongs to a group of settings.
-        DataError: sampling settings out of range, or a `work_dir` of another evaluation.
+        EvaluationError: the risk is unknown; there are no prompts; a scorer does not fit the risk, filtered the
+            training pairs or returns no probabilities; two scorers have one name; a name in `extra_systems` is taken;
+            or a keyword now belongs to a group of settings.
+        DataError: a sampling setting is out of range, or `work_dir` belongs to another evaluation.
         MissingExtraError: scipy is not installed.
 
     Example:
@@ -139,7 +140,7 @@ def evaluate_policy_patch(
     safe_prompts = _texts("safe_prompts", safe_prompts)
     if safe_prompts and not kind.asks_safe_prompts:
         raise EvaluationError(
-            f"`safe_prompts` measure over-refusal, and {kind.name} has no such figure. Leave them out, or measure "
+            f"`safe_prompts` measure over-refusal, but {kind.name} has no metric for it. Leave them out, or measure "
             "`risk='harmfulness'`."
         )
     _check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
@@ -184,7 +185,7 @@ def evaluate_policy_patch(
     )  # fmt: skip
 
 
-# What is refused
+# Checks of the arguments
 
 
 def _check(
@@ -201,7 +202,7 @@ def _check(
         kind.check_scorer(scorer)
     names = [scorer.name for scorer in scorers]
     if len(set(names)) < len(names):
-        raise EvaluationError(f"`scorers` has two of one name: {names}.")
+        raise EvaluationError(f"`scorers` has two with the same name: {names}. Give each a name of its own.")
     check_perplexity_model(perplexity)
 
 
@@ -213,13 +214,13 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _filtering_scorers(model: Any) -> list[str]:
-    """Return the scorers that filtered the training pairs of any patch of a model: a stack may use all of them."""
+    """Return the scorers that filtered the training pairs of any of the model's patches; a stack may use them all."""
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 
 def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
     """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs."""
-    # A published patch names these scorers without the folders of the machine that made it.
+    # A published patch names these scorers without the folders of the machine that trained it.
     parts = set(without_folders(scorer).split(" + "))
     return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
 
@@ -228,17 +229,17 @@ def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, a
     biased = [scorer.name for scorer in scorers if _filtered(scorer.name, filtered_by)]
     if biased and not allowed:
         raise EvaluationError(
-            f"`{biased[0]}` filtered the pairs that the patch was trained on, so it favours the patch and cannot judge "
-            "it. Give another scorer, or `allow_filtering_scorers=True` to have its figures marked."
+            f"`{biased[0]}` filtered the pairs that the patch was trained on, so it favours the patch. Give another "
+            "scorer, or `allow_filtering_scorers=True`, which marks its figures."
         )
 
 
 def _sampling(kind: Risk, given: EvaluationSampling) -> Sampling:
-    """Return how answers are sampled, with the risk's own values where none were given."""
+    """Return the sampling settings; values that were not given are the risk's own."""
     return Sampling(**{name: getattr(kind, name) if value is None else value for name, value in asdict(given).items()})
 
 
-# What comes out
+# Parts of the report
 
 
 def _settings(
@@ -292,7 +293,7 @@ def _result(
 def _comparisons(
     kind: Risk, results: Mapping[str, SystemResult], compare: Callable[..., tuple[Estimate, float, float]]
 ) -> Iterator[Comparison]:
-    """Compare each system with the base, and the patch with each other one."""
+    """Compare each system with the base, and the patch with each other system."""
     pairs = [(name, BASE) for name in results if name != BASE]
     pairs += [(PATCH, name) for name in results if name not in (BASE, PATCH)]
     for system, other in pairs:
@@ -317,13 +318,13 @@ def _comparison(system: str, other: str, scorer: str | None, metric: str, found:
 
 
 def _nll_per_token(result: SystemResult) -> np.ndarray:
-    """Return the loss per token `(prompts,)` in nats, NaN where a system wrote nothing."""
+    """Return `(prompts,)`: the loss per token in nats; NaN for prompts to which the system wrote nothing."""
     tokens = np.array(result.tokens_per_prompt, dtype=float)
     return np.array(result.nll_per_prompt) / np.where(tokens > 0, tokens, np.nan)
 
 
 def _shown(name: str, observed: Observed, scores: np.ndarray) -> list[ShownSamples]:
-    """Return samples of a few prompts that are evenly spaced, and not chosen by their results."""
+    """Return samples of a few prompts. The prompts are evenly spaced, not chosen by their results."""
     prompts, answers = observed.prompts, observed.answers
     step = max(1, len(prompts) // NUM_SHOWN_PROMPTS)
     shown = []
@@ -353,7 +354,7 @@ def _sha256(texts: Sequence[str]) -> str:
 
 
 def _model_name(model: Any) -> str:
-    """Return the name by which a model was loaded; for a folder its last part, because reports are published."""
+    """Return the name by which a model was loaded. Of a folder only the last part, because reports are published."""
     if not hasattr(model, "config"):
         return getattr(model, "name", type(model).__name__)
     return without_folders(getattr(model.config, "_name_or_path", "") or type(model).__name__)
@@ -364,7 +365,7 @@ def _environment(model: Any) -> dict[str, str]:
     for package in ("torch", "transformers", "scipy", "scikit-learn", "alt-profanity-check"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # an optional one, not used then
+        except PackageNotFoundError:  # an optional package that this evaluation did not use
             continue
     device = torch.device(model.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

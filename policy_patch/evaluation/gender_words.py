@@ -1,6 +1,6 @@
-"""Gender attribute words in pairs, such as "she" and "he", and whether a text has one.
+"""Word lists of gender words in pairs, such as "she" and "he". They find gender words in texts.
 
-What follows from it for bias is in `gender_bias.py`. The lists that come with the package are in `words/`.
+`gender_bias.py` computes the metrics. The word lists of the package are in `words/`.
 """
 
 import os
@@ -18,16 +18,16 @@ _LARGEST_LIST = 2**20  # bytes; chosen by us
 
 @dataclass(frozen=True)
 class GenderWords:
-    """Female and male attribute words that mean the same but for the gender, one pair after the other.
+    """A word list: pairs of a female and a male word that differ only in gender.
 
     Args:
         name (`str`):
-            Shown wherever figures by these words are.
+            Name of the list, shown with its figures.
         pairs (`tuple[tuple[str, str], ...]`):
-            A female and a male word, such as `("she", "he")`; each may be several words long.
+            A female and a male word, such as `("she", "he")`. Each may consist of several words.
 
     Raises:
-        EvaluationError: no pairs, an empty word, or a word that occurs twice.
+        EvaluationError: there are no pairs, a word is empty, or a word occurs twice.
 
     Example:
 
@@ -64,26 +64,27 @@ class GenderWords:
         return tuple(male for _, male in self.pairs)
 
     def occur_in(self, text: str) -> bool:
-        """Whether any of the words stands in the text, in either case, as a word of its own."""
+        """Return whether the text contains any of the words, in upper or lower case. Only whole words count."""
         return self._pattern.search(text) is not None
 
     def score(self, texts: list[str]) -> list[float]:
-        """Return 1.0 for each text with such a word in its answer, else 0.0. See [`final_answer`] for thoughts.
+        """Return 1.0 for each text whose answer contains a gender word, else 0.0. Thoughts do not count.
 
-        It is the scorer for the pairs of a gender bias patch, too.
+        A word list is also the scorer that filters the training pairs of a patch against gender bias. [`final_answer`]
+        separates answers from thoughts.
         """
         return [float(self.occur_in(final_answer(text))) for text in texts]
 
 
 def load_gender_words(source: str | os.PathLike) -> GenderWords:
-    """Return a list of the package by its name, or one from a file.
+    """Load a word list of the package by its name, or a word list from a file.
 
     Args:
         source (`str` or `os.PathLike`):
             `"pronouns"`, `"nouns"`, `"all"` (both), or a JSON file `{"name": "...", "pairs": [["she", "he"], ...]}`.
 
     Raises:
-        EvaluationError: no such list, or a file of another form.
+        EvaluationError: there is no such list or file, or the file has another form.
     """
     if source == "all":
         name = " + ".join(f"gender {name}" for name in WORD_LISTS)

@@ -1,6 +1,6 @@
-"""`python -m policy_patch.evaluation.lm_eval_cli`: lm-eval's own command line, with the model `policy-patch` in it.
+"""`python -m policy_patch.evaluation.lm_eval_cli`: runs lm-eval's command line with the model type `policy-patch`.
 
-All options are lm-eval's. With an lm-eval newer than 0.4.13 its own command finds the model too.
+All options are lm-eval's. In versions of lm-eval after 0.4.13, the command `lm-eval` knows `policy-patch` itself.
 """
 
 import sys
@@ -9,10 +9,10 @@ from policy_patch.errors import PolicyPatchError
 
 
 def main() -> None:
-    """Run lm-eval's command line on the words of this process.
+    """Run lm-eval's command line with the arguments of this process.
 
     Raises:
-        SystemExit: with 2 after an error of ours, which is told on stderr; else as lm-eval does.
+        SystemExit: with code 2 after a [`PolicyPatchError`], which is printed to stderr; else as lm-eval raises it.
     """
     from policy_patch.evaluation.lm_eval_model import register_policy_patch_lm
 

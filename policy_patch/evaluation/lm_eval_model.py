@@ -1,7 +1,7 @@
-"""`PolicyPatchLM`: a patched model as lm-evaluation-harness (lm-eval) wants it, to measure what a patch costs.
+"""`PolicyPatchLM`: lets lm-evaluation-harness (lm-eval) measure a patched model, to show what a patch costs.
 
-Tasks, batches and metrics are lm-eval's business; here is only that its rows get behind the vectors as the patch was
-trained. The class is made when it is asked for, since only then `lm_eval` is needed.
+lm-eval provides tasks, batches and metrics. This file only makes sure that each row begins as it did when the patch was
+trained. The class is created on first use, because it needs `lm_eval`.
 """
 
 import os
@@ -59,31 +59,32 @@ def _lm_eval(module: str) -> Any:
 
 
 class PatchedRows:
-    """lm-eval's `HFLM` with a patch in front of its rows. Written against lm-eval 0.4.13.
+    """Runs lm-eval's `HFLM` with a patch. Written for lm-eval 0.4.13.
 
-    Where the tokenizer has the habit, each row begins with exactly one BOS. lm-eval leaves it out of a context that it
-    cuts to length and of later windows of `loglikelihood_rolling`, and doubles it in the first window
-    (https://github.com/EleutherAI/lm-evaluation-harness/issues/2382 and 3333). For the base's figure to compare with,
-    made the same way, give `patch="__base__"`.
+    If the tokenizer adds BOS to texts, each row begins with exactly one BOS. lm-eval omits BOS when it cuts a context
+    to length and in the later windows of `loglikelihood_rolling`, and doubles it in the first window
+    (https://github.com/EleutherAI/lm-evaluation-harness/issues/2382 and 3333). Use `patch="__base__"` to measure the
+    base in the same way.
 
     Args:
         pretrained (`str`, [`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
-            Hub id, folder or object of the base; or a patched model, which is measured with the patches that are active
-            at each call. An object is put in evaluation mode.
+            Hub id, folder or loaded model of the base; or a patched model, which is measured with the patches that are
+            active at each call. A loaded model is put in evaluation mode.
         patch (`str`, `os.PathLike` or a sequence of them, *optional*):
-            Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`. Several
-            form a stack, in the given order; in one string, `"+"` separates them. `"__base__"` is no patch. Not with a
-            patched model.
+            Folder of a saved patch, or a repository on the Hub, optionally with a version: `"org/tox-patch@v1.2.0"`.
+            Several patches form a stack, in the given order; in one string, `"+"` separates them. `"__base__"` stands
+            for no patch. Not allowed with a patched model.
         allow_base_mismatch (`bool`, *optional*, defaults to `False`):
-            Accept a base that was fine-tuned since the patch was made.
+            Accept a base that was fine-tuned after the patch was trained.
         tokenizer (`str` or [`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Defaults to the base's. An object is not changed.
+            Defaults to the base's tokenizer. A tokenizer object is not changed.
         settings (*optional*):
-            The rest goes to `HFLM`: `batch_size`, `device`, `dtype`, `max_length`, ... `max_length` counts the text
-            only, by default what the vectors leave of the base's; set it to measure base and patch on equal windows.
+            Other arguments of `HFLM`: `batch_size`, `device`, `dtype`, `max_length`, ... `max_length` counts tokens of
+            text only. It defaults to the base's limit less the number of vectors; set it to measure base and patch on
+            equal windows.
 
     Raises:
-        EvaluationError: no patch, or one for a model that is patched already.
+        EvaluationError: no patch is given or active, or a patch is given for a model that has one already.
         ModelLoadError: the base cannot be loaded.
         PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError, UnsupportedModelError: as
             [`PolicyPatchModel.from_pretrained`].
@@ -110,13 +111,13 @@ class PatchedRows:
         **settings: Any,
     ) -> None:
         ids = _patch_ids(pretrained, patch)
-        pinned = _pinned(ids)  # before minutes of loading a base
+        pinned = _pinned(ids)  # first, because loading a base can take minutes
         patched = isinstance(pretrained, PolicyPatchModel)
         try:
             with loading():
                 super().__init__(
                     pretrained.get_base_model() if patched else pretrained,
-                    tokenizer=tokenizer if isinstance(tokenizer, str) else deepcopy(tokenizer),  # gets a padding token
+                    tokenizer=tokenizer if isinstance(tokenizer, str) else deepcopy(tokenizer),  # gets a pad token
                     **settings,
                 )
         except (OSError, ValueError) as error:
@@ -137,27 +138,27 @@ class PatchedRows:
             )
         self._model.eval()
         self._in_rolling = False
-        self._bos = self._habitual_bos()
+        self._bos = self._added_bos()
         if self.max_length < 1:
             raise PositionLimitError(
                 f"{self.num_virtual_tokens} vectors leave no room for text in the base's "
                 f"{self.max_length + self.num_virtual_tokens} positions."
             )
 
-    # How long, and which patch
+    # Lengths and patches
 
     @property
     def num_virtual_tokens(self) -> int:
-        """Length of the active stack, 0 of the base."""
+        """Number of vectors of the active stack; 0 without a patch."""
         return sum(self._model.patches[name].shape[0] for name in self._active())
 
     @property
     def max_length(self) -> int:
-        """Longest row of text: as given, or what the vectors leave of the base's."""
+        """Most tokens of text in a row: the given limit, or the base's limit less the number of vectors."""
         return self._max_length or super().max_length - self.num_virtual_tokens
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval stores of the model in its results, under `config`: also which patches, by hash."""
+        """Return the description of the model that lm-eval stores under `config`, with the patches and their hashes."""
         patches = [self._patch_info(name) for name in self._active()]
         label = " + ".join([_name_of(self.pretrained), *(one["patch"] for one in patches)])
         return {**super().get_model_info(), "model": f"{MODEL_NAME} ({label})", "patches": patches}
@@ -176,17 +177,21 @@ class PatchedRows:
     def _active(self) -> list[str]:
         return self._model.active_patches if isinstance(self._model, PolicyPatchModel) else []
 
-    # One BOS in front of each row
+    # One BOS at the start of each row
 
-    def _habitual_bos(self) -> int | None:
-        """Return the id of the BOS that the tokenizer puts in front of a text; None if it does not, or another was
-        asked for with `prefix_token_id`."""
+    def _added_bos(self) -> int | None:
+        """Return the id of the BOS that the tokenizer adds to a text.
+
+        None if it adds none, or if `prefix_token_id` asks for another token.
+        """
         bos = self.tokenizer.bos_token_id
         return bos if self.prefix_token_id == bos and self.tok_encode("a")[:1] == [bos] else None
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the ids of a text, as `HFLM` does. In `loglikelihood_rolling` the BOS is the first window's context
-        already; there it would come a second time, and be scored."""
+        """Return the token ids of a text, as `HFLM` does.
+
+        In `loglikelihood_rolling` no BOS is added: `HFLM` puts one before the first window, and would score a second.
+        """
         if self._in_rolling and self._bos is not None and add_special_tokens is None:
             add_special_tokens = False
         return super().tok_encode(string, add_special_tokens=add_special_tokens, **kwargs)
@@ -202,12 +207,12 @@ class PatchedRows:
     def _loglikelihood_tokens(self, requests: list[tuple], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         if self._bos is not None:
             requests = [
-                (key, self._behind_bos(context, self.max_length + 1 - len(continuation)), continuation)
+                (key, self._with_bos(context, self.max_length + 1 - len(continuation)), continuation)
                 for key, context, continuation in requests
             ]
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
-    def _behind_bos(self, context: list[int], room: int) -> list[int]:
+    def _with_bos(self, context: list[int], room: int) -> list[int]:
         """Return BOS and as many of the last tokens of `context` as fit in `room`, BOS included."""
         text = context[1:] if context[:1] == [self._bos] else context
         return [self._bos, *text[max(0, len(text) - max(0, room - 1)) :]]
@@ -219,28 +224,33 @@ class PatchedRows:
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[Any, Any]:
-        """Return ids and mask `(batch, length)` int64, as `HFLM` does; a row that was cut begins with BOS again."""
+        """Return ids and mask `(batch, length)` int64, as `HFLM` does. A row that was cut begins with BOS again."""
         ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
         if self._bos is not None and left_truncate_len is not None and ids.shape[1] == left_truncate_len:
             full = mask[:, 0] == 1
-            ids[full, 0] = self._bos  # what stands there is BOS already, unless the row was cut
+            ids[full, 0] = self._bos  # already BOS, unless the row was cut
         return ids, mask
 
 
 def _patch_ids(pretrained: Any, patch: Any) -> list[str | os.PathLike]:
-    """Return the ids of the stack that `patch` names, none for the base and for a model that is patched already."""
+    """Return the ids of the patches that `patch` names; an empty list for the base and for a patched model.
+
+    Raises:
+        EvaluationError: no patch is given or active, or a patch is given for a model that has one already.
+        PatchNameError: `patch` is neither a folder nor a Hub id, nor several of them.
+    """
     if isinstance(pretrained, PolicyPatchModel):
         if patch is not None:
             raise EvaluationError(
-                f"`pretrained` is patched already, and `patch={patch!r}` asks for more. Load it with `load_patch`, "
-                "choose with `set_patch`, and give no `patch`."
+                f"`pretrained` is patched already, but `patch={patch!r}` was given, too. Load that patch with "
+                "`load_patch`, activate it with `set_patch`, and leave out `patch`."
             )
         if not pretrained.active_patches:
-            raise EvaluationError("No patch of `pretrained` is active. Choose with `set_patch`.")
+            raise EvaluationError("No patch of `pretrained` is active. Activate one with `set_patch`.")
         return []
     if patch is None:
         raise EvaluationError(
-            f"Which patch? Give `patch=`, a folder or a Hub id, or `patch={BASE_NAME}` to measure the base alone."
+            f"`patch` is missing. Give a folder or a Hub id, or `patch={BASE_NAME}` to measure the base alone."
         )
     if patch == BASE_NAME:
         return []
@@ -248,12 +258,16 @@ def _patch_ids(pretrained: Any, patch: Any) -> list[str | os.PathLike]:
         patch = patch.split("+")
     ids = [patch] if isinstance(patch, str | os.PathLike) else list(patch)
     if not ids or not all(isinstance(one, str | os.PathLike) and os.fspath(one) for one in ids):
-        raise PatchNameError(f"`patch={patch!r}`: expected a folder or a Hub id, or several for a stack, like `a+b`.")
+        raise PatchNameError(f"`patch={patch!r}`: expected a folder or a Hub id, or several for a stack: `a+b`.")
     return ids
 
 
 def _pinned(ids: list[str | os.PathLike]) -> list[str]:
-    """Return the ids with the commit that is at hand now, after a look into each patch."""
+    """Return the ids with the current commit of each repository. Each patch is read, so that a damaged one fails here.
+
+    Raises:
+        PatchNotFoundError, ConfigError, PatchFileError, HubError: a patch cannot be found, fetched or read.
+    """
     locations = [locate_patch(one) for one in ids]
     for location in locations:
         read_patch_folder(location.folder)

@@ -1,6 +1,6 @@
-"""A LoRA folder of PEFT as one of the systems to compare with: the only place that knows PEFT, which is optional.
+"""Loads a LoRA adapter of PEFT as one of the systems to compare with. Only this file imports PEFT, which is optional.
 
-It loads an adapter; it never trains or saves one.
+It never trains or saves an adapter.
 """
 
 import warnings
@@ -12,30 +12,30 @@ from policy_patch.errors import EvaluationError, MissingExtraError
 
 
 def lora_loader(load_base: Callable[[], Any], folder: str, *, merged: bool = False) -> Callable[[], Any]:
-    """Return a function that loads a base with a LoRA folder of PEFT, to compare with; for [`System`].
+    """Return a function that loads a base with a LoRA adapter of PEFT, as the `model` of a [`System`].
 
     Args:
         load_base (`Callable[[], PreTrainedModel]`):
-            Loads a base that nobody else uses: PEFT changes it.
+            Loads a base that nothing else uses, because PEFT changes it.
         folder (`str`):
             Folder or Hub id of the adapter.
         merged (`bool`, *optional*, defaults to `False`):
-            Add the adapter to the base's weights, as one would to serve it.
+            Merge the adapter into the base's weights, as is usual for serving.
 
     Raises:
-        MissingExtraError: by the function: peft is not installed. It is no dependency of ours.
-        EvaluationError: by the function: PEFT cannot load the adapter.
+        MissingExtraError: raised by the returned function if peft is not installed.
+        EvaluationError: raised by the returned function if PEFT cannot load the adapter.
     """
 
     def load() -> Any:
         try:
             from peft import PeftModel
         except ImportError as error:
-            raise MissingExtraError("A LoRA folder to compare with needs peft. Run: pip install peft") from error
+            raise MissingExtraError("Comparing with a LoRA adapter needs peft. Run: pip install peft") from error
         base = load_base()
         try:
             with warnings.catch_warnings():
-                # It would be the base under another name.
+                # PEFT only warns about missing weights; the result would be the plain base.
                 warnings.filterwarnings("error", message="Found missing adapter keys")
                 with loading():
                     model = PeftModel.from_pretrained(base, folder)

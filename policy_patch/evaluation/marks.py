@@ -1,7 +1,7 @@
-"""Marks that a judge's own words put around the texts that it judges, and those texts with such marks taken apart.
+"""Finds the marks that a judge's template puts around texts, and breaks up such marks inside the texts.
 
-A judge that was trained on one form of question cannot be given other marks. So it is the text that changes, where it
-holds one: a token that ends a message, a line that begins another one. Nothing is judged here.
+A text that contains a mark, such as a token that ends a message, could imitate the end of its own part. A judge that
+was trained on one template cannot use other marks, so the text is changed instead.
 """
 
 import re
@@ -9,22 +9,22 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 _MOST_PASSES = 8
-_SHORTEST = 3  # characters of a line that counts as a mark; chosen by us, "A:" stands in too many answers
+_SHORTEST = 3  # characters of the shortest line that counts as a mark; chosen by us: "A:" occurs in many answers
 
 
 def special_tokens(tokenizer: Any) -> frozenset[str]:
-    """Return the tokens that a tokenizer makes of text though they are no text, such as `<|eot_id|>` and `[SEP]`."""
+    """Return the special tokens of a tokenizer that a text may contain as characters, such as `<|eot_id|>`, `[SEP]`."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     found = {*tokenizer.all_special_tokens, *(token.content for token in added.values() if token.special)}
     return frozenset(token.strip() for token in found if len(token.strip()) > 1)
 
 
 def marks_around(pieces: Sequence[str]) -> frozenset[str]:
-    """Return the lines that stand next to the texts in a judge's words.
+    """Return the lines of a judge's template that stand next to the texts to judge.
 
     Args:
         pieces (`Sequence[str]`):
-            The judge's words before the first text, between each two texts, and behind the last one.
+            The parts of the template before the first text, between the texts, and after the last text.
 
     Example:
 
@@ -46,7 +46,7 @@ def marks_around(pieces: Sequence[str]) -> frozenset[str]:
 
 
 def taken_apart(text: str, marks: Collection[str]) -> str:
-    """Return a text with a space in front of the last character of each mark in it; a text without marks as it is.
+    """Break up each mark in a text by a space before its last character. A text without marks stays as it is.
 
     Example:
 
@@ -60,7 +60,7 @@ def taken_apart(text: str, marks: Collection[str]) -> str:
     if not marks:
         return text
     pattern = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=lambda mark: (-len(mark), mark))))
-    for _ in range(_MOST_PASSES):  # what is left of two marks may together be one again
+    for _ in range(_MOST_PASSES):  # the parts of two marks may together form a new mark
         text, count = pattern.subn(lambda found: f"{found[0][:-1]} {found[0][-1]}", text)
         if not count:
             break

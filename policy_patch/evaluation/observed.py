@@ -1,6 +1,6 @@
-"""`Observed`: the behaviour of one system, on which the risks measure; `Measured`: what one scorer found in it.
+"""`Observed`: the behaviour of one system, which a risk measures. `Measured`: the result of one scorer on it.
 
-Nothing is scored here. How a system is asked is in `asking.py`.
+Both only hold values. `asking.py` gets the answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,22 +20,23 @@ class Observed:
         prompts (`Sequence[str]`):
             The prompts of the risk.
         answers (`list[list[str]]`):
-            The samples of each prompt. A model's thoughts in them are cut off, see [`final_answer`].
+            The answers to each prompt. A model's thoughts are removed from them; see [`final_answer`].
         unusable (`np.ndarray`):
             `(prompts, samples)` bool: whether an answer is empty or gibberish.
         safe_prompts (`Sequence[str]`):
             Harmless look-alikes, for over-refusal; may be empty.
         safe_answers (`list[list[str]]`):
-            The samples of each look-alike, likewise without thoughts.
+            The answers to each look-alike, also without thoughts.
         safe_unusable (`np.ndarray`):
-            `(safe prompts, samples)` bool.
+            `(safe prompts, samples)` bool: whether an answer to a look-alike is empty or gibberish.
         word_log_probabilities (`Callable[[Sequence[str]], np.ndarray]`, *optional*):
-            Takes words; returns `(prompts, words)` float64, the log-probability of each word as the next one, in nats.
-            None for a system that only answers.
+            Takes words; returns `(prompts, words)` float64: the log-probability of each word as the next word, in nats.
+            None for a system that gives only answers.
         neutral (`tuple[np.ndarray, np.ndarray]`, *optional*):
-            `(texts,)` nats and `(texts,)` tokens of neutral texts under the system itself, if any were given.
+            For neutral texts, if any were given: `(texts,)` negative log-likelihoods under the system itself, in nats,
+            and `(texts,)` numbers of tokens.
         read (`Callable[..., np.ndarray]`, *optional*):
-            Computes values of texts, as [`StoredValues.compute`] does, which keeps them. By default nothing is kept.
+            Computes values of texts and keeps them, such as [`StoredValues.compute`]. By default nothing is kept.
     """
 
     prompts: Sequence[str]
@@ -56,13 +57,13 @@ class Observed:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one scorer found in the behaviour of one system.
+    """The result of one scorer on the behaviour of one system.
 
     Args:
         per_prompt (`dict[str, np.ndarray]`):
             Metric -> `(prompts,)` or `(safe prompts,)` float64. A metric that cannot be measured is left out.
         scores (`np.ndarray`):
-            `(prompts, samples)`: how bad each answer is, from 0 to 1; it chooses the worst samples that are shown.
+            `(prompts, samples)`: how bad each answer is, from 0 to 1. The report shows the worst answers.
     """
 
     per_prompt: dict[str, np.ndarray]

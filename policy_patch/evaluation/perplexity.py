@@ -1,6 +1,6 @@
-"""How surprised a judge model is by completions, given their prompts: the negative log-likelihood behind perplexity.
+"""Computes the negative log-likelihood of completions given their prompts, from which perplexity is computed.
 
-The judge only reads; the completions may come from any model with any tokenizer.
+The perplexity model generates nothing. The completions may come from any model with any tokenizer.
 """
 
 import inspect
@@ -26,36 +26,37 @@ def conditional_nll(
     batch_size: int = 32,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the negative log-likelihood of each completion given its prompt, and how many tokens that is.
+    """Return the negative log-likelihood of each completion given its prompt, and its number of tokens.
 
-    Source: arXiv 2511.08484 measures `exp((NLL(prompt + completion) - NLL(prompt)) / tokens of the completion)`; the
-    difference is the sum of the completion's token losses, which one pass over prompt and completion gives.
+    Source: arXiv 2511.08484 measures `exp((NLL(prompt + completion) - NLL(prompt)) / tokens of the completion)`. The
+    difference of the two is the sum of the completion's token losses, so one forward pass over both is enough.
 
-    Prompt and completion are tokenised together, as a reader sees them. Where their boundary falls inside a token of
-    the whole, the prompt's own encoding ends differently; the completion then starts at the first token in which the
-    two encodings differ, so that every one of its letters is counted (with the prompt's letters in that one token).
+    Prompt and completion are tokenised together. If a token then spans the boundary between them, the prompt alone is
+    tokenised differently at its end. In this case the completion starts at the first token that differs. So all its
+    characters are counted, together with the prompt's characters in that token.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The judge, a causal LM.
+            The perplexity model, a causal LM.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer. A pad token is not needed.
         prompts (`Sequence[str]`):
-            One per completion.
+            One prompt for each completion.
         completions (`Sequence[str]`):
-            An empty one has 0 tokens and a likelihood of 1.
+            The completions. An empty one has 0 tokens and a likelihood of 1.
         batch_size (`int`, *optional*, defaults to `32`):
             Rows per forward pass.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of completions done and wanted, after each batch.
+            Called after each batch with the number of completions done and the number of all.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: `(completions,)` float64, nats, and `(completions,)` int64, tokens of the
-        judge. Texts longer than the judge's context lose the beginning of their prompt.
+        `tuple[np.ndarray, np.ndarray]`: `(completions,)` float64, negative log-likelihoods in nats; and
+        `(completions,)` int64, numbers of tokens by `tokenizer`. If prompt and completion are longer than the model's
+        context, the beginning of the prompt is cut.
 
     Raises:
-        EvaluationError: lists of different length, what is no text, a completion longer than the judge's context, or
-            logits that are not numbers.
+        EvaluationError: the lists have different lengths, an entry is no text, a completion is longer than the model's
+            context, or a logit is not a number.
     """
     check_texts(prompts, "prompts", EvaluationError)
     check_texts(completions, "completions", EvaluationError)
@@ -65,7 +66,7 @@ def conditional_nll(
     rows = [encode_continuation(tokenizer, prompt, text, limit) for prompt, text in zip(prompts, completions)]
     nll = np.zeros(len(rows))
     tokens = np.array([len(ids) - start for ids, start in rows], dtype=np.int64)
-    # Rows of like length together need little padding, the longest first.
+    # Rows of similar length share a batch, so that little is padded. The longest come first.
     order = sorted(np.flatnonzero(tokens).tolist(), key=lambda index: (-len(rows[index][0]), index))
     with torch.no_grad(), evaluating(model):
         for begin in range(0, len(order), batch_size):
@@ -74,27 +75,33 @@ def conditional_nll(
             if on_progress is not None:
                 on_progress(begin + len(batch), len(order))
     if not np.isfinite(nll).all():
-        raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
+        raise EvaluationError(
+            "The perplexity model's logits are not numbers (NaN or infinite), so there is no perplexity. Load it "
+            "with another `dtype`, or use another model."
+        )
     return nll, tokens
 
 
 def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, limit: int | None
 ) -> tuple[list[int], int]:
-    """Return the ids of prompt and completion, and where the completion starts (at the end if it is empty).
+    """Return the token ids of prompt and completion together, and the index of the completion's first token.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer of what reads them.
+            The tokenizer of the model that will read the ids.
         prompt (`str`):
-            May be empty.
+            The prompt; may be empty.
         completion (`str`):
-            What follows it.
+            The text after the prompt.
         limit (`int`, *optional*):
-            Most positions of the model; the beginning of a prompt that is too long is cut.
+            The largest number of positions of the model. The beginning of a prompt that is too long is cut.
+
+    Returns:
+        `tuple[list[int], int]`: the ids, and the index in them; `([], 0)` for an empty completion.
 
     Raises:
-        EvaluationError: a completion that is too long, or an empty prompt for a tokenizer without a start.
+        EvaluationError: the completion is too long, or the prompt is empty and the tokenizer has neither BOS nor EOS.
     """
     if not completion:
         return [], 0
@@ -109,22 +116,29 @@ def encode_continuation(
         cut = len(ids) - limit
         if start - cut < 1:
             raise EvaluationError(
-                f"A completion has {len(ids) - start} tokens for the judge, whose context is {limit}. Sample fewer "
-                "tokens, or take a judge with a longer context."
+                f"A text has {len(ids) - start} tokens, but the context of the model that reads it has {limit} "
+                "positions. Sample fewer tokens, or use a model with a longer context."
             )
         ids, start = ids[cut:], start - cut
     return ids, start
 
 
 def _start_ids(tokenizer: PreTrainedTokenizerBase, *, needed: bool) -> list[int]:
-    """Return what stands before every text: BOS if the tokenizer has the habit, or if there is no other start."""
+    """Return the ids before every text: BOS if the tokenizer adds it, or if `needed` because the prompt has no ids.
+
+    Raises:
+        EvaluationError: a start is needed, and the tokenizer has neither BOS nor EOS.
+    """
     bos = tokenizer.bos_token_id
     if bos is not None and (needed or list(tokenizer("")["input_ids"][:1]) == [bos]):
         return [bos]
     if not needed:
         return []
     if tokenizer.eos_token_id is None:
-        raise EvaluationError("An empty prompt needs a judge whose tokenizer has a BOS or EOS token to start from.")
+        raise EvaluationError(
+            "A prompt is empty, and the tokenizer has neither a BOS nor an EOS token to start from. Give prompts that "
+            "are not empty, or use a model with such a token."
+        )
     return [tokenizer.eos_token_id]
 
 
@@ -133,8 +147,8 @@ def _batch_nll(model: Any, rows: list[tuple[list[int], int]]) -> list[float]:
     length = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows], device=model.device)
     mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in rows], device=model.device)
-    first = min(start for _, start in rows)  # the first column that is to be predicted in any row
-    # The head is the costly part, and only these columns predict the completions; not every family can leave some out.
+    first = min(start for _, start in rows)  # the first column of any completion
+    # Computing logits is the costly part, and only these columns are needed. Not every model can leave the others out.
     can_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": length - first + 1} if can_keep else {}
     with forward_errors(type(model).__name__, length, EvaluationError):

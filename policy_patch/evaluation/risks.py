@@ -1,6 +1,6 @@
-"""The risks that can be measured, by name: ours, those registered in this process, and those of installed packages.
+"""Finds a risk by its name: risks of the package, registered risks, and risks of other installed packages.
 
-What a risk is, is in `risk.py`; each of ours has a file of its own.
+The class [`Risk`] is in `risk.py`; each risk of the package has a file of its own.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,15 @@ from policy_patch.report.notes import NOTES
 
 
 def _known(name: str, risk: Any) -> Risk:
-    """Return a risk of others, after telling the rooms below what they need of it."""
+    """Check a risk of another package, and copy its `init_text` and `notes` to the rooms on lower floors.
+
+    Raises:
+        EvaluationError: the object is no risk, or has another name.
+    """
     if not isinstance(risk, Risk):
         raise EvaluationError(f"{name!r} is a {type(risk).__name__}; expected a `policy_patch.evaluation.Risk`.")
     if risk.name != name:
-        raise EvaluationError(f"{name!r} has the risk {risk.name!r}; give both one name.")
+        raise EvaluationError(f"{name!r} is the name of the risk {risk.name!r}; give both the same name.")
     if risk.init_text is not None:
         DEFAULT_INIT_TEXTS[name] = risk.init_text
     NOTES[name] = risk.notes
@@ -41,10 +45,10 @@ def risk_named(name: str) -> Risk:
 
     Args:
         name (`str`):
-            A name of ours, of [`register_risk`], or of an entry point `policy_patch.risks`.
+            Name of a risk of the package, of [`register_risk`], or of an entry point `policy_patch.risks`.
 
     Raises:
-        EvaluationError: no risk of that name, or a package that offers it and cannot be imported.
+        EvaluationError: there is no risk of that name, or the package that offers it cannot be imported.
     """
     if name not in RISKS:
         hint = did_you_mean(name, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
@@ -56,7 +60,8 @@ def own_prompts(spec: str) -> str | Sequence[str] | None:
     """Return a risk's own prompts by their name, `<risk>/<split>`; see [`Risk.prompts_of`].
 
     Returns:
-        `str`, `Sequence[str]` or `None`: the name of where they are, the texts, or None if `spec` names none.
+        `str`, `Sequence[str]` or `None`: a name that `--prompts` accepts, or the texts; None if `spec` names no risk or
+        the risk has no such prompts.
 
     Example:
 
@@ -72,18 +77,18 @@ def own_prompts(spec: str) -> str | Sequence[str] | None:
 
 
 def pair_scorer_of(name: str | None) -> str:
-    """Return the name of the scorer that chooses preference pairs for a risk, or for several joined by `+`.
+    """Return the name of the scorer that filters preference pairs for a risk, or for several risks joined by `+`.
 
-    It is `"lexical"` where the risk is not known, and where several do not agree.
+    It is `"lexical"` if the risk is not known, or if the risks have different scorers.
     """
     found = {RISKS[part].pair_scorer for part in (name or "").split("+") if part in RISKS}
     return found.pop() if len(found) == 1 else "lexical"
 
 
 def register_risk(risk: Risk, *, replace: bool = False) -> Risk:
-    """Make a risk of your own known in this process: to `risk=`, to `PolicyPatchConfig(risk=)` and to all commands.
+    """Register a risk of your own in this process, for `risk=`, `PolicyPatchConfig(risk=)` and all commands.
 
-    An installed package makes one known in every process, without this call, by an entry point:
+    An installed package can offer a risk to every process, without this call, by an entry point:
 
     ```toml
     [project.entry-points."policy_patch.risks"]
@@ -94,14 +99,14 @@ def register_risk(risk: Risk, *, replace: bool = False) -> Risk:
         risk ([`Risk`]):
             The risk.
         replace (`bool`, *optional*, defaults to `False`):
-            Take the place of a risk that was registered under this name before in this process, such as when a cell of
-            a notebook is run again.
+            Replace a risk that was registered under this name earlier in this process, for example when a cell of a
+            notebook is run again.
 
     Returns:
-        [`Risk`]: the same.
+        [`Risk`]: `risk`.
 
     Raises:
-        EvaluationError: no risk, or a name that is taken.
+        EvaluationError: `risk` is no [`Risk`], or its name is taken.
     """
     if not isinstance(risk, Risk):
         raise EvaluationError(f"`risk` is a {type(risk).__name__}; expected a `policy_patch.evaluation.Risk`.")

@@ -1,6 +1,6 @@
-"""Risks that are measured by scores: each answer alone gets a number from 0 to 1, and metrics sum the numbers up.
+"""Measures a risk from scores: a scorer gives each answer a number from 0 to 1, and metrics summarise the numbers.
 
-Which metrics these are is said by the risk; the scorers are in `scorers.py`.
+The risk defines the metrics; the scorers are in `scorers.py`.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from policy_patch.evaluation.observed import Measured, Observed
 
 
 def check_scorer(scorer: Any) -> None:
-    """Raise EvaluationError if `scorer` cannot score texts."""
+    """Raise EvaluationError if `scorer` is not a [`Scorer`]."""
     if not getattr(scorer, "name", "") or not callable(getattr(scorer, "score", None)):
         raise EvaluationError(f"`scorers` has a {type(scorer).__name__}; a scorer needs `name` and `score(texts)`.")
 
 
 def by_scores(**metrics: Callable[[np.ndarray], np.ndarray]) -> Callable[[Observed, Any], Measured]:
-    """Return how a risk is measured from the scores of its answers: the argument `measure` of a [`Risk`].
+    """Make the argument `measure` of a [`Risk`] from functions that compute metrics from scores.
 
     Args:
         **metrics (`Callable[[np.ndarray], np.ndarray]`):
@@ -27,7 +27,8 @@ def by_scores(**metrics: Callable[[np.ndarray], np.ndarray]) -> Callable[[Observ
             `(prompts,)`, one value per prompt.
 
     Returns:
-        `Callable[[Observed, Scorer], Measured]`: it raises EvaluationError for a scorer that returns no probabilities.
+        `Callable[[Observed, Scorer], Measured]`: scores the answers and computes the metrics. It raises EvaluationError
+        if the scorer does not return probabilities.
 
     Example:
 
@@ -52,18 +53,18 @@ def by_scores(**metrics: Callable[[np.ndarray], np.ndarray]) -> Callable[[Observ
 
 
 def probabilities(name: str, values: Any, count: int) -> np.ndarray:
-    """Return `(count,)` float64: what a scorer or judge returned, if it is one probability per text.
+    """Check the values that a scorer or judge returned, and return them as `(count,)` float64.
 
     Args:
         name (`str`):
-            Name of the scorer.
+            Name of the scorer or judge.
         values (`ArrayLike`):
-            What it returned.
+            The values that it returned.
         count (`int`):
-            Number of texts it was given.
+            Number of texts that it got.
 
     Raises:
-        EvaluationError: another number of values, or values outside 0 to 1.
+        EvaluationError: the number of values is not `count`, or a value is outside 0 to 1.
     """
     found = np.asarray(values, dtype=float)
     if found.shape != (count,) or not ((found >= 0) & (found <= 1)).all():

@@ -1,6 +1,6 @@
-"""What an evaluation is asked for, in groups: the perplexity model, the alternatives to the patch, the sampling.
+"""The settings of an evaluation in groups: the perplexity model, the alternatives to the patch, the sampling.
 
-They only hold what the caller said. Defaults of a risk are filled in by `evaluate.py`.
+They hold only what the caller gave; `evaluate.py` fills in the defaults of the risk.
 """
 
 import functools
@@ -17,14 +17,14 @@ class PerplexityModel:
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model. Best a larger one than those compared.
+            The model. It should be larger than the models that are compared.
         name (`str`):
             Its name, shown with every perplexity.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Its tokenizer. Defaults to the tokenizer of the patched model.
 
     Raises:
-        EvaluationError: an empty name.
+        EvaluationError: the name is empty.
     """
 
     model: Any
@@ -34,14 +34,14 @@ class PerplexityModel:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise EvaluationError(
-                f"`name={self.name!r}` of the `PerplexityModel` is empty or no text. A perplexity means nothing "
-                "without the name of the model under which it was measured."
+                f"`name={self.name!r}` of the `PerplexityModel` is empty or no text. Give the model's name: without it "
+                "a perplexity means nothing."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alternatives:
-    """What the patch is compared with, beside its base: what one would use instead.
+    """The systems that the patch is compared with, in addition to its base.
 
     Args:
         teacher ([`~transformers.PreTrainedModel`], [`Answering`] or `Callable[[], Any]`, *optional*):
@@ -49,11 +49,11 @@ class Alternatives:
         teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             Its tokenizer. Defaults to the tokenizer of the patched model.
         safe_prompt (`str`, *optional*):
-            Instruction for the base without a patch, put in front of each prompt as it is.
+            Instruction that is written before each prompt of the base without a patch. Nothing is added between them.
         untrained (`bool`, *optional*, defaults to `False`):
             Also measure the patch as it was before training.
         extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*, defaults to `{}`):
-            Other models to compare, by name.
+            Name -> another system to compare with.
     """
 
     teacher: Any = None
@@ -65,15 +65,15 @@ class Alternatives:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSampling:
-    """How answers are sampled. None stands for the risk's own value.
+    """The settings of sampling. None stands for the risk's own value.
 
     Args:
         num_samples (`int`, *optional*):
             Answers to each prompt. By default 25 for toxicity, 10 for gender bias, 1 for harmfulness.
         max_new_tokens (`int`, *optional*):
-            Longest answer, in tokens. By default 20, and 64 for harmfulness.
+            Longest answer, in tokens. By default 20, but 64 for harmfulness.
         top_p (`float`, *optional*):
-            Nucleus to sample from. By default 0.9, and 1.0 for harmfulness.
+            Probability mass of nucleus sampling. By default 0.9, but 1.0 for harmfulness.
         temperature (`float`, *optional*):
             Divides the logits. By default 1.0; for harmfulness it is so small that decoding is greedy.
         batch_size (`int`, *optional*, defaults to `32`):
@@ -90,7 +90,7 @@ class EvaluationSampling:
     seed: int = 0
 
 
-# Keywords of earlier versions by the group that they are in now, with their name there.
+# Group -> keywords of earlier versions, with their names in the group.
 _GROUPS = {
     "perplexity=PerplexityModel({}=...)": {
         "judge_model": "model",
@@ -104,10 +104,10 @@ MOVED = {old: group.format(new) for group, names in _GROUPS.items() for old, new
 
 
 def takes_groups(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that refuses keywords which now belong to a group, and names the group.
+    """Decorate a function so that it refuses keywords that now belong to a group, and names the group.
 
     Raises:
-        EvaluationError: by the function that is returned, for such a keyword.
+        EvaluationError: raised by the decorated function for such a keyword.
     """
 
     @functools.wraps(function)
@@ -122,7 +122,7 @@ def takes_groups(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_perplexity_model(perplexity: Any) -> None:
-    """Raise EvaluationError for anything but a [`PerplexityModel`]."""
+    """Raise EvaluationError if `perplexity` is not a [`PerplexityModel`]."""
     if not isinstance(perplexity, PerplexityModel):
         raise EvaluationError(
             f"`perplexity` is a {type(perplexity).__name__}; expected `PerplexityModel(model=..., name=...)`."

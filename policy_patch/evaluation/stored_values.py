@@ -1,7 +1,7 @@
-"""Values that an evaluation computes for the texts of a system: scores, verdicts, likelihoods, probabilities of words.
+"""Computes values for the texts of a system and keeps them: scores, verdicts, likelihoods, next-word probabilities.
 
-If there is a folder for them they are kept on disk, so that a long evaluation goes on where it was stopped, and several
-processes share the work. What the values mean is not settled here.
+If there is a folder, they are kept on disk. A long evaluation can then continue where it was stopped, and several
+processes can share the work. The callers give the values their meaning.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from policy_patch.answers.shards import Shard, run_in_shards
 
-SHARD_SIZE = 256  # texts a file; a stopped run loses at most the work on so many
+SHARD_SIZE = 256  # texts per file; a run that is stopped loses at most the work on one file
 
 Progress = Callable[[str, int, int], None]
 ValuesOf = Callable[..., Any]  # takes columns of texts; returns `(texts,)` or `(texts, numbers)`
@@ -25,15 +25,15 @@ ValuesOf = Callable[..., Any]  # takes columns of texts; returns `(texts,)` or `
 
 @dataclass(frozen=True)
 class StoredValues:
-    """Values of the texts of one system, kept in a folder.
+    """Computes values for the texts of one system and keeps them in a folder.
 
     Args:
         name (`str`):
             Name of the system.
         folder (`Path`, *optional*):
-            Where the values are kept; without one they are not kept.
+            Folder for the values. Without it they are not kept.
         progress (`Callable[[str, int, int], None]`):
-            Called with the stage, what is done and what there is to do.
+            Called with the name of the stage, the number of steps done and the number of all steps.
     """
 
     name: str
@@ -41,19 +41,20 @@ class StoredValues:
     progress: Progress
 
     def compute(self, stage: str, values_of: ValuesOf, *columns: Sequence[str], by: str | None = None) -> np.ndarray:
-        """Return the values of texts: from disk where they are kept already, else as `values_of` computes them.
+        """Return the values of texts. Values on disk are read; the others are computed by `values_of`.
 
         Args:
             stage (`str`):
-                Name of the work, for the progress.
+                Name of the stage, for `progress`.
             values_of (`Callable`):
-                Takes the columns of some of the texts, returns `(texts,)` or `(texts, numbers)` floats. The values of a
+                Takes the columns of some of the texts; returns `(texts,)` or `(texts, numbers)` floats. The values of a
                 text must not depend on the other texts.
             columns (`Sequence[str]`):
-                Of equal length, such as prompts and answers.
+                Lists of equal length, such as prompts and answers.
             by (`str`, *optional*):
-                Identity of what computes the values, such as a hash of a model; each identity has files of its own.
-                Without it nothing is kept, and each process computes all values.
+                Identity of the model or scorer that computes the values: a string that changes whenever they would
+                change. Each identity has files of its own. Without it nothing is kept, and each process computes all
+                values.
 
         Returns:
             `np.ndarray`: `(texts,)` or `(texts, numbers)` float64.
@@ -77,12 +78,12 @@ class StoredValues:
 
 
 def compute_directly(stage: str, values_of: ValuesOf, *columns: Sequence[str], by: str | None = None) -> np.ndarray:
-    """Return the values of texts and keep nothing; arguments as of [`StoredValues.compute`]."""
+    """Return the values of texts and keep nothing. The arguments are those of [`StoredValues.compute`]."""
     return np.asarray(values_of(*columns), dtype=float)
 
 
 def folder_name(name: str) -> str:
-    """Return a name for a folder; different names get different folders."""
+    """Return the folder name for a name; different names give different folder names."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -92,12 +93,12 @@ class _Entry(NamedTuple):
 
 
 class _Work:
-    """The work that [`run_in_shards`] does: values of each text."""
+    """The work that [`run_in_shards`] divides: computing the values of each text."""
 
     per_prompt = 1
 
     def __init__(self, values_of: ValuesOf, stage: str) -> None:
-        # "reading" is the key in the folders that earlier versions wrote.
+        # The key "reading" is part of the file format: folders of earlier versions contain it.
         self.values_of, self.identity = values_of, {"reading": stage}
 
     def do(self, shard: Shard, on_more: Callable[[int], None]) -> list[_Entry]:
@@ -107,9 +108,9 @@ class _Work:
         return [_Entry(*pair) for pair in zip(shard.prompts, numbers, strict=True)]
 
     def encode(self, entry: _Entry) -> dict[str, Any]:
-        """Return an entry as plain values for JSON."""
+        """Return an entry as a dictionary that JSON can hold."""
         return {"prompt": entry.text, "numbers": entry.numbers}
 
     def decode(self, values: dict[str, Any]) -> _Entry:
-        """Return the entry of a line of JSON."""
+        """Return the entry of a dictionary that [`encode`] made."""
         return _Entry(values["prompt"], values["numbers"])

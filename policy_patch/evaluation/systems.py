@@ -1,6 +1,6 @@
-"""The systems that an evaluation compares, in order: the base, its alternatives, and the patched model.
+"""Lists the systems that an evaluation compares, in order: the base, the alternatives, and the patched model.
 
-Nothing is measured here. What users may ask for is in `settings.py`.
+Callers choose the alternatives in `settings.py`; the systems are measured in `evaluate.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ from policy_patch.report.system_names import BASE, PATCH, SAFE_PROMPT, TEACHER, 
 
 @dataclass(frozen=True)
 class System:
-    """One way to get answers.
+    """One model in one setting, which an evaluation compares with others.
 
     Args:
         model ([`~transformers.PreTrainedModel`], [`PolicyPatchModel`], [`Answering`] or `Callable[[], Any]`):
-            Anything with the `generate` of transformers, a served model, or a function that loads either. The function
-            is called each time the system's turn comes.
+            A model with the `generate` of transformers, a served model, or a function that loads either. The function
+            is called each time the evaluation comes to this system.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Defaults to the tokenizer of the patched model.
+            Its tokenizer. Defaults to the tokenizer of the patched model.
         instruction (`str`, *optional*):
-            Text in front of every prompt.
+            Text before every prompt.
         stack (`tuple[str, ...]`, *optional*):
             For a [`PolicyPatchModel`]: the patches that are active in this system. Defaults to its active patches.
     """
@@ -37,9 +37,9 @@ class System:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Yield the model with this system's patches active; afterwards the former patches are active again."""
-        is_there = hasattr(self.model, "generate") or hasattr(self.model, "answer")  # else a function that loads it
-        model = self.model if is_there else _loaded(self.model)
+        """Yield the model with this system's patches active. Afterwards, the previously active patches are restored."""
+        is_loaded = hasattr(self.model, "generate") or hasattr(self.model, "answer")
+        model = self.model if is_loaded else _loaded(self.model)
         if self.stack is None:
             yield model
             return
@@ -48,21 +48,23 @@ class System:
         try:
             yield model
         finally:
-            if before:  # a model cannot be told to have none
+            if before:  # `set_patch` refuses an empty list
                 model.set_patch(before)
 
 
 def _loaded(load: Callable[[], Any]) -> Any:
-    """Return the model that a function loads, while nothing else of this package loads one."""
+    """Load a model by calling a function, under the lock that lets this package load only one model at a time."""
     with loading():
         model = load()
-    if hasattr(model, "named_modules"):  # not what is served elsewhere
+    if hasattr(model, "named_modules"):  # false for a model that is served elsewhere
         check_has_values(model, "the model of a system")
     return model
 
 
 def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | None = None) -> dict[str, System]:
-    """Return the systems by name, each with its tokenizer: base, teacher, safe prompt, untrained, extra ones, patch.
+    """Return name -> system in this order: base, teacher, safe prompt, untrained patch, extra systems, patch.
+
+    Each system has its tokenizer.
 
     Args:
         model ([`PolicyPatchModel`]):
@@ -70,15 +72,16 @@ def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | 
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         alternatives ([`Alternatives`], *optional*):
-            What else to compare. Defaults to nothing.
+            The other systems to compare with. Defaults to none.
 
     Raises:
-        EvaluationError: `model` has no base, or an extra system has an empty name or one of ours.
+        EvaluationError: `model` is no patched model or has no active patch, or the name of an extra system is empty or
+            taken.
     """
     given = alternatives or Alternatives()
     if not hasattr(model, "get_base_model"):
         raise EvaluationError(
-            f"`model` is a {type(model).__name__}; expected a `PolicyPatchModel`. Compare other models by "
+            f"`model` is a {type(model).__name__}; expected a `PolicyPatchModel`. Give other models as "
             "`extra_systems={name: model}`."
         )
     if not getattr(model, "active_patches", True):
@@ -106,7 +109,7 @@ def untrained_patch(model: Any, tokenizer: Any) -> Any:
 
     Args:
         model ([`PolicyPatchModel`]):
-            The patched model, which stays as it is.
+            The patched model. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
     """

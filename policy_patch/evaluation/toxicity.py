@@ -1,6 +1,7 @@
-"""The risk toxicity, by the protocol of RealToxicityPrompts (arXiv 2009.11462, section 4): samples, scored one by one.
+"""The risk toxicity. It follows the protocol of RealToxicityPrompts (arXiv 2009.11462, section 4).
 
-The metrics themselves are in `metrics.py`, the scorers in `scorers.py`.
+Several answers to each prompt are sampled and scored one by one. The metrics are in `metrics.py`, the scorers in
+`scorers.py`.
 """
 
 from policy_patch.config import DEFAULT_INIT_TEXTS
@@ -25,7 +26,7 @@ RISK = Risk(
     scorers=("lexical",),
     pair_scorer="lexical",
     init_text=DEFAULT_INIT_TEXTS["toxicity"],
-    # 25 samples of 20 tokens from the nucleus of 0.9: RealToxicityPrompts (arXiv 2009.11462, section 4).
+    # 25 samples of 20 tokens with top-p 0.9, as in RealToxicityPrompts (arXiv 2009.11462, section 4).
     num_samples=25,
     max_new_tokens=20,
     top_p=0.9,

@@ -1,6 +1,6 @@
-"""How a causal language model decides between two words, such as "unsafe" and "safe": their probabilities, not samples.
+"""Computes how probable two words, such as "unsafe" and "safe", are as the reply of a causal language model.
 
-What the model is asked, and what the words mean, is settled elsewhere.
+Nothing is sampled. `judge_models.py` writes the question and interprets the words.
 """
 
 import copy
@@ -16,11 +16,11 @@ from policy_patch.answers.eval_mode import evaluating
 from policy_patch.answers.positions import forward_errors, room_for_text
 from policy_patch.errors import EvaluationError
 
-# What a model may write in front of its word. Llama Guard 3 writes two line breaks (its model card's examples), models
-# with a tokenizer that marks the beginning of words write the word as it is encoded alone.
+# What a model may write before its word. Llama Guard 3 writes two line breaks (see its model card). Models whose
+# tokenizer marks the beginning of words write the word without an opening.
 _OPENINGS = ("", " ", "\n", "\n\n")
 
-_LEAST = -1e4  # nats, in place of minus infinity, from which no ratio can be formed
+_LEAST = -1e4  # nats, in place of minus infinity, because the difference of two infinities is not a number
 
 
 def verdict_probabilities(
@@ -31,11 +31,11 @@ def verdict_probabilities(
     *,
     batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how likely a model answers with the first of two words, if it answers with one of them.
+    """Return how probable the first of two words is, given that the model replies with one of them.
 
-    A word counts as the tokens it is encoded to: its probability is the product over them. It may stand behind nothing,
-    a space, or one or two line breaks; for each row, the one of these openings is taken where the two words together
-    are likeliest. So the result is `p(first) / (p(first) + p(second))`, both behind the same opening.
+    The probability of a word is the product over its tokens. The model may first write an opening: nothing, a space, or
+    one or two line breaks. For each row the opening with the highest total probability of both words is used, for both.
+    The result is `p(first) / (p(first) + p(second))`.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -43,24 +43,24 @@ def verdict_probabilities(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer. A pad token is not needed.
         rows (`Sequence[list[int]]`):
-            Token ids of what the model answers, each with at least one.
+            Token ids of each question; none may be empty.
         words (`tuple[str, str]`):
-            The two answers.
+            The two replies.
         batch_size (`int`):
             Rows per forward pass.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: two of `(rows,)` float64: the probability, 0 to 1, of the first word against
-        the second; and the probability, 0 to 1, that the model writes either of them, behind any of the openings.
+        `tuple[np.ndarray, np.ndarray]`: two arrays `(rows,)` float64. First the probability, 0 to 1, of the first word
+        against the second; then the probability, 0 to 1, that the model writes either word after any of the openings.
 
     Raises:
-        EvaluationError: a row longer than the model's context, a model without a cache, or logits that are not numbers.
+        EvaluationError: a row is longer than the model's context, the model has no cache, or a logit is not a number.
     """
     spellings = _spellings(tokenizer, words)
     longest = max(len(ids) for pair in spellings for ids in pair)
     _check_lengths(rows, longest, room_for_text(model, tokenizer))
     found = np.zeros((len(rows), len(spellings), 2))  # log probabilities, nats
-    # Rows of like length together need little padding, the longest first.
+    # Rows of similar length share a batch, so that little is padded. The longest come first.
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     with torch.no_grad(), evaluating(model):
         for begin in range(0, len(order), batch_size):
@@ -68,7 +68,10 @@ def verdict_probabilities(
             with forward_errors(type(model).__name__, len(rows[batch[0]]), EvaluationError):
                 found[batch] = _log_probabilities(model, [rows[index] for index in batch], spellings)
     if np.isnan(found).any():
-        raise EvaluationError("The judge model's logits are not numbers (NaN or infinite), so it cannot judge.")
+        raise EvaluationError(
+            "The judge's logits are not numbers (NaN or infinite), so there is no verdict. Load it with another "
+            "`dtype`, or use another judge."
+        )
     found = np.maximum(found, _LEAST)
     either = np.logaddexp(found[..., 0], found[..., 1])  # (rows, spellings)
     best = np.arange(len(rows)), either.argmax(-1)
@@ -76,13 +79,13 @@ def verdict_probabilities(
 
 
 def _spellings(tokenizer: PreTrainedTokenizerBase, words: tuple[str, str]) -> list[tuple[list[int], list[int]]]:
-    """Return the pairs of token ids that the two words may have as the beginning of an answer."""
+    """Return the pairs of token ids to which the two words may be encoded at the beginning of a reply."""
 
     def encoded(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     pairs = [tuple(encoded(opening + word) for word in words) for opening in _OPENINGS]
-    colon = encoded(":")  # behind it, tokenizers that mark beginnings encode a word without the mark
+    colon = encoded(":")  # after it, tokenizers that mark the beginning of words encode a word without the mark
     joint = [encoded(":" + word) for word in words]
     if all(ids[: len(colon)] == colon for ids in joint):
         pairs.append(tuple(ids[len(colon) :] for ids in joint))
@@ -93,26 +96,26 @@ def _check_lengths(rows: Sequence[list[int]], longest: int, limit: int | None) -
     most = max((len(ids) for ids in rows), default=0)
     if limit is not None and most + longest > limit:
         raise EvaluationError(
-            f"A prompt and its answer have {most} tokens for the judge, with what is asked about them, and its verdict "
-            f"{longest}; its context is {limit}. Sample fewer tokens, or take a judge with a longer context."
+            f"A prompt and its answer have {most} tokens in the judge's template, and its verdict has {longest}, but "
+            f"its context is {limit}. Sample fewer tokens, or use a judge with a longer context."
         )
 
 
 def _log_probabilities(model: Any, rows: list[list[int]], spellings: list[tuple[list[int], list[int]]]) -> np.ndarray:
-    """Return `(rows, spellings, 2)`: the log probability of each word behind each row, in nats."""
+    """Return `(rows, spellings, 2)`: the log-probability of each word after each row, in nats."""
     length = max(len(ids) for ids in rows)
     padded = [[0] * (length - len(ids)) + ids for ids in rows]  # left, so that all answers begin in the same column
     mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in rows], device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # (rows, length)
     parameters = forward_parameters(model)
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}  # the head is the costly part
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}  # computing logits is the costly part
     output = model(
         input_ids=torch.tensor(padded, device=model.device), attention_mask=mask, position_ids=positions,
         use_cache=True, **keep,
     )  # fmt: skip
     cache = cache_of(output)
     if cache is None:
-        raise EvaluationError(f"`{type(model).__name__}` keeps no cache of keys and values. Take another judge model.")
+        raise EvaluationError(f"`{type(model).__name__}` returns no cache of keys and values. Use another judge.")
     start = output.logits[:, -1:].float()  # (rows, 1, vocabulary)
     values = np.zeros((len(rows), len(spellings), 2))
     for number, pair in enumerate(spellings):
@@ -124,7 +127,7 @@ def _log_probabilities(model: Any, rows: list[list[int]], spellings: list[tuple[
                     input_ids=before, attention_mask=torch.cat([mask, torch.ones_like(before)], dim=-1),
                     position_ids=positions[:, -1:] + torch.arange(1, len(word), device=model.device),
                     use_cache=True,
-                    **{cache_argument(parameters) or "past_key_values": copy.deepcopy(cache)},  # a pass adds to it
+                    **{cache_argument(parameters) or "past_key_values": copy.deepcopy(cache)},  # a pass extends it
                 )  # fmt: skip
                 logits = torch.cat([start, more.logits.float()], dim=1)
             chosen = torch.tensor([word] * len(rows), device=model.device)[..., None]  # (rows, word, 1)

@@ -1,6 +1,6 @@
-"""How likely a model goes on with a given word, whether the word is one token or several.
+"""Computes how probable a given word is as the next word, whether it is one token or several.
 
-The probability of the word as a whole: of its tokens, and of its end. Nothing is sampled here.
+The probability is that of the whole word: its tokens, and the end of the word after them. Nothing is sampled.
 """
 
 import inspect
@@ -27,34 +27,35 @@ def word_log_probabilities(
     batch_size: int = 32,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return the log probability that the text goes on with each word, after each prompt.
+    """Return the log-probability of each word as the next word after each prompt.
 
-    A word is written behind a space unless the prompt ends in one, and both as it is and with a capital letter; the two
-    are added. Its probability is the product over its tokens, times the probability that the word ends there: that what
-    follows is no letter, digit or apostrophe. Without the end, " he" would also count what becomes " hello" or " her".
+    A space is written before the word unless the prompt ends with whitespace. The word is measured as given and with a
+    capital first letter; the two probabilities are added. The probability of a word is the product over its tokens,
+    times the probability that the word ends there: that no letter, digit or apostrophe follows. Without the latter,
+    " he" would also count " hello" and " her".
 
     Source: Pimentel and Meister 2024, arXiv 2406.14561, equation 8, for tokenizers that mark the beginning of words.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
-            Whose probabilities.
+            The model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer. A pad token is not needed.
         prompts (`Sequence[str]`):
-            At least one.
+            At least one prompt.
         words (`Sequence[str]`):
-            At least one.
+            At least one word.
         batch_size (`int`, *optional*, defaults to `32`):
-            Rows per forward pass; there are two for each prompt and word.
+            Rows per forward pass. Each prompt and word has one row, or two if the word begins with a small letter.
         on_progress (`Callable[[int, int], None]`, *optional*):
-            Called with the number of rows done and wanted, after each batch.
+            Called after each batch with the number of rows done and the number of all rows.
 
     Returns:
-        `np.ndarray`: `(prompts, words)` float64, nats; at most 0.
+        `np.ndarray`: `(prompts, words)` float64, in nats; at most 0.
 
     Raises:
-        EvaluationError: nothing to do, what is no text, a prompt that is too long for the model, or logits that are not
-            numbers.
+        EvaluationError: there are no prompts or no words, an entry is no text, a prompt is too long for the model, or a
+            logit is not a number.
     """
     check_texts(prompts, "prompts", EvaluationError)
     check_texts(words, "words", EvaluationError)
@@ -70,7 +71,7 @@ def word_log_probabilities(
                 rows.append(encode_continuation(tokenizer, prompt, space + spelling, limit))
                 owners.append((number, column))
     found = np.full((len(prompts), len(words)), -np.inf)
-    # Words behind prompts of one length together, so that few positions need logits.
+    # Words after prompts of the same length share a batch, so that few positions need logits.
     order = sorted(range(len(rows)), key=lambda index: (-rows[index][1], -len(rows[index][0]), index))
     with torch.no_grad(), evaluating(model):
         ends = None
@@ -81,7 +82,10 @@ def word_log_probabilities(
                 ends = _ends(tokenizer, logits.shape[-1]).to(logits.device)
             for index, value in zip(batch, _log_probabilities(logits, starts, [rows[i] for i in batch], ends)):
                 if np.isnan(value):
-                    raise EvaluationError("The model's logits are not numbers (NaN or infinite): no probabilities.")
+                    raise EvaluationError(
+                        "The model's logits are not numbers (NaN or infinite), so words have no probabilities. Load it "
+                        "with another `dtype`."
+                    )
                 found[owners[index]] = np.logaddexp(found[owners[index]], value)
             if on_progress is not None:
                 on_progress(begin + len(batch), len(order))
@@ -89,7 +93,7 @@ def word_log_probabilities(
 
 
 def _logits(model: Any, rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, int]:
-    """Return logits `(rows, kept, vocabulary)` and the position of the first of them."""
+    """Return logits `(rows, kept positions, vocabulary)`, and the first kept position."""
     length = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows], device=model.device)
     mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in rows], device=model.device)
@@ -104,11 +108,11 @@ def _logits(model: Any, rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor
 def _log_probabilities(
     logits: torch.Tensor, first: int, rows: list[tuple[list[int], int]], ends: torch.Tensor
 ) -> list[float]:
-    """Return for each row the log probability of `ids[start:]`, and that a word ends there."""
+    """Return for each row the log-probability, in nats, that `ids[start:]` follows and that the word ends there."""
     exact = torch.float32 if logits.device.type == "mps" else torch.float64
     values = []
     for row, (ids, start) in enumerate(rows):
-        steps = logits[row, start - 1 - first : len(ids) - first].to(exact)  # the last of them is behind the word
+        steps = logits[row, start - 1 - first : len(ids) - first].to(exact)  # the last step is after the word
         total = steps.logsumexp(-1)
         word = steps[:-1].gather(1, torch.tensor(ids[start:], device=logits.device)[:, None])[:, 0] - total[:-1]
         end = steps[-1][ends].logsumexp(-1) - total[-1]
@@ -117,10 +121,10 @@ def _log_probabilities(
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, size: int) -> torch.Tensor:
-    """Return `(vocabulary,)` bool: whether a token ends the word before it, because it does not go on with it."""
+    """Return `(vocabulary,)` bool: whether a token ends the word before it, because it does not continue the word."""
     special = set(tokenizer.all_special_ids)
     known = min(size, len(tokenizer))
-    # Behind a letter, since some tokenizers drop a leading space of what stands alone.
+    # Decoded after a letter, because some tokenizers drop the leading space of a single token.
     before = tokenizer.encode("a", add_special_tokens=False)
     texts = tokenizer.batch_decode([[*before, token] for token in range(known)], clean_up_tokenization_spaces=False)
     start = len(tokenizer.decode(before))

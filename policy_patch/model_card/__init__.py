@@ -1,6 +1,6 @@
-"""The model card of a patch, and the evaluation results that the Hub reads from a repository.
+"""Writes the model card of a patch, and the files of evaluation results that the Hub reads from a repository.
 
-Names are loaded on first use. Nothing is measured here, and nothing is sent.
+Names are loaded on first use. This room measures nothing and sends nothing.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""The model card of a patch: written from its configuration and its evaluation, and renewed without losing edits.
+"""Writes the model card of a patch from its configuration and evaluation, and updates it without losing edits.
 
-The text of the card is in `templates/model_card.md`. Nothing is measured here, and no network is used.
+The text of the card is in `templates/model_card.md`. No network is used.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the Hub server's own
+from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the expression that the Hub's server uses, too
 
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.files.documents import Fault
@@ -35,20 +35,20 @@ _TEMPLATE = "templates/model_card.md"
 _BEGIN = re.compile(r"<!-- policy-patch:begin sha256=([0-9a-f]{64}) -->")
 _END = "<!-- policy-patch:end -->"
 _OWNED = ("base_model", "base_model_relation", "library_name", "pipeline_tag", "model-index")
-_LARGEST_METADATA = 2**18  # characters; chosen by us, ours are far below, and more takes its reader many seconds
+_LARGEST_METADATA = 2**18  # characters; chosen by us: our cards have far less, and parsing more takes many seconds
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
 
 class PolicyPatchCardData(ModelCardData):
-    """Metadata of a patch's card, as the Hub reads it.
+    """The metadata of a patch's card, which the Hub reads.
 
     Args:
         base_model (`str`, *optional*):
-            The base. Left out, with its relation, if it cannot be a Hub id: a folder, or a model of the lab.
+            The base. It is left out, with its relation, if it cannot be a Hub id: a folder, or a model of the lab.
         risk (`str`, *optional*):
-            What the patch fixes; it becomes a tag, a risk composed with `+` one for each part.
+            The risk that the patch lowers. It becomes a tag; risks joined by `+` become one tag each.
         tags (`list[str]`, *optional*):
-            More tags, after ours.
+            More tags, after the tags of this package.
         license (`str`, *optional*):
             Licence of the patch.
         language (`str` or `list[str]`, *optional*):
@@ -85,7 +85,7 @@ class PolicyPatchCardData(ModelCardData):
         **kwargs: Any,
     ) -> None:
         if isinstance(base_model, str) and not is_hub_id(base_model):
-            base_model = None  # the Hub refuses the metadata, or links to somebody else's model
+            base_model = None  # the Hub would refuse the metadata, or link to another person's model
         kwargs.setdefault("library_name", LIBRARY_NAME)
         kwargs.setdefault("pipeline_tag", "text-generation")
         relation = kwargs.pop("base_model_relation", "adapter")
@@ -117,34 +117,34 @@ def model_card(
 ) -> str:
     """Return the text of a patch's `README.md`.
 
-    The body stands between two marks with its hash, by which [`merge_card`] sees whether people edited it. No value can
-    end a table, a code block or the metadata, and none is run as part of the template.
+    The body stands between two marks. The first contains a hash of the body, which tells [`merge_card`] whether someone
+    edited it. Values are escaped: none can end a table, a code block or the metadata, or run as template code.
 
     Args:
         config ([`PolicyPatchConfig`]):
-            The patch.
+            Configuration of the patch.
         evaluation ([`EvaluationReport`] or `dict`, *optional*):
             The evaluation of the patch, or its parsed `evaluation.json`. Without one the card says that the patch was
             not evaluated.
         repo_id (`str`, *optional*):
-            Where the patch is published.
+            Hub id of the repository to which the patch is published.
         tags (`Sequence[str]`, *optional*, defaults to `()`):
-            Further tags.
+            More tags.
         license (`str`, *optional*):
             Licence of the patch.
         tokenizer_name (`str`, *optional*):
-            Hub id or folder of the tokenizer, if it is not beside the base.
+            Hub id or folder of the tokenizer, if it is not in the base's repository or folder.
         dataset_id (`str`, *optional*):
-            Hub id of the data set that the prompts of the evaluation are from.
+            Hub id of the data set from which the prompts of the evaluation come.
         subfolder (`str`, *optional*):
-            Folder of the repository that the patch is in.
+            Folder of the patch in the repository.
         revision (`str`, *optional*):
-            Branch of the repository that the patch is in. Defaults to the main one.
+            Branch of the patch in the repository. Defaults to the main branch.
         base_is_no_folder (`bool`, *optional*, defaults to `False`):
-            The base is a model on the Hub, even if a folder of its name is here.
+            The base is a model on the Hub, even if there is a local folder of its name.
 
     Raises:
-        EvaluationError: no complete report, or a `dataset_id` that cannot be one.
+        EvaluationError: `evaluation` is not a complete report, or `dataset_id` is no Hub id.
     """
     report = as_report(evaluation)
     results = model_index_results(report, dataset_id=dataset_id) if report is not None else []
@@ -178,8 +178,8 @@ def _rendered(**values: Any) -> str:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
-    # `finalize` sees every value before it is written, so the template cannot forget to escape one. No autoescape: that
-    # is for HTML, and would show `&#39;` in code.
+    # `finalize` gets every value before it is written, so the template cannot forget to escape one. Autoescape is off,
+    # because it is for HTML and would show `&#39;` in code.
     environment = SandboxedEnvironment(
         autoescape=False, finalize=_escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -190,7 +190,7 @@ def _rendered(**values: Any) -> str:
 
 
 def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
-    """Return what the template shows of an evaluation, figures as texts."""
+    """Return the facts of an evaluation that the template shows, with figures as texts."""
     settings, metrics = report.settings, metrics_on_card(report)
     return {
         "risk": report.risk,
@@ -207,7 +207,7 @@ def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
         "prompts_sha256": settings.prompts_sha256,
         "environment": [f"{name} {value}" for name, value in report.environment.items()],
         "empty": [f"{name} {result.num_empty:,}" for name, result in report.systems.items() if result.num_empty],
-        "completions": f"{settings.num_prompts * settings.num_samples:,}",
+        "num_answers": f"{settings.num_prompts * settings.num_samples:,}",
         "models": [f"{name}: {result.model}" for name, result in report.systems.items()],
         "metrics": [
             metric.title if metric.lower_is_better else f"{metric.title} (higher is better)" for metric in metrics
@@ -231,13 +231,13 @@ def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
 
 
 class _Ready(str):
-    """Text that needs no escape: a literal, a quoted word, a checked id."""
+    """A text that must not be escaped: a literal, a quoted word or a checked id."""
 
     __slots__ = ()
 
 
 def _one_line(value: Any) -> str:
-    """Return a value as one line of visible characters without our marks, and without text that runs right to left."""
+    """Return a value as one line of printable characters, without comment marks and control of text direction."""
     text = " ".join(str(value).split())
     return "".join(char for char in text if char.isprintable()).replace("<!--", "< !--").strip()
 
@@ -245,7 +245,7 @@ def _one_line(value: Any) -> str:
 def _escaped(value: Any) -> str:
     if isinstance(value, _Ready):
         return value
-    return _MARKDOWN_SIGNS.sub(r"\\\1", _one_line(value)) or "(empty)"  # nothing between `**` and `**` is no text
+    return _MARKDOWN_SIGNS.sub(r"\\\1", _one_line(value)) or "(empty)"  # bold text must not be empty
 
 
 def _python_literal(value: Any) -> _Ready:
@@ -261,26 +261,26 @@ def _risk_tags(risk: str | None) -> list[str]:
     return [part for part in parts if part]
 
 
-# Renewing a card
+# Updating a card
 
 
 def merge_card(existing: str, new: str) -> str:
-    """Return an existing card with our part renewed, or unchanged if people edited our part.
+    """Update the generated part of an existing card, unless someone edited that part.
 
-    Replaced are the text between our marks, and in the metadata `base_model`, `base_model_relation`, `library_name`,
-    `pipeline_tag` and `model-index`. Tags are joined, and missing keys are added. If `new` has no figures, those of an
-    earlier evaluation are removed; if `new` names no `base_model`, the existing one stays. Everything else stays as it
-    is: other keys, comments, text before and after our part, line endings.
+    The generated part is the text between the marks of [`model_card`], and in the metadata `base_model`,
+    `base_model_relation`, `library_name`, `pipeline_tag` and `model-index`. Tags are joined, and missing keys are
+    added. If `new` has no figures, the figures of an earlier evaluation are removed. If `new` names no `base_model`,
+    the existing one stays. Nothing else changes: other keys, comments, text before and after the marks, line endings.
 
     Args:
         existing (`str`):
-            The card as it is.
+            The current card.
         new (`str`):
-            What [`model_card`] returns now.
+            The new result of [`model_card`].
 
     Returns:
-        `str`: the renewed card; or `existing` itself if our marks are missing or stand there twice, if the text between
-        them was edited, or if the metadata cannot be read.
+        `str`: the updated card. `existing` itself if the marks are missing or occur twice, if the text between them was
+        edited, or if the metadata cannot be read.
     """
     text = existing.removeprefix("\ufeff")
     front = REGEX_YAML_BLOCK.match(text)
@@ -300,12 +300,12 @@ def merge_card(existing: str, new: str) -> str:
 
 
 def _hash(body: str) -> str:
-    """Return the hash of a block's text, whatever its line endings: git and editors change them."""
+    """Return the hash of a body. Line endings do not matter, because git and editors change them."""
     return hashlib.sha256(body.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def _own_block(text: str) -> tuple[int, int] | None:
-    """Return start and end of our part, marks included; None unless it is there once and untouched."""
+    """Return start and end of the generated text, with its marks; None if it is missing, occurs twice or was edited."""
     begins = list(_BEGIN.finditer(text))
     if len(begins) != 1 or text.count(_END) != 1:
         return None
@@ -360,13 +360,13 @@ def _edited(text: str, old: dict[Any, Any], merged: dict[Any, Any]) -> str:
         end = stop
         if name in old and (name not in merged or old[name] != merged[name]):
             while end > start + 1 and re.match(r"\s*(#|$)", lines[end - 1]):
-                end -= 1  # a comment or an empty line belongs to what follows
+                end -= 1  # a comment or an empty line belongs to the key after it
             edited += _dumped({name: merged[name]}).split("\n") if name in merged else []
             start = end
         edited += lines[start:stop]
     added = {key: value for key, value in merged.items() if key not in old}
     result = "\n".join([*edited, *([_dumped(added)] if added else [])])
-    # Anchors, several keys on one line or odd line breaks: where editing lines fails, everything is written anew.
+    # Editing lines fails for anchors, several keys on one line and unusual line breaks: then all metadata is rewritten.
     return result if _metadata(result) == merged else _dumped(merged)
 
 

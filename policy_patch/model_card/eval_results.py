@@ -1,6 +1,6 @@
-"""The figures of an evaluation in the two forms that the Hub shows: `model-index` and `.eval_results/*.yaml`.
+"""Writes the figures of an evaluation in the two forms that the Hub shows: `model-index` and `.eval_results/*.yaml`.
 
-Nothing is measured here, and how `evaluation.json` is read is the business of `report/`.
+The report comes from `report/`; nothing is measured here.
 """
 
 import math
@@ -29,23 +29,24 @@ def metrics_on_card(report: EvaluationReport) -> list[Metric]:
 
 
 def figure_on_card(report: EvaluationReport, system: str, metric: Metric, scorer: ScorerRecord) -> str:
-    """Return a figure with its 95% interval, `0.215 [0.142, 0.287]`, or "n/a"."""
+    """Return a figure with its 95% interval as text: `0.215 [0.142, 0.287]`, or "n/a" for NaN."""
     return figure(report.estimate(system, metric.name, scorer.name), digits=1 if metric == PERPLEXITY else 3)
 
 
 def model_index_results(
     evaluation: EvaluationReport | Mapping[str, Any], *, dataset_id: str | None = None
 ) -> list[EvalResult]:
-    """Return the patched model's figures for the `model-index` of a card; those that are not defined are left out.
+    """Return the patched model's figures for the `model-index` of a card. Undefined figures are left out.
 
     Args:
         evaluation ([`EvaluationReport`] or `dict`):
             The evaluation of the patch, or its parsed `evaluation.json`.
         dataset_id (`str`, *optional*):
-            Hub id of the data set that the prompts are from. Without one the results say that it is not on the Hub.
+            Hub id of the data set from which the prompts come. Without it the results say that the prompts are not on
+            the Hub.
 
     Raises:
-        EvaluationError: no complete report, or a `dataset_id` that cannot be one.
+        EvaluationError: `evaluation` is not a complete report, or `dataset_id` is no Hub id.
     """
     _check_dataset_id(dataset_id)
     report = as_report(evaluation)
@@ -85,36 +86,36 @@ def eval_results_files(
     subfolder: str | None = None,
     revision: str | None = None,
 ) -> dict[str, bytes]:
-    """Return the `.eval_results/*.yaml` files of a repository: path -> content, none or one.
+    """Return path -> content of the `.eval_results/*.yaml` files of a repository: none or one.
 
-    The Hub puts such an entry on the leaderboard of the benchmark data set that it names, so it must name one. A report
-    does not know which data set its prompts are from; without `dataset_id` nothing is written. A task has one value:
-    the patched model's headline figure by the primary scorer. The other figures are in the notes and on the card. The
-    entry has no date, because a report has none; the Hub then takes the date of the commit.
+    The Hub puts such an entry on the leaderboard of the benchmark data set that it names. A report does not know the
+    data set of its prompts, so nothing is written without `dataset_id`. The value of the entry is the patched model's
+    headline figure by the primary scorer; its notes name scorer, interval and prompts. The entry has no date, because a
+    report has none; the Hub then uses the date of the commit.
 
     Args:
         config ([`PolicyPatchConfig`]):
-            The patch that was measured.
+            Configuration of the patch that was measured.
         evaluation ([`EvaluationReport`] or `dict`, *optional*):
             The evaluation of the patch, or its parsed `evaluation.json`.
         dataset_id (`str`, *optional*):
-            Hub id of the benchmark data set that the prompts are from. Give it only if they are the benchmark's.
+            Hub id of the benchmark data set from which the prompts come. Give it only if they are that benchmark's.
         task_id (`str`, *optional*, defaults to `"default"`):
-            Task of that benchmark, as its `eval.yaml` calls it.
+            Name of the benchmark's task, as in its `eval.yaml`.
         dataset_revision (`str`, *optional*):
             Commit of the data set.
         repo_id (`str`, *optional*):
             Repository of the patch, for the link to its `evaluation.json`.
         subfolder (`str`, *optional*):
-            Folder of the repository that the patch is in.
+            Folder of the patch in the repository.
         revision (`str`, *optional*):
-            Branch that the patch is in. Defaults to the main one.
+            Branch of the patch in the repository. Defaults to the main branch.
 
     Returns:
         `dict[str, bytes]`: empty without an evaluation, without a `dataset_id`, or if the figure is not defined.
 
     Raises:
-        EvaluationError: no complete report, or a `dataset_id` that cannot be one.
+        EvaluationError: `evaluation` is not a complete report, or `dataset_id` is no Hub id.
 
     Example:
 
@@ -146,12 +147,12 @@ def eval_results_files(
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Return whether a name can be a repository on the Hub. A local folder cannot: transformers would read it."""
+    """Return whether a name is a possible Hub id and not a local folder, which transformers would load instead."""
     return can_be_hub_id(name) and not os.path.isdir(name)
 
 
 def can_be_hub_id(name: str | None) -> bool:
-    """Return whether the Hub accepts a name for a repository. Folders of this machine do not matter."""
+    """Return whether the Hub accepts a name for a repository, even if there is a local folder of this name."""
     if not name:
         return False
     try:
@@ -182,6 +183,6 @@ def _notes(config: PolicyPatchConfig, report: EvaluationReport) -> str:
 def _check_dataset_id(dataset_id: str | None) -> None:
     if dataset_id is not None and not is_hub_id(dataset_id):
         raise EvaluationError(
-            f"`dataset_id={dataset_id!r}` is no id of a data set on the Hub, such as 'org/prompts'. Leave it out if "
-            "the prompts are not published."
+            f"`dataset_id={dataset_id!r}` is no Hub id of a data set; expected a name such as 'org/prompts'. Leave it "
+            "out if the prompts are not published."
         )

@@ -1,6 +1,6 @@
-"""Comparison of two systems on the same prompts: difference of a metric, interval, paired test, size of the effect.
+"""Compares two systems on the same prompts: difference of a metric, interval, paired test and effect size.
 
-Each prompt gives one pair of values. The statistics come from scipy; which systems are compared is not settled here.
+Each prompt gives one pair of values. The statistics come from scipy. `evaluation/evaluate.py` chooses the systems.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ class Comparison:
         system, other (`str`):
             The two systems: difference = value of `system` - value of `other`.
         scorer (`str`, *optional*):
-            The scorer behind the values; None for metrics without a scorer.
+            The scorer of the values; None for metrics without a scorer.
         metric (`str`):
             Name of the metric; `"nll_per_token"` is the loss per token in nats, the logarithm of a perplexity.
         difference (`Estimate`):
             Mean difference over prompts, with its 95% bootstrap interval.
         p_value (`float`):
-            P-value of the two-sided sign-flip permutation test; the null hypothesis is that there is no difference. Not
-            corrected for the number of tests.
+            P-value of the two-sided sign-flip permutation test; the null hypothesis is that there is no difference. It
+            is not corrected for the number of tests.
         effect_size (`float`):
-            Cohen's d of paired values: the mean difference over the standard deviation of the differences. NaN if all
-            prompts differ by the same.
+            Cohen's d of paired values: the mean difference divided by the standard deviation of the differences. NaN if
+            the difference is the same for all prompts.
     """
 
     system: str
@@ -47,7 +47,7 @@ class Comparison:
 def paired(
     values: ArrayLike, others: ArrayLike, *, seed: int = 0, num_resamples: int = 2000
 ) -> tuple[Estimate, float, float]:
-    """Compare two systems' values over the same prompts.
+    """Compare the values of two systems on the same prompts.
 
     Args:
         values (`ArrayLike`):
@@ -60,11 +60,10 @@ def paired(
             Number of resamples, and of permutations.
 
     Returns:
-        `tuple[Estimate, float, float]`: mean difference, p-value of the sign-flip permutation test, and Cohen's d; as
-        in [`Comparison`].
+        `tuple[Estimate, float, float]`: mean difference, p-value and Cohen's d, as in [`Comparison`].
 
     Raises:
-        EvaluationError: arrays of different length, or empty ones.
+        EvaluationError: the arrays have different lengths, are empty, or contain NaN.
         MissingExtraError: scipy is not installed.
 
     Example:
@@ -79,11 +78,12 @@ def paired(
     values, others = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
     if values.shape != others.shape or values.ndim != 1 or not values.size:
         raise EvaluationError(
-            f"The values to compare have shapes {values.shape} and {others.shape}; expected one value for each prompt."
+            f"The values to compare have shapes {values.shape} and {others.shape}; expected one value per prompt in "
+            "both."
         )
     differences = values - others
     if np.isnan(differences).any():
-        raise EvaluationError("The values to compare are not all numbers; leave out the prompts without one.")
+        raise EvaluationError("The values to compare contain NaN. Leave out the prompts without a value.")
     interval = bootstrap_interval(mean, differences, seed=seed, num_resamples=num_resamples)
     if not differences.any() or len(differences) == 1:
         return interval, 1.0, 0.0 if not differences.any() else float("nan")

@@ -1,6 +1,6 @@
-"""The format of `evaluation.json`: its name, its version, and the fields of a report as JSON values and back.
+"""Reads and writes the format of `evaluation.json`: its name, its version and its keys.
 
-This is the only place that knows the file's keys. What a report can do is in `findings.py` and `report.py`.
+Only this file knows the keys. The report itself is in `findings.py` and `report.py`.
 """
 
 import json
@@ -22,9 +22,9 @@ from policy_patch.report.system_names import BASE
 
 FORMAT_VERSION = 2
 REPORT_NAME = "evaluation.json"
-LARGEST_REPORT = 2**26  # bytes; ours have some hundred thousand
+LARGEST_REPORT = 2**26  # bytes; a typical report has a few hundred thousand
 
-# Fields whose key in format 2 is another one: the format called the perplexity model a judge.
+# Field -> its key in format 2, if the two differ: the format calls the perplexity model a judge.
 _KEYS = {
     "perplexity_model": "judge",
     "nll_per_prompt": "judge_nll_per_prompt",
@@ -37,14 +37,14 @@ _OUTER_TYPES = {dict: dict, list: list, str: str, bool: bool, int: int, float: (
 
 
 def values_of(report: Findings) -> dict[str, Any]:
-    """Return a report as the plain values of an `evaluation.json`; a figure that is not defined is None."""
+    """Return a report as the JSON values of an `evaluation.json`. A figure that is not defined is None."""
     values = _with_keys({"format_version": FORMAT_VERSION, **asdict(report)})
     values["systems"] = {name: _with_keys(result) for name, result in values["systems"].items()}
     return _without_nan(values)
 
 
 def text_of(report: Findings) -> str:
-    """Return a report as the text of an `evaluation.json`; a figure that is not defined is null."""
+    """Return a report as the text of an `evaluation.json`. A figure that is not defined is null."""
     return json.dumps(values_of(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -64,44 +64,46 @@ def _without_nan(value: Any) -> Any:
 
 
 def parsed(text: str, source: str) -> Any:
-    """Return the JSON value of a text, which [`report_fields`] then checks.
+    """Parse the text of an `evaluation.json`. [`report_fields`] checks the result.
 
     Args:
         text (`str`):
             The text of an `evaluation.json`.
         source (`str`):
-            Where it comes from, for error messages.
+            Name of the file, for error messages.
 
     Raises:
-        EvaluationError: no JSON, a key that stands twice in one object, or brackets nested too deep.
+        EvaluationError: the text is not JSON, an object has a key twice, or brackets are nested too deeply.
     """
     try:
         return parse_json(text)
     except Fault as fault:
         raise EvaluationError(f"{fault.at(source)}.") from fault
     except json.JSONDecodeError as error:
-        raise EvaluationError(f"{source} is no valid JSON ({error}). Was it truncated?") from error
+        raise EvaluationError(
+            f"{source} is no valid JSON ({error}). Was it truncated? Make it anew with `policy-patch evaluate`."
+        ) from error
 
 
 def report_fields(cls: type[Findings], values: Any, source: str) -> dict[str, Any]:
-    """Return the fields of a report from the plain values of an `evaluation.json`.
+    """Return the fields of a report from the JSON values of an `evaluation.json`.
 
-    Each level is checked for its keys, then for the types of its values.
+    At each level, the keys are checked first and then the types of the values.
 
     Args:
         cls (`type`):
             The class of the report, [`EvaluationReport`].
         values (`dict`):
-            Parsed `evaluation.json`.
+            The parsed `evaluation.json`.
         source (`str`):
-            Where they come from, for error messages.
+            Name of the file, for error messages.
 
     Returns:
         `dict[str, Any]`: argument of `cls` -> value.
 
     Raises:
-        EvaluationError: no object, another format version, a key that is unknown or missing, a wrong type, or a system
-            without the figures of some scorer.
+        EvaluationError: the values are no object, the format version is another one, a key is unknown or missing, a
+            value has a wrong type, or a system lacks the figures of a scorer.
     """
     if not isinstance(values, dict):
         raise EvaluationError(f"{source} holds a {type(values).__name__}; expected a JSON object.")
@@ -116,12 +118,12 @@ def report_fields(cls: type[Findings], values: Any, source: str) -> dict[str, An
 
 
 class _Incomplete(Exception):
-    """Raised where a key or a value is not what it has to be; the message names it."""
+    """Raised when a key or a value is wrong. The message names it."""
 
 
 def _incomplete(reason: str) -> EvaluationError:
     return EvaluationError(
-        f"{reason} So it is no complete report. Was it edited? Make it anew with `policy-patch evaluate`."
+        f"{reason} It is not a complete report. Was it edited? Make it anew with `policy-patch evaluate`."
     )
 
 
@@ -138,7 +140,7 @@ def _check_version(version: Any, source: str) -> None:
         )
     if version < FORMAT_VERSION:
         raise EvaluationError(
-            f"{source} has `format_version={version}`, which knew toxicity alone; expected {FORMAT_VERSION}. Make it "
+            f"{source} has `format_version={version}`, which had only toxicity; expected {FORMAT_VERSION}. Make it "
             "anew with `policy-patch evaluate`."
         )
 
@@ -146,7 +148,7 @@ def _check_version(version: Any, source: str) -> None:
 def _report_fields(cls: type, values: dict[str, Any], source: str) -> dict[str, Any]:
     values = _checked(cls, values, source)
     if BASE not in values["systems"] or not values["scorers"] or not values["metrics"]:
-        raise _Incomplete(f"{source} misses a metric, a scorer or the system {BASE!r}.")
+        raise _Incomplete(f"{source} lacks a metric, a scorer or the system {BASE!r}.")
 
     def each(part: type, field: str) -> list[Any]:
         return [part(**_checked(part, entry, f"{source}, {field}")) for entry in values[field]]
@@ -171,10 +173,10 @@ def _system(values: Any, scorers: list[str], where: str) -> SystemResult:
     for field in ("metrics", "per_prompt"):
         missing = [name for name in scorers if name not in values[field]]
         if missing:
-            raise _Incomplete(f"{where} misses in `{field}` the scorer {_cut(missing[0])!r}.")
+            raise _Incomplete(f"{where} lacks the scorer {_cut(missing[0])!r} in `{field}`.")
     missing = [metric.name for metric in FLUENCY if metric.name not in values["fluency"]]
     if missing:
-        raise _Incomplete(f"{where} misses in `fluency` the key `{missing[0]}`.")
+        raise _Incomplete(f"{where} lacks the key `{missing[0]}` in `fluency`.")
     metrics = {
         scorer: {metric: _estimate(figure, where) for metric, figure in figures.items()}
         for scorer, figures in values["metrics"].items()
@@ -197,14 +199,20 @@ def _estimate(values: Any, where: str) -> Estimate:
 
 
 def _with_nan(values: Any, *names: str) -> Any:
-    """Return `values` with NaN in place of null, which stands for a figure that is not defined."""
+    """Replace null by NaN in the given keys: null stands for a figure that is not defined."""
     if not isinstance(values, dict):
         return values
     return {key: math.nan if entry is None and key in names else entry for key, entry in values.items()}
 
 
 def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
-    """Return `values` by the names of the fields of `cls`, if they are these fields with values of their outer type."""
+    """Return field of `cls` -> value, after checking that `values` has exactly these fields with values of their types.
+
+    Only the outer type is checked: `list`, not the type of its entries.
+
+    Raises:
+        _Incomplete: a key is unknown or missing, or a value has another type.
+    """
     if not isinstance(values, dict):
         raise _Incomplete(f"{where} holds a {type(values).__name__}; expected an object.")
     field_of = {_KEYS.get(field.name, field.name): field for field in fields(cls)}
@@ -214,7 +222,7 @@ def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
             raise _Incomplete(f"{where} has the unknown key `{_cut(str(key))}`. {hint}")
     for key, field in field_of.items():
         if key not in values:
-            raise _Incomplete(f"{where} misses the key `{key}`.")
+            raise _Incomplete(f"{where} lacks the key `{key}`.")
         outer = get_origin(field.type) or field.type
         allowed = _OUTER_TYPES.get(outer)
         if allowed is not None and not isinstance(values[key], allowed):

@@ -1,6 +1,6 @@
-"""`Findings`: everything that one evaluation found, and its figures by name.
+"""`Findings`: the results of one evaluation, and its figures by name.
 
-Tables and plots take it. Reading, writing and showing it is added in `report.py`, which stands above them.
+`tables.py` and `plots.py` use it. The subclass in `report.py` adds reading, writing and showing.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from policy_patch.report.system_names import BASE
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What one evaluation found; see [`EvaluationReport`]."""
+    """The results of one evaluation. The fields are described in [`EvaluationReport`]."""
 
     risk: str
     metrics: list[Metric]
@@ -38,10 +38,10 @@ class Findings:
     environment: dict[str, str]
 
     def scorer(self, name: str | None = None) -> ScorerRecord:
-        """Return a scorer by name, or the primary one.
+        """Return the scorer of this name, or the primary scorer.
 
         Raises:
-            EvaluationError: no scorer of that name.
+            EvaluationError: there is no scorer of that name.
         """
         if name is None:
             return self.scorers[0]
@@ -50,7 +50,7 @@ class Findings:
 
     @property
     def headline(self) -> Metric:
-        """The metric that sums the risk up."""
+        """The metric that summarises the risk."""
         return self.metrics[0]
 
     def estimate(self, system: str, metric: str, scorer: str | None = None) -> Estimate:
@@ -58,17 +58,17 @@ class Findings:
 
         Args:
             system (`str`):
-                One of `systems`, such as `"patch"`.
+                Name of a system, such as `"patch"`.
             metric (`str`):
-                Name of one of `metrics`, or of a figure of fluency.
+                Name of a metric of the risk or of fluency.
             scorer (`str`, *optional*):
-                For metrics of the risk; defaults to the primary scorer.
+                Name of a scorer, for metrics of the risk. Defaults to the primary scorer.
 
         Returns:
             [`Estimate`]: NaN if the metric could not be measured on the system.
 
         Raises:
-            EvaluationError: an unknown name.
+            EvaluationError: a name is unknown.
         """
         result = self.systems[_known("system", system, self.systems)]
         if metric in result.fluency:
@@ -78,23 +78,23 @@ class Findings:
         return found.get(_known("metric", metric, (*names, *result.fluency)), UNKNOWN)
 
     def change_from_base(self, system: str, metric: str | None = None, scorer: str | None = None) -> Estimate:
-        """Return the relative change of a figure from the base to a system, -0.7 for 70% less.
+        """Return the relative change of a figure from the base to a system: -0.7 means 70% less.
 
-        The interval resamples prompts jointly, so it is narrower than the two figures' own intervals suggest.
+        The interval resamples the prompts of both systems jointly, so it is narrower than their two intervals suggest.
 
         Args:
             system (`str`):
-                One of `systems`.
+                Name of a system.
             metric (`str`, *optional*):
-                Name of one of `metrics`, or `"perplexity"`. Defaults to the headline.
+                Name of a metric of the risk, or `"perplexity"`. Defaults to the headline.
             scorer (`str`, *optional*):
-                For metrics of the risk; defaults to the primary scorer.
+                Name of a scorer, for metrics of the risk. Defaults to the primary scorer.
 
         Returns:
-            [`Estimate`]: NaN where the base's figure is 0; a bound is NaN if it is 0 in some resample.
+            [`Estimate`]: NaN if the base's figure is 0. The interval is NaN if the base's figure is 0 in some resample.
 
         Raises:
-            EvaluationError: an unknown name.
+            EvaluationError: a name is unknown.
         """
         after, before = self.systems[_known("system", system, self.systems)], self.systems[BASE]
         options = {"seed": self.settings.seed, "num_resamples": self.settings.num_resamples}

@@ -1,7 +1,7 @@
-"""Figures with their 95% interval: bootstrap over prompts, by scipy.
+"""Computes figures with 95% intervals, by scipy's bootstrap over prompts.
 
-Prompts are resampled, never single samples, because the samples of one prompt depend on each other. The statistics are
-here too: each takes per-prompt arrays and works along the last axis.
+Whole prompts are resampled, never single samples, because the samples of one prompt depend on each other. The
+statistics are here, too. Each takes arrays of per-prompt values and works along one axis, by default the last.
 """
 
 import math
@@ -16,7 +16,7 @@ from policy_patch.errors import EvaluationError
 from policy_patch.extra import import_extra
 
 CONFIDENCE_LEVEL = 0.95
-_NUMBERS_AT_ONCE = 4_000_000  # resampled values held in memory at a time: 32 MB per array
+_NUMBERS_AT_ONCE = 4_000_000  # resampled values in memory at a time: 32 MB per array
 
 Statistic = Callable[..., np.ndarray]
 
@@ -29,9 +29,9 @@ class Estimate:
         value (`float`):
             The figure. NaN if it is not defined, such as a perplexity without tokens.
         low (`float`):
-            Lower end of the 95% interval, NaN if it is not defined.
+            Lower end of the 95% interval. NaN if it is not defined.
         high (`float`):
-            Upper end of the 95% interval, NaN if it is not defined.
+            Upper end of the 95% interval. NaN if it is not defined.
     """
 
     value: float
@@ -45,14 +45,15 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 def bootstrap_interval(
     statistic: Statistic, *per_prompt: ArrayLike, seed: int = 0, num_resamples: int = 2000
 ) -> Estimate:
-    """Estimate a statistic and its 95% percentile interval, resampling prompts with replacement.
+    """Compute a statistic and its 95% percentile interval by resampling prompts with replacement.
 
-    Statistics come from `scipy.stats.bootstrap`. If every prompt has the same values, or there is one prompt only, the
+    `scipy.stats.bootstrap` computes the interval. If all prompts have the same values, or there is only one prompt, the
     interval is the value itself.
 
     Args:
         statistic (`Callable`):
-            Takes the per-prompt arrays and `axis`: [`mean`], [`ratio`], [`perplexity`], [`relative_change`].
+            Takes the per-prompt arrays and `axis`; for example [`mean`], [`ratio`], [`perplexity`] or
+            [`relative_change`].
         *per_prompt (`ArrayLike`):
             Arrays `(prompts,)`, resampled jointly.
         seed (`int`, *optional*, defaults to `0`):
@@ -61,10 +62,10 @@ def bootstrap_interval(
             Number of resamples.
 
     Returns:
-        [`Estimate`]: low and high are NaN if the statistic is undefined in some resample.
+        [`Estimate`]: `low` and `high` are NaN if the statistic is undefined in some resample.
 
     Raises:
-        EvaluationError: arrays of different length, or empty ones.
+        EvaluationError: the arrays have different lengths or are empty.
         MissingExtraError: scipy is not installed.
 
     Example:
@@ -86,7 +87,7 @@ def bootstrap_interval(
         return Estimate(value, value, value)
     stats = import_extra("scipy.stats", "scipy", "eval", "An interval")
     with warnings.catch_warnings():
-        # An undefined resample makes the bounds NaN, as documented; scipy warns (naming BCa for every method).
+        # If the statistic is undefined in a resample, the bounds are NaN, as documented above. scipy also warns.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             samples,
@@ -103,28 +104,28 @@ def bootstrap_interval(
 
 
 def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the mean."""
+    """Return the mean of per-prompt values along `axis`."""
     return np.mean(values, axis=axis)
 
 
 def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the quotient of two sums, which is also the quotient of the means; NaN where the denominator is 0."""
+    """Return the quotient of two sums, which equals the quotient of the means. NaN if the denominator is 0."""
     above, below = np.sum(numerators, axis=axis), np.sum(denominators, axis=axis)
     return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below != 0)
 
 
 def relative_change(after: np.ndarray, before: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the relative change of the mean, -0.5 if it was halved; NaN where it was 0 before."""
+    """Return the relative change of the mean: -0.5 if it was halved. NaN if it was 0 before."""
     return ratio(after, before, axis) - 1
 
 
 def perplexity(nll: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return exp(sum of negative log-likelihoods in nats / number of tokens), NaN without tokens."""
+    """Return exp(sum of negative log-likelihoods in nats / number of tokens). NaN if there are no tokens."""
     return np.exp(ratio(nll, tokens, axis))
 
 
 def relative_change_of_perplexity(
     nll_after: np.ndarray, tokens_after: np.ndarray, nll_before: np.ndarray, tokens_before: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-    """Return the relative change of [`perplexity`], 1.0 if it was doubled; NaN without tokens."""
+    """Return the relative change of [`perplexity`]: 1.0 if it was doubled. NaN if there are no tokens."""
     return np.exp(ratio(nll_after, tokens_after, axis) - ratio(nll_before, tokens_before, axis)) - 1

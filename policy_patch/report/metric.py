@@ -1,6 +1,6 @@
-"""`Metric`: the name of a figure, its title, whether lower is better, and over which prompts it is averaged.
+"""`Metric`: the name and title of a metric, whether lower is better, and over which prompts it is averaged.
 
-How a metric is computed is in the file of its risk.
+The file of the risk computes it.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a risk: the mean over prompts of one value per prompt.
+    """A metric of a risk or of fluency: the mean over prompts of one value per prompt.
 
     Args:
         name (`str`):
@@ -17,7 +17,7 @@ class Metric:
         title (`str`):
             Its name in tables and pictures.
         lower_is_better (`bool`, *optional*, defaults to `True`):
-            Whether a patch should bring it down.
+            Whether a patch should lower it.
         asked (`"prompts"` or `"safe_prompts"`, *optional*, defaults to `"prompts"`):
             Whether it is averaged over the prompts of the risk or over the harmless look-alikes.
     """

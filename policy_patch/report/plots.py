@@ -1,6 +1,6 @@
-"""The picture of a report: the risk per system with intervals, safety against fluency, per-prompt values, categories.
+"""Draws the picture of a report: the risk of each system, safety against fluency, per-prompt values, categories.
 
-Drawn with matplotlib's object interface, so that no window opens and no state of the caller's plots changes.
+It uses matplotlib's object interface, so that no window opens and the caller's own plots do not change.
 """
 
 import io
@@ -14,27 +14,27 @@ from policy_patch.report.intervals import Estimate
 from policy_patch.report.system_names import BASE, PATCH, TEACHER
 from policy_patch.report.tables import category_rows
 
-# Okabe and Ito's palette, told apart by colour-blind readers; the markers differ too. https://jfly.uni-koeln.de/color/
+# Okabe and Ito's palette, which colour-blind readers can distinguish: https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#666666"
-_DISTANCES = (8, 18, 30, 44, 60, 80, 100, 130)  # of a name from its point, in points, in the order they are tried
+_DISTANCES = (8, 18, 30, 44, 60, 80, 100, 130)  # of a label from its point, in points, in the order they are tried
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 
 
 def picture(report: Findings) -> bytes:
-    """Return a PNG with three or four panels.
+    """Draw a report as a PNG with three or four panels.
 
-    Above, left: the headline metric of each system by each scorer. Above, right: the headline metric by the primary
-    scorer over perplexity; the best place is below and left. Lines are 95% intervals. Below: the cumulative
-    distribution of the per-prompt values of each system; and the headline by category, if the prompts have categories.
+    Top left: the headline metric of each system by each scorer. Top right: the headline metric by the primary scorer
+    over perplexity; the best place is at the bottom left. Lines are 95% intervals. Bottom: the cumulative distribution
+    of the per-prompt values of each system, and the headline by category if the prompts have categories.
 
     Args:
         report ([`EvaluationReport`]):
-            What to draw.
+            The report.
 
     Returns:
-        `bytes`: The file's content, the same for the same report and version of matplotlib.
+        `bytes`: the content of the PNG file. One report and one version of matplotlib give the same bytes each time.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -61,7 +61,7 @@ def picture(report: Findings) -> bytes:
         fontsize=12,
     )
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # settles where things are, so that labels can keep clear of them
+    figure.set_layout_engine("none")  # nothing moves from here on, so labels can avoid what is drawn
     _label_points(scatter, report)
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
@@ -69,7 +69,7 @@ def picture(report: Findings) -> bytes:
 
 
 def _draw_risk(axes: Any, report: Findings) -> None:
-    """Draw one group of points per system, the first system on top, one point per scorer."""
+    """Draw one group of points per system, with one point per scorer. The first system is at the top."""
     names = list(report.systems)
     count = len(report.scorers)
     for position, scorer in enumerate(report.scorers):
@@ -94,7 +94,7 @@ def _draw_risk(axes: Any, report: Findings) -> None:
 
 
 def _draw_trade(axes: Any, report: Findings) -> None:
-    """Draw each system as a cross of two intervals."""
+    """Draw each system as a cross: the intervals of its perplexity and of the headline."""
     for (x, y), name in zip(_points(report), report.systems):
         colour = _COLOURS[1] if name == PATCH else _COLOURS[0]
         axes.plot([x.low, x.high], [y.value, y.value], color=colour, linewidth=1.5)
@@ -109,7 +109,7 @@ def _draw_trade(axes: Any, report: Findings) -> None:
 
 
 def _draw_shares(axes: Any, report: Findings) -> None:
-    """Draw the cumulative distribution of the per-prompt values of each system: further left and up is safer."""
+    """Draw the cumulative distribution of the per-prompt values of each system. Further left and up is safer."""
     for position, (name, result) in enumerate(report.systems.items()):
         values = sorted(result.per_prompt[report.scorer().name][report.headline.name])
         shares = [(number + 1) / len(values) for number in range(len(values))]
@@ -125,7 +125,7 @@ def _draw_shares(axes: Any, report: Findings) -> None:
 
 
 def _draw_categories(axes: Any, report: Findings) -> None:
-    """Draw the headline of base, patch and teacher for each category, the first category on top."""
+    """Draw the headline of base, patch and teacher for each category. The first category is at the top."""
     names = [name for name in (BASE, PATCH, TEACHER) if name in report.systems]
     table = category_rows(report)
     for position, name in enumerate(names):
@@ -150,7 +150,7 @@ def _points(report: Findings) -> list[tuple[Estimate, Estimate]]:
 
 
 def _label_points(axes: Any, report: Findings) -> None:
-    """Write each system's name near its point, if possible where it hides no other name, point or interval."""
+    """Write each system's name near its point. If there is room, it covers no other name, point or interval."""
     named = [(x, y, name) for (x, y), name in zip(_points(report), report.systems) if not math.isnan(x.value)]
     taken = [box for x, y, _ in named for box in _boxes(axes, x, y)]
     for x, y, name in named:
@@ -166,7 +166,7 @@ def _label_points(axes: Any, report: Findings) -> None:
             if is_inside and not any(_overlap(box, other) for other in taken):
                 break
             label.remove()
-        else:  # no room anywhere: better on top of something than nameless
+        else:  # no room anywhere: a name that covers something is better than none
             label = axes.annotate(name, (x.value, y.value), (8, 8), textcoords="offset points", fontsize=10)
         taken.append(_text_box(label))
 
@@ -175,7 +175,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
 
 def _boxes(axes: Any, x: Estimate, y: Estimate) -> tuple[Box, Box]:
-    """Return the boxes of a point's two intervals, with some pixels around them for the marker."""
+    """Return the boxes around a point's two intervals, with a margin for the marker."""
     transform = axes.transData.transform
     low = [value if not math.isnan(value) else centre for value, centre in ((x.low, x.value), (y.low, y.value))]
     high = [value if not math.isnan(value) else centre for value, centre in ((x.high, x.value), (y.high, y.value))]
@@ -195,7 +195,7 @@ def _text_box(label: Any) -> Box:
 
     renderer = label.figure.canvas.get_renderer()
     label.update_positions(renderer)
-    extent = Text.get_window_extent(label, renderer)  # of the words alone, without the line to the point
+    extent = Text.get_window_extent(label, renderer)  # the text without the line to the point
     return extent.x0, extent.y0, extent.x1, extent.y1
 
 

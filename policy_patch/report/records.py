@@ -1,6 +1,6 @@
-"""The parts of a report: scorers, settings, what each system showed, samples.
+"""The parts of a report: scorers, settings, figures of each system, samples.
 
-They only hold values; figures are looked up in `findings.py`, and their names in JSON are in `evaluation_json.py`.
+They only hold values. `findings.py` looks figures up by name, and `evaluation_json.py` knows the keys in JSON.
 """
 
 from dataclasses import dataclass
@@ -33,20 +33,20 @@ class ScorerRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How answers were sampled and intervals computed.
+    """The settings with which answers were sampled and intervals computed.
 
     Args:
         num_prompts, num_safe_prompts, num_neutral_texts (`int`):
             Number of prompts of the risk, of harmless look-alikes, and of neutral texts for perplexity.
         num_samples, max_new_tokens, top_p, temperature, batch_size, seed:
-            As in [`EvaluationSampling`], with the risk's own values where none were given.
+            As in [`EvaluationSampling`]; values that were not given are the risk's own.
         num_resamples (`int`):
-            Bootstrap resamples, and permutations of a test.
+            Number of bootstrap resamples, and of permutations of a test.
         safe_prompt (`str`, *optional*):
-            Text in front of the base's prompts in the system "safe prompt".
+            Text before the base's prompts in the system "safe prompt".
         surprise_limit (`float`, *optional*):
-            Loss per token under the perplexity model, in nats, above which an answer counted as gibberish; None if the
-            base wrote nothing.
+            An answer with a higher loss per token under the perplexity model, in nats, counted as gibberish. None if
+            all answers of the base were empty.
         prompts_sha256, safe_prompts_sha256, neutral_texts_sha256 (`str`):
             Hashes of the texts. Two reports with equal hashes used the same texts.
     """
@@ -76,20 +76,21 @@ class SystemResult:
         model (`str`):
             Name of its model.
         metrics (`dict[str, dict[str, Estimate]]`):
-            Scorer name -> metric of the risk -> figure. Metrics that could not be measured on the system are left out.
+            Name of the scorer -> metric of the risk -> figure. Metrics that could not be measured on the system are
+            left out.
         fluency (`dict[str, Estimate]`):
-            `"perplexity"`, over all answers but the empty ones; `"distinct_1"` to `"distinct_3"`; and, if neutral texts
-            were given, `"neutral_perplexity"`, their perplexity under the system itself.
+            `"perplexity"` of all answers that are not empty; `"distinct_1"` to `"distinct_3"`; and, if neutral texts
+            were given, `"neutral_perplexity"`: their perplexity under the system itself.
         num_empty (`int`):
-            Answers without text.
+            Number of empty answers.
         num_gibberish (`int`):
-            Answers that repeat themselves or make no sense to the perplexity model.
+            Number of answers that repeat themselves or have a very high perplexity.
         per_prompt (`dict[str, dict[str, list[float]]]`):
-            Scorer name -> metric of the risk -> one value for each prompt, or for each look-alike.
+            Name of the scorer -> metric of the risk -> one value for each prompt, or for each look-alike.
         nll_per_prompt (`list[float]`):
-            For each prompt the summed negative log-likelihood of its answers under the perplexity model, in nats.
+            For each prompt, the sum of the negative log-likelihoods of its answers under the perplexity model, in nats.
         tokens_per_prompt (`list[int]`):
-            For each prompt the number of tokens in its answers, by the perplexity model's tokenizer.
+            For each prompt, the number of tokens in its answers, by the tokenizer of the perplexity model.
     """
 
     model: str
@@ -104,7 +105,16 @@ class SystemResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownSamples:
-    """Two answers of one system to one prompt: the first, and the worst by the first scorer; with their scores."""
+    """Two answers of one system to one prompt, with their scores: the first answer, and the worst by the first scorer.
+
+    Args:
+        prompt, system (`str`):
+            The prompt, and the name of the system.
+        first, worst (`str`):
+            The two answers.
+        first_score, worst_score (`float`):
+            Their scores by the first scorer, 0 to 1.
+    """
 
     prompt: str
     system: str

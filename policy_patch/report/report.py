@@ -1,7 +1,6 @@
-"""`EvaluationReport`: the result of an evaluation, read from files, written to files, and shown as tables.
+"""`EvaluationReport`: the result of an evaluation. It can be read from files, written to files and shown as tables.
 
-The format of its JSON is in `evaluation_json.py`, its tables are in `tables.py`, its picture in `plots.py`. Nothing is
-measured here.
+`evaluation_json.py` has its JSON format, `tables.py` its tables, `plots.py` its picture.
 """
 
 import os
@@ -47,13 +46,14 @@ class EvaluationReport(Findings):
         systems (`dict[str, SystemResult]`):
             Figures of each system by its name, in the order of the tables.
         samples (`list[ShownSamples]`):
-            For a few prompts, evenly spaced and not chosen by result, the answers of each system. Not masked.
+            Answers of each system to a few prompts. The prompts are evenly spaced, not chosen by result. Not masked.
         comparisons (`list[Comparison]`):
-            Each system against the base, and the patch against each other one, over the same prompts.
+            Each system against the base, and the patch against each other system, on the same prompts.
         categories (`list[str]`, *optional*):
             Category of each prompt, if the prompts have categories.
         offensive_words (`list[str]`):
-            Words of the samples, in lower case, that the primary scorer finds toxic on their own; masked where shown.
+            Words in the samples, in lower case, that the primary scorer finds toxic on their own. They are masked when
+            samples are shown.
         environment (`dict[str, str]`):
             Versions of packages, and the hardware.
         format_version (`int`, *optional*, defaults to `2`):
@@ -69,10 +69,11 @@ class EvaluationReport(Findings):
 
         Args:
             scorer (`str`, *optional*):
-                The scorer whose figures are shown; defaults to the primary one. Put its `label` above the table.
+                Name of the scorer whose figures are shown. Defaults to the primary scorer. Show the scorer's `label`
+                above the table.
 
         Raises:
-            EvaluationError: an unknown scorer.
+            EvaluationError: the scorer is unknown.
         """
         return tables.rows(self, self.scorer(scorer).name)
 
@@ -90,7 +91,7 @@ class EvaluationReport(Findings):
     def save(self, folder: str | os.PathLike, *, mask_words: bool = True) -> None:
         """Write `evaluation.json`, `evaluation.md` and `evaluation.png` into a folder.
 
-        Each file is complete or not there: it is written beside its place and then moved.
+        Each file is written under another name first and then renamed, so that no file is ever incomplete.
 
         Args:
             folder (`str` or `os.PathLike`):
@@ -126,7 +127,7 @@ class EvaluationReport(Findings):
                 An `evaluation.json`, or the folder that holds it.
 
         Raises:
-            EvaluationError: no report there, or as [`from_json`].
+            EvaluationError: the file does not exist or cannot be read, or as in [`from_json`].
         """
         path = Path(path, REPORT_NAME) if Path(path).is_dir() else Path(path)
         how = "Make one with `policy-patch evaluate`."
@@ -142,7 +143,7 @@ class EvaluationReport(Findings):
         return text_of(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as the plain values of an `evaluation.json`. A figure that is not defined is None."""
+        """Return the report as the JSON values of an `evaluation.json`. A figure that is not defined is None."""
         return values_of(self)
 
     @classmethod
@@ -153,34 +154,36 @@ class EvaluationReport(Findings):
             text (`str`):
                 The JSON text.
             source (`str`, *optional*, defaults to `"evaluation.json"`):
-                Where it comes from, for error messages.
+                Name of the file, for error messages.
 
         Raises:
-            EvaluationError: no JSON object, another format, a key that is unknown or missing, a wrong type.
+            EvaluationError: the text is no JSON object, the format version is another one, a key is unknown or missing,
+                or a value has a wrong type.
         """
         return cls.from_dict(parsed(text, source), source)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = REPORT_NAME) -> "EvaluationReport":
-        """Make a report of the plain values of an `evaluation.json`.
+        """Make a report from the JSON values of an `evaluation.json`.
 
         Args:
             values (`dict`):
-                As [`to_dict`] returns them.
+                The values, as [`to_dict`] returns them.
             source (`str`, *optional*, defaults to `"evaluation.json"`):
-                Where they come from, for error messages.
+                Name of the file, for error messages.
 
         Raises:
-            EvaluationError: no object, another format, a key that is unknown or missing, a wrong type.
+            EvaluationError: the values are no object, the format version is another one, a key is unknown or missing,
+                or a value has a wrong type.
         """
         return cls(**report_fields(cls, values, source))
 
     # Publishing
 
     def without_folders(self) -> "EvaluationReport":
-        """Return the report as it is published: models and scorers in folders of this machine go by their last part.
+        """Return the report as it is published: of models and scorers in local folders, only the last part is named.
 
-        Texts of prompts and answers stay as they are.
+        Prompts and answers are not changed.
         """
         names = [result.model for result in self.systems.values()]
         names += [scorer.name for scorer in self.scorers] + [self.perplexity_model]
@@ -190,12 +193,12 @@ class EvaluationReport(Findings):
 
 
 def as_report(evaluation: EvaluationReport | Mapping[str, Any] | None) -> EvaluationReport | None:
-    """Return an evaluation as a report: itself, or read from a parsed `evaluation.json`; None for None.
+    """Return an evaluation as a report. A parsed `evaluation.json` is converted; a report and None stay as they are.
 
-    Public functions that take an `evaluation` call this first, so that the rest of the package knows reports only.
+    Public functions that take an `evaluation` call this first, so that the rest of the package uses only reports.
 
     Raises:
-        EvaluationError: as [`EvaluationReport.from_dict`].
+        EvaluationError: as in [`EvaluationReport.from_dict`].
     """
     if evaluation is None or isinstance(evaluation, EvaluationReport):
         return evaluation
@@ -203,7 +206,7 @@ def as_report(evaluation: EvaluationReport | Mapping[str, Any] | None) -> Evalua
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """Return plain values with each key and text that is one of `names` replaced."""
+    """Return JSON values in which each key and each text that is a key of `names` is replaced by its value there."""
     if isinstance(value, dict):
         return {names.get(key, key): _renamed(entry, names) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Names of the systems that every evaluation may compare, as reports, tables and cards have them.
+"""Names in reports, tables and cards of the systems that an evaluation can compare.
 
-How each system gets its answers is in `evaluation/systems.py`.
+`evaluation/systems.py` makes the systems.
 """
 
 BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH = "base", "teacher", "safe prompt", "untrained patch", "patch"

@@ -1,6 +1,6 @@
-"""The report as text: the table of figures, and Markdown with samples side by side and offensive words masked.
+"""Writes a report as tables and as Markdown, with samples side by side and offensive words masked.
 
-Figures are taken from the report; only the change from the base and the means of categories are computed here.
+The figures come from the report. Only the change from the base and the means of categories are computed here.
 """
 
 import math
@@ -16,11 +16,11 @@ FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3"
 
 
 def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
-    """Return one dictionary of texts per system: the risk by `scorer`, change from the base, fluency.
+    """Return one dictionary of texts per system: the metrics by `scorer`, the change from the base, and fluency.
 
     Args:
         report ([`EvaluationReport`]):
-            What to show.
+            The report.
         scorer (`str`):
             Name of one of its scorers.
     """
@@ -43,8 +43,16 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
 
 
 def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
-    """Return one dictionary of texts per comparison by one scorer (by default the primary one), and per comparison of
-    fluency.
+    """Return one dictionary of texts per comparison: those by one scorer, and those of fluency.
+
+    Args:
+        report ([`EvaluationReport`]):
+            The report.
+        scorer (`str`, *optional*):
+            Name of one of its scorers. Defaults to the primary scorer.
+
+    Raises:
+        EvaluationError: the scorer is unknown.
     """
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
@@ -62,7 +70,13 @@ def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[st
 
 
 def category_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
-    """Return one dictionary of texts per category of prompts: the headline of each system; none without categories."""
+    """Return one dictionary of texts per category of prompts, with the headline of each system.
+
+    The list is empty if the prompts have no categories.
+
+    Raises:
+        EvaluationError: the scorer is unknown.
+    """
     if report.categories is None:
         return []
     name, table = report.scorer(scorer).name, []
@@ -81,7 +95,7 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
 
     Args:
         report ([`EvaluationReport`]):
-            What to show.
+            The report.
         mask_words (`bool`, *optional*, defaults to `True`):
             Hide the inner letters of offensive words in samples.
     """
@@ -99,14 +113,14 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
         parts += [
             f"## Differences, by {_escaped(report.scorer().label)}",
             markdown_table(_all_escaped(comparison_rows(report))),
-            "Over the same prompts. p: two-sided sign-flip permutation test, not corrected for the number of tests; "
-            "effect: Cohen's d of the paired values.",
+            "All differences are on the same prompts. p: two-sided sign-flip permutation test, not corrected for the "
+            "number of tests. Effect: Cohen's d of the paired values.",
         ]
     return "\n\n".join([*parts, *_samples(report, mask_words)]) + "\n"
 
 
 def masked(text: str, offensive_words: list[str]) -> str:
-    """Return `text` with the inner letters of the given words as asterisks: "i***t".
+    """Replace the inner letters of the given words in a text by asterisks: "i***t".
 
     Args:
         text (`str`):
@@ -137,9 +151,8 @@ def _notes(report: Findings) -> str:
         f"{settings.num_prompts} prompts{safe}, {settings.num_samples} samples each, up to {settings.max_new_tokens} "
         f"new tokens, top-p {settings.top_p:g}, temperature {settings.temperature:g}, seed {settings.seed}.",
         "In brackets: 95% bootstrap intervals over prompts "
-        f"({settings.num_resamples} resamples); the change from the base resamples both jointly.",
-        f"Perplexity: conditional on the prompt, under {report.perplexity_model}, over all completions but the empty "
-        "ones.",
+        f"({settings.num_resamples} resamples); the change from the base resamples both systems jointly.",
+        f"Perplexity: conditional on the prompt, under {report.perplexity_model}, of all answers that are not empty.",
         *NOTES.get(report.risk, ()),
     ]
     if settings.num_neutral_texts:
@@ -149,7 +162,7 @@ def _notes(report: Findings) -> str:
     if any(scorer.kind == "lexical" for scorer in report.scorers):
         lines.append("A lexical scorer knows rude words, not rude meaning.")
     if settings.safe_prompt:
-        lines.append(f'"safe prompt" is the base with this text in front of the prompt: {settings.safe_prompt.strip()}')
+        lines.append(f'"safe prompt" is the base with this text before the prompt: {settings.safe_prompt.strip()}')
     lines.append(", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".")
     return "\n".join(f"- {_escaped(line)}" for line in lines)
 
@@ -178,14 +191,14 @@ def _samples(report: Findings, mask_words: bool) -> list[str]:
 
 
 def markdown_table(table: list[dict[str, str]]) -> str:
-    """Return rows with the same keys as a Markdown table; the cells are not escaped."""
+    """Return rows with the same keys as a Markdown table. The cells are not escaped."""
     header = list(table[0])
     lines = [header, ["---"] * len(header), *(list(row.values()) for row in table)]
     return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
 
 
 def _escaped(text: str) -> str:
-    """Return `text` on one line with all Markdown signs escaped: it may be anything that a model wrote."""
+    """Return `text` on one line with all Markdown characters escaped, because a model may have written anything."""
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -194,7 +207,7 @@ def _all_escaped(table: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def figure(estimate: Estimate, digits: int = 3, *, signed: bool = False) -> str:
-    """Return a figure with its interval, `0.215 [0.142, 0.287]`, or "n/a"."""
+    """Return a figure with its interval as text: `0.215 [0.142, 0.287]`, or "n/a" for NaN."""
     if math.isnan(estimate.value):
         return "n/a"
     value, low, high = (number(entry, digits, signed=signed) for entry in (estimate.value, estimate.low, estimate.high))
@@ -202,7 +215,7 @@ def figure(estimate: Estimate, digits: int = 3, *, signed: bool = False) -> str:
 
 
 def change(estimate: Estimate) -> str:
-    """Return a relative change in percent with its interval, `-70% [-74, -65]`, or "n/a"."""
+    """Return a relative change in percent with its interval as text: `-70% [-74, -65]`, or "n/a" for NaN."""
     if math.isnan(estimate.value):
         return "n/a"
     if math.isnan(estimate.low) or math.isnan(estimate.high):
@@ -215,5 +228,5 @@ def _percent(value: float) -> str:
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Return a number with `digits` decimals, or "n/a"."""
+    """Return a number with `digits` decimals as text, or "n/a" for NaN."""
     return "n/a" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"

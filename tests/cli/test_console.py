@@ -33,7 +33,7 @@ def test_a_report_shows_fluency_once_and_each_scorer(capsys):
     assert out.count("perplexity") == 1
     for scorer in report.scorers:
         assert f"scored by {scorer.label}" in out
-    assert "perplexity under a judge" in " ".join(err.split())
+    assert "perplexity under larger" in " ".join(err.split())
 
 
 def test_each_stage_has_a_bar_on_stderr(capsys):

@@ -32,7 +32,7 @@ def test_results_beside_the_patch_are_shown(patch_folder, tmp_path, capsys):
     assert "average maximum toxicity" in capsys.readouterr().out
     assert main(["info", str(tmp_path / "patch"), "--json"]) == 0
     evaluation = json.loads(capsys.readouterr().out)["evaluation"]
-    assert evaluation["judge"] == "a judge"
+    assert evaluation["judge"] == "larger"
     assert [row["system"] for row in evaluation["scorers"]["fitted (lexical)"]] == ["base", "safe prompt", "patch"]
 
 

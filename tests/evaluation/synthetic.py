@@ -32,7 +32,7 @@ def synthetic_report(
             prompts_sha256="0" * 64, safe_prompts_sha256="1" * 64, neutral_texts_sha256="1" * 64,
         ),
         scorers=list(scorers),
-        perplexity_model="a judge",
+        perplexity_model="larger",
         systems=systems,
         samples=[
             ShownSamples(

@@ -144,7 +144,7 @@ def test_one_of_your_own_is_loaded_by_its_name_with_and_without_a_text(register,
         ("lexical", Shouting, "The name 'lexical' is taken by another scorer. Choose one of your own."),
         ("hf:mine", Shouting, "'hf:mine' is no name for a scorer; expected letters"),
         ("shouting", Shouting(), "The scorer 'shouting' is a Shouting; expected a class or function that makes"),
-        ("shouting", lambda one, two: None, "`load` of the scorer 'shouting' has to be called without arguments, or"),
+        ("shouting", lambda one, two: None, "`load` of the scorer 'shouting' needs other arguments; expected"),
     ],
 )
 def test_what_cannot_be_a_scorer_is_refused(name, load, message):

@@ -220,7 +220,7 @@ def test_progress_is_told_by_stage(patched, tokenizer, judge):
         ({"prompts": "You are"}, "`prompts` is empty or a single text"),
         ({"scorers": []}, "`scorers` is empty"),
         ({"scorers": ["lexical"]}, "`scorers` has a str; a scorer needs `name` and `score"),
-        ({"scorers": [LetterScorer(), LetterScorer()]}, "`scorers` has two of one name"),
+        ({"scorers": [LetterScorer(), LetterScorer()]}, "`scorers` has two with the same name"),
         ({"perplexity": "a model"}, "`perplexity` is a str; expected `PerplexityModel"),
         ({"filtered_by": ["letters"]}, "`letters` filtered the pairs that the patch was trained on"),
         ({"categories": ["a"]}, "6 prompts and 1 categories"),

@@ -151,7 +151,8 @@ def test_answers_count_and_thoughts_do_not(patched, tokenizer, caplog):
     assert set(shown) == {"Take a crowbar.", ""}
     helps, plain = (np.delete(report.systems[name].nll_per_prompt, 2) for name in ("helps", "plain"))
     assert np.allclose(helps, plain), "perplexity is that of the answer"
-    assert "3 of 12 texts of 'helps' are thoughts without an answer, cut at `max_new_tokens=5`" in caplog.text
+    assert "3 of 12 texts of 'helps' are thoughts without an answer" in caplog.text
+    assert "they were cut at `max_new_tokens=5`" in caplog.text
 
 
 class SaysAlways(Thinking):
@@ -273,7 +274,7 @@ def test_a_served_system_takes_no_instruction(patched, tokenizer):
         def answer(self, *args, **kwargs):
             raise AssertionError
 
-    with pytest.raises(EvaluationError, match="takes no `instruction`"):
+    with pytest.raises(EvaluationError, match="`instruction` cannot be used with a system that is served elsewhere"):
         evaluate(patched, tokenizer, extra_systems={"told": System(Served(), instruction="Be kind. ")})
 
 
@@ -318,6 +319,6 @@ def test_a_model_without_an_active_patch_is_refused(tokenizer):
 
 def test_look_alikes_where_nothing_is_refused_are_an_error(patched, tokenizer):
     with pytest.raises(
-        EvaluationError, match="`safe_prompts` measure over-refusal, and gender_bias has no such figure"
+        EvaluationError, match="`safe_prompts` measure over-refusal, but gender_bias has no metric for it"
     ):
         evaluate(patched, tokenizer, risk="gender_bias", scorers=[WORDS])

@@ -108,8 +108,8 @@ def test_the_gap_is_what_the_ratio_leaves_of_the_mass():
         ([[-1.0]], [[0.5]], "values above 0; expected log probabilities"),
         ([[np.nan]], [[-1.0]], "values above 0; expected log probabilities"),
         (np.zeros((0, 2)), np.zeros((0, 2)), r"shapes \(0, 2\) and \(0, 2\)"),
-        ([[-np.inf]], [[-1.0]], "no mass on any female or on any male word"),
-        ([[-1.0]], [[-np.inf]], "no mass on any female or on any male word"),
+        ([[-np.inf]], [[-1.0]], "all female words or all male words have probability 0"),
+        ([[-1.0]], [[-np.inf]], "all female words or all male words have probability 0"),
     ],
 )
 def test_what_are_no_log_probabilities_is_refused(female, male, message):

@@ -123,20 +123,20 @@ def test_a_template_that_reads_parts_gets_parts_and_loses_nothing():
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{{ messages[-1]['content'] }}!", "they are not in what it writes"),
-        ("{{ messages[0]['content'] }}!", "they are not in what it writes"),
-        ("{{ messages[1]['content'] ~ messages[0]['content'] }}!", "they are not in what it writes"),
+        ("{{ messages[-1]['content'] }}!", "its result does not contain both"),
+        ("{{ messages[0]['content'] }}!", "its result does not contain both"),
+        ("{{ messages[1]['content'] ~ messages[0]['content'] }}!", "its result does not contain both in this order"),
         ("{{ raise_exception('no assistants') }}", "no assistants"),
     ],
 )
 def test_a_template_that_leaves_out_what_is_judged_is_refused(template, reason):
-    with pytest.raises(EvaluationError, match=f"does not take a prompt and its answer: {reason}"):
+    with pytest.raises(EvaluationError, match=f"cannot format a prompt and its answer: {reason}"):
         LlamaGuardJudge(guard_model(), guard_tokenizer(template))
 
 
 def test_a_model_that_is_no_guard_is_refused():
     with pytest.raises(
-        EvaluationError, match=r"gives `unsafe` and `safe` together a probability of .*Take a model that was"
+        EvaluationError, match=r"gives `unsafe` and `safe` together a probability of .*Use a model that was"
     ):
         LlamaGuardJudge(tiny_model(), guard_tokenizer()).judge(["a"], ["b"])
     doubtful = table_model({"!": {"u": 0.2, "s": 0.2, "x": 0.6}, **SPELLED})
@@ -145,7 +145,7 @@ def test_a_model_that_is_no_guard_is_refused():
 
 
 def test_texts_longer_than_the_context_are_refused():
-    with pytest.raises(EvaluationError, match=r"have 6\d\d tokens for the judge.*its context is 512\. Sample fewer"):
+    with pytest.raises(EvaluationError, match=r"have 6\d\d tokens in .*its context is 512\. Sample fewer"):
         LlamaGuardJudge(guard_model(), guard_tokenizer()).judge(["a", "a"], ["b", "long " * 120])
 
 
@@ -160,7 +160,7 @@ def test_a_model_without_a_cache_is_refused(monkeypatch):
     model = guard_model()
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **inputs: forward(**{**inputs, "use_cache": False}))
-    with pytest.raises(EvaluationError, match="`LlamaForCausalLM` keeps no cache"):
+    with pytest.raises(EvaluationError, match="`LlamaForCausalLM` returns no cache"):
         LlamaGuardJudge(model, guard_tokenizer()).judge(["a"], ["b"])
 
 
@@ -273,7 +273,7 @@ def test_without_a_prompt_in_its_card_the_template_is_asked_for(folder):
     with pytest.raises(EvaluationError, match=r"`template` has no \{generation\} in it"):
         HarmBenchJudge(str(folder))
     (folder / "README.md").unlink()
-    with pytest.raises(EvaluationError, match=r"The card of .* cannot be read.*Give the classifier's prompt"):
+    with pytest.raises(EvaluationError, match=r"Cannot read the prompt from the card .*Give the"):
         HarmBenchJudge(str(folder))
     assert HarmBenchJudge(str(folder), template=HARMBENCH).judge(["a"], ["b"]) == pytest.approx([0.9], abs=1e-5)
     with pytest.raises(EvaluationError, match="`template` is missing: a loaded model without a name"):
@@ -359,7 +359,7 @@ def test_unsafe_labels_are_found_by_name(labels, unsafe):
     ("labels", "problem_type", "unsafe_labels", "message"),
     [
         (["LABEL_0", "LABEL_1"], None, None, r"labels \['LABEL_0', 'LABEL_1'\] do not tell which are unsafe"),
-        (["hate", "harm"], None, None, "do not tell which are unsafe. Name those with `unsafe_labels="),
+        (["hate", "harm"], None, None, "do not tell which are unsafe. Give these as `unsafe_labels="),
         (["a", "b"], None, ["c"], r"`unsafe_labels=\['c'\]`: the classifier has the labels \['a', 'b'\]"),
         (["a", "b"], None, [], r"`unsafe_labels=\[\]`"),
         (["unsafe"], "regression", None, "regression model; its number is no probability"),
@@ -377,7 +377,7 @@ def test_named_labels_are_taken_as_named():
 
 
 def test_a_classifier_cannot_see_anything_else():
-    with pytest.raises(EvaluationError, match=r"`sees='prompt'`; expected 'answer', or 'pair'"):
+    with pytest.raises(EvaluationError, match=r"`sees='prompt'`: expected 'answer', or 'pair'"):
         ClassifierJudge(tiny_classifier(["safe", "unsafe"]), tiny_tokenizer(), sees="prompt")
 
 

@@ -85,7 +85,7 @@ def test_own_phrases_have_another_name():
 
 @pytest.mark.parametrize(
     ("prompts", "answers", "message"),
-    [(["a"], [], "1 prompts and 0 answers; expected one of each"), ("a", "b", "have to be lists of texts")],
+    [(["a"], [], "1 prompts and 0 answers; expected one of each"), ("a", "b", "expected lists of texts")],
 )
 def test_prompts_and_answers_have_to_belong_together(prompts, answers, message):
     for judge in (RefusalPhrases(), EndpointJudge("m", "http://127.0.0.1:1/v1")):
@@ -217,7 +217,7 @@ def test_an_endpoint_reads_the_answer_and_its_own_thoughts_are_no_verdict(host):
     assert EndpointJudge("m", url).judge(["a", "a"], answers) == [0.0, 1.0]
     assert not any("<think>" in request["messages"][0]["content"] for _, request in server.requests)
     server.rule = lambda question, times: "<think>It is safe"
-    with pytest.raises(EvaluationError, match=r"no verdict, for the second time; .* without long thoughts"):
+    with pytest.raises(EvaluationError, match=r"asked twice and replied .*, no verdict; .* without long thoughts"):
         EndpointJudge("m", url).judge(["a"], ["b"])
 
 
@@ -234,7 +234,7 @@ def test_a_reply_that_is_no_verdict_twice_is_an_error_that_shows_it(host, reply)
     server, url = host
     server.rule = lambda question, times: reply
     with pytest.raises(
-        EvaluationError, match=rf"m at .* replied {re.escape(repr(reply))}, no verdict, for the second time"
+        EvaluationError, match=rf"m at .* was asked twice and replied {re.escape(repr(reply))}, no verdict"
     ):
         EndpointJudge("m", url).judge(["a"], ["b"])
     assert len(server.requests) == 2

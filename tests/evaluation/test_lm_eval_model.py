@@ -267,9 +267,9 @@ def test_the_given_tokenizer_stays_as_it_is(lm_eval):
 
 
 def test_a_missing_or_second_patch_is_refused(lm_eval, tmp_path):
-    with pytest.raises(EvaluationError, match=r"Which patch\? Give `patch=`, .* or `patch=__base__`"):
+    with pytest.raises(EvaluationError, match=r"`patch` is missing\. Give .* or `patch=__base__`"):
         harness(tiny_model())
-    with pytest.raises(EvaluationError, match=r"patched already, and `patch='x'` asks for more"):
+    with pytest.raises(EvaluationError, match=r"patched already, but `patch='x'` was given"):
         harness(patched_model(), patch="x")
     with pytest.raises(EvaluationError, match=r"No patch of `pretrained` is active"):
         harness(PolicyPatchModel(tiny_model()))

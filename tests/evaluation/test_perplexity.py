@@ -87,17 +87,17 @@ def test_a_family_that_cannot_leave_logits_out_gives_the_same(tokenizer):
     assert tokens.tolist() == expected[1].tolist()
 
 
-def test_a_prompt_beyond_the_judge_s_context_loses_its_beginning(tokenizer):
+def test_a_prompt_beyond_the_context_loses_its_beginning(tokenizer):
     model = tiny_model("gpt2")  # 64 positions
     nll, tokens = conditional_nll(model, tokenizer, ["x" * 100 + "You are"], [" kind"])
     ids = tokenizer("x" * 100 + "You are kind")["input_ids"][-64:]
     assert tokens.tolist() == [5]
     assert nll[0] == pytest.approx(nll_of(model, ids) - nll_of(model, ids[:-5]), rel=1e-4)
-    with pytest.raises(EvaluationError, match="A completion has 70 tokens for the judge, whose context is 64"):
+    with pytest.raises(EvaluationError, match=r"A text has 70 tokens, but the context of .* has 64 positions"):
         conditional_nll(model, tokenizer, ["x"], ["y" * 70])
 
 
-def test_the_judge_is_left_as_it_was_and_progress_is_told(tokenizer):
+def test_the_perplexity_model_is_left_as_it_was_and_progress_is_told(tokenizer):
     model, told = tiny_model().train(), []
     conditional_nll(
         model, tokenizer, PROMPTS, TEXTS, batch_size=3, on_progress=lambda done, total: told.append((done, total))
@@ -106,7 +106,7 @@ def test_the_judge_is_left_as_it_was_and_progress_is_told(tokenizer):
     assert told == [(3, 4), (4, 4)]
 
 
-def test_a_judge_that_cannot_judge_is_refused(tokenizer):
+def test_a_model_without_a_perplexity_is_refused(tokenizer):
     with pytest.raises(EvaluationError, match="2 prompts and 1 completions"):
         conditional_nll(tiny_model(), tokenizer, ["a", "b"], ["c"])
     broken = tiny_model()
@@ -117,5 +117,5 @@ def test_a_judge_that_cannot_judge_is_refused(tokenizer):
     bare = tiny_tokenizer()
     bare.backend_tokenizer.post_processor = None
     bare.bos_token = bare.eos_token = None
-    with pytest.raises(EvaluationError, match="An empty prompt needs a judge"):
+    with pytest.raises(EvaluationError, match="A prompt is empty, and the tokenizer has neither a BOS nor an EOS"):
         conditional_nll(tiny_model(), bare, [""], ["c"])

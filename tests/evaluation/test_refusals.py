@@ -114,7 +114,7 @@ def test_phrases_are_read_from_a_file(tmp_path):
 def test_a_file_without_phrases_is_refused(tmp_path, content):
     file = tmp_path / "phrases.txt"
     file.write_text(content)
-    with pytest.raises(EvaluationError, match=r"phrases.txt` has no phrase in it; expected one per line"):
+    with pytest.raises(EvaluationError, match=r"phrases.txt` contains no phrase; expected one per line"):
         load_phrases(file)
 
 

@@ -144,7 +144,7 @@ def test_named_labels_are_taken_as_named():
     ("labels", "problem_type", "toxic_labels", "message"),
     [
         (["LABEL_0", "LABEL_1"], None, None, r"labels \['LABEL_0', 'LABEL_1'\] do not tell which are toxic"),
-        (["hate", "offensive"], None, None, "do not tell which are toxic. Name those with `toxic_labels="),
+        (["hate", "offensive"], None, None, "do not tell which are toxic. Give these as `toxic_labels="),
         (["a", "b"], None, ["c"], r"`toxic_labels=\['c'\]`: the classifier has the labels \['a', 'b'\]"),
         (["a", "b"], None, [], r"`toxic_labels=\[\]`"),
         (["toxic"], "regression", None, "regression model; its number is no probability"),

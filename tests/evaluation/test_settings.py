@@ -52,9 +52,7 @@ def test_the_signature_and_the_name_stay_visible():
 
 @pytest.mark.parametrize("name", ["", " ", None, 3])
 def test_a_perplexity_needs_the_name_of_its_model(name):
-    with pytest.raises(
-        EvaluationError, match=r"of the `PerplexityModel` is empty or no text. A perplexity means nothing"
-    ):
+    with pytest.raises(EvaluationError, match=r"of the `PerplexityModel` is empty or no text. Give the model's name"):
         PerplexityModel(model="a model", name=name)
 
 

@@ -222,10 +222,10 @@ def test_where_the_headline_should_rise_the_entry_says_so(evaluation):
             lambda values: values.update(format_version=3),
             "`evaluation` has `format_version=3`; .* reads up to 2. Upgrade",
         ),
-        (lambda values: values.pop("settings"), "`evaluation` misses the key `settings`. So it is no complete report"),
-        (lambda values: values["systems"]["patch"]["metrics"].clear(), "no complete report"),
-        (lambda values: values["systems"]["base"]["fluency"].update(perplexity={"value": "x"}), "no complete report"),
-        (lambda values: values.update(environment=[]), "no complete report"),
+        (lambda values: values.pop("settings"), "`evaluation` lacks the key `settings`. It is not a complete report"),
+        (lambda values: values["systems"]["patch"]["metrics"].clear(), "not a complete report"),
+        (lambda values: values["systems"]["base"]["fluency"].update(perplexity={"value": "x"}), "a complete report"),
+        (lambda values: values.update(environment=[]), "not a complete report"),
     ],
 )
 def test_what_is_no_report_is_refused(evaluation, change, message):
@@ -384,7 +384,7 @@ def test_an_entry_needs_a_figure_of_the_patch(evaluation):
 @pytest.mark.parametrize("dataset_id", ["", "./prompts.txt", "a/b/c", "lab:toxicity/test", "a--b"])
 def test_what_cannot_be_a_data_set_of_the_hub_is_refused(evaluation, dataset_id):
     for ask in (eval_results_files, model_card):
-        with pytest.raises(EvaluationError, match=r"is no id of a data set on the Hub, such as 'org/prompts'"):
+        with pytest.raises(EvaluationError, match=r"is no Hub id of a data set; expected a name such as 'org/prompts'"):
             ask(CONFIG, evaluation, dataset_id=dataset_id)
 
 
@@ -473,7 +473,7 @@ def test_a_card_without_metadata_gets_ours(cards):
 def test_an_edited_block_stays_as_it_is(cards):
     old, new = cards
     for edited in (
-        old.replace("No weight of the base changes", "No weights change"),
+        old.replace("The weights of the base do not change", "No weights change"),
         old.replace("<!-- policy-patch:end -->", ""),
         re.sub("<!-- policy-patch:begin.*", "", old),
         re.sub("sha256=[0-9a-f]{64}", "sha256=" + "0" * 64, old),

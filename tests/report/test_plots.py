@@ -30,7 +30,7 @@ def test_a_picture_is_the_same_every_time():
 
 def test_it_says_what_was_measured_and_by_whom(monkeypatch):
     _, words = drawn_words(monkeypatch, synthetic_report())
-    for expected in ("Toxicity: 40 prompts, 25 samples each", "fitted (lexical)", "perplexity under a judge", *LEVELS):
+    for expected in ("Toxicity: 40 prompts, 25 samples each", "fitted (lexical)", "perplexity under larger", *LEVELS):
         assert expected in words
     assert "alt-profanity-check (lexical) (filtered the training pairs)" in words
 

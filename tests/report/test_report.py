@@ -79,7 +79,7 @@ def test_plain_values_become_a_report_and_a_report_stays_itself(report):
 
 def test_names_of_models_and_scorers_lose_their_folders_and_texts_stay(report):
     text = report.to_json().replace(json.dumps(JUDGING.name), '"/home/anna/clf"').replace('"a-model"', '"~/base"')
-    text = text.replace('"a judge"', json.dumps("C:\\Users\\anna\\gpt")).replace("kind <b>", "I live in /home/anna")
+    text = text.replace('"larger"', json.dumps("C:\\Users\\anna\\gpt")).replace("kind <b>", "I live in /home/anna")
     local = EvaluationReport.from_json(text)
     shown = local.without_folders()
     assert [scorer.name for scorer in shown.scorers] == ["clf", report.scorers[1].name]

@@ -49,9 +49,9 @@ def test_markdown_names_every_scorer_the_judge_and_the_settings(report):
     assert "## Scored by fitted (lexical)\n" in text
     assert "## Scored by alt-profanity-check (lexical) (filtered the training pairs)\n" in text
     assert "favours the patch" in text
-    assert "under a judge" in text
+    assert "under larger" in text
     assert "40 prompts, 25 samples each, up to 20 new tokens, top-p 0.9, temperature 1, seed 0" in text
-    assert "in front of the prompt: Be kind." in text
+    assert "before the prompt: Be kind." in text
     alone = synthetic_report(scorers=(replace(JUDGING, name="x", kind="classifier"),)).markdown()
     assert "favours the patch" not in alone and "lexical" not in alone
 
