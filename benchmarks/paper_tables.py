@@ -168,7 +168,7 @@ def measure(args: argparse.Namespace, teacher: str, seed: int, folder: Path, lor
         teacher=teacher,
         prompts=args.test_prompts,
         num_prompts=args.num_test_prompts,
-        perplexity_model=args.judge,
+        perplexity_model=args.perplexity_model,
         seed=seed,
         lora={name: str(place) for name, place in loras.items()},
         lora_merged={f"{name}, merged": str(place) for name, place in loras.items()},
@@ -367,7 +367,7 @@ def options() -> argparse.ArgumentParser:
     add("--neutral_texts", help="file of texts whose perplexity says what each system costs beside the risk")
     add("--scorers", nargs="+", help="who judges; the first in the main table; on the lab lab-insults, or by risk")
     add("--allow_filtering_scorers", action="store_true", help="let who filters judge too, marked")
-    add("--judge", help="model whose perplexity is measured; the teacher")
+    add("--perplexity_model", "--judge", help="model under which perplexity is measured; the teacher")
     add("--safe_prompt", help="instruction in front of the base's prompts; what the patch starts from")
     add("--seeds", type=int, nargs="+", default=[0], help="each decides pairs, training and samples; 0")
     add("--lora_ranks", type=int, nargs="*", default=[1, 16], help="1 16, the paper's")

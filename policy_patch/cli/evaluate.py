@@ -31,7 +31,7 @@ Examples:
   policy-patch evaluate harm-patch --prompts harmbench.csv --safe_prompts xstest.csv --scorers guard:org/guard
   policy-patch evaluate --stack tox-patch,bias-patch,harm-patch --orders all --output_dir composition
   policy-patch evaluate tox-patch --base org/model --prompts test.jsonl --scorers hf:org/toxicity --untrained \\
-      --judge org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
+      --perplexity_model org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
 # In the order of `--help`.
 _OPTIONS = (
     "base", "risk", "prompts", "safe_prompts", "neutral_texts", "teacher", "safe_prompt", "untrained", "also", "lora",

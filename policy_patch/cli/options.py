@@ -37,22 +37,21 @@ def add_options(
     own = inspect.get_annotations(recipe)
     for name in sorted(by_name, key=lambda name: name not in own) if names is None else names:
         entry, type_ = by_name[name], types[name]
-        word = f"--{prefix}{entry.metadata['word'] or name}"
+        words = [f"--{prefix}{word}" for word in (name, entry.metadata["alias"]) if word]
         default, help_ = default_of(entry), entry.metadata["help"]
         if is_dataclass(type_):
             add_options(parser, type_, prefix=f"{name}.")
         elif entry.metadata["switch"]:
-            parser.add_argument(word, action="store_true", help=help_)
+            parser.add_argument(*words, action="store_true", help=help_)
         elif default is MISSING:
-            parser.add_argument(word, type=type_, required=True, help=help_)
+            parser.add_argument(*words, type=type_, required=True, help=help_)
         elif get_origin(type_) is list:
-            parser.add_argument(word, type=str, nargs="+", default=default, help=help_)
+            parser.add_argument(*words, type=str, nargs="+", default=default, help=help_)
         else:
-            parser.add_argument(word, type=type_, default=default, help=help_)
+            parser.add_argument(*words, type=type_, default=default, help=help_)
 
 
 def given(args: "Namespace", recipe: type) -> dict[str, Any]:
     """Return the values that parsed options have for the fields of a recipe."""
     values = args.as_dict()
-    words = {entry.name: entry.metadata["word"] or entry.name for entry in fields(recipe)}
-    return {name: values[word] for name, word in words.items() if word in values}
+    return {entry.name: values[entry.name] for entry in fields(recipe) if entry.name in values}

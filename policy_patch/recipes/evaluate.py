@@ -77,7 +77,7 @@ class MeasuringSettings:
 
     allow_filtering_scorers: bool = option(False, "Let them judge too, and mark their figures.", switch=True)
     perplexity_model: str | None = option(
-        None, "Whose perplexity is measured. Default: the teacher, else the base.", word="judge"
+        None, "Model under which perplexity is measured. Default: the teacher, else the base.", alias="judge"
     )
     num_prompts: int | None = option(None, "Use the first ones only.", least=1)
     num_samples: int | None = option(None, "Samples per prompt. Default: by risk, 25, 10 or 1.", least=1)

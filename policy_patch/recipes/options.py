@@ -28,7 +28,7 @@ def option(
     most: float | None = None,
     choices: Sequence[str] = (),
     switch: bool = False,
-    word: str | None = None,
+    alias: str | None = None,
 ) -> Any:
     """Return a field of a recipe.
 
@@ -44,11 +44,11 @@ def option(
             The texts that it may be; any text by default.
         switch (`bool`, *optional*, defaults to `False`):
             On the command line `--name` alone sets it.
-        word (`str`, *optional*):
-            Its name on the command line, where that is another one.
+        alias (`str`, *optional*):
+            An earlier name of the option. The command line still accepts it.
     """
     limits = {"least": least, "above": above, "most": most, "choices": tuple(choices)}
-    metadata = {"help": help, "limits": limits, "switch": switch, "word": word}
+    metadata = {"help": help, "limits": limits, "switch": switch, "alias": alias}
     if isinstance(default, list | dict):
         return field(default_factory=functools.partial(copy.deepcopy, default), metadata=metadata)
     if isinstance(default, type):

@@ -60,7 +60,8 @@ def test_the_scorer_that_filtered_the_pairs_is_known_from_the_patch_and_refused(
     ("words", "message"),
     [
         (["--scorers", "lexcal"], "Scorer 'lexcal' is unknown. Did you mean `lexical`?"),
-        (["--judge", "no/such-model"], "Cannot load the model `no/such-model`"),
+        (["--perplexity_model", "no/such-model"], "Cannot load the model `no/such-model`"),
+        (["--judge", "no/such-alias"], "Cannot load the model `no/such-alias`"),  # the earlier name of the option
         (["--also.patch", "FOLDER"], "`extra_systems` has the name 'patch', which is taken"),
         (["--num_prompts", "0"], "`num_prompts=0`: expected a whole number of at least 1"),
     ],
