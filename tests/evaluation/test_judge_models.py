@@ -273,7 +273,7 @@ def test_without_a_prompt_in_its_card_the_template_is_asked_for(folder):
     with pytest.raises(EvaluationError, match=r"`template` has no \{generation\} in it"):
         HarmBenchJudge(str(folder))
     (folder / "README.md").unlink()
-    with pytest.raises(EvaluationError, match=r"Cannot read the prompt from of .*Give the classifier's prompt"):
+    with pytest.raises(EvaluationError, match=r"Cannot read the prompt from the card .*Give the"):
         HarmBenchJudge(str(folder))
     assert HarmBenchJudge(str(folder), template=HARMBENCH).judge(["a"], ["b"]) == pytest.approx([0.9], abs=1e-5)
     with pytest.raises(EvaluationError, match="`template` is missing: a loaded model without a name"):
