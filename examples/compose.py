@@ -2,12 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["policy-patch"]
 # ///
-"""Stack patches, in either order, and ship a stack as one patch.
+"""Stack patches, in either order, and save a stack as one patch.
 
     python examples/compose.py --output_dir both
 
-On the miniature base of the package and its own patches. Whether a stack keeps what each patch fixes is not sure:
-measure it, with `policy-patch evaluate --stack tox-patch,bias-patch --orders all`.
+It uses the miniature base and the patches of the package. A stack may not keep the effect of each patch, so measure it:
+`policy-patch evaluate --stack tox-patch,bias-patch --orders all`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
         model.set_patch(stack)
         print(f"{' + '.join(stack):24} {written(model, tokenizer)}")
 
-    model.compose_patch(names, "both")  # one patch of 100 vectors, which says what it is made of
+    model.compose_patch(names, "both")  # one patch of 100 vectors; its configuration names the parts
     model.save_pretrained(args.output_dir, patch_name="both")
     shipped = PolicyPatchModel.from_pretrained(load_lab_base(), args.output_dir, tokenizer=tokenizer).eval()
     print(f"{'both, as one patch':24} {written(shipped, tokenizer)}")

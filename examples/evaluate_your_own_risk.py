@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["policy-patch[train,eval]"]
 # ///
-"""Make a risk of your own, train a patch against it, and measure the patch. About a minute on two cores.
+"""Make a risk of your own, train a patch against it, and measure the patch. This takes about a minute on two cores.
 
     python examples/evaluate_your_own_risk.py --output_dir secrecy-patch
     python examples/evaluate_your_own_risk.py --sft_steps 100 --num_prompts 180
 
 The risk is *secrecy*: answers that tell how to do something unseen. The miniature base does so when it is asked for a
-trick. Two lists of words decide: one chooses the pairs that the patch is trained on, the other one measures, because a
-scorer that chose the pairs favours the patch.
+trick. There are two word lists: one filters the training pairs, and the other measures the patch, because a scorer that
+filtered the pairs favours the patch.
 
 `register_risk(RISK)` makes the risk known in this process. An installed package makes its risk known to all commands by
 an entry point: see docs/own_risk.md.
@@ -62,7 +62,7 @@ RISK = Risk(
     name="secrecy",
     title="Secrecy",
     metrics=(Metric("secrecy_rate", "secrecy rate"), Metric("any_secrecy_rate", "prompts with secrecy")),
-    # Scores (prompts, samples) -> one value for each prompt.
+    # From scores of shape (prompts, samples) to one value per prompt.
     measure=by_scores(
         secrecy_rate=lambda scores: scores.mean(axis=1), any_secrecy_rate=lambda scores: scores.max(axis=1)
     ),
@@ -105,7 +105,7 @@ def main() -> None:
         RISK.prompts["test"][: args.num_prompts],
         risk="secrecy",
         scorers=[RISK.load_scorer(name) for name in RISK.scorers],
-        perplexity=PerplexityModel(model=teacher, name="lab:teacher"),  # says what the patch costs in fluency
+        perplexity=PerplexityModel(model=teacher, name="lab:teacher"),  # shows the cost of the patch in fluency
         alternatives=Alternatives(teacher=teacher),
         sampling=EvaluationSampling(seed=args.seed),
     )

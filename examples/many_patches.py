@@ -2,11 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["policy-patch"]
 # ///
-"""One batch, a patch of its own for each row: some behind one patch, one behind a stack, one behind none.
+"""Generate one batch in which each row has its own patches: one patch, a stack, or no patch.
 
     python examples/many_patches.py
 
-On the miniature base of the package and its three patches; load yours by `model.load_patch("org/tox-patch", "tox")`.
+It uses the miniature base and the three patches of the package. Load your own by `model.load_patch("org/tox-patch",
+"tox")`.
 """
 
 import torch

@@ -2,17 +2,17 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Write the prompts of a patch against harmful compliance, and a second judge's labelled answers, from public files.
+"""Write prompts for a patch against harmful compliance, and labelled answers for a second judge, from public files.
 
     python examples/prepare_harm_prompts.py --advbench advbench.csv --harmbench harmbench.csv \\
         --xstest xstest_prompts.csv --completions xstest_v2_completions_*.csv \\
         --template "User: {}\\nAssistant:" --output_dir data-harm
 
-AdvBench (arXiv 2307.15043, column `goal` or `prompt`) is cut in two: train and test. HarmBench's standard behaviours
-(arXiv 2402.04249) are test alone; one that equals a training prompt is left out. XSTest's safe prompts
-(arXiv 2308.01263) are cut in two: look-alikes to train on, and look-alikes to measure over-refusal. Its completions
-with people's labels become `labelled.csv`, answers of other models with 1 for compliance and 0 for refusal: fitted on
-it, `--scorers fitted:data-harm/labelled.csv` is a judge that filtered nothing.
+AdvBench (arXiv 2307.15043, column `goal` or `prompt`) is split into train and test. HarmBench's standard behaviours
+(arXiv 2402.04249) are for the test only; a behaviour that equals a training prompt is left out. XSTest's safe prompts
+(arXiv 2308.01263) are split, too: look-alikes to train on, and look-alikes to measure over-refusal. XSTest's
+completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0 for
+refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no training pairs.
 
 Writes train.jsonl, test.jsonl (with `category`), safe_train.jsonl, safe_test.jsonl and labelled.csv.
 """
@@ -34,9 +34,11 @@ def main() -> None:
     parser.add_argument(
         "--split", type=Path, help="JSON with advbench_train, advbench_test, xstest_safe_train, ..._test"
     )
-    parser.add_argument("--template", default="{}", help=r"how a request is put to the model; \n is a line break")
+    parser.add_argument(
+        "--template", default="{}", help=r"text around each request, with {} for the request; \n is a line break"
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="of the two cuts, where no split is given")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the two splits, if --split is not given")
     args = parser.parse_args()
 
     split = json.loads(args.split.read_text()) if args.split else cut(args)
@@ -68,7 +70,7 @@ def main() -> None:
 
 
 def cut(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Cut AdvBench three to one, and XSTest's safe prompts in halves."""
+    """Split AdvBench three to one, and XSTest's safe prompts into halves."""
     draw = random.Random(args.seed)
     goals = [row.get("goal") or row["prompt"] for row in rows_of(args.advbench)]
     safe = [row["prompt"] for row in rows_of(args.xstest) if row["label"] == "safe"]
@@ -82,7 +84,7 @@ def cut(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def write_labelled(files: list[Path], path: Path) -> None:
-    """Write the answers that people found to comply, 1, or to refuse, 0; partial refusals are left out."""
+    """Write the answers with people's labels: 1 for compliance, 0 for refusal. Partial refusals are left out."""
     labels = {"1_full_compliance": "1", "2_full_refusal": "0"}
     found = [
         (row["completion"], labels[row["final_label"]])
@@ -102,7 +104,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Return a text without what does not make it another request."""
+    """Return a text in a form that is equal for the same request."""
     return re.sub(r"\W+", " ", text.lower()).strip()
 
 

@@ -2,16 +2,16 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Cut RealToxicityPrompts (or a part of it) into training, development and test prompts, and labelled texts for a
+"""Split RealToxicityPrompts (or a part of it) into training, development and test prompts, and labelled texts for a
 second scorer.
 
     python examples/prepare_real_toxicity_prompts.py prompts.jsonl --output_dir data
 
-`prompts.jsonl` is the dataset's own file (arXiv 2009.11462): one object a row with `prompt` and `continuation`, each
-with `text` and `toxicity`. Writes train.jsonl, dev.jsonl and test.jsonl (prompts), and labelled.csv: prompts and
-continuations of the TRAINING rows with 1 where Perspective's toxicity is at least 0.5; no other text is in it.
+`prompts.jsonl` is the dataset's own file (arXiv 2009.11462): one object per line with `prompt` and `continuation`, each
+with `text` and `toxicity`. The script writes train.jsonl, dev.jsonl and test.jsonl (prompts), and labelled.csv. This
+file has prompts and continuations of the TRAINING rows only, with label 1 if Perspective's toxicity is at least 0.5.
 
-Choose a recipe on dev.jsonl, which is held out of the training rows, and look at test.jsonl once, when it is chosen.
+Choose a recipe on dev.jsonl, which is held out of the training rows. Use test.jsonl once, after you have chosen.
 """
 
 import argparse
@@ -26,16 +26,18 @@ def main() -> None:
     parser.add_argument("prompts", type=Path, help="RealToxicityPrompts, JSON lines")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument(
-        "--split", type=Path, help='JSON {"train": [row, ...], "test": [row, ...]}; by default one in 5'
+        "--split",
+        type=Path,
+        help='JSON {"train": [row, ...], "test": [row, ...]}; by default one row in 5 is for the test',
     )
     parser.add_argument("--num_dev", type=int, default=0, help="training rows to hold out as dev.jsonl, from the end")
     parser.add_argument(
-        "--leave_out", type=Path, nargs="+", default=[], help="prompt files of rows that test.jsonl must not hold"
+        "--leave_out", type=Path, nargs="+", default=[], help="files of prompts that test.jsonl must not contain"
     )
-    parser.add_argument("--max_prompt_toxicity", type=float, default=1.0, help="leave out prompts above it")
-    parser.add_argument("--min_prompt_toxicity", type=float, default=0.0, help="leave out prompts below it")
-    parser.add_argument("--keep_order", action="store_true", help="leave rows in the order of the file or the split")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of rows, and of the split")
+    parser.add_argument("--max_prompt_toxicity", type=float, default=1.0, help="leave out more toxic prompts")
+    parser.add_argument("--min_prompt_toxicity", type=float, default=0.0, help="leave out less toxic prompts")
+    parser.add_argument("--keep_order", action="store_true", help="keep the order of the file or the split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of rows and of the split")
     args = parser.parse_args()
 
     rows = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]

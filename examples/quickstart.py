@@ -2,12 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["policy-patch"]
 # ///
-"""Put a patch on a base, look at the difference, take it off again.
+"""Load a patch on a base, and compare the base's answer with and without it.
 
     python examples/quickstart.py
     python examples/quickstart.py --base org/model --patch org/tox-patch@v1.0.0 --prompt "Everyone knows that"
 
-Without options: the miniature base of the package and its own toxicity patch, offline.
+Without options it uses the miniature base and the toxicity patch of the package, offline.
 """
 
 import argparse
@@ -32,15 +32,15 @@ def main() -> None:
         ids = model.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False)
         return tokenizer.decode(ids[0], skip_special_tokens=True)
 
-    with model.disable_patch():  # bit for bit the base
+    with model.disable_patch():  # in here the model equals the base, bit for bit
         print(f"base:    {written()}")
     print(f"patched: {written()}")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="Hub id or folder; the miniature by default")
-    parser.add_argument("--patch", help="Hub id or folder; the miniature's by default")
+    parser.add_argument("--base", help="Hub id or folder; by default the miniature base of the package")
+    parser.add_argument("--patch", help="Hub id or folder; by default the toxicity patch of the package")
     parser.add_argument("--prompt", default="Jack thinks that Iris is")
     parser.add_argument("--max_new_tokens", type=int, default=8)
     return parser.parse_args()

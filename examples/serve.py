@@ -2,15 +2,15 @@
 # requires-python = ">=3.11"
 # dependencies = ["policy-patch", "transformers[serving]"]
 # ///
-"""Serve a patched model by the server of `transformers serve`: OpenAI's protocol, streaming, one request at a time.
+"""Serve a patched model with the server of `transformers serve`: OpenAI's protocol, streaming, one request at a time.
 
     python examples/serve.py --base org/model --patches org/tox-patch org/bias-patch --port 8000
     curl http://localhost:8000/v1/completions -H "Content-Type: application/json" \\
         -d '{"model": "org/model", "prompt": "You are", "max_tokens": 20}'
 
-Without options it serves the miniature base of the package behind an untrained patch of one sentence. `transformers
-serve` itself loads its models by name; here the loading is ours and everything behind it is transformers' own. Its
-continuous batching (`transformers serve --continuous-batching`) takes tokens only and has no place for vectors: for
+Without options it serves the miniature base of the package with an untrained patch of one sentence. `transformers
+serve` itself loads models by name; this script loads the patched model, and the rest of the server is transformers'
+own. Its continuous batching (`transformers serve --continuous-batching`) takes tokens only and cannot take vectors. For
 that, and for engines like vLLM, bake the patch into a checkpoint.
 """
 
@@ -32,7 +32,7 @@ from policy_patch.lab import LAB_INIT_TEXT, LAB_MODELS_PATH, load_lab_tokenizer
 
 
 class PatchedModels(ModelManager):
-    """Loads a model as `transformers serve` does, and puts the stack of patches in front of it."""
+    """Loads a model as `transformers serve` does, and loads the stack of patches on it."""
 
     def __init__(self, patches: list[str], **options: Any) -> None:
         self.patches = patches
@@ -43,7 +43,7 @@ class PatchedModels(ModelManager):
 
 
 def patched(base: Any, patches: list[str]) -> PolicyPatchModel:
-    if not patches:  # the miniature, to try the server
+    if not patches:  # the miniature base, to try the server
         config = PolicyPatchConfig(init_text=LAB_INIT_TEXT)
         return get_policy_patch_model(base, config, tokenizer=load_lab_tokenizer()).eval()
     model = PolicyPatchModel.from_pretrained(base, patches[0], patch_name="p0")

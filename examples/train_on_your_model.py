@@ -7,8 +7,8 @@
     python examples/train_on_your_model.py --base org/model --teacher org/model-v2 \\
         --train_prompts train.jsonl --test_prompts test.jsonl --output_dir tox-patch
 
-Without options it runs on the miniature models that come with the package. Stopped with Ctrl-C, the same command goes
-on. `policy-patch train` and `policy-patch evaluate` do the same from a YAML recipe.
+Without options it runs on the miniature models of the package. If it was stopped with Ctrl-C, the same command
+continues. `policy-patch train` and `policy-patch evaluate` do the same from a YAML recipe.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     if set(train_prompts) & set(test_prompts):
         sys.exit("Some prompts are in training and test: the result would mean nothing.")
 
-    # 1. Preference pairs: the teacher's answer over the base's, where the scorer sees a clear difference.
+    # 1. Preference pairs: the teacher's answer is preferred to the base's if their scores differ clearly.
     pairs = build_preference_pairs(
         base,
         teacher,
@@ -66,13 +66,13 @@ def main() -> None:
     )
     PolicyPatchTrainer(model, training, pairs, processing_class=tokenizer).train()
 
-    # 3. The proof: base, teacher, safe prompt, SFT alone and the patch, on prompts that no training has seen.
+    # 3. The measurement: base, teacher, safe prompt, SFT alone and the patch, on prompts that training has not seen.
     report = evaluate_policy_patch(
         model,
         tokenizer,
         test_prompts,
         scorers=[load_scorer(spec) for spec in (*args.judging_scorers, args.scorer)],
-        allow_filtering_scorers=True,  # the last scorer filtered the pairs: its figures are marked
+        allow_filtering_scorers=True,  # the last scorer filtered the pairs; the report marks its figures
         perplexity=PerplexityModel(model=teacher, tokenizer=teacher_tokenizer, name="the teacher"),
         alternatives=Alternatives(
             teacher=teacher,
@@ -106,12 +106,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_samples", type=int, default=8, help="answers of each model per training prompt")
     parser.add_argument("--output_dir", type=Path, default=Path("tox-patch"))
     parser.add_argument("--scorer", default="lexical", help="filters the pairs: lexical, hf:<model>, fitted:<file.csv>")
-    parser.add_argument("--judging_scorers", nargs="*", default=[], help="judge the result and filter nothing")
+    parser.add_argument(
+        "--judging_scorers", nargs="*", default=[], help="scorers that measure the result and filter no pairs"
+    )
     parser.add_argument("--sft_steps", type=int, default=100)
     parser.add_argument("--dpo_steps", type=int, default=30)
     parser.add_argument("--sft_learning_rate", type=float, default=1e-2)
     parser.add_argument("--dpo_learning_rate", type=float, default=1e-3)
-    parser.add_argument("--beta", type=float, default=0.5, help="how closely DPO keeps to its reference")
+    parser.add_argument(
+        "--beta", type=float, default=0.5, help="DPO's beta: how strongly the patch is kept near the reference"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 
 _SPEC = re.compile(r"(openai|chat):(.+?)@(https?://.+)", re.DOTALL)
 _EXAMPLE = (
-    "expected `openai:<model>@<address>`, for example `openai:org/model@http://localhost:8000/v1`, or `chat:` in place "
+    "expected `openai:<model>@<address>`, for example `openai:org/model@http://localhost:8000/v1`, or `chat:` instead "
     "of `openai:`."
 )
 _PORTS = {"http": 80, "https": 443}
@@ -28,7 +28,7 @@ def split_spec(spec: str) -> tuple[str, str, str]:
     """
     named = _SPEC.fullmatch(spec)
     if named is None:
-        raise EndpointError(f"`{shown_spec(spec)}` names no endpoint; {_EXAMPLE}")
+        raise EndpointError(f"`{shown_spec(spec)}` is not an endpoint; {_EXAMPLE}")
     return named[1], named[2], named[3]
 
 
@@ -69,10 +69,10 @@ def check_address(url: str) -> None:
     if "@" in parts.netloc or "?" in url:
         found = "a user name, a password or a query"
     elif "#" in url:
-        found = "a fragment, behind `#`,"
+        found = "a fragment (after `#`)"
     if found is not None:
         raise EndpointError(
-            f"The address of `{parts.hostname}` has {found} in it. Give it up to `/v1` alone, and the key in "
+            f"The address of `{parts.hostname}` has {found} in it. Give the address only up to `/v1`, and the key in "
             f"{KEY_VARIABLE}."
         )
 
@@ -87,7 +87,7 @@ def _parts(url: str) -> SplitResult:
             problem = "has a space or a line break in it"
         _ = parts.port
     except ValueError:  # an invalid port or IPv6 address; the error would quote it
-        problem = "has a host or a port that is none"
+        problem = "has an invalid host or port"
     if problem is None:
         return parts
     raise EndpointError(f"The address of a model {problem}; {_EXAMPLE}")
@@ -130,7 +130,7 @@ def redirect_elsewhere(asked: str, location: str) -> str | None:
         here, there = urlsplit(asked), urlsplit(urljoin(asked, location))
         ports = [part.port or _PORTS.get(part.scheme) for part in (here, there)]
     except ValueError:
-        return "an address that is none"
+        return "an invalid address"
     same_host = here.hostname == there.hostname
     if same_host and here.scheme == there.scheme and ports[0] == ports[1]:
         return None

@@ -1,6 +1,6 @@
-"""Makes a source of answers: of a model of transformers, of a vLLM engine, or of a model that is served elsewhere.
+"""Makes a source of answers from a transformers model, a vLLM engine, or a model on a server.
 
-All of them have the same interface (`protocol.py`). What is done with the answers is the business of the callers.
+All sources have the same interface (`protocol.py`). The callers decide how the answers are used.
 """
 
 import hashlib
@@ -55,12 +55,12 @@ def answering(model: Any, tokenizer: Any = None) -> Answering:
             "`OpenAIEndpoint`."
         )
     if tokenizer is None:
-        raise DataError(f"`{type(model).__name__}` needs its tokenizer to answer prompts. Give it.")
+        raise DataError(f"`{type(model).__name__}` needs its tokenizer to answer prompts. Give `tokenizer`.")
     return TransformersAnswers(model, tokenizer)
 
 
 def identity_of(model: Any) -> str:
-    """Return a model's name, a hash over some elements of each weight, and a hash over its active patches."""
+    """Return a text that identifies a model: its name, a hash of samples of its weights, a hash of its patches."""
     patches = getattr(model, "active_patches", [])
     base = model.get_base_model() if hasattr(model, "active_patches") else model
     requests = [

@@ -184,16 +184,16 @@ class OpenAIEndpoint:
         if isinstance(error, openai.APIConnectionError):
             return (
                 f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
-                "end with `/v1`? The answers so far are kept; the same command goes on."
+                "end with `/v1`? The answers so far are stored; the same command continues."
             )
         if not isinstance(error, openai.APIStatusError):
-            return f"does not answer as the OpenAI protocol says: {clean(str(error))}."
+            return f"does not follow the OpenAI protocol in its answer: {clean(str(error))}."
         status, reason = error.status_code, clean(_reason(error))[:_SHOWN].removesuffix(".")
         elsewhere = error.response.headers.get(_REFUSED_REDIRECT)
         if elsewhere is not None:
             return (
-                f"sends elsewhere ({status}), to {clean(elsewhere)}. That was not followed, since the prompts would go "
-                "there. Give that address, if it is yours, or `follow_redirects=True`."
+                f"redirects to another host ({status}), {clean(elsewhere)}. The redirect was not followed, because the "
+                "prompts would go there. Give that address, if it is yours, or `follow_redirects=True`."
             )
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return f"refuses the key ({status}). Set {KEY_VARIABLE} to a key of that host."
@@ -204,8 +204,8 @@ class OpenAIEndpoint:
             )
         if isinstance(error, openai.RateLimitError):
             return (
-                f"still wants fewer requests after all retries (429): {reason}. Lower `concurrency`, or go on later: "
-                "the answers so far are kept."
+                f"still limits the rate of requests after all retries (429): {reason}. Lower `concurrency`, or run the "
+                "same command later: the answers so far are stored."
             )
         return f"answers {status}: {reason}."
 
@@ -240,8 +240,8 @@ def _key() -> str | None:
     problem = None if key is None else unsendable(key)
     if problem is not None:
         raise EndpointError(
-            f"The key in {KEY_VARIABLE} {problem}, as no key has. Set it again, without anything around it; unset it "
-            "for a host that asks for none."
+            f"The key in {KEY_VARIABLE} {problem}, which no key has. Set it again, without anything around it; unset "
+            "it for a host that needs no key."
         )
     return key
 
@@ -263,16 +263,18 @@ def _text_of(choice: Any) -> str:
     if text is None and hasattr(choice, "message"):  # a chat model was cut short, perhaps within its thoughts
         return ""
     if not isinstance(text, str):
-        raise TypeError(f"a choice with a {type(text).__name__} in place of a text")
+        raise TypeError(f"a choice with a {type(text).__name__} instead of a text")
     return with_whole_characters(text)
 
 
 def _reason(error: Any) -> str:
-    """Return the host's message, which some hosts put into other fields than OpenAI does."""
+    """Return the host's message. Some hosts put it into other fields than OpenAI does."""
     body = error.body if isinstance(error.body, dict) else {}
     words = body.get("message") or body.get("detail") or error.response.text or error.message
     words = " ".join(str(words).split())
-    return words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS].rpartition(" ")[0]  # no half of a key
+    return (
+        words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS].rpartition(" ")[0]
+    )  # so that no key is cut in half
 
 
 def _without_echo(text: str, prompt: str) -> str:

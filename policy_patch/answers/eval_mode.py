@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put all modules of `model` into eval mode within the context, and restore each one's mode afterwards."""
+    """Put all modules of `model` into eval mode while the context is open, and restore their modes afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

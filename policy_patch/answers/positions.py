@@ -47,7 +47,7 @@ def configured_limit(model: Any) -> int | None:
 
 
 def learned_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]]) -> int | None:
-    """Return how many tokens a model's position embeddings hold; None if it is not seen to use any.
+    """Return how many tokens a model's position embeddings hold; None if no position embeddings are found.
 
     Short texts of several lengths are run, and every look-up in an embedding is recorded. If the largest row read from
     an embedding grows by one with each token, it holds positions; the difference of the two is the first position.
@@ -70,7 +70,7 @@ def learned_limit(model: nn.Module, inputs_of: Callable[[int], Mapping[str, Any]
 
 @contextmanager
 def forward_errors(name: str, length: int, error_class: type[PolicyPatchError]) -> Iterator[None]:
-    """Turn the errors of a forward pass over a text that is too long into one of ours, within the context.
+    """Turn the errors of a forward pass over a text that is too long into ours, while the context is open.
 
     Args:
         name (`str`):
@@ -87,8 +87,8 @@ def forward_errors(name: str, length: int, error_class: type[PolicyPatchError]) 
     except (IndexError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise error_class(
-            f"`{name}` fails on a text of {length} tokens: {reason}. Is that more than it takes? Give shorter texts, "
-            "or a tokenizer whose `model_max_length` says how much it is."
+            f"`{name}` fails on a text of {length} tokens: {reason}. The text may be longer than the model allows. "
+            "Give shorter texts, or a tokenizer whose `model_max_length` is the model's limit."
         ) from error
 
 
@@ -143,6 +143,6 @@ class _LookUps(TorchFunctionMode):
 
     def _note(self, input: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> None:
         self._count += 1
-        # One row per pair of tokens, `(length, length)`: a table of relative distances (T5), which sets no limit.
+        # A look-up per pair of tokens, `(length, length)`, reads relative distances (T5), which set no limit.
         if input.numel() and (input.dim() < 2 or input.shape[-2] == 1):
             self.largest[self._count, weight.shape[0]] = int(input.max())

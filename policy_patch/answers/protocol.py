@@ -1,4 +1,4 @@
-"""What all sources of answers have in common: the sampling settings they take and the method they answer with.
+"""The interface of all sources of answers: their sampling settings, and the method that answers prompts.
 
 The sources themselves are in `answering.py`, `endpoint.py` and `vllm_engine.py`.
 """
@@ -12,7 +12,7 @@ from policy_patch.answers.sampling import Answer
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How answers are sampled; see [`sample_answers`]."""
+    """The settings of sampling; see [`sample_answers`]."""
 
     num_samples: int
     max_new_tokens: int
@@ -22,13 +22,13 @@ class Sampling:
     seed: int
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides which answers are sampled; batches do not."""
+        """Return the settings that change the answers: all except the batch size."""
         return {name: value for name, value in asdict(self).items() if name != "batch_size"}
 
 
 @runtime_checkable
 class Answering(Protocol):
-    """Answers prompts. Its `name` decides, with the settings, which answers are taken for the same."""
+    """A source of answers. Stored answers are reused for a source with the same `name` and the same settings."""
 
     name: str
 
@@ -48,7 +48,7 @@ class Answering(Protocol):
             sampling (`Sampling`):
                 Settings.
             occurrences (`Sequence[int]`):
-                For each prompt, how many equal ones stand before it in the whole run: part of its randomness.
+                For each prompt, the number of equal prompts before it in the whole run. It is part of the random seed.
             on_progress (`Callable[[int, int], None]`, *optional*):
                 Called with the number of answers done and wanted.
         """

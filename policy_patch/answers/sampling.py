@@ -92,7 +92,7 @@ def check_answer(text: Any, finished: Any) -> None:
 def sample_completions(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], **settings: Any
 ) -> list[list[str]]:
-    """Return the texts of the answers that [`sample_answers`] draws. The arguments are described there.
+    """Return the texts of the answers that [`sample_answers`] draws. Takes the same arguments.
 
     Example:
 
@@ -259,9 +259,10 @@ def warpers_of(temperature: float, top_p: float) -> list[LogitsProcessor]:
 def check_settings(
     prompts: Sequence[str], *, num_samples: int, max_new_tokens: int, top_p: float, temperature: float, batch_size: int
 ) -> None:
+    """Raise `DataError` if there are no prompts, a prompt is not text, or a setting is out of range."""
     check_texts(prompts)
     if not len(prompts):
-        raise DataError("`prompts` is empty: there is nothing to complete.")
+        raise DataError("`prompts` is empty: there is nothing to answer.")
     for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise DataError(f"`{name}={value}`: expected at least 1.")
@@ -303,7 +304,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if not ids:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if start is None:
-            raise DataError("An empty prompt needs a tokenizer with a BOS or EOS token to start from.")
+            raise DataError(
+                "An empty prompt needs a tokenizer with a BOS or EOS token, because the model starts from it."
+            )
         ids = [start]
     return ids
 
@@ -348,9 +351,10 @@ def end_and_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 
 def decode_new(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new: list[int]) -> str:
-    """Return the text that `new` adds to `prompt`; decoded alone, it would lose its leading space in some tokenizers.
+    """Return the text that `new` adds to `prompt`.
 
-    Special tokens are left out, except those that mark thoughts: only they separate the thoughts from the answer.
+    Both are decoded together, because some tokenizers drop the leading space of `new` alone. Special tokens are left
+    out, except those that mark thoughts: only they separate the thoughts from the answer.
     """
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     special = _special_ids(tokenizer)

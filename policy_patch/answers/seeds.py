@@ -1,7 +1,7 @@
-"""The seed of each request to a sampler that is not ours: a server or an engine.
+"""The seed of each request to a server or an engine, which samples by its own code.
 
-It depends on the run's seed and the prompt alone, so that a resumed run sends the same one. Our own sampling draws its
-random numbers in `sampling.py`.
+It depends only on the run's seed and the prompt, so a resumed run sends the same seed. For our own sampling,
+`sampling.py` draws the random numbers.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ def request_seed(seed: int, prompt: str, occurrence: int, sample: int) -> int:
         prompt (`str`):
             Text of the prompt.
         occurrence (`int`):
-            Number of equal prompts before it in the run.
+            Number of equal prompts before this one in the run.
         sample (`int`):
             Number of the first answer that the request asks for.
     """

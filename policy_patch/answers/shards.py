@@ -114,7 +114,7 @@ def run_in_shards(
         _keep_to_one_sampling(folder, {**work.identity, **_identity_of(prompts, shard_size)})
     elif workers.count > 1:
         raise DataError(
-            f"{workers.count} processes share the prompts over a folder. Give `output_dir`, one that all of them see."
+            f"{workers.count} processes share the prompts by a folder. Give `output_dir`, a folder that all can read."
         )
     shards = _shards(prompts, shard_size)
     mine = [shard for shard in shards if shard.number % workers.count == workers.index]
@@ -164,7 +164,7 @@ def _identity_of(prompts: Sequence[str], shard_size: int) -> dict[str, Any]:
 
 
 def _keep_to_one_sampling(folder: Path, identity: dict[str, Any]) -> None:
-    """Note in the folder how its answers are sampled; refuse a folder whose answers were sampled otherwise."""
+    """Record in the folder how its answers are sampled. Refuse a folder that holds answers of other settings."""
     path = folder / SAMPLING_NAME
     if not path.is_file():
         _write(path, json.dumps(identity, indent=1) + "\n")
@@ -173,21 +173,21 @@ def _keep_to_one_sampling(folder: Path, identity: dict[str, Any]) -> None:
         before = dict(parse_json(read_text(path, largest=_LARGEST)))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"`{path}` cannot be read ({error}), so nothing says how the answers in that folder were sampled. Give "
-            "another folder, or delete that one."
+            f"`{path}` cannot be read ({error}), so it is unknown how the answers in this folder were sampled. Give "
+            "another folder, or delete this one."
         ) from error
     if "order" not in before:
         raise DataError(
-            f"`{folder}` holds answers of an earlier version, which cut its files from the prompts in another order. "
-            "Give another folder, or delete that one."
+            f"`{folder}` holds answers of an earlier version, which split the prompts into files in another order. "
+            "Give another folder, or delete this one."
         )
     changed = [
         f"`{key}` was {before.get(key)!r}, is now {new!r}" for key, new in identity.items() if before.get(key) != new
     ]
     if changed:
         raise DataError(
-            f"`{folder}` holds answers that were sampled otherwise: {'; '.join(changed)}. Give another folder, or "
-            "delete that one."
+            f"`{folder}` holds answers that were sampled with other settings: {'; '.join(changed)}. Give another "
+            "folder, or delete this one."
         )
 
 
@@ -211,7 +211,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())
     except OSError as error:
-        raise DataError(f"Cannot write `{path}`: {error}. What was there before is intact.") from error
+        raise DataError(f"Cannot write `{path}`: {error}. The earlier content of the file is intact.") from error
 
 
 def _silent(done: int, total: int) -> None:

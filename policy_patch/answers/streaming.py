@@ -74,7 +74,7 @@ def stream_answers(
 ) -> Iterator[list[StreamedAnswer]]:
     """Yield the answer of each row so far, after each token of the batch. In the last list all rows are finished.
 
-    `generate` runs in a thread of its own. It stops at the next token when the iterator is closed.
+    `generate` runs in a separate thread. It stops at the next token when the iterator is closed.
 
     Args:
         model ([`PolicyPatchModel`]):
@@ -86,14 +86,14 @@ def stream_answers(
         stacks (`Sequence[str | tuple[str, ...]]`):
             One entry per row, as `patch_names` of `generate`: a name, a tuple of names or `"__base__"`.
         max_new_tokens, top_p, temperature, seed:
-            As in [`sample_completions`].
+            See [`sample_answers`].
         max_prompt_tokens (`int`, *optional*):
             A longer prompt is refused.
 
     Raises:
         DataError: a setting is out of range, the prompt is longer than `max_prompt_tokens`, or the logits are not
             numbers.
-        PatchNameError, PositionLimitError: as for `generate`.
+        PatchNameError, PositionLimitError: see `generate`.
 
     Example:
 
@@ -107,7 +107,7 @@ def stream_answers(
     )
     row = encode(tokenizer, prompt)
     if max_prompt_tokens is not None and len(row) > max_prompt_tokens:
-        raise DataError(f"The prompt has {len(row)} tokens; at most {max_prompt_tokens} are taken here.")
+        raise DataError(f"The prompt has {len(row)} tokens; at most {max_prompt_tokens} are allowed.")
     told = end_and_padding(model, tokenizer)
     ends = told["eos_token_id"]
     rows = [_Row(tokenizer, row, set(ends if isinstance(ends, list) else [ends])) for _ in stacks]

@@ -34,7 +34,7 @@ class Workers:
 
     @classmethod
     def of_this_launch(cls) -> "Workers":
-        """Return the number of this process, as accelerate says if several were launched; else one process alone.
+        """Return the number of this process, as accelerate counts it. Without a launch there is one process.
 
         Raises:
             MissingExtraError: several processes were launched, and accelerate is not installed.
@@ -50,10 +50,10 @@ class Workers:
         # Without an accelerator, accelerate 1.15 counts one process unless it is told to use the CPU.
         on_cpu = accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
         state = accelerate.PartialState(cpu=on_cpu)
-        if state.num_processes != launched:  # each of them would do all the work, in one folder
+        if state.num_processes != launched:  # each process would do all the work, in one folder
             raise DataError(
-                f"{launched} processes were launched (`WORLD_SIZE`), and accelerate sees {state.num_processes}. Start "
-                "it with `PartialState(cpu=True)` where there is no accelerator, or leave that to this call."
+                f"{launched} processes were launched (`WORLD_SIZE`), but accelerate sees {state.num_processes}. On a "
+                "machine without an accelerator, start it with `PartialState(cpu=True)`, or let this call start it."
             )
         return cls(state.process_index, state.num_processes)
 
@@ -80,7 +80,8 @@ class Workers:
             elif time.monotonic() - since > _PATIENCE_SECONDS:
                 raise DataError(
                     f"The other processes have written nothing to `{folder}` for {_PATIENCE_SECONDS / 3600:g} hours. "
-                    "Have they ended, and do all see that folder? The same command goes on from what is there."
+                    "Check that they still run and that all can read this folder. The same command continues from the "
+                    "stored answers."
                 )
         return found
 

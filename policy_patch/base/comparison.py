@@ -69,7 +69,7 @@ class Comparison:
         return float((one * other).sum() / (one.norm() * other.norm()))
 
     def moved(self) -> list[str]:
-        """Weights whose samples differ by more than loading in another precision can explain."""
+        """Return the weights whose samples differ by more than loading in another precision can explain."""
         recorded, moved = self._recorded.samples, {}
         by_count: dict[int, list[str]] = {}
         for name, samples in self._found.items():
@@ -90,7 +90,7 @@ class Comparison:
         ]
 
     def names(self) -> list[str]:
-        """Parameters that are missing or new; a fingerprint of format 1 lists only a few."""
+        """Return the parameters that are missing or new. A fingerprint of format 1 lists only a few parameters."""
         packed, known = packed_modules(self._base), self._recorded.names
 
         def counts(name: str) -> bool:
@@ -106,11 +106,11 @@ class Comparison:
         return words + (["layers of PEFT are in it"] if any(".base_layer." in name for name in self._weights) else [])
 
     def settings(self) -> list[str]:
-        """Settings of the configuration that differ."""
+        """Return the settings of the configuration that differ."""
         return changed_settings(self._recorded.settings, forward_settings(self._base))
 
     def tying(self) -> list[str]:
-        """A head that is tied to the token embeddings on one side only."""
+        """Return the difference if the head is tied to the token embeddings on one side only."""
         tied = is_tied(self._base)
         if None in (tied, self._recorded.tied) or tied == self._recorded.tied:
             return []
@@ -118,12 +118,12 @@ class Comparison:
         return [f"its head is {words[tied]}, expected {words[self._recorded.tied]}"]
 
     def predictions(self) -> list[str]:
-        """Different predictions; runs the base for this."""
+        """Return the difference of the predictions. Runs the base."""
         if self._recorded.probe is None or why_not_comparable(self._base) is not None:
             return []
         found = probe_of(self._base)
         if isinstance(found, str):
-            return [f"it cannot be run on the ids of the check, as the right one could ({found})"]
+            return [f"it cannot be run on the ids of the check, but the right base could ({found})"]
         recorded = self._recorded.samples
         same = all(torch.equal(recorded[name].values, each.values) for name, each in self._found.items())
         off = self._recorded.probe.differs_from(found, same_weights=same)
@@ -131,11 +131,11 @@ class Comparison:
             return []
         return [
             f"with the same weights and settings it predicts other tokens (log-probabilities off by {off:.2g} of their "
-            "spread): an adapter, a hook or replaced code is at work in it. `base_probe=False` leaves this check out"
+            "spread): an adapter, a hook or replaced code changes it. `base_probe=False` leaves this check out"
         ]
 
     def not_compared(self) -> list[str]:
-        """What could not be compared: weights that one side cannot read, predictions that are missing or useless."""
+        """Return the parts that were not compared: unreadable weights, and missing or useless predictions."""
         if self._recorded.format != FORMAT:
             return [] if self._found else ["any weight"]
         names = self._recorded.names | ({EMBEDDING, HEAD} & self._recorded.samples.keys())
@@ -144,7 +144,7 @@ class Comparison:
         if self._recorded.probe is None:
             why_not = why_not or "the fingerprint has no predictions of the right base"
         weights = [f"{len(unread)} of {len(names)} weights ({_some(unread)})"] if unread else []
-        return weights + ([f"what it predicts ({why_not})"] if why_not else [])
+        return weights + ([f"its predictions ({why_not})"] if why_not else [])
 
 
 def _together(samples: list[Samples]) -> Samples:

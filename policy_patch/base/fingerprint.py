@@ -100,7 +100,7 @@ def check_base(
     probe: bool = True,
     source: str = "the patch",
 ) -> None:
-    """Check that `base` is the model that `fingerprint` was made from; returns None if it is, and raises if not.
+    """Raise an error unless `base` is the model that `fingerprint` was made from.
 
     The precision does not matter: fp32, bf16, fp16 and 8 bits count as equal. Weights packed into fewer bits cannot be
     compared; then the embeddings, norms and other weights left in floating point decide.
@@ -109,7 +109,7 @@ def check_base(
         base ([`~transformers.PreTrainedModel`]):
             The model that the patch is to be applied to. Not changed.
         fingerprint (`dict`, *optional*):
-            From [`base_fingerprint`], in the present format or the previous one. If it is None, a warning is logged.
+            From [`base_fingerprint`], in the current format or the previous one. If it is None, a warning is logged.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer. Not compared if either side lacks one.
         allow_mismatch (`bool`, *optional*, defaults to `False`):

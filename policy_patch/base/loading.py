@@ -29,7 +29,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Within the context no other thread loads a model through this package. A thread may enter it again.
+    """Open a context in which no other thread loads a model through this package. A thread may enter it again.
 
     Use it around code that loads by other means than [`load_pretrained`]: a function of the caller, PEFT, lm-eval. That
     code must not wait for another thread that loads a model: the two would wait for each other.
@@ -70,7 +70,7 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
 
 @contextmanager
 def load_errors(named: str, advice: str = "") -> Iterator[None]:
-    """Turn any error within the context, where transformers reads a model's files, into a `ModelLoadError`.
+    """Turn any error of the code in this context, where transformers reads a model's files, into a `ModelLoadError`.
 
     The files may come from a stranger and be wrong in any way: full memory or endless nesting is a `RuntimeError`.
     """

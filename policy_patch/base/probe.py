@@ -90,7 +90,7 @@ _kept: ContextVar[dict[int, Probe | str] | None] = ContextVar("kept", default=No
 
 @contextmanager
 def looking_once() -> Iterator[None]:
-    """Within the context each base is run only once, however many patches are checked against it."""
+    """Open a context in which each base is run only once, however many patches are checked against it."""
     token = _kept.set({})
     try:
         yield

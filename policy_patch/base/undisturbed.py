@@ -16,7 +16,7 @@ _lock = threading.RLock()  # two runs at once would restore each other's modes
 
 @contextmanager
 def undisturbed(base: nn.Module) -> Iterator[None]:
-    """Within the context `base` is in eval mode and nothing needs gradients.
+    """Open a context in which `base` is in eval mode and no gradients are recorded.
 
     Afterwards the modes are restored, and so are the frequencies that rotary modules computed for the length of a text.
     One thread at a time may enter; a training step in another thread meanwhile sees eval mode.

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv (`Sequence[str]`, *optional*):
-            The words behind `policy-patch`. Defaults to those of the process.
+            The command and its options, without `policy-patch` itself. Defaults to the arguments of the process.
     """
     try:
         parser = _parser()
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `policy-patch ... | head`
         sys.stderr.close()
         return 0
-    except Exception as error:  # not on purpose: its traceback is shown, without what is secret
+    except Exception as error:  # a bug: the traceback is shown, without secrets
         blank_error(error)
         raise
 
@@ -65,7 +65,7 @@ def _parser() -> "ArgumentParser":
     from policy_patch.cli.help import Formatter
 
     class Parser(ArgumentParser):
-        """Quotes what was given in its errors, but no tokens and keys."""
+        """Quotes the user's arguments in its errors, without tokens and keys."""
 
         def error(self, message: str, *more: Any, **options: Any) -> Any:
             return super().error(without_secrets(message), *more, **options)

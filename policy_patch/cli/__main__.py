@@ -1,6 +1,6 @@
-"""`python -m policy_patch.cli`, the same as the command `policy-patch`.
+"""Runs the command `policy-patch` as `python -m policy_patch.cli`.
 
-`accelerate launch -m policy_patch.cli` starts it in several processes; nothing else belongs here.
+`accelerate launch -m policy_patch.cli` runs it in several processes. Nothing else belongs here.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""What the commands print: tables and texts on stdout, messages and progress bars on stderr.
+"""Prints for the commands: tables and texts to stdout, messages and progress bars to stderr.
 
-What is in a table is settled by the report or the command that has it printed.
+The report, or the command that calls, decides the content of a table.
 """
 
 import json
@@ -24,16 +24,19 @@ stderr = Console(stderr=True, highlight=False)
 
 def say(message: str) -> None:
     """Print a message to stderr."""
-    stderr.print(Text(message), soft_wrap=True)  # a command in it stays in one piece
+    stderr.print(Text(message), soft_wrap=True)  # without line breaks, so that a command in it can be copied
 
 
 def print_json(values: Any) -> None:
-    """Print `values` as JSON to stdout, alone."""
+    """Print `values` as JSON to stdout."""
     sys.stdout.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, prose: bool = False) -> None:
-    """Print rows with the same keys as a table to stdout: figures behind the first column, or `prose` in all."""
+    """Print rows with the same keys as a table to stdout.
+
+    All columns after the first are aligned right, as figures; with `prose`, all columns are aligned left.
+    """
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
@@ -41,12 +44,12 @@ def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, pro
         table.add_column(name, justify="left" if prose or position == 0 else "right")
     for row in rows:
         table.add_row(*(Text(text) for text in row.values()))
-    # A pipe has no width: as wide as the table is, so that nothing is cut.
+    # A pipe has no width. 250 columns hold every table of ours, so nothing is cut.
     Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
 
 
 def print_report(report: "EvaluationReport") -> None:
-    """Print the tables of an evaluation: all columns by the first scorer, the risk alone by the others."""
+    """Print the tables of an evaluation: all columns for the first scorer, the risk's columns only for the others."""
     from policy_patch.report.tables import FLUENCY_COLUMNS, comparison_rows
 
     for position, scorer in enumerate(report.scorers):
@@ -70,7 +73,7 @@ def print_report(report: "EvaluationReport") -> None:
 
 @contextmanager
 def progress_bars() -> Iterator["StagedProgress"]:
-    """Show a progress bar with the time left for each stage that is told of."""
+    """Yield a callback for progress. It shows a bar with the time left for each stage that is reported to it."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,7 +86,7 @@ def progress_bars() -> Iterator["StagedProgress"]:
     tasks: dict[str, Any] = {}
 
     def tell(stage: str, done: int, total: int) -> None:
-        bars.start()  # not sooner: while models are loaded, libraries show bars of their own
+        bars.start()  # not earlier: libraries show their own bars while they load models
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total)
         bars.update(tasks[stage], completed=done, total=total)
@@ -91,5 +94,5 @@ def progress_bars() -> Iterator["StagedProgress"]:
     try:
         yield tell
     finally:
-        if bars.live.is_started:  # rich ends another one with an empty line
+        if bars.live.is_started:  # if it is not started, rich prints an empty line
             bars.stop()

@@ -1,6 +1,6 @@
-"""`policy-patch demo`: train a toxicity patch on the lab's miniature models and show the difference, offline.
+"""The command `policy-patch demo`: trains a toxicity patch on the lab's miniature models and shows the difference.
 
-Training and measuring are recipes, as for a real model; here is what is printed of them.
+It runs offline. Training and measuring use the same recipes as for a real model; this file prints their results.
 """
 
 import json
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from policy_patch.evaluation import EvaluationReport
 
 HELP = "Train a patch on two miniature models, offline, and show the difference (minutes)."
-DESCRIPTION = """Train a toxicity patch on the two miniature models that come with the package, and show the difference:
-a before/after table, samples side by side, and a picture. Nothing is downloaded.
+DESCRIPTION = """Train a toxicity patch on the two miniature models of the package, and show
+the difference: a before/after table, samples side by side, and a picture.
+Nothing is downloaded.
 
-It runs the recipe policy_patch/lab/toxicity.yaml through the commands `train` and `evaluate`. The models have
-about one million parameters each and know a small world of stories: the numbers show that the parts work
-together, not how a real model will do.
+It trains with the recipe policy_patch/lab/toxicity.yaml and measures like
+`policy-patch evaluate`. The models have about one million parameters each and
+know only a small world of stories: the figures show that all parts work
+together. They do not predict the figures of a real model.
 
-With --ui it opens a page in the browser instead: compare, measure, look into and train patches by hand. Needs the
-extra `demo`.
+With --ui it opens a page in the browser instead, where you can compare,
+measure, inspect and train patches. The page needs the extra `demo`.
 
 Examples:
   policy-patch demo --output_dir demo-output
@@ -34,15 +36,21 @@ Examples:
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
-    parser.add_argument("--output_dir", type=str, default="demo-output", help="Gets patch, report and picture.")
-    parser.add_argument("--num_prompts", type=int, default=60, help="Unseen prompts to measure on, 180 at most.")
-    parser.add_argument("--num_samples", type=int, default=10, help="Samples per prompt; the paper's number is 25.")
+    parser.add_argument(
+        "--output_dir", type=str, default="demo-output", help="Folder for the patch, the report and the picture."
+    )
+    parser.add_argument(
+        "--num_prompts", type=int, default=60, help="Number of unseen prompts to measure on, 180 at most."
+    )
+    parser.add_argument("--num_samples", type=int, default=10, help="Samples per prompt; the paper uses 25.")
     parser.add_argument("--seed", type=int, default=42, help="Seed of training and measuring.")
-    parser.add_argument("--dpo_only", type=bool, default=True, help="Train a second patch with DPO alone, to compare.")
+    parser.add_argument(
+        "--dpo_only", type=bool, default=True, help="Also train a patch with DPO alone, for comparison."
+    )
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
     parser.add_argument("--ui", action="store_true", help="Open the page in the browser instead.")
     parser.add_argument("--base", type=str, default="lab:base", help="With --ui: Hub id or folder of a base.")
-    parser.add_argument("--patches", type=str, nargs="+", help="With --ui: Hub ids or folders of patches for it.")
+    parser.add_argument("--patches", type=str, nargs="+", help="With --ui: Hub ids or folders of patches for the base.")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="With --ui: address to listen on.")
     parser.add_argument("--port", type=int, default=7860, help="With --ui: port to listen on.")
 
@@ -56,11 +64,11 @@ def run(args: "Namespace") -> int:
 
 
 def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo_only: bool, as_json: bool) -> int:
-    """Train, measure, and print the difference."""
+    """Train a patch, measure it, print the difference, and return the exit code."""
     start = time.monotonic()
     _prepare_libraries()
     report = run_demo(folder, num_prompts=num_prompts, num_samples=num_samples, seed=seed, dpo_only=dpo_only)
-    for place in (folder, folder / "patch"):  # `policy-patch info` shows the one beside the patch
+    for place in (folder, folder / "patch"):  # `policy-patch info` shows the report beside the patch
         report.save(place)
     if as_json:
         print_json(json.loads(report.to_json()))
@@ -80,35 +88,50 @@ def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dp
 
 
 def open_page(base: str, patches: list[str] | None, *, host: str, port: int) -> int:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C, and return the exit code.
+
+    Args:
+        base (`str`):
+            Hub id or folder of a base, or `lab:base`.
+        patches (`list[str]`, *optional*):
+            Hub ids or folders of patches. None for the default of [`build_demo`].
+        host (`str`):
+            Address to listen on.
+        port (`int`):
+            Port to listen on.
+
+    Raises:
+        ConfigError: the server cannot listen on this address and port.
+    """
     from policy_patch.errors import ConfigError
     from policy_patch.ui import build_demo
     from policy_patch.ui.door import is_loopback
 
     local = is_loopback(host)
-    page = build_demo(base, patches, base_may_change=local)  # others on the network change nothing for all
+    page = build_demo(base, patches, base_may_change=local)  # a visitor over the network cannot change the base
     say(f"Opening http://{host}:{port}   Ctrl-C ends it.")
     try:
         page.launch(server_name=host, server_port=port, inbrowser=local, quiet=True)
     except OSError as error:
         raise ConfigError(
-            f"Nothing can listen on {host}:{port}; another program may do so already. Give another `--port`."
+            f"Cannot listen on {host}:{port}; another program may use this port. Give another `--port`."
         ) from error
     return 0
 
 
 def run_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo_only: bool) -> "EvaluationReport":
-    """Train by the lab's recipe and return the report of it."""
+    """Train with the lab's recipe, measure, and return the report."""
     from policy_patch.cli.training_progress import RichProgress
     from policy_patch.lab import LAB_MODELS_PATH, LAB_SAFE_PROMPT
     from policy_patch.recipes import TrainRecipe
     from policy_patch.recipes.comparison import train_and_compare
 
-    say("Two miniature models of 1M parameters each, a rude base and a kind teacher. Training a patch of 50 vectors.")
+    say("Two miniature models of 1M parameters each: a rude base and a kind teacher. Training a patch of 50 vectors.")
     measured = {
         "prompts": "lab:toxicity/test", "num_prompts": num_prompts, "num_samples": num_samples,
         "safe_prompt": LAB_SAFE_PROMPT, "batch_size": 256,
-        # The second filtered the pairs: allowed, because its figures are marked and the first one's are beside them.
+        # `lexical` also filtered the training pairs. This is allowed here: the tables mark its figures, and show those
+        # of an independent scorer beside them.
         "scorers": ["lab-insults", "lexical"], "allow_filtering_scorers": True,
     }  # fmt: skip
     recipe = TrainRecipe.from_yaml(LAB_MODELS_PATH.parent / "toxicity.yaml", overrides={"seed": seed})
@@ -122,10 +145,10 @@ def run_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo
 
 
 def _prepare_libraries() -> None:
-    """Switch off the bars of transformers and datasets, which hide what there is to see, and take one thread.
+    """Switch off the progress bars of transformers and datasets, and use one thread.
 
-    More threads gain little on a miniature, and wait for each other where another process has the other core: there one
-    thread took 62 s and two were not done after 500 s.
+    The bars would hide our own output. More threads gain little on a miniature model, and they wait for each other if
+    another process uses the second core: there the demo took 62 s with one thread, and over 500 s with two.
     """
     import datasets
     import torch

@@ -1,7 +1,6 @@
-"""`policy-patch evaluate`: what a patch does to a risk, and what it costs, beside its base and its alternatives.
+"""The command `policy-patch evaluate`: measures the effect of a patch on a risk, and its cost.
 
-What a run does is said by `EvaluateRecipe` and, with `--stack`, by `StudyRecipe`; here are the options and what is
-printed.
+`EvaluateRecipe` measures, or `StudyRecipe` with `--stack`. This file has the options and prints the result.
 """
 
 import sys
@@ -18,12 +17,16 @@ from policy_patch.recipes.study import StudyRecipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-HELP = "Measure what a patch does to a risk, and what it costs, beside its base."
-DESCRIPTION = """Measure toxicity, gender bias or harmfulness of a patched model, and its fluency, beside its base, the
-teacher and a safe prompt: figures with intervals, a paired test for each difference, samples side by side.
+HELP = "Measure the effect of a patch on a risk, and its cost, compared with the base."
+DESCRIPTION = """Measure the toxicity, gender bias or harmfulness of a patched model, and its
+fluency. The base is measured too; the teacher, a safe prompt and other patches
+can be. The report has figures with intervals, a paired test for each
+difference, and samples side by side.
 
-Writes evaluation.json, evaluation.md and evaluation.png; `policy-patch info` shows them if they are beside the patch.
-The answers are kept in the folder evaluation-answers: the same command goes on where it was stopped.
+The command writes evaluation.json, evaluation.md and evaluation.png. If they
+are in the patch's folder, `policy-patch info` shows them. The answers are
+stored in the folder evaluation-answers: if the command is stopped, the same
+command continues from there.
 
 Examples:
   policy-patch evaluate demo-output/patch --prompts lab:toxicity/test --scorers lab-insults --teacher lab:teacher
@@ -49,10 +52,15 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("patches", type=str, nargs="*", help=PATCHES_HELP)
     add_options(parser, EvaluateRecipe, _OPTIONS)
     parser.add_argument(
-        "--stack", type=str | None, help="Patches, joined by commas: measure every risk under each and under stacks."
+        "--stack", type=str | None, help="Patches, joined by commas: measure every risk with each patch and each stack."
     )
     add_options(parser, StudyRecipe, ("orders", "prompts_of"))
-    parser.add_argument("--scorers_of", type=dict[str, str], default={}, help="With --stack: risk -> scorers (a,b).")
+    parser.add_argument(
+        "--scorers_of",
+        type=dict[str, str],
+        default={},
+        help="With --stack: mapping from a risk to its scorers, joined by commas.",
+    )
     add_options(parser, EvaluateRecipe, _MORE_OPTIONS)
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
 
@@ -67,14 +75,14 @@ def run(args: "Namespace") -> int:
 
 
 def _study_recipe(args: "Namespace") -> StudyRecipe:
-    """Return the recipe of options that join several names by commas."""
+    """Return the recipe of a study. Its patches and scorers are given as names joined by commas."""
     patches = [name.strip() for name in args.stack.split(",")]
     scorers = {risk: specs.split(",") for risk, specs in args.scorers_of.items()}
     return StudyRecipe(**{**given(args, StudyRecipe), "patches": patches, "scorers_of": scorers})
 
 
 def evaluate(recipe: EvaluateRecipe, *, as_json: bool) -> int:
-    """Measure the patch and print the report."""
+    """Measure the patch, print the report, and return the exit code."""
     with progress_bars() as progress:
         report = recipe.run(on_progress=progress, on_note=say)
     if not is_main_process():
@@ -88,7 +96,7 @@ def evaluate(recipe: EvaluateRecipe, *, as_json: bool) -> int:
 
 
 def study(recipe: StudyRecipe, *, as_json: bool) -> int:
-    """Measure the stacks and print which of them hurts which risk."""
+    """Measure the stacks, print which stack makes which risk worse, and return the exit code."""
     with progress_bars() as progress:
         report = recipe.run(on_progress=progress, on_note=say)
     if not is_main_process():

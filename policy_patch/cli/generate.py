@@ -1,6 +1,6 @@
-"""`policy-patch generate`: what a base writes with one patch or a stack, beside what it writes without.
+"""The command `policy-patch generate`: prints answers of a base with one patch or a stack, and without it to compare.
 
-Measuring a patch is the business of `policy-patch evaluate`.
+`policy-patch evaluate` measures a patch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from policy_patch.recipes.prompts import prompts_of
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-HELP = "Write with a patched model, beside the base."
-DESCRIPTION = """Write with a patched model. Several patches form a stack, in the given order.
+HELP = "Print a patched model's answers to prompts, and the base's beside them."
+DESCRIPTION = """Print a patched model's answers to prompts. Several patches form a stack, in
+the given order.
 
 Examples:
   policy-patch generate demo-output/patch --prompt "Everyone knows that Anna is" --compare
@@ -27,12 +28,14 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("patches", type=str, nargs="+", help=PATCHES_HELP)
     parser.add_argument("--base", type=str | None, help=f"{MODEL_HELP} Default: the one that the patch names.")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One prompt or several.")
-    parser.add_argument("--prompts", type=str | None, help="File of prompts instead (.txt, .jsonl, .csv).")
-    parser.add_argument("--compare", action="store_true", help="Show what the base writes without the patch beside it.")
+    parser.add_argument("--prompts", type=str | None, help="File of prompts (.txt, .jsonl, .csv).")
+    parser.add_argument("--compare", action="store_true", help="Show the base's answers without the patch, too.")
     parser.add_argument("--num_samples", type=int, default=1, help="Samples per prompt.")
     parser.add_argument("--max_new_tokens", type=int, default=40, help="Longest sample, in tokens.")
     parser.add_argument("--temperature", type=float, default=1.0, help="Divides the logits; 1e-6 is greedy.")
-    parser.add_argument("--top_p", type=float, default=0.9, help="Nucleus to sample from.")
+    parser.add_argument(
+        "--top_p", type=float, default=0.9, help="Sample from the most likely tokens with this total probability."
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the samples.")
     parser.add_argument("--device", type=str | None, help="cpu, cuda, ... Default: an accelerator if there is one.")
     parser.add_argument("--dtype", type=str, default="auto", help="Type of the base's weights: auto, float32, ...")
@@ -66,17 +69,19 @@ def answers_of(
     sampling: Mapping[str, Any],
     compare: bool,
 ) -> list[dict[str, str]]:
-    """Return a row for each sample: the prompt, the answer with the patches and, to `compare`, the base's.
+    """Return one row per sample, with the prompt and the answer of the patched model.
 
     Args:
         patches (`Sequence[str]`), base (`str`, *optional*):
-            As [`find_patches`] takes them.
+            See [`find_patches`].
         prompts (`Sequence[str]`):
-            Prompts, as they are.
-        where, sampling (`Mapping[str, Any]`):
-            Arguments of [`load_patched`] and of [`sample_completions`].
+            The prompts; they are not changed.
+        where (`Mapping[str, Any]`):
+            Arguments of [`load_patched`].
+        sampling (`Mapping[str, Any]`):
+            Arguments of [`sample_completions`].
         compare (`bool`):
-            Whether the base answers, too.
+            Whether each row also has the answer of the base without a patch.
     """
     from policy_patch.data import sample_completions
 

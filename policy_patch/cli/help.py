@@ -1,13 +1,13 @@
-"""How `--help` looks: descriptions keep their lines, so that examples can be copied, and options show defaults.
+"""Formats `--help`: a description keeps its line breaks, so that examples can be copied; options show their defaults.
 
-The texts are each command's own, and those of the options the recipes' own.
+The texts themselves are in the files of the commands and of the recipes.
 """
 
 from jsonargparse import DefaultHelpFormatter
 
 
 class Formatter(DefaultHelpFormatter):
-    """jsonargparse's formatter that leaves the lines of a description as they are."""
+    """jsonargparse's formatter, changed to keep the line breaks of a description."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "".join(indent + line + "\n" for line in text.splitlines())

@@ -1,6 +1,6 @@
-"""`policy-patch info`: what a patch is, for which base, and what was measured, without loading a base.
+"""The command `policy-patch info`: prints a patch's configuration, its base and its results. It loads no base.
 
-What evaluates a patch is `policy-patch evaluate`.
+`policy-patch evaluate` makes the results.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from policy_patch.evaluation import EvaluationReport
 
-HELP = "Say what a patch fixes, for which base, and what was measured."
-DESCRIPTION = """Say what a patch is: the risk, the base it is for, its size, whether its files are whole, the results
-beside it, and for one of the Hub which versions there are.
+HELP = "Show what a patch fixes, for which base, and its measured results."
+DESCRIPTION = """Show a patch: its risk, its base, its size, and the results in its folder.
+The command checks that the files are not damaged. For a patch on the Hub it
+also lists the versions.
 
 Examples:
   policy-patch info demo-output/patch
@@ -35,7 +36,7 @@ def run(args: "Namespace") -> int:
 
 
 def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bool) -> int:
-    """Print what a patch is."""
+    """Print a patch's facts and results, and return the exit code."""
     from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
     from policy_patch.patch.folder import read_patch_folder
     from policy_patch.report.report import EvaluationReport
@@ -68,7 +69,7 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
 
 
 def _versions(repo_id: str) -> dict[str, str] | None:
-    """Return the versions in the repository, newest first, and their commits; None where the Hub is out of reach."""
+    """Return the commit of each version in the repository, newest first; None if the Hub cannot be reached."""
     from policy_patch.errors import HubUnavailableError
     from policy_patch.hub.fetch import published_versions
 
@@ -79,8 +80,8 @@ def _versions(repo_id: str) -> dict[str, str] | None:
 
 
 def _figures(report: "EvaluationReport | None") -> dict[str, Any] | None:
-    """Return the report's tables as plain values, scorer by scorer."""
+    """Return the report's tables as plain values, one per scorer."""
     if report is None:
         return None
     tables = {scorer.name: report.rows(scorer.name) for scorer in report.scorers}
-    return {"judge": report.perplexity_model, "scorers": tables}  # the name of the file, format 2
+    return {"judge": report.perplexity_model, "scorers": tables}  # the key that evaluation.json uses

@@ -1,6 +1,6 @@
-"""Options of a command out of the fields of a recipe, and the values of a recipe out of parsed options.
+"""Makes the options of a command from the fields of a recipe, and a recipe's values from parsed options.
 
-So a default, a help text and a name stand in one place; what the values must be is checked by the recipe.
+So each name, default and help text is written once, in the recipe. The recipe also checks the values.
 """
 
 import inspect
@@ -21,17 +21,17 @@ def add_options(
     *,
     prefix: str = "",
 ) -> None:
-    """Add an option for each field of a recipe, and of its sections.
+    """Add an option for each field of a recipe and of its sections.
 
     Args:
         parser (`jsonargparse.ArgumentParser`):
-            The command's.
+            The parser of the command.
         recipe (`type`):
             Class of the recipe.
         names (`Sequence[str]`, *optional*):
-            Fields to add, in this order. By default all, those of the class itself before inherited ones.
+            Fields to add, in this order. Defaults to all fields, with those of the class itself before inherited ones.
         prefix (`str`, *optional*, defaults to `""`):
-            What the names begin with: `data.`.
+            Prefix of the options' names, such as `data.`.
     """
     types, by_name = types_of(recipe), {entry.name: entry for entry in fields(recipe)}
     own = inspect.get_annotations(recipe)
@@ -52,6 +52,6 @@ def add_options(
 
 
 def given(args: "Namespace", recipe: type) -> dict[str, Any]:
-    """Return the values that parsed options have for the fields of a recipe."""
+    """Return the values of a recipe's fields from the parsed options."""
     values = args.as_dict()
     return {entry.name: values[entry.name] for entry in fields(recipe) if entry.name in values}

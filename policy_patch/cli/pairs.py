@@ -1,6 +1,6 @@
-"""`policy-patch pairs`: preference pairs from a base, its safer teacher and prompts.
+"""The command `policy-patch pairs`: makes preference pairs from a base, its safer teacher and prompts.
 
-What a run does is said by `PairsRecipe`; here are its options and what is printed.
+`PairsRecipe` makes the pairs; this file has the options and prints the counts.
 """
 
 from typing import TYPE_CHECKING
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 HELP = "Sample, score and filter the preference pairs that a patch is trained on."
-DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the pairs that differ clearly.
+DESCRIPTION = """Sample answers of a base and of its safer teacher, score both, and keep the
+pairs whose scores differ clearly.
 
-The answers are kept beside the output: a second call goes on where the first was stopped, and other thresholds take
-seconds. A model that is served elsewhere is `openai:<model>@<address>`; its key is in OPENAI_API_KEY. Several processes
-share the prompts: accelerate launch --multi_gpu --num_processes 4 -m policy_patch.cli pairs ...
+The answers are stored beside the output. If the command is stopped, the same
+command continues from there; with other thresholds it takes only seconds. For
+a model on a server give `openai:<model>@<address>`, and put the key into the
+environment variable OPENAI_API_KEY. Several processes can share the prompts:
+accelerate launch --multi_gpu --num_processes 4 -m policy_patch.cli pairs ...
 
 Examples:
   policy-patch pairs --base lab:base --teacher lab:teacher --prompts lab:toxicity/train --output pairs.jsonl
@@ -43,7 +46,7 @@ def run(args: "Namespace") -> int:
 
 
 def make_pairs(recipe: PairsRecipe, *, as_json: bool) -> int:
-    """Make the pairs and print how many were kept and dropped."""
+    """Make the pairs, print how many were kept and dropped, and return the exit code."""
     with progress_bars() as progress:
         counts = recipe.run(on_progress=progress, on_note=say).counts
     if not is_main_process():

@@ -1,6 +1,6 @@
-"""`policy-patch pull`: a patch of the Hub into a folder, whole and of one commit; an older version rolls back.
+"""The command `policy-patch pull`: copies a patch from one commit on the Hub into a folder. It can roll back.
 
-Loading a patch without a copy of one's own is `PolicyPatchModel.from_pretrained`.
+`PolicyPatchModel.from_pretrained` loads a patch without such a copy.
 """
 
 from typing import TYPE_CHECKING
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
     from policy_patch.hub import HubOptions
 
-HELP = "Get a patch from the Hub into a folder; an older version rolls back."
-DESCRIPTION = """Get a patch from the Hub into a folder: patch, card and report of one commit, each file checked.
+HELP = "Copy a patch from the Hub into a folder, or roll back to an older version."
+DESCRIPTION = """Copy a patch from the Hub into a folder: patch, card and report of one commit.
+Each file is checked.
 
-What an earlier pull put into the folder is replaced: pulling an older version is how to roll back, and pulling again
-mends a damaged patch. Anything else in it may be unpublished work, like a patch that was trained there, and is not
-touched; with --overwrite it is kept in a new folder beside it. A private one needs the token of `hf auth login`, or
-HF_TOKEN.
+Files of an earlier pull are replaced. Pull an older version to roll back; pull
+the same version again to repair a damaged patch. Other files in the folder may
+be unpublished work, such as a patch that was trained there. The command then
+stops; with --overwrite it first keeps the whole content in a new folder beside
+it. A private repository needs the token of `hf auth login`, or HF_TOKEN.
 
 Examples:
   policy-patch pull org/tox-patch
@@ -28,17 +30,17 @@ Examples:
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
-    parser.add_argument("patch", type=str, help="Repository, maybe with a version: org/tox-patch@v1.2.0.")
+    parser.add_argument("patch", type=str, help="Repository, with or without a version: org/tox-patch@v1.2.0.")
     parser.add_argument("--output_dir", type=str | None, help="Folder to write. Default: the repository's name.")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="Replace what was not pulled, too; it is kept in a new folder beside it.",
+        help="Also replace files that no pull wrote. The old content is kept in a new folder beside it.",
     )
     parser.add_argument("--revision", type=str | None, help="Branch, tag, commit or refs/pr/N. Default: main.")
     parser.add_argument("--subfolder", type=str | None, help="Folder of the repository that holds the patch.")
-    parser.add_argument("--cache_dir", type=str | None, help="Cache. Default: HF_HUB_CACHE.")
-    parser.add_argument("--force_download", action="store_true", help="Fetch again what the cache holds.")
+    parser.add_argument("--cache_dir", type=str | None, help="Cache of the Hub's client. Default: HF_HUB_CACHE.")
+    parser.add_argument("--force_download", action="store_true", help="Download files again that are in the cache.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
@@ -51,7 +53,7 @@ def run(args: "Namespace") -> int:
 
 
 def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite: bool, as_json: bool) -> int:
-    """Fetch the patch and print where it is."""
+    """Copy the patch into a folder, print the folder, and return the exit code."""
     from pathlib import Path
 
     from policy_patch.errors import PatchNotFoundError
@@ -60,7 +62,7 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
 
     location = locate_patch(patch, options, optional=DESCRIBING_FILES)
     if location.repo_id is None:
-        raise PatchNotFoundError(f"`{patch}` is a folder; `pull` wants a repository, like `org/tox-patch`.")
+        raise PatchNotFoundError(f"`{patch}` is a folder; `pull` needs a repository, like `org/tox-patch`.")
     folder = Path(output_dir or location.repo_id.rpartition("/")[2])
     pulled = pull_into(location, folder, overwrite=overwrite)
     version, base = pulled.config.patch_version, pulled.config.base_model_name_or_path
@@ -76,5 +78,5 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
         f"policy-patch info {folder}"
     )
     if pulled.kept:
-        say(f"What was in the folder before is in {pulled.kept}.")
+        say(f"The earlier content of the folder is now in {pulled.kept}.")
     return 0

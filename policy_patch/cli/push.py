@@ -1,6 +1,6 @@
-"""`policy-patch push`: publish the patch of a folder on the Hub, in one commit, tagged with its version.
+"""The command `policy-patch push`: publishes the patch in a folder on the Hub, in one commit, tagged with its version.
 
-What goes on the Hub, and in what order, is settled in `policy_patch.hub`.
+`policy_patch.hub` decides which files are sent and in which order.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from policy_patch.hub.push import PushOptions
     from policy_patch.report.report import EvaluationReport
 
-HELP = "Publish a patch on the Hub, with its card and its version's tag."
-DESCRIPTION = """Publish the patch in a folder on the Hub: one commit with the patch, its report and its model card, and
-the tag of its version, `v1.2.0`. What `policy-patch evaluate` wrote beside the patch goes on the card.
+HELP = "Publish a patch on the Hub, with its card and a tag for its version."
+DESCRIPTION = """Publish the patch in a folder on the Hub: one commit with the patch, its report
+and its model card, and a tag for its version, such as `v1.2.0`. The card shows
+the report that `policy-patch evaluate` wrote into the folder.
 
-A card that people edited stays as they left it. A published version never changes, and versions only go up: customers
-pin them, so other vectors need a higher `--version`. A base that was loaded from a folder is named with `--base`. What
-was published is written into the folder afterwards. The token is the one of `hf auth login`, or HF_TOKEN.
+Edits that people made to the card stay. A published version never changes, and
+versions only go up, because users pin them: other vectors need a higher
+`--version`. If the base was loaded from a folder, name it with `--base`. After
+publishing, the new configuration is written into the folder, too. The token is
+the one of `hf auth login`, or HF_TOKEN.
 
 Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
@@ -35,30 +38,39 @@ Examples:
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("folder", type=str, help="Folder of a patch.")
-    parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Made if it does not exist.")
+    parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Created if it does not exist.")
     parser.add_argument(
-        "--version", type=str | None, help="Version to publish it as, e.g. 1.2.0; then written into the folder, too."
+        "--version", type=str | None, help="Version to publish, e.g. 1.2.0. It is also written into the folder."
     )
     parser.add_argument(
         "--base",
         type=str | None,
-        help="Hub id of its base, for a patch that names a folder: org/model or org/model@<commit>. Written like that.",
+        help="Hub id of the base, if the patch names a folder: org/model or org/model@<commit>. The id is also written "
+        "into the folder.",
     )
     parser.add_argument("--message", type=str | None, help='Title of the commit. Default: "Publish version ...".')
     parser.add_argument("--description", type=str | None, help="Body of the commit.")
     parser.add_argument("--evaluation", type=str | None, help="Report for the card. Default: the one in the folder.")
     parser.add_argument("--license", type=str | None, help="Licence of the patch, e.g. apache-2.0, for a new card.")
     parser.add_argument(
-        "--dataset_id", type=str | None, help="Benchmark on the Hub that the prompts are from; fills .eval_results/."
+        "--dataset_id",
+        type=str | None,
+        help="Benchmark on the Hub that the prompts come from. With it, .eval_results/ is written.",
     )
-    parser.add_argument("--task_id", type=str, default="default", help="Task of that benchmark, by its eval.yaml.")
-    parser.add_argument("--tags", type=str, nargs="+", default=[], help="More tags of the card.")
+    parser.add_argument(
+        "--task_id", type=str, default="default", help="Task of that benchmark, as named in its eval.yaml."
+    )
+    parser.add_argument("--tags", type=str, nargs="+", default=[], help="Additional tags of the card.")
     parser.add_argument("--private", action="store_true", help="Make a new repository private.")
     parser.add_argument("--revision", type=str | None, help="Branch to publish in. Default: the main branch.")
-    parser.add_argument("--subfolder", type=str | None, help="Folder of the repository; sets no version tag.")
-    parser.add_argument("--create_pr", action="store_true", help="Open a pull request; sets no version tag.")
     parser.add_argument(
-        "--parent_commit", type=str | None, help="Commit that must be the newest; lets an older version follow."
+        "--subfolder", type=str | None, help="Folder inside the repository. No version tag is set then."
+    )
+    parser.add_argument("--create_pr", action="store_true", help="Open a pull request. No version tag is set then.")
+    parser.add_argument(
+        "--parent_commit",
+        type=str | None,
+        help="Commit that must be the newest one of the branch. With it, a lower version may follow a higher one.",
     )
     parser.add_argument("--dry_run", action="store_true", help="Print the card and the files; send nothing.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
@@ -66,7 +78,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What one push sends, and where.
+    """The content and the target of one push.
 
     Args:
         folder (`str`):
@@ -76,11 +88,11 @@ class Publication:
         config ([`PolicyPatchConfig`]), files (`dict[str, bytes]`):
             The patch as it will be published.
         changes_folder (`bool`):
-            Whether that is to be written into the folder, too.
+            Whether these files are written into the folder, too.
         about (`dict[str, Any]`):
-            What the card says: `evaluation`, `tags`, `license`, `dataset_id`, `task_id`.
+            Arguments of the card: `evaluation`, `tags`, `license`, `dataset_id`, `task_id`.
         options ([`PushOptions`]):
-            How it is published.
+            Options of the push.
     """
 
     folder: str
@@ -126,7 +138,7 @@ def _publication(args: "Namespace") -> Publication:
 
 
 def show(one: Publication, *, as_json: bool) -> int:
-    """Print the card and the files that a push would send."""
+    """Print the card and the files that a push would send, and return the exit code."""
     from policy_patch.hub.fetch import CARD_NAME
     from policy_patch.hub.publishing import patch_card, report_files
 
@@ -146,7 +158,7 @@ def show(one: Publication, *, as_json: bool) -> int:
 
 
 def push(one: Publication, *, as_json: bool) -> int:
-    """Publish, and print where it is."""
+    """Publish the patch, print its address, and return the exit code."""
     from policy_patch.hub.publishing import push_patch
 
     commit = push_patch(one.repo_id, one.config, one.files, options=one.options, **one.about)
@@ -162,7 +174,7 @@ def push(one: Publication, *, as_json: bool) -> int:
 
 
 def _evaluation(folder: str, given: str | None) -> "EvaluationReport | None":
-    """Return the report for the card: the given one, else the one in the folder, else None."""
+    """Return the given report, or else the report in the folder, or else None."""
     from policy_patch.hub.fetch import EVALUATION_NAME
     from policy_patch.report.report import EvaluationReport
 
@@ -178,7 +190,7 @@ def _evaluation(folder: str, given: str | None) -> "EvaluationReport | None":
 
 
 def _write_published(folder: str, files: dict[str, bytes], commit: "CommitInfo") -> None:
-    """Write what was published into the folder it came from: never before it is published."""
+    """Write the published files into the patch's folder. Call it only after publishing."""
     from policy_patch.errors import PatchSaveError
     from policy_patch.patch.folder import write_patch_files
 
@@ -186,13 +198,13 @@ def _write_published(folder: str, files: dict[str, bytes], commit: "CommitInfo")
         write_patch_files(folder, files)
     except PatchSaveError as error:
         raise PatchSaveError(
-            f"It is published (commit {commit.oid[:12]}), but the folder still has the configuration of before: "
-            f"{error} The same push again writes it, and makes no second commit."
+            f"The patch is published (commit {commit.oid[:12]}), but the folder still has the old configuration: "
+            f"{error} Run the same push again: it writes the folder and makes no second commit."
         ) from error
 
 
 def _how_to_get_it(one: Publication, commit: "CommitInfo") -> str:
-    """Return the command that pulls what was just pushed, from where it is."""
+    """Return the command that pulls the patch that was just pushed."""
     options = one.options
     if commit.pr_url is not None:
         return f"policy-patch pull {one.repo_id} --revision {commit.pr_revision}"

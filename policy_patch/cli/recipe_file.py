@@ -1,6 +1,6 @@
-"""The option `--config` of `policy-patch train`: the recipe is looked at before jsonargparse reads it.
+"""The option `--config` of `policy-patch train`: checks a recipe before jsonargparse reads it.
 
-What a recipe must not hold is settled in `policy_patch.recipes`.
+The checks themselves are in `policy_patch.recipes`.
 """
 
 import os
@@ -18,16 +18,16 @@ from policy_patch.recipes.train import TrainRecipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-_ALSO = ("json",)  # an option that is no part of the recipe
+_ALSO = ("json",)  # an option of the command that is not a field of the recipe
 
 
 class RecipeFile(ActionConfigFile):
-    """A file or the text of one: checked as [`check_recipe`] says, its keys too, then read by jsonargparse."""
+    """Checks a recipe by [`check_recipe`], checks its keys, and passes it to jsonargparse. Takes a path or a text."""
 
     def __call__(
         self, parser: "ArgumentParser", cfg: "Namespace", values: Any, option_string: str | None = None
     ) -> None:
-        """Check the file and read it."""
+        """Check the recipe and read it."""
         is_file = isinstance(values, str | os.PathLike) and os.path.isfile(values)
         named = f"`{values}`" if is_file else "The text of `--config`"
         if is_file:
@@ -37,14 +37,14 @@ class RecipeFile(ActionConfigFile):
             _check_keys(values, named)
         try:
             super().__call__(parser, cfg, values, option_string)
-        except (ValueError, TypeError, OverflowError) as error:  # a number without digits, the month 13
+        except (ValueError, TypeError, OverflowError) as error:  # such as a date with month 13
             raise ConfigError(f"{named} has a value that YAML cannot read: {error}.") from error
 
 
 def _check_keys(text: str, named: str) -> None:
     try:
         values = yaml_value(text, named)
-    except ConfigError:  # what is no YAML is left to its reader
+    except ConfigError:  # not YAML: jsonargparse reports it
         return
     if isinstance(values, Mapping):
         try:

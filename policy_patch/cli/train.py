@@ -1,6 +1,6 @@
-"""`policy-patch train`: from a base, a safer teacher and prompts to a patch, by one YAML recipe.
+"""The command `policy-patch train`: trains a patch from a base, a safer teacher and prompts, by one YAML recipe.
 
-What a run does is said by `TrainRecipe`; here are its options and what is printed.
+`TrainRecipe` runs the training; this file has the options and prints the result.
 """
 
 from dataclasses import asdict
@@ -15,10 +15,12 @@ from policy_patch.recipes.train import TrainRecipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-HELP = "Train a patch: SFT on the teacher's answers, then DPO over the base's."
-DESCRIPTION = """Train a patch in two stages: SFT on the teacher's answers, then DPO that prefers them to the base's.
+HELP = "Train a patch: first SFT on the teacher's answers, then DPO."
+DESCRIPTION = """Train a patch in two stages: SFT on the teacher's answers, then DPO, which
+prefers the teacher's answers to the base's.
 
-Ctrl-C saves a checkpoint; the same command goes on from there, and skips what is done.
+Ctrl-C saves a checkpoint. The same command then continues from there and skips
+finished stages.
 
 Examples:
   policy-patch train recipe.yaml
@@ -34,7 +36,7 @@ A recipe:
   sft: {max_steps: 100, learning_rate: 1e-2}
   dpo: {max_steps: 60, beta: 0.3}
 
-Pairs that are there already, of two risks in one patch:
+A recipe with existing pairs, for two risks in one patch:
   data: {pairs: {toxicity: rude.jsonl, gender_bias: org/gendered-pairs}}"""
 
 
@@ -42,9 +44,11 @@ def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     from policy_patch.cli.recipe_file import RecipeFile
 
-    parser.add_argument("--config", action=RecipeFile, help="The recipe, YAML; options behind it override it.")
+    parser.add_argument(
+        "--config", action=RecipeFile, help="The recipe, a YAML file. Options after it override its values."
+    )
     add_options(parser, TrainRecipe)
-    parser.add_argument("--json", action="store_true", help="Print what was logged as JSON.")
+    parser.add_argument("--json", action="store_true", help="Print the training log as JSON.")
 
 
 def run(args: "Namespace") -> int:
@@ -53,7 +57,7 @@ def run(args: "Namespace") -> int:
 
 
 def train(recipe: TrainRecipe, *, as_json: bool) -> int:
-    """Train the patch, with progress bars, and print how it went."""
+    """Train the patch with progress bars, print the loss curves as a table, and return the exit code."""
     from policy_patch.cli.training_progress import RichProgress
 
     bars = RichProgress()
@@ -80,7 +84,7 @@ def train(recipe: TrainRecipe, *, as_json: bool) -> int:
 
 
 def _curve(stage: str, entries: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return a table of at most six points of one stage's log, evenly spaced, the first and the last among them."""
+    """Return a table of at most six evenly spaced points of one stage's log, including the first and the last."""
     from policy_patch.training.patch_norms import DISTANCE, NORM
 
     points = [entry for entry in entries if "loss" in entry]

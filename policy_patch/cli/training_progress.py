@@ -1,6 +1,6 @@
-"""Progress bars of a training: of the sampling before it, and of each stage with loss, rewards and the vectors' way.
+"""Progress bars of a training: one for the sampling, and one per training stage with its newest figures.
 
-Which figures are shown is said in `policy_patch.training.progress`, as for the bar without the command line.
+`policy_patch.training.progress` chooses the figures, such as loss and rewards; the bar in Python shows the same.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class RichProgress(TrainerCallback):
-    """A trainer callback that shows one bar per stage on stderr; [`RichProgress.tell`] shows other stages likewise.
+    """A trainer callback that shows one bar per training stage on stderr. `tell` shows bars for other stages.
 
-    No bar is live between stages, when models are loaded and libraries show bars of their own.
+    No bar is live between stages, because libraries show their own bars while they load models.
     """
 
     def __init__(self) -> None:
         self._bars: Progress | None = None
-        self._told: str | None = None  # the stage of the bar, or of the last one
+        self._told: str | None = None  # the stage of the current bar, or of the last bar
         self._is_training = False
 
     def tell(self, stage: str, done: int, total: int) -> None:
-        """Move the bar of a stage that is no training: `on_progress` of a recipe."""
-        if self._is_training or stage.startswith("training,"):  # has a bar with figures
+        """Move the bar of a stage other than training. Use it as `on_progress` of a recipe."""
+        if self._is_training or stage.startswith("training,"):  # training has its own bar with figures
             return
         if stage != self._told:
             self.close()
@@ -72,7 +72,7 @@ class RichProgress(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """End the bar, also where training was interrupted: a live one hides the cursor."""
+        """End the bar. Call it after an interrupted training, too, because a live bar hides the cursor."""
         self._is_training = False
         if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()

@@ -43,7 +43,7 @@ _OTHER_TROUBLE_ON_DISK = (
 def hub_errors(
     repo_id: str, revision: str | None = None, *, doing: str = "get the patch from", repo_type: str = "model"
 ) -> Iterator[None]:
-    """Within the context, errors of the Hub's client become [`HubError`]s; our own errors pass unchanged.
+    """Open a context in which errors of the Hub's client become [`HubError`]s. Our own errors pass unchanged.
 
     Args:
         repo_id (`str`):
@@ -81,13 +81,13 @@ def _kind_and_reason(
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return HubAccessError, (
-            f"it is gated. Ask for access on {page} while logged in, then `hf auth login` or give `token=`."
+            f"it is gated. Log in and ask for access on {page}; then run `hf auth login` or give `token=`."
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return HubAccessError, (
-            f"there is no such repository, and no such {'folder' if is_patch else 'file'}; or it is private, or the "
-            "token that was sent (if any) may not do that. Check the name; then `hf auth login`, set HF_TOKEN or give "
-            "`token=`."
+            f"there is no such repository, and no such {'folder' if is_patch else 'file'}; or the repository is "
+            "private; or the token (if one was sent) does not allow this. Check the name; then run `hf auth login`, "
+            "set HF_TOKEN or give `token=`."
         )
     if isinstance(error, RevisionNotFoundError):
         return HubRevisionError, (
@@ -95,16 +95,16 @@ def _kind_and_reason(
             + (f"`policy-patch info {repo_id}` lists its versions." if is_patch else f"{page} lists them.")
         )
     if status == 403:
-        return HubAccessError, f"the token may not do that ({_words(error)}). Use one with write access to it."
+        return HubAccessError, f"the token does not allow this ({_words(error)}). Use a token with write access."
     if isinstance(error, LocalTokenNotFoundError):
-        return HubAccessError, "`token=True` was given, and no token is stored. `hf auth login` stores one."
+        return HubAccessError, "`token=True` was given, but no token is stored. Run `hf auth login` to store one."
     if status is not None and (status == 429 or status >= 500):
         return HubUnavailableError, f"the Hub answered {status} ({_words(error)}). Try again in a while."
     if status is not None:
         return HubError, f"the Hub answered {status} ({_words(error)})."
     if isinstance(error, HFValidationError):
-        known = "a folder nor a repository name like `org/tox-patch`" if is_patch else "a file nor one like `org/pairs`"
-        return HubError, f"that is neither {known} ({_words(error)})."
+        known = "a folder nor a name like `org/tox-patch`" if is_patch else "a file nor a name like `org/pairs`"
+        return HubError, f"this is neither {known} ({_words(error)})."
     if isinstance(error, OSError) and error.errno in _FULL:
         return HubError, f"the disk of the cache `{constants.HF_HUB_CACHE}` is full ({_words(error)}). Free some space."
     if isinstance(error, OSError) and error.errno in _OTHER_TROUBLE_ON_DISK:
@@ -112,17 +112,17 @@ def _kind_and_reason(
     if isinstance(error, LocalEntryNotFoundError | RevisionResolutionError | OfflineModeIsEnabled):
         if constants.HF_HUB_OFFLINE:
             return HubUnavailableError, (
-                "HF_HUB_OFFLINE is set, and that version is not in the cache. Fetch it once with a connection"
+                "HF_HUB_OFFLINE is set, and this version is not in the cache. Fetch it once with a connection"
                 + (f": `policy-patch pull {repo_id}`." if is_patch else ".")
             )
         return HubUnavailableError, (
-            f"it is not in the cache, and the Hub was not asked or not reached ({_words(error)}). "
-            + ("With `local_files_only=True` fetch it once without; else check" if is_patch else "Check")
+            f"it is not in the cache, and it was not fetched from the Hub ({_words(error)}). "
+            + ("If you gave `local_files_only=True`, fetch it once without; otherwise check" if is_patch else "Check")
             + " the connection."
         )
     return HubUnavailableError, (
         f"the connection to {constants.ENDPOINT} failed or broke off ({type(error).__name__}: {_words(error)}). "
-        "Nothing half was kept; try again."
+        "No partial file was kept; try again."
     )
 
 

@@ -128,7 +128,8 @@ def locate_patch(
         return PatchLocation(Path(model_id, options.subfolder or ""))
     if revision and options.revision and revision != options.revision:
         raise HubRevisionError(
-            f"`{os.fspath(model_id)}` asks for {revision}, and `revision={options.revision!r}` for another. Give one."
+            f"`{os.fspath(model_id)}` names the revision {revision}, and `revision={options.revision!r}` names another "
+            "one. Give only one of them."
         )
     check_revision(revision)
     return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
@@ -142,7 +143,7 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
             repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
         ).resolved
     if not is_commit(commit):  # it becomes part of URLs and of paths in the cache
-        raise HubError(f"The Hub names {commit[:80]!r} as a commit of `{repo_id}`, which is none. Try again.")
+        raise HubError(f"The Hub gave {commit[:80]!r} as a commit of `{repo_id}`, which is not a commit. Try again.")
     subfolder = subfolder_with_slash(options.subfolder)
     cached = {name: _cached(repo_id, subfolder + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download
@@ -165,7 +166,7 @@ def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path |
 
 
 def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequence[str]) -> dict[str, int]:
-    """Return the size of each of our files in the commit; if there is no patch, the error says what is there."""
+    """Return the size of each of our files in the commit. If there is no patch, the error says what was found."""
     asked = [subfolder + name for name in (*PATCH_FILES, *optional, "adapter_config.json", "config.json")]
     with hub_errors(repo_id, commit):
         found = {
@@ -179,10 +180,10 @@ def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequ
             reason = "it is a whole model (config.json). Give it as the base, and the patch's own repository here."
         elif set(PATCH_FILES) & set(found):
             lacking = next(name for name in PATCH_FILES if name not in found)
-            reason = f"only half of one: {lacking} is missing. Ask its owner to push it again."
+            reason = f"the patch is incomplete: {lacking} is missing. Ask its owner to push it again."
         else:
-            reason = f"there is no {CONFIG_NAME} in it. If it is in a folder of it, give `subfolder=`."
-        raise PatchNotFoundError(f"{where} at {commit[:12]} holds no policy patch: {reason}")
+            reason = f"it has no {CONFIG_NAME}. If the patch is in a folder of the repository, give `subfolder=`."
+        raise PatchNotFoundError(f"{where} at {commit[:12]} has no policy patch: {reason}")
     return {name: getattr(entry, "size", 0) for name, entry in found.items()}
 
 
@@ -228,8 +229,8 @@ def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Pat
         _forget(path)
         raise DamagedDownloadError(
             f"Cannot use {name} of `{repo_id}` at {commit[:12]}: it arrived damaged twice ({damage}), so something "
-            "between the Hub and this machine alters it. It was not loaded, and is not kept. Try another network; if "
-            "it stays, tell the owner of the repository."
+            "between the Hub and this machine changes it. It was not loaded and was removed. Try another network; if "
+            "the problem stays, tell the owner of the repository."
         )
     return path
 
@@ -275,7 +276,7 @@ def _forget(path: Path) -> None:
 def only_cached_commit(repo_id: str | None) -> str | None:
     """Return the commit of a repository in the cache, if the cache holds exactly one.
 
-    transformers 5.23 does not report which commit a model was loaded from; if there is only one, it was that one.
+    transformers 5.23 does not report which commit a model was loaded from. If the cache has only one, it is that one.
     """
     if not repo_id or os.path.isdir(repo_id) or not REPO_ID.fullmatch(repo_id):
         return None

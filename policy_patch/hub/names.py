@@ -54,8 +54,8 @@ def check_revision(revision: str | None) -> None:
         return
     if not isinstance(revision, str) or not revision or len(revision) > 250 or _NO_REVISION.search(revision):
         raise HubRevisionError(
-            f"`revision={revision!r}` can be no branch, tag or commit. Give a name like `main` or `v1.2.0`, a commit, "
-            "or `refs/pr/1`; leave it out for the main branch."
+            f"`revision={revision!r}` cannot be a branch, tag or commit. Give a name like `main` or `v1.2.0`, a "
+            "commit, or `refs/pr/1`; leave it out for the main branch."
         )
 
 
@@ -72,7 +72,7 @@ def check_subfolder(subfolder: str | None) -> None:
         os.path.isabs(subfolder) or parts[:1] == ("/",) or ".." in parts or re.match(r"[A-Za-z]:|~", subfolder)
         or re.search(r"[\x00-\x1f\x7f]", subfolder)
     ):  # fmt: skip
-        raise PatchNotFoundError(f"`subfolder={subfolder!r}` leads out of the patch's folder; give a path below it.")
+        raise PatchNotFoundError(f"`subfolder={subfolder!r}` leads out of the repository; give a folder inside it.")
 
 
 def subfolder_with_slash(subfolder: str | None) -> str:
@@ -97,8 +97,8 @@ def check_repo_id(repo_id: str) -> None:
     _, revision = split_id(repo_id)
     hint = " A version is given by `patch_version` (`--version`), a branch by `revision`." if revision else ""
     raise HubError(
-        f"`{without_secrets(repo_id)}` is no name of a repository; expected one like `org/tox-patch`, of letters a to "
-        f"z, digits, `-`, `_` and `.`.{hint}"
+        f"`{without_secrets(repo_id)}` is not the name of a repository; expected a name like `org/tox-patch`, of "
+        f"letters a to z, digits, `-`, `_` and `.`.{hint}"
     )
 
 
@@ -107,7 +107,7 @@ def check_token(token: str | bool | None) -> None:
 
     Args:
         token (`str` or `bool`, *optional*):
-            As for the Hub's client: None and True stand for the token of HF_TOKEN or `hf auth login`.
+            As for the Hub's client: None and True mean the token of HF_TOKEN or `hf auth login`.
 
     Raises:
         HubAccessError: the token is empty, is not a text, or has a line break, a space or a letter that is not ASCII.
@@ -125,7 +125,7 @@ def check_token(token: str | bool | None) -> None:
     problem = unsendable(token)
     if problem is not None:
         raise HubAccessError(
-            f"{source} {problem}, as no access token has. Copy it again from {_settings_page()}, without anything "
+            f"{source} {problem}, which no access token has. Copy it again from {_settings_page()}, without anything "
             "around it."
         )
 

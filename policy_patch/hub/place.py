@@ -69,8 +69,8 @@ def check_place(repo_id: str, options: Any) -> None:
     branch = options.revision
     if options.create_pr and branch not in (None, MAIN):
         raise HubRevisionError(
-            f"`create_pr=True` opens a pull request to the main branch, and `revision={branch!r}` names another one. "
-            "Leave one of the two out."
+            f"`create_pr=True` opens a pull request to the main branch, but `revision={branch!r}` names another "
+            "branch. Leave one of the two out."
         )
     if branch is None or branch.startswith(_PULL_REQUESTS):
         return
@@ -95,7 +95,7 @@ def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
             Branch, folder, token and so on.
 
     Raises:
-        HubError, HubRevisionError, PatchNotFoundError: as [`check_place`].
+        HubError, HubRevisionError, PatchNotFoundError: see [`check_place`].
         PublishConflictError: the repository is public, but `private=True` was given.
         HubAccessError, HubUnavailableError, HubError: the Hub denies access or does not answer.
     """
@@ -110,7 +110,7 @@ def find_place(api: HfApi, repo_id: str, options: Any) -> Place:
                     "in its settings on the Hub, or leave `private` out to publish for everybody."
                 )
             if is_private and not options.private:
-                logger.warning(f"`{repo_id}` is private and stays so: `private=False` is for new repositories.")
+                logger.warning(f"`{repo_id}` is private and stays private: `private=False` is for new repositories.")
         refs = api.list_repo_refs(repo_id)
     branch = None if options.revision == MAIN else options.revision
     if branch in {tag.name for tag in refs.tags}:

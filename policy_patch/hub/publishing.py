@@ -50,7 +50,7 @@ def published_config(
         name, revision = split_id(base_model)
         if not can_be_hub_id(name):
             shown = without_secrets(base_model)
-            raise ConfigError(f"`base_model={shown!r}` (`--base`) is no name on the Hub; expected `org/model`.")
+            raise ConfigError(f"`base_model={shown!r}` (`--base`) is not a Hub id; expected a name like `org/model`.")
         if revision is None and name == config.base_model_name_or_path:
             revision = config.base_model_revision
         config = replace(config, base_model_name_or_path=name, base_model_revision=revision)
@@ -74,12 +74,12 @@ def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
     )
     if name and name not in LAB_MODELS and (is_local(name, look=look) or not can_be_hub_id(name)):
         raise ConfigError(
-            f"The patch names its base `{without_secrets(name)}`, which is a place on this machine or no name on the "
-            f"Hub, and what is published would show it. {what_to_do}"
+            f"The patch names its base `{without_secrets(name)}`, which is a folder of this machine or not a Hub id, "
+            f"and the published files would show it. {what_to_do}"
         )
     if revision is not None and not is_commit(revision):
         raise ConfigError(
-            f"The patch names the revision `{revision}` of its base, which is no commit, so it may move. Give the "
+            f"The patch names the revision `{revision}` of its base, which is not a commit, so it may move. Give the "
             "commit, 40 hexadecimal digits: `policy-patch push --base org/model@<commit>`, or "
             '`push_to_hub(..., base_model="org/model@<commit>")`. Nothing was published.'
         )
@@ -97,10 +97,10 @@ def patch_card(
     subfolder: str | None = None,
     revision: str | None = None,
 ) -> str:
-    """Return the model card that [`push_patch`] would give to a new repository. Arguments as there.
+    """Return the model card that [`push_patch`] would give to a new repository. Takes the same arguments.
 
-    `task_id` is not on the card. The card's code loads the patch from the branch `revision`; the main branch is not
-    named.
+    `task_id` is not on the card. The code on the card loads the patch from the branch `revision`; it does not name the
+    main branch.
     """
     about = {"tags": tags, "license": license, "dataset_id": dataset_id, "subfolder": subfolder}
     evaluation = None if evaluation is None else evaluation.without_folders()
@@ -152,7 +152,7 @@ def push_patch(
         repo_id (`str`):
             Created if it does not exist.
         config ([`PolicyPatchConfig`]):
-            The configuration in `files`, as [`published_config`] returns it.
+            The configuration in `files`, made by [`published_config`].
         files (`Mapping[str, bytes]`):
             The two files of the patch, by name.
         evaluation ([`EvaluationReport`] or `dict`, *optional*):
@@ -170,9 +170,9 @@ def push_patch(
             Branch, folder, token and so on.
 
     Raises:
-        ConfigError: as [`published_config`]. No request was made.
-        EvaluationError: `evaluation` is no complete report. No request was made.
-        PublishConflictError, HubError: as [`~policy_patch.hub.push.publish`].
+        ConfigError: see [`published_config`]. No request was made.
+        EvaluationError: `evaluation` is not a complete report. No request was made.
+        PublishConflictError, HubError: see [`~policy_patch.hub.push.publish`].
     """
     options, report = options or PushOptions(), as_report(evaluation)
     _check_base(config, look=False)

@@ -95,7 +95,7 @@ def pull_into(location: PatchLocation, folder: str | os.PathLike, *, overwrite: 
         raise
     except OSError as error:
         raise PatchSaveError(
-            f"Cannot pull into `{folder}`: {error}. What is there loads; pull again to finish."
+            f"Cannot pull into `{folder}`: {error}. The patch in it still loads; pull again to finish."
         ) from error
     return Pulled(config, before, kept)
 
@@ -122,14 +122,14 @@ def _keep(folder: Path, given: str | os.PathLike, foreign: list[str], overwrite:
     )
     if not any((folder / name).exists() for name in (*PATCH_FILES, RECORD_NAME)):
         raise PatchSaveError(
-            f"`{given}` holds no patch and is not empty ({shown}). Pull into a folder of its own: "
+            f"`{given}` has no patch and is not empty ({shown}). Pull into an empty folder: "
             f"`--output_dir {Path(given) / 'pulled'}`."
         )
     if not overwrite:
         raise PatchSaveError(
-            f"`{given}` holds what was not pulled from the Hub, maybe unpublished work: {shown}. Pull into another "
-            f"folder, `--output_dir pulled/{folder.name}`; or with `--overwrite`, which first keeps all of it in a new "
-            "folder beside it."
+            f"`{given}` has files that were not pulled from the Hub, maybe unpublished work: {shown}. Pull into "
+            f"another folder, `--output_dir pulled/{folder.name}`; or give `--overwrite`, which first keeps the whole "
+            "content in a new folder beside it."
         )
     stamp = f"{folder.name}.before-pull-{time.strftime('%Y%m%dT%H%M%S')}"
     for kept in _numbered(folder.with_name(stamp)):

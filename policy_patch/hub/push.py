@@ -69,27 +69,27 @@ class PushOptions:
 
     @property
     def reading(self) -> HubOptions:
-        """Options for reading what is already published."""
+        """Return the options for reading published files."""
         return HubOptions(token=self.token)
 
 
 @dataclass(frozen=True)
 class _Push:
-    """One push: its place and its content.
+    """One push: its target and its content.
 
     Args:
         place ([`~policy_patch.hub.place.Place`]):
-            Where it goes.
+            The target.
         config ([`PolicyPatchConfig`]):
-            Of the patch.
+            The patch's configuration.
         tensors (`bytes`):
-            Its tensor file.
+            The content of the patch's tensor file.
         files (`Mapping[str, bytes]`):
             Full name in the repository to content; without the card.
         card (`str`), merge_card (`Callable[[str, str], str]`):
-            As in [`publish`].
+            See [`publish`].
         options ([`PushOptions`]):
-            What the caller asked for.
+            The caller's options.
     """
 
     place: Place
@@ -158,7 +158,7 @@ def publish(
             if options.parent_commit or attempt + 1 == _TRIES:
                 raise PublishConflictError(
                     f"Cannot publish in `{place.repo_id}`: {parent[:12]} is not its newest commit any more. Look at "
-                    "what was committed since, and push again."
+                    "the newer commits, and push again."
                 ) from error
             continue  # somebody was faster; the next round reads their changes
         break
@@ -191,8 +191,8 @@ def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, b
     there = {name: ours.get(name) for name in files}
     if seen is not None and there != seen:
         raise PublishConflictError(
-            f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} stands and "
-            "nothing of yours was written. Look at it, raise `patch_version` and push again."
+            f"Somebody published in `{repo_id}` at the same moment. Their commit {newest[:12]} is in the repository; "
+            "yours was not written. Look at it, raise `patch_version` and push again."
         )
     content: dict[str, bytes | None] = {name: data for name, data in files.items() if not _is(data, ours.get(name))}
     if published is not None and published.config.patch_version == config.patch_version:
@@ -267,7 +267,7 @@ def _commit(
         with hub_errors(repo_id, options.revision, doing="look whether the commit arrived in"):
             landed = None if options.create_pr else _landed(api, repo_id, content, parent, options.revision)
         if landed is None:
-            hint = "Look whether the pull request is there" if options.create_pr else "Nothing was written"
+            hint = "Check whether the pull request exists" if options.create_pr else "Nothing was written"
             raise HubUnavailableError(
                 f"The connection broke off while publishing in `{repo_id}` ({error}). {hint}; push again."
             ) from error
@@ -305,8 +305,8 @@ def _set_tag(place: Place, config: PolicyPatchConfig, tensors: bytes, commit: Co
 
 def _without_tag(error: HubError | PublishConflictError, repo_id: str, commit: str) -> PolicyPatchError:
     return type(error)(
-        f"{error} The commit {commit[:12]} is in `{repo_id}` already, without that tag; the same push again makes no "
-        "second one."
+        f"{error} The commit {commit[:12]} is in `{repo_id}` already, without that tag. Run the same push again: it "
+        "makes no second commit."
     )
 
 

@@ -182,6 +182,6 @@ def not_newer(repo_id: str, theirs: str, mine: str) -> PublishConflictError:
     order = "newer than" if precedence(theirs) > precedence(mine) else "which is not older than"
     return PublishConflictError(
         f"`{repo_id}` holds version {theirs}, {order} this {mine}, and versions only go up. Raise `patch_version` "
-        "(`policy-patch push --version ...`); or publish in a branch of its own with `revision=`; or, knowing what is "
-        "there, give its newest commit as `parent_commit=`. Nothing was written."
+        "(`policy-patch push --version ...`); or publish in a separate branch with `revision=`; or, if you know what "
+        "it holds, give its newest commit as `parent_commit=`. Nothing was written."
     )

@@ -1,6 +1,6 @@
 """How the vectors of a stack get in front of a frozen backbone, exactly and provably.
 
-Names, files and the Hub are no business of this room: it is handed vectors and a base (`policy_patch.model`).
+This room knows no patch names, no files and no Hub: `policy_patch.model` gives it vectors and a base.
 
 The path of one call. N is the number of vectors, `length` the number of columns of text; `bos` is 1 if all rows begin
 with BOS and the vectors go after it, otherwise 0:
@@ -55,8 +55,8 @@ with BOS and the vectors go after it, otherwise 0:
     the cache that is returned tells its length without vectors     patched_cache.py
 
 Before its first call a base is checked in these ways (`self_check.py`), on a narrow copy with few layers if one can be
-made (`few_layers.py`). What was found decides between `cached` and `concat` (`findings.py`); a base on which `concat`
-is not exact is refused.
+made (`few_layers.py`). The findings decide between `cached` and `concat` (`findings.py`); a base on which `concat` is
+not exact is refused.
 
 To change ...                                         read ...
     what exact means                                  the definition at the top of `injection.py`
@@ -79,11 +79,11 @@ The files, from the ground up:
     growing_cache.py  a cache that allocates ahead, so that a step does not copy it
     static_cache.py   a static cache for which `generate` makes no masks
     call_inputs.py    the arguments of one run of the backbone, and refusals
-    proof.py          what a run must leave behind if the vectors took part in it
+    proof.py          the traces that a run must show if the vectors took part in it
     patched_call.py   one call, and where the hooks find it
     patched_cache.py  a cache that begins with vectors
     priming.py        keys and values of `[BOS][vectors]`, computed once and kept
-    findings.py       what is known of a base
+    findings.py       the results of the check of a base
     hooks.py          the form of the hooks
     injection.py      the hooks, which bring all of these together
     few_layers.py, length_switch.py, self_check.py   what is exact on a base, found out by running it

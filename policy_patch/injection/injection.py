@@ -96,12 +96,12 @@ class Injection:
 
     @property
     def is_on(self) -> bool:
-        """Whether the hooks are on the base."""
+        """Return whether the hooks are on the base."""
         return bool(self._hooks)
 
     @property
     def cacheable(self) -> bool:
-        """Whether the `cached` way may be used; tests and benchmarks switch it off."""
+        """Return whether the `cached` way may be used. Tests and benchmarks switch it off."""
         return self.findings.cacheable
 
     @cacheable.setter
@@ -125,7 +125,7 @@ class Injection:
 
     @contextmanager
     def active(self, stacks: BatchStacks | None) -> Iterator[BatchStacks | None]:
-        """Within the context, this thread's calls of the backbone run with `stacks`, or unpatched if it is None.
+        """Open a context in which this thread's calls of the backbone run with `stacks`, or unpatched if it is None.
 
         Yields `stacks`.
 
@@ -356,13 +356,13 @@ class Injection:
         ids, has_bos = inputs.get("input_ids"), torch.zeros_like(first, dtype=torch.bool)
         tokens = (inputs["inputs_embeds"] if ids is None else ids)[numbers, first]  # (batch,) or (batch, hidden)
         for index, stack in enumerate(stacks.stacks):
-            if stack.goes_behind is None:
+            if stack.goes_after is None:
                 continue
             if ids is not None:
-                begins = tokens == stack.goes_behind
+                begins = tokens == stack.goes_after
             else:
                 begins = (
-                    tokens == embedded(self._base.get_input_embeddings(), [stack.goes_behind]).to(tokens.device)
+                    tokens == embedded(self._base.get_input_embeddings(), [stack.goes_after]).to(tokens.device)
                 ).all(-1)
             has_bos |= begins if rows is None else begins & (rows == index)
         return has_bos

@@ -102,28 +102,28 @@ class Layout:
 
     @property
     def padded(self) -> bool:
-        """Whether any row has padding in front."""
+        """Return whether any row has padding in front."""
         return self.padding > 0
 
     @property
     def rows_are_alike(self) -> bool:
-        """Whether all rows have the same padding, BOS and number of vectors, so that their order does not matter."""
+        """Return whether all rows have the same padding, BOS and number of vectors, so their order does not matter."""
         return not self.padded and self.uniform_bos and self.missing is None
 
     @property
     def prefix_end(self) -> int:
-        """Number of columns from the first one to the last vector of all rows."""
+        """Return the number of columns up to the last vector of all rows."""
         bos = int(self.all_bos or not self.uniform_bos)
         return self.num_virtual_tokens + bos + (self.padding if self.way == "concat" else 0)
 
     @property
     def insert_at(self) -> torch.Tensor:
-        """`(batch,)` int64: the column in front of which `concat` puts the vectors."""
+        """Return `(batch,)` int64: the column in front of which `concat` puts the vectors."""
         return self.first + self.has_bos.long()
 
     @property
     def num_of_row(self) -> int | torch.Tensor:
-        """Number of vectors in front of each row: one for all, or `(batch, 1)` int64."""
+        """Return the number of vectors in front of each row: one number for all rows, or `(batch, 1)` int64."""
         if self.missing is None:
             return self.num_virtual_tokens
         return self.num_virtual_tokens - self.missing.unsqueeze(1)
@@ -221,8 +221,8 @@ class Layout:
         virtual = start + torch.arange(self.num_virtual_tokens, device=own.device)
         if self.missing is not None:
             virtual = (virtual - self.missing.unsqueeze(1)).clamp(min=0)
-        behind = torch.arange(length, device=own.device) >= self.insert_at.unsqueeze(1)
-        return self.insert(own + self.num_of_row * behind, virtual)
+        after = torch.arange(length, device=own.device) >= self.insert_at.unsqueeze(1)
+        return self.insert(own + self.num_of_row * after, virtual)
 
     def step_positions(
         self, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, length: int, seen: int
@@ -277,12 +277,12 @@ class Layout:
         return torch.take_along_dim(weights, columns[:, None, :, None], dim=2)
 
     def _real_columns(self, length: int) -> torch.Tensor:
-        """`(batch, length)` int64: for each given column, the index of its output among the N + L of `concat`."""
+        """Return `(batch, length)` int64: the index of each given column's output among the N + L of `concat`."""
         columns = torch.arange(length, device=self.first.device).unsqueeze(0)
-        behind = columns >= self.insert_at.unsqueeze(1)
+        after = columns >= self.insert_at.unsqueeze(1)
         is_bos = self.has_bos.unsqueeze(1) & (columns == self.first.unsqueeze(1))  # takes the last vector's output
         moved = 0 if self.missing is None else self.missing.unsqueeze(1)
-        return torch.where(behind | is_bos, columns + self.num_virtual_tokens, columns + moved)
+        return torch.where(after | is_bos, columns + self.num_virtual_tokens, columns + moved)
 
 
 def _take(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -212,7 +212,7 @@ class _Check:
         """
         real = self._rows.mask == 1
         if gap:
-            found, expected = self._behind_a_gap(), self._expected[0, 2:]
+            found, expected = self._after_a_gap(), self._expected[0, 2:]
         else:
             found = self._in_a_batch(step) if batch else self._one_row(step)
             expected = self._expected[real] if batch else self._expected[0, 1:]
@@ -275,7 +275,7 @@ class _Check:
             more = self._base(input_ids=ids[:, -step:], attention_mask=seen, **{self._injection.cache_name: cache})
         return torch.cat([output.logits, more.logits], dim=1).float()
 
-    def _behind_a_gap(self) -> torch.Tensor:
+    def _after_a_gap(self) -> torch.Tensor:
         """Return `(tokens after BOS, vocabulary)`, fp32, of the first row with a wide gap between vectors and text.
 
         The gap is written into the cache, because running so many tokens would take long. Layers with a sliding window,

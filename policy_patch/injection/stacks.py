@@ -36,8 +36,8 @@ class Stack:
     bos_token_id: int | None = None
 
     @property
-    def goes_behind(self) -> int | None:
-        """The token after which the vectors go if a row begins with it; None if they always go first."""
+    def goes_after(self) -> int | None:
+        """Return the token after which the vectors go if a row begins with it; None if they always go first."""
         return self.bos_token_id if self.placement == "after_bos" else None
 
     def __len__(self) -> int:
@@ -64,13 +64,13 @@ class BatchStacks:
 
     @property
     def origin(self) -> tuple:
-        """Key of the patches of each row; copies of a row made by beam search count once."""
+        """Return a key of the patches of each row. Copies of a row made by beam search count once."""
         loads = tuple(stack.loads for stack in self.stacks)
         return loads if self.rows is None else tuple(loads[row] for row in self.rows)
 
     @property
     def longest(self) -> int:
-        """Number of vectors of the longest stack."""
+        """Return the number of vectors of the longest stack."""
         return max(map(len, self.stacks))
 
     def of_rows(self, batch: int, device: torch.device) -> torch.Tensor | None:

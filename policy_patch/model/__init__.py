@@ -1,6 +1,6 @@
 """The patched model: `PolicyPatchModel` wraps a frozen base and puts the active patches in front of its inputs.
 
-Names are loaded on first use. How the vectors get in front of a backbone is the business of `policy_patch.injection`.
+Names are loaded on first use. `policy_patch.injection` puts the vectors in front of a backbone's input.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""`AutoPolicyPatchModel`: a patch brings its base. One call for both; the base is the one that the patch names."""
+"""`AutoPolicyPatchModel`: loads a patch and the base that the patch names, in one call.
+
+`patched_model.py` has the class that it returns.
+"""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -35,29 +38,29 @@ class AutoPolicyPatchModel:
         force_download: bool = False,
         **base_kwargs: Any,
     ) -> PolicyPatchModel:
-        """Load the base that a patch names, at the commit it names, and put the patch in front of it.
+        """Load the base that a patch names, at the commit in its configuration, and add the patch.
 
         Args:
             model_id (`str`, `os.PathLike` or a sequence of them):
                 Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
-                Several form a stack, in the given order; the first one names the base.
+                Several ids form a stack, in the given order; the first patch names the base.
             patch_name, is_trainable, revision, subfolder (*optional*):
-                Of the patch, as in [`PolicyPatchModel.from_pretrained`].
+                Options of the patch, as in [`PolicyPatchModel.from_pretrained`].
             tokenizer, allow_base_mismatch, base_probe, allow_large_vectors (*optional*):
-                What the patch is held against, as there.
+                Options of the checks of patch and base, as in [`PolicyPatchModel.from_pretrained`].
             token, cache_dir, local_files_only, force_download (*optional*):
-                Of patch and base.
+                Options of all downloads, for patch and base.
             base_kwargs (*optional*):
-                The rest goes to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map`,
-                `quantization_config`, ... Code from the base's repository is run with `trust_remote_code=True` only;
-                a patch cannot ask for it.
+                All other arguments go to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map`,
+                `quantization_config`, ... Code from the base's repository runs only with `trust_remote_code=True`;
+                a patch cannot request it.
 
         Returns:
             [`PolicyPatchModel`]: the patched model, in evaluation mode.
 
         Raises:
-            ModelLoadError: the patch names no base, or it cannot be loaded.
-            PolicyPatchError: as [`PolicyPatchModel.from_pretrained`].
+            ModelLoadError: the patch names no base, or the base cannot be loaded.
+            PolicyPatchError: see [`PolicyPatchModel.from_pretrained`].
         """
         from transformers import AutoModelForCausalLM
 
@@ -86,7 +89,7 @@ class AutoPolicyPatchModel:
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        if location.commit is not None:  # the very commit that named the base, and no second question to the Hub
+        if location.commit is not None:  # the same commit that named the base, and no second request to the Hub
             ids[0] = f"{location.repo_id}@{location.commit}"
         return PolicyPatchModel.from_pretrained(
             base.eval(),

@@ -1,7 +1,7 @@
 """Calls of a patched model: `forward`, `generate` and the backbone, with the active stack or with a stack for each row.
 
-A call only says which vectors belong to which row. How they get there is the business of `policy_patch.injection`,
-which patches there are of `named_patches.py`.
+This file decides which vectors belong to which row. `policy_patch.injection` puts them in front of the input, and
+`named_patches.py` holds the patches.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class PatchedCalls:
     """Mixin of [`PolicyPatchModel`] that runs the base with patches.
 
-    It asks the model for `_checked_names`.
+    It needs the model's `_checked_names`.
     """
 
     patches: nn.ParameterDict
@@ -56,27 +56,29 @@ class PatchedCalls:
         patch_names: Sequence[str | Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> "CausalLMOutputWithPast":
-        """Run the base with the active stack. Takes what the base's `forward` takes; counts no virtual token.
+        """Run the base with the active stack. Takes all arguments of the base's `forward`.
+
+        Shapes count real tokens only, never the vectors.
 
         Args:
-            input_ids (`torch.LongTensor`, *optional*):
-                `(batch, length)`; or give `inputs_embeds`.
-            attention_mask (`torch.Tensor`, *optional*):
-                `(batch, length)`, 0 at padding, which may be left or right.
-            labels (`torch.LongTensor`, *optional*):
-                `(batch, length)`, -100 where no loss is wanted.
+            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Token ids. Give `inputs_embeds` instead if you have embeddings.
+            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                0 at padding, which may be left or right.
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Target ids, -100 at positions without a loss.
             patch_names (`Sequence[str | Sequence[str]]`, *optional*):
-                The patches of each row, in place of the active stack: a name, a tuple of names (a stack) or
+                The patches of each row, instead of the active stack: a name, a tuple of names (a stack) or
                 `"__base__"`. Mirrors PEFT's `adapter_names`.
 
         Returns:
-            The base's output with `logits` `(batch, length, vocabulary)`. `attentions` keep the vectors among the
-            keys, so that they still sum to one.
+            The base's output, with `logits` of shape `(batch, length, vocabulary)`. The `attentions` keep the vectors
+            among the keys, so each row of them still sums to one.
 
         Raises:
-            PatchInputError: an argument that has no meaning with a patch; more or fewer `patch_names` than rows.
-            PatchNameError: a name that is not loaded.
-            PositionLimitError: patch and text are longer than the positions the base has learned.
+            PatchInputError: an argument has no meaning with a patch, or `patch_names` does not have one entry per row.
+            PatchNameError: a name is not loaded.
+            PositionLimitError: patch and text together are longer than the base's learned positions.
         """
         if labels is not None:
             kwargs["labels"] = labels
@@ -89,19 +91,20 @@ class PatchedCalls:
         return output
 
     def generate(self, *args: Any, patch_names: Sequence[str | Sequence[str]] | None = None, **kwargs: Any) -> Any:
-        """Generate with the active stack. Takes and returns what the base's `generate` does; ids are real ids only.
+        """Generate with the active stack. Arguments and result are those of the base's `generate`, with real ids only.
 
-        With patches that do not train it runs in torch's inference mode where it returns nothing but ids.
+        If no patch is being trained and only ids are returned, it runs in torch's inference mode, which is faster.
 
         Args:
             patch_names (`Sequence[str | Sequence[str]]`, *optional*):
-                The patches of each row, in place of the active stack: a name, a tuple of names (a stack) or
-                `"__base__"`. One entry for each prompt, also where several answers are asked for.
+                The patches of each row, instead of the active stack: a name, a tuple of names (a stack) or
+                `"__base__"`. Give one entry per prompt, even with several answers per prompt.
 
         Raises:
-            PatchInputError: a cache that was filled without the patch, with another one, or by another model.
-            PatchNameError: a name that is not loaded.
-            PositionLimitError: patch and text are longer than the positions the base has learned.
+            PatchInputError: the cache was filled without the patch, with another patch, or by another model; or
+                `patch_names` does not have one entry per row.
+            PatchNameError: a name is not loaded.
+            PositionLimitError: patch and text together are longer than the base's learned positions.
         """
         given = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
         cache = take_cache(kwargs)
@@ -119,10 +122,10 @@ class PatchedCalls:
 
     @property
     def base_model(self) -> Any:
-        """The backbone as this patch sees it: a callable. For the base itself use [`get_base_model`].
+        """Return a callable that runs the backbone with the active stack. For the base itself use [`get_base_model`].
 
-        Trainers of TRL call it in place of `forward`, with `input_ids` and `attention_mask`, and read
-        `last_hidden_state`, `(batch, length, hidden)`, from what it returns.
+        Trainers of TRL call it instead of `forward`, with `input_ids` and `attention_mask`, and read
+        `last_hidden_state` of shape `(batch, length, hidden)` from its result.
         """
         return self._run_backbone
 
@@ -131,13 +134,13 @@ class PatchedCalls:
             return backbone_of(self._base_model)(*args, **kwargs)
 
     def _injected(self, patch_names: Sequence[str | Sequence[str]] | None = None, *given: torch.Tensor | None) -> Any:
-        """Return the context of one call. It keeps the stacks it begins with, also if `set_patch` is called meanwhile.
+        """Return the context of one call. Its stacks stay the same, even if `set_patch` is called meanwhile.
 
         Args:
             patch_names (`Sequence[str | Sequence[str]]`, *optional*):
-                As in `forward`.
+                See `forward`.
             given (`torch.Tensor`):
-                Ids or embeddings of the call, to check that each row has its entry.
+                Ids or embeddings of the call, or None. They tell the number of rows, which `patch_names` must match.
         """
         stacks = self._batch_stacks(patch_names)
         rows = next((len(tokens) for tokens in given if tokens is not None), None)
@@ -176,16 +179,17 @@ class PatchedCalls:
         return Stack(names, vectors, config.placement, loads, config.bos_token_id)
 
     def disable_patch(self) -> AbstractContextManager[None]:
-        """Within the context this model is its base, bit for bit. Other threads and asyncio tasks stay patched.
+        """Return a context in which this model equals its base, bit for bit.
 
-        In a generator the block holds while the generator itself runs; code that iterates over it stays patched.
+        Other threads and asyncio tasks stay patched. In a generator function the context applies while the generator's
+        own code runs; code that iterates over the generator stays patched.
         """
         return self._disabling.block()
 
     def forget_prefixes(self) -> None:
-        """Compute the keys and values of the vectors again at the next call instead of using the kept ones.
+        """Drop the stored keys and values of the prefixes, so that the next call computes them again.
 
-        Needed only after a change of the base that torch does not count and a sample of its weights does not show: a
-        write to single numbers through `.data` or numpy.
+        You need this only if you write to single numbers of the base's weights through `.data` or numpy: torch does
+        not count such a change, and our sample of the weights may miss it.
         """
         self._injection.forget_prefixes()

@@ -1,7 +1,7 @@
-"""The names of the base that a patched model answers for it, each written out.
+"""The attributes that a patched model forwards to its base, each written out.
 
-There is no blanket `__getattr__` on purpose: it would hand out the base's `generate`, which runs unpatched, silently.
-Values that are assigned to these names reach the base; its methods cannot be replaced from here.
+There is no general `__getattr__`, on purpose: it would return the base's `generate`, which silently runs unpatched.
+A value that is assigned to one of these names is set on the base. Methods of the base cannot be replaced this way.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from policy_patch.errors import DelegationError
 
 
 class _OfBase:
-    """Forwards an attribute to the base, optionally under another name. Where the base has none, there is none."""
+    """Forwards an attribute to the base, optionally under another name. If the base lacks it, so does this model."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -29,14 +29,14 @@ class _OfBase:
         base = model.get_base_model()
         if callable(getattr(type(base), self.name, None)):
             raise DelegationError(
-                f"`{self.name}` is a method of the base, {type(base).__name__}, which a patched model only passes on. "
+                f"`{self.name}` is a method of the base, {type(base).__name__}, and a patched model only forwards it. "
                 f"Replace it on the base: `model.get_base_model().{self.name} = ...`."
             )
         try:
             setattr(base, self.name, value)
         except AttributeError as error:
             raise DelegationError(
-                f"`{self.name}` belongs to the base, {type(base).__name__}, where it cannot be assigned ({error})."
+                f"`{self.name}` belongs to the base, {type(base).__name__}, and cannot be assigned there ({error})."
             ) from error
 
     def __delete__(self, model: Any) -> None:
@@ -44,20 +44,20 @@ class _OfBase:
 
 
 class _Answer(property):
-    """A question about the base that has its answer here, and takes none."""
+    """A read-only property that is computed from the base."""
 
     def __set__(self, model: Any, value: Any) -> None:
         name = self.fget.__name__
         raise DelegationError(
-            f"`{name}` is read off the base, {type(model.get_base_model()).__name__}, and cannot be assigned through a "
-            "patched model. Change the base: `model.get_base_model()`."
+            f"`{name}` is computed from the base, {type(model.get_base_model()).__name__}, and cannot be assigned "
+            "through a patched model. Change the base: `model.get_base_model()`."
         )
 
 
 class BaseDelegation:
-    """Mixin that answers configuration, device and trainer questions from the base.
+    """Mixin that forwards attributes about configuration, device and training to the base.
 
-    transformers' `Trainer` and TRL 1.16 ask for these names; none of them runs the base.
+    transformers' `Trainer` and TRL 1.16 read these attributes; none of them runs the base.
     """
 
     config = _OfBase()
@@ -71,7 +71,7 @@ class BaseDelegation:
     get_input_embeddings = _OfBase()
     get_output_embeddings = _OfBase()
     can_generate = _OfBase()
-    _supports_logits_to_keep = _OfBase()  # asked of the assistant in assisted decoding
+    _supports_logits_to_keep = _OfBase()  # assisted decoding reads it from the assistant model
 
     supports_gradient_checkpointing = _OfBase()
     gradient_checkpointing_enable = _OfBase()
@@ -88,24 +88,24 @@ class BaseDelegation:
     hf_device_map = _OfBase()
     _no_split_modules = _OfBase()  # the layers that FSDP shards one by one
 
-    # transformers refuses to train a quantised model unless it carries an adapter; a patch is one.
+    # transformers trains a quantised model only if it has an adapter; a patch counts as one.
     _hf_peft_config_loaded = True
 
     @_Answer
     def is_activation_checkpointing(self) -> bool:
-        """Whether activation checkpointing is on in the base."""
+        """Return whether activation checkpointing is on in the base."""
         return is_checkpointing(self.get_base_model())
 
     @_Answer
     def is_gradient_checkpointing(self) -> bool:
-        """The same under its old name, which TRL 1.16 asks for; transformers warns of it."""
+        """Return the same under the old name. TRL 1.16 reads it; transformers warns about it."""
         return is_checkpointing(self.get_base_model())
 
     @_Answer
     def loss_type(self) -> str:
-        """Name of the base's loss; trainers ask whether it shifts the labels, to count them rightly.
+        """Return the name of the base's loss. Trainers need it to know whether the loss shifts the labels.
 
-        Where the name of a class says nothing of it, as GPT-2's, the base's loss is that of causal models.
+        Some classes, such as GPT-2's, do not name their loss; then it is the loss of causal models.
         """
         from transformers.loss.loss_utils import LOSS_MAPPING
 
@@ -114,13 +114,13 @@ class BaseDelegation:
 
     @_Answer
     def accepts_loss_kwargs(self) -> bool:
-        """Whether the base's loss takes `num_items_in_batch`; this model's `forward` hands on what it is given."""
+        """Return whether the base's loss takes `num_items_in_batch`. Our `forward` passes this argument to the base."""
         base = self.get_base_model()
         kinds = [parameter.kind for parameter in inspect.signature(base.forward).parameters.values()]
         return getattr(base, "accepts_loss_kwargs", inspect.Parameter.VAR_KEYWORD in kinds)
 
     def add_model_tags(self, tags: list[str] | str) -> None:
-        """Note tags for the patch's card. The base keeps its own."""
+        """Store tags for the patch's card. The base's own tags do not change."""
         tags = [tags] if isinstance(tags, str) else tags
         known = self.__dict__.setdefault("model_tags", [])
         known.extend(tag for tag in tags if tag not in known)

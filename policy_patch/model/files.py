@@ -1,6 +1,6 @@
-"""How a patched model's patches come from and go to files, folders or the Hub; the half of `PolicyPatchModel` with I/O.
+"""Loads, saves and publishes the patches of a patched model: the part of `PolicyPatchModel` with input and output.
 
-What the files hold is the business of `folder.py`, where they lie that of `fetch.py`.
+`policy_patch.patch.folder` reads and writes the files; `policy_patch.hub.fetch` finds them.
 """
 
 import re
@@ -41,7 +41,7 @@ DEFAULT_PATCH_NAME = "default"
 class PatchFiles:
     """Mixin of [`PolicyPatchModel`] that loads, saves and publishes patches.
 
-    It asks the model for `_check_fits`, `_check_known` and `_insert`.
+    It needs the model's `_check_fits`, `_check_known` and `_insert`.
     """
 
     def load_patch(
@@ -61,7 +61,7 @@ class PatchFiles:
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> None:
-        """Load a saved patch under a name, not yet active. Mirrors PEFT's `load_adapter`.
+        """Load a saved patch under a name. It is not active yet. Mirrors PEFT's `load_adapter`.
 
         Args:
             model_id (`str` or `os.PathLike`):
@@ -69,15 +69,16 @@ class PatchFiles:
             patch_name (`str`):
                 Name of the patch in this model.
             is_trainable (`bool`, *optional*, defaults to `False`):
-                Whether its vectors get gradients, to train it further.
+                Whether its vectors get gradients, so that the patch can be trained further.
             tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-                The base's tokenizer, to be compared with the one the patch was made for. Without it the embeddings
-                of the base decide.
+                The base's tokenizer, which is compared with the tokenizer that the patch was made for. Without it only
+                the base's embeddings are compared.
             allow_base_mismatch (`bool`, *optional*, defaults to `False`):
-                Accept a base that was fine-tuned since. Another size, architecture or tokenizer is never accepted.
+                Accept a base that was fine-tuned since the patch was made. Another size, architecture or tokenizer is
+                never accepted.
             base_probe (`bool`, *optional*, defaults to `True`):
-                Compare what the base predicts behind a few ids with what the right one predicts: one forward of 2 rows
-                of 16 tokens, once for several patches.
+                Compare the base's predictions for a few ids with the recorded predictions. This takes one forward pass
+                of 2 rows of 16 tokens, also for several patches.
             allow_large_vectors (`bool`, *optional*, defaults to `False`):
                 Accept vectors that are more than 100 times as long as the base's token embeddings.
             revision (`str`, *optional*):
@@ -85,21 +86,21 @@ class PatchFiles:
             subfolder (`str`, *optional*):
                 Folder of the repository, or of the local folder, that holds the patch.
             token (`str` or `bool`, *optional*):
-                Access token; `False` sends none. Defaults to the stored one, or `HF_TOKEN`.
+                Access token; `False` sends none. Defaults to the stored token, or `HF_TOKEN`.
             cache_dir (`str` or `os.PathLike`, *optional*):
-                Defaults to `HF_HUB_CACHE`.
+                Folder of the Hub client's cache. Defaults to `HF_HUB_CACHE`.
             local_files_only (`bool`, *optional*, defaults to `False`):
-                Use the cache, and make no request.
+                Use only the cache, and make no request.
             force_download (`bool`, *optional*, defaults to `False`):
-                Fetch again what the cache holds.
+                Download files again even if the cache holds them.
 
         Raises:
-            PatchNotFoundError, ConfigError, PatchFileError: as [`~policy_patch.patch.folder.read_patch_folder`].
+            PatchNotFoundError, ConfigError, PatchFileError: see [`~policy_patch.patch.folder.read_patch_folder`].
             HubAccessError, HubRevisionError, HubUnavailableError, DamagedDownloadError, HubError: the Hub does not
-                give it, or not whole.
-            BaseMismatchError: a patch for another base.
-            PositionLimitError: a patch longer than the positions the base has learned.
-            PatchNameError: a name that is taken or not allowed.
+                deliver the patch, or delivers a damaged file.
+            BaseMismatchError: the patch was made for another base.
+            PositionLimitError: the patch is longer than the base's learned positions.
+            PatchNameError: the name is taken or not allowed.
         """
         options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
         _check_is_id(model_id)
@@ -139,19 +140,19 @@ class PatchFiles:
         is_trainable: bool = False,
         **options: Any,
     ) -> Any:
-        """Put a saved patch, or a stack of them, in front of `base`. Mirrors PEFT's `PeftModel.from_pretrained`.
+        """Wrap `base` and load a saved patch, or a stack of them. Mirrors PEFT's `PeftModel.from_pretrained`.
 
         Args:
             base ([`~transformers.PreTrainedModel`]):
                 The loaded base that the patch was made for.
             model_id (`str`, `os.PathLike` or a sequence of them):
                 Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
-                Several form a stack, in the given order.
+                Several ids form a stack, in the given order.
             patch_name (`str` or `Sequence[str]`, *optional*):
-                Name of the patch in this model, by default `"default"`; of several, by default the last parts of
-                their ids.
+                Name of the patch in this model. Defaults to `"default"` for one patch, and to the last parts of their
+                ids for several.
             is_trainable (`bool`, *optional*, defaults to `False`):
-                Whether the vectors get gradients, to train the patch further.
+                Whether the vectors get gradients, so that the patch can be trained further.
             options (*optional*):
                 `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
                 `token`, `cache_dir`, `local_files_only` and `force_download`, as in [`load_patch`].
@@ -160,21 +161,22 @@ class PatchFiles:
             [`PolicyPatchModel`]: the patched model, with the patch or the stack active.
 
         Raises:
-            UnsupportedModelError: no decoder-only language model of transformers.
-            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: as [`load_patch`].
+            UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
+                exact.
+            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: see [`load_patch`].
         """
         if isinstance(base, str | PathLike):
             raise UnsupportedModelError(
                 f"`base` is {fspath(base)!r}; expected the loaded base first and then the patch: "
                 '`PolicyPatchModel.from_pretrained(base, "org/tox-patch")`. `AutoPolicyPatchModel.from_pretrained` '
-                "takes the patch alone, and loads the base that it names."
+                "takes only the patch, and loads the base that the patch names."
             )
         ids = ids_of(model_id)
         names = _patch_names(ids, patch_name)
         if len(ids) > 1 and options.get("revision"):
             raise HubRevisionError(
-                f"`revision={options['revision']!r}` with {len(ids)} patches: say each one's own, like "
-                f"`{fspath(ids[0])}@v1.0.0`."
+                f"`revision={options['revision']!r}` was given for {len(ids)} patches. Give each id its own revision, "
+                f"like `{fspath(ids[0])}@v1.0.0`."
             )
         model = cls(base)
         try:
@@ -189,19 +191,21 @@ class PatchFiles:
         return model
 
     def save_pretrained(self, save_directory: str | PathLike, *, patch_name: str | None = None) -> None:
-        """Write one patch into a folder: `policy_patch_config.json` and `policy_patch.safetensors`, under 1 MB for
-        50 vectors of 4096 numbers. Nothing of the base is written.
+        """Write one patch into a folder, as `policy_patch_config.json` and `policy_patch.safetensors`.
+
+        The files have less than 1 MB for 50 vectors of 4096 numbers. Nothing of the base is written.
 
         Args:
             save_directory (`str` or `os.PathLike`):
-                Made if it does not exist; a patch in it is replaced.
+                The folder. It is created if it does not exist; a patch in it is replaced.
             patch_name (`str`, *optional*):
-                Defaults to the active patch, or the only one.
+                Name of the patch. Defaults to the active patch, or the only patch.
 
         Raises:
-            PatchNameError: several patches and no name; compose them to save a stack as one.
+            PatchNameError: there are several patches and no name. To save a stack as one patch, compose it first.
             PatchFileError: the vectors hold NaN or infinity.
-            PatchSaveError: full disk, read-only folder and the like; what was there before still loads.
+            PatchSaveError: the files cannot be written, as on a full disk or in a read-only folder. The patch that was
+                there before still loads.
         """
         name = self._one_patch(patch_name)
         self.patch_config[name] = write_patch_folder(save_directory, self._renewed_config(name), self.patches[name])
@@ -225,50 +229,50 @@ class PatchFiles:
     ) -> "CommitInfo":
         """Publish one patch with its model card in one commit, tagged with its version. Mirrors PEFT's `push_to_hub`.
 
-        A card that people edited stays as they left it. A published version never changes: other vectors need another
+        Edits that people made to the card stay. A published version never changes: other vectors need another
         `patch_version`.
 
         Args:
             repo_id (`str`):
-                `"org/tox-patch"`. Made if it does not exist.
+                `"org/tox-patch"`. Created if it does not exist.
             patch_name (`str`, *optional*):
-                Defaults to the active patch, or the only one.
+                Name of the patch. Defaults to the active patch, or the only patch.
             evaluation ([`EvaluationReport`], `str` or `os.PathLike`, *optional*):
-                The evaluation of the patch, an `evaluation.json`, or the folder of one: its figures go on the card, and
-                it is published with the patch.
+                The report on the patch, an `evaluation.json`, or the folder that holds it. Its figures go on the card,
+                and it is published with the patch.
             commit_message (`str`, *optional*):
                 Title of the commit. Defaults to "Publish version ...".
             commit_description (`str`, *optional*):
-                Its body.
+                Body of the commit message.
             private (`bool`, *optional*):
-                Whether a repository that is made for this push is private.
+                Whether a repository created by this push is private. With `True`, a public repository is refused.
             token (`str` or `bool`, *optional*):
-                Access token. Defaults to the stored one, or `HF_TOKEN`.
+                Access token. Defaults to the stored token, or `HF_TOKEN`.
             revision (`str`, *optional*):
-                Branch to commit to, made if there is none. Defaults to the main branch.
+                Branch to commit to; created if it does not exist. Defaults to the main branch.
             create_pr (`bool`, *optional*, defaults to `False`):
-                Open a pull request instead; it sets no version tag.
+                Open a pull request instead. No version tag is set then.
             parent_commit (`str`, *optional*):
-                Commit that must still be the newest one. With it an older version may follow a newer one.
+                Commit that must still be the newest. If given, an older version may follow a newer one knowingly.
             subfolder (`str`, *optional*):
-                Folder of the repository to publish in; sets no version tag.
+                Folder of the repository to publish in. No version tag is set then.
             tags (`Sequence[str]`, *optional*):
-                More tags of the model card.
+                Additional tags of the model card.
             base_model (`str`, *optional*):
-                Hub id of the base, maybe with a commit (`"org/model@<commit>"`), where the patch names a folder of
-                this machine. Once published, the patch of this model names it, too.
+                Hub id of the base, maybe with a commit (`"org/model@<commit>"`), if the patch names a folder of this
+                machine. After publishing, the patch in this model has this id, too.
 
         Returns:
             `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
 
         Raises:
-            ConfigError: the patch names a folder as its base, or a revision of it that is no commit.
-            PublishConflictError: a version that is not older is published, or this version as another patch, or
-                `parent_commit` is not the newest commit, or somebody published meanwhile, or the repository is public
-                and `private=True` was asked for. Nothing was written, here neither.
-            HubAccessError, HubUnavailableError, HubError: the Hub does not take it.
-            PatchNameError, PatchFileError: as [`save_pretrained`].
-            EvaluationError: `evaluation` is no report.
+            ConfigError: the patch names a folder as its base, or the revision of its base is not a commit.
+            PublishConflictError: the repository holds an equal or newer version, or this version with another patch;
+                `parent_commit` is not the newest commit; somebody published meanwhile; or the repository is public but
+                `private=True` was given. Nothing was written, neither on the Hub nor in this model.
+            HubAccessError, HubUnavailableError, HubError: the Hub does not accept the commit.
+            PatchNameError, PatchFileError: see [`save_pretrained`].
+            EvaluationError: `evaluation` is not a report.
         """
         name = self._one_patch(patch_name)
         config = published_config(self._renewed_config(name), base_model=base_model)
@@ -283,13 +287,13 @@ class PatchFiles:
         return commit
 
     def _renewed_config(self, name: str) -> PolicyPatchConfig:
-        """Return the configuration of a patch with the base as it is now, if its vocabulary changed since."""
+        """Return a patch's configuration. Its fingerprint is computed again if the base's vocabulary changed since."""
         config = self.patch_config[name]
         renewed = renewed_fingerprint(self.get_base_model(), config.base_fingerprint, self._tokenizers.get(name))
         return config if renewed is config.base_fingerprint else replace(config, base_fingerprint=renewed)
 
     def _one_patch(self, patch_name: str | None) -> str:
-        """Return the given name if it is loaded, or the one that is meant."""
+        """Return the given name if it is loaded. Without a name, return the active patch or the only patch."""
         if patch_name is not None:
             self._check_known(patch_name)
             return patch_name
@@ -297,8 +301,8 @@ class PatchFiles:
         names = active if len(active) == 1 else list(self.patch_config)
         if len(names) != 1:
             raise PatchNameError(
-                f"Which patch? Loaded: {list(self.patch_config)}, active: {active}. Give `patch_name=`; to save a "
-                "stack as one patch, `compose_patch` it first."
+                f"It is not clear which patch is meant. Loaded: {list(self.patch_config)}, active: {active}. Give "
+                "`patch_name=`; to save a stack as one patch, make it with `compose_patch` first."
             )
         return names[0]
 
@@ -307,7 +311,7 @@ def ids_of(model_id: Any) -> list[str | PathLike]:
     """Return the ids of one patch, or of a stack of them.
 
     Raises:
-        PatchNotFoundError: something else than an id or a sequence of ids.
+        PatchNotFoundError: `model_id` is neither an id nor a sequence of ids.
     """
     if not isinstance(model_id, Sequence):
         _check_is_id(model_id)
@@ -334,12 +338,14 @@ def _patch_names(ids: list[str | PathLike], given: str | Sequence[str] | None) -
         return distinct_names(ids)
     names = [given] if isinstance(given, str) else list(given)
     if len(names) != len(ids):
-        raise PatchNameError(f"{len(ids)} patches and {len(names)} names ({names}). Give a name for each, or none.")
+        raise PatchNameError(
+            f"There are {len(ids)} patches and {len(names)} names ({names}). Give one name per patch, or no names."
+        )
     return names
 
 
 def distinct_names(ids: Sequence[str | PathLike]) -> list[str]:
-    """Return a name for each id, from its last part; a second one of the same name gets a number.
+    """Return a name for each id, made from its last part. Equal names get different numbers.
 
     Example:
 

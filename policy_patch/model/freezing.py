@@ -1,6 +1,6 @@
-"""Who keeps a base frozen: wrappers share it, and it stays frozen until the last of them is unloaded.
+"""Keeps a base frozen while wrappers use it. Several wrappers may share a base; the last `unload` restores it.
 
-Only `requires_grad` is looked after here. What trains in front of the base is the business of the trainers.
+This file changes `requires_grad` only. The trainers train the vectors.
 """
 
 import gc
@@ -17,10 +17,11 @@ _LOOKS_ON: ContextVar[bool] = ContextVar("policy_patch_looks_on", default=False)
 
 
 class _Record:
-    """What is known of one base: which parameters were trainable before the first wrapper came, and who holds it.
+    """The record of one base: which parameters were trainable before the first wrapper, and the wrappers that hold it.
 
-    They are known by their module, since PEFT renames what it wraps, and by name in a copy. Not by themselves: torch
-    exchanges parameters that nobody refers to, and refuses where somebody does.
+    Parameters are identified by their module and their name in it, because PEFT renames the modules it wraps. In a copy
+    of the base they are identified by their full name. The record never refers to the parameters themselves, because
+    torch refuses to swap a parameter that something else refers to.
     """
 
     def __init__(self) -> None:
@@ -29,11 +30,11 @@ class _Record:
         self.holders: weakref.WeakSet[Freezing] = weakref.WeakSet()
 
     def flag(self, module: nn.Module, own_name: str, full_name: str) -> bool | None:
-        """Return whether a parameter was trainable, or None if it was not there."""
+        """Return whether a parameter was trainable, or None if it is not in the record."""
         return self.by_module.get(module, {}).get(own_name, self.by_name.get(full_name))
 
     def note(self, base: nn.Module) -> None:
-        """Remember how the parameters are now. What a living holder froze is remembered as it was before."""
+        """Record which parameters are trainable now. Parameters that a living holder froze keep their older entry."""
         for module, own_name, full_name, parameter in _places(base):
             if self.flag(module, own_name, full_name) is None or (parameter.requires_grad and not self.holders):
                 self.by_module.setdefault(module, {})[own_name] = parameter.requires_grad
@@ -41,7 +42,7 @@ class _Record:
 
 
 def _places(base: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Parameter]]:
-    """Yield each parameter with the module that has it, and its name there and in the whole; tied ones twice."""
+    """Yield for each parameter its module, its name in the module, its full name, and itself. Tied ones come twice."""
     for module_name, module in base.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             yield module, name, f"{module_name}.{name}" if module_name else name, parameter
@@ -51,13 +52,13 @@ _RECORDS: weakref.WeakKeyDictionary[nn.Module, _Record] = weakref.WeakKeyDiction
 
 
 class Freezing:
-    """One wrapper's share in keeping `base` frozen. It is copied and pickled with the wrapper and the base.
+    """One wrapper's hold on a frozen base. It is copied and pickled together with the wrapper and the base.
 
-    A wrapper that is forgotten without `end` gives its share up, and the base stays frozen.
+    If a wrapper is garbage-collected without `end`, its hold ends and the base stays frozen.
 
     Args:
         base (`torch.nn.Module`):
-            All its parameters are frozen, also those that somebody thawed or added since the first wrapper came.
+            All its parameters are frozen, including those that were made trainable or added since the first wrapper.
 
     Example:
 
@@ -88,9 +89,9 @@ class Freezing:
         base.requires_grad_(False)
 
     def end(self) -> None:
-        """Give the share up. The last one makes each parameter trainable or frozen as it was before the first.
+        """End the hold. The last hold to end restores `requires_grad` of each parameter as it was before the first.
 
-        Parameters that were added since are left as they are. A second call does nothing.
+        Parameters that were added since then are not changed. A second call does nothing.
         """
         base, self._base = self._base, None
         if base is None:
@@ -99,7 +100,7 @@ class Freezing:
             record = _RECORDS.get(base, _Record())
             record.holders.discard(self)
             if record.holders:
-                gc.collect()  # a wrapper that nobody has any more may wait for the collector
+                gc.collect()  # an unused wrapper may still wait for the garbage collector
             if record.holders:
                 return
             _RECORDS.pop(base, None)
@@ -109,7 +110,7 @@ class Freezing:
                 parameter.requires_grad_(flag)
 
     def __setstate__(self, state: dict) -> None:
-        """Take the share of the original, in the copy of its base."""
+        """Hold the copy of the base as the original holds the base."""
         self.__dict__.update(state)
         if self._base is not None:
             with _LOCK:
@@ -120,9 +121,10 @@ class Freezing:
 
 @contextmanager
 def looking_on() -> Iterator[None]:
-    """Within the context a new wrapper freezes nothing and gets no share.
+    """Open a context in which a new wrapper neither freezes the base nor holds it.
 
-    For one that only looks on, as DPO's reference: it does not keep a base frozen that is given back.
+    DPO's reference policy is made in it, so that the reference does not keep the base frozen after the patched model is
+    unloaded.
     """
     token = _LOOKS_ON.set(True)
     try:

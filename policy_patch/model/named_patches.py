@@ -1,6 +1,6 @@
-"""The patches of a patched model by name: added, composed, deleted, and which of them are active.
+"""The named patches of a patched model: adds, composes, activates and deletes them.
 
-What a call does with the active ones is the business of `calls.py`; files and the Hub of `files.py`.
+`calls.py` runs the base with the active patches; `files.py` loads, saves and publishes patches.
 """
 
 import itertools
@@ -26,63 +26,69 @@ from policy_patch.patch.vectors import initial_vectors
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BASE_NAME = "__base__"  # stands for "no patch" where patches are named; no patch may be called so
+BASE_NAME = "__base__"  # means "no patch" in a list of patch names; no patch may have this name
 _LOADS = itertools.count()  # load counter: tells a deleted patch's cache from that of a later patch of the same name
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class NamedPatches:
-    """Mixin of [`PolicyPatchModel`] that holds its patches by name, and the stack of them that is active."""
+    """Mixin of [`PolicyPatchModel`] that holds its patches by name, and the active stack."""
 
     patches: nn.ParameterDict  # name -> (num_virtual_tokens, hidden_size), fp32
     patch_config: dict[str, PolicyPatchConfig]
     _base_model: PreTrainedModel
     _active: tuple[str, ...]
-    _loads: dict[str, int]  # name -> a number that no other patch of this process has
+    _loads: dict[str, int]  # name -> load counter, which differs for every patch of this process
     _sources: dict[str, str]  # name -> folder, or repository and commit, that a patch was loaded from
-    _tokenizers: dict[str, Any]  # name -> the tokenizer that it was made or loaded with
+    _tokenizers: dict[str, Any]  # name -> the tokenizer that the patch was made or loaded with
 
-    # Which are active
+    # The active stack
 
     @property
     def active_patches(self) -> list[str]:
-        """Names of the active stack, in order."""
+        """Return the names of the active stack, in order."""
         return list(self._active)
 
     def set_patch(self, patch_name: str | Sequence[str]) -> None:
-        """Make one patch active, or a stack of patches: their vectors one after the other, in the given order.
+        """Activate one patch, or a stack of patches. The vectors of a stack are concatenated in the given order.
 
         Args:
             patch_name (`str` or `Sequence[str]`):
-                A name, or names without repetition.
+                A name, or several different names.
 
         Raises:
-            PatchNameError: a name that is not loaded, or twice in the stack.
-            ConfigError: patches of different placement in one stack.
-            PositionLimitError: a stack longer than the positions the base has learned.
+            PatchNameError: a name is not loaded, or occurs twice in the stack.
+            ConfigError: the patches of the stack have different placements.
+            PositionLimitError: the stack is longer than the base's learned positions.
         """
         self._active = self._checked_names(patch_name)
 
     def _checked_names(self, patch_name: str | Sequence[str]) -> tuple[str, ...]:
         names = (patch_name,) if isinstance(patch_name, str) else tuple(patch_name)
         if not names or len(set(names)) != len(names):
-            raise PatchNameError(f"A stack is {list(names)}; expected one name, or several different ones.")
+            raise PatchNameError(f"The stack is {list(names)}; expected one name, or several different ones.")
         for name in names:
             self._check_known(name)
         check_same_place({name: self.patch_config[name] for name in names})
         check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
         return names
 
-    # They come and go
+    # Adding and deleting
 
     def add_patch(
         self, patch_name: str, config: PolicyPatchConfig, tokenizer: "PreTrainedTokenizerBase | None" = None
     ) -> None:
-        """Add a new, trainable patch, not yet active. Mirrors PEFT's `add_adapter`.
+        """Add a new, trainable patch. It is not active yet. Mirrors PEFT's `add_adapter`.
+
+        Args:
+            patch_name (`str`):
+                Name of the patch in this model.
+            config ([`PolicyPatchConfig`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+                See [`get_policy_patch_model`].
 
         Raises:
-            PatchNameError: a name that is taken or not allowed.
-            ConfigError, PositionLimitError, TokenizerRequiredError: as [`get_policy_patch_model`].
+            PatchNameError: the name is taken or not allowed.
+            ConfigError, PositionLimitError, TokenizerRequiredError: see [`get_policy_patch_model`].
         """
         hidden_size = embedding_size(self._base_model)
         if config.hidden_size not in (None, hidden_size):
@@ -98,25 +104,27 @@ class NamedPatches:
             bos_token_id=decided_bos(config, base, tokenizer),
             base_model_name_or_path=config.base_model_name_or_path or name_or_path,
             base_model_revision=config.base_model_revision or revision,
-            base_fingerprint=base_fingerprint(base, tokenizer),  # now: a trainer may split the weights later
+            base_fingerprint=base_fingerprint(base, tokenizer),  # computed now: a trainer may shard the weights later
             sha256=None,
         )
         self._insert(patch_name, config, vectors, is_trainable=True, tokenizer=tokenizer)
 
     def compose_patch(self, patch_names: Sequence[str], patch_name: str) -> None:
-        """Add a new patch that is the stack of the given ones, to be saved and shipped as one. Not yet active.
+        """Make one new patch out of a stack, which can be saved and published as one. It is not active yet.
 
-        Mirrors PEFT's `add_weighted_adapter`; the vectors are concatenated (arXiv 2511.08484), not averaged.
+        Mirrors PEFT's `add_weighted_adapter`, but the vectors are concatenated (arXiv 2511.08484), not averaged.
 
         Args:
             patch_names (`Sequence[str]`):
-                Two or more loaded patches, in order. The order matters.
+                Two or more loaded patches. Their order matters.
             patch_name (`str`):
                 Name of the new patch.
 
         Raises:
-            PatchNameError: an unknown name, fewer than two names, or a new name that is taken or not allowed.
-            ConfigError: patches of different placement.
+            PatchNameError: a name is not loaded, there are fewer than two names, or the new name is taken or not
+                allowed.
+            ConfigError: the patches have different placements.
+            PositionLimitError: the new patch is longer than the base's learned positions.
         """
         if isinstance(patch_names, str) or len(patch_names) < 2:
             raise PatchNameError(f"`compose_patch` needs two or more patches; got {patch_names!r}.")
@@ -128,10 +136,10 @@ class NamedPatches:
         self._insert(patch_name, config, vectors, is_trainable=False)
 
     def delete_patch(self, patch_name: str) -> None:
-        """Forget a patch. If it is part of the active stack, the rest of the stack stays active.
+        """Remove a patch from this model. If it is part of the active stack, the rest of the stack stays active.
 
         Raises:
-            PatchNameError: a name that is not loaded.
+            PatchNameError: the name is not loaded.
         """
         self._check_known(patch_name)
         self._active = tuple(name for name in self._active if name != patch_name)
@@ -143,7 +151,7 @@ class NamedPatches:
         hidden_size = embedding_size(self._base_model)
         if config.hidden_size != hidden_size:
             raise BaseMismatchError(
-                f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers and was made for "
+                f"The patch in `{model_id}` has vectors of {config.hidden_size} numbers each and was made for "
                 f"`{config.base_model_name_or_path}`; this base, `{self._base_model.config._name_or_path}`, has a "
                 f"hidden size of {hidden_size}. Load the base that the patch was made for."
             )
@@ -164,7 +172,7 @@ class NamedPatches:
         if name in self.patch_config:
             raise PatchNameError(f"`patch_name={name!r}` is taken. Delete that patch first, or choose another name.")
         if hasattr(self.patches, name):  # torch keeps parameters as attributes: "keys", "train", "copy"
-            raise PatchNameError(f"`patch_name={name!r}` is a word that torch uses. Choose another name.")
+            raise PatchNameError(f"`patch_name={name!r}` is a name that torch reserves. Choose another name.")
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
         self._loads[name] = next(_LOADS)
@@ -175,4 +183,4 @@ class NamedPatches:
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:
             loaded = ", ".join(self.patch_config) or "none"
-            raise PatchNameError(f"No patch is called `{name}`. Loaded: {loaded}. Load it with `load_patch`.")
+            raise PatchNameError(f"No patch named `{name}` is loaded. Loaded: {loaded}. Load it with `load_patch`.")

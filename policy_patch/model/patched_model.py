@@ -1,7 +1,7 @@
-"""`PolicyPatchModel`: a frozen base with any number of named patches, and the stack of them that is active.
+"""`PolicyPatchModel`: a frozen base with any number of named patches, some of them active as a stack.
 
-It mirrors PEFT's `PeftModel`. Here is how one is made, copied, shown and given back. Which patches it has is in
-`named_patches.py`, what `forward` and `generate` do in `calls.py`, loading and saving in `files.py`.
+It mirrors PEFT's `PeftModel`. This file makes, copies, prints and unloads it. `named_patches.py` holds the patches,
+`calls.py` has `forward` and `generate`, `files.py` loads and saves.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ def get_policy_patch_model(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     patch_name: str = DEFAULT_PATCH_NAME,
 ) -> "PolicyPatchModel":
-    """Put a new, trainable patch in front of `base`. Mirrors PEFT's `get_peft_model`.
+    """Wrap `base` and add a new, trainable patch. Mirrors PEFT's `get_peft_model`.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
-            A causal language model. Its parameters are frozen; `unload` restores them as they were.
+            A causal language model. Its parameters are frozen; `unload` restores their `requires_grad`.
         config ([`PolicyPatchConfig`]):
-            Length, placement and start of the patch. Not changed.
+            Length, placement and initial vectors of the patch. Not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer. Needed for `init="text"`.
         patch_name (`str`, *optional*, defaults to `"default"`):
@@ -52,10 +52,12 @@ def get_policy_patch_model(
         [`PolicyPatchModel`]: the patched model, with the new patch active.
 
     Raises:
-        UnsupportedModelError: no decoder-only language model of transformers, or one on which patches are not exact.
-        TokenizerRequiredError: `init="text"` without a tokenizer.
-        PositionLimitError: more vectors than the base has learned positions.
-        ConfigError: another hidden size than the base's.
+        UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
+            exact.
+        TokenizerRequiredError: `init="text"` was given without a tokenizer.
+        PositionLimitError: the patch is longer than the base's learned positions.
+        ConfigError: the configuration has another hidden size than the base.
+        PatchNameError: the name is not allowed.
     """
     model = PolicyPatchModel(base)
     try:
@@ -70,15 +72,16 @@ def get_policy_patch_model(
 class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, nn.Module):
     """A frozen base with a stack of patches in front of its input.
 
-    Make one with [`get_policy_patch_model`] or [`PolicyPatchModel.from_pretrained`]. Only calls through this object are
-    patched: the base itself, and other wrappers around it, go on as they are.
+    Make it with [`get_policy_patch_model`] or [`PolicyPatchModel.from_pretrained`]. Only calls through this object are
+    patched. Calls of the base itself, and of other wrappers around it, do not change.
 
     Args:
         base ([`~transformers.PreTrainedModel`]):
             A causal language model.
 
     Raises:
-        UnsupportedModelError: no decoder-only language model of transformers.
+        UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
+            exact.
 
     Example:
 
@@ -108,33 +111,33 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         self.patch_config: dict[str, PolicyPatchConfig] = {}
         self._loads: dict[str, int] = {}
         self._sources: dict[str, str] = {}  # name -> folder, or repository and commit, that a patch was loaded from
-        self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that it was made or loaded with
+        self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that the patch was made or loaded with
         self._active: tuple[str, ...] = ()
         self._disabling = Disabling()
         self.training = base.training  # the base's modules keep their own modes
 
     def unload(self) -> PreTrainedModel:
-        """Give the base back, untouched: no hooks, the parameters trainable or frozen as they were.
+        """Return the base as it was: without hooks, and with the earlier `requires_grad` of its parameters.
 
-        Other wrappers on the same base keep it frozen; the last one that is unloaded restores the parameters.
+        Other wrappers on the same base keep it frozen; the last one to be unloaded restores `requires_grad`.
         """
         self._injection.remove()
         self._freezing.end()
         self._active = ()
         return self._base_model
 
-    # Copies, and how it is shown
+    # Copying and printing
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle needs. Hooks, blocks of `disable_patch` and tokenizers stay behind."""
+        """Return the state for a copy or a pickle, without hooks, open `disable_patch` contexts and tokenizers."""
         state = {**self.__dict__, "_tokenizers": {}, "_is_loaded": self._injection.is_on}
         del state["_injection"], state["_disabling"]
-        for name in ("forward", "_original_forward"):  # a trainer's, which runs this model and not the copy
+        for name in ("forward", "_original_forward"):  # set by a trainer: they would run this model, not the copy
             state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Put hooks on the base of a copy; what it can carry is checked again, the libraries may be others."""
+        """Add hooks to the base of a copy. The base is checked again, because library versions may differ."""
         is_loaded = state.pop("_is_loaded")
         super().__setstate__(state)
         self._disabling = Disabling()
@@ -143,7 +146,7 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
             self._injection.remove()
 
     def __repr__(self) -> str:
-        """Return the base, the active stack and the other patches, each with its version and where it is from."""
+        """Return the base, the active stack and the other patches, each with its version and its source."""
         base = self._base_model
         revision = only_cached_commit(base.config._name_or_path)
         lines = [
@@ -161,7 +164,7 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
     # Parameters
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "PolicyPatchModel":
-        """Move or cast the base, as `to` and `half` do. The vectors move along, and keep their fp32."""
+        """Move or cast the base, as `to` and `half` do. The vectors are moved too, but stay in fp32."""
         before = {name: vectors.data for name, vectors in self.patches.items()}
         super()._apply(fn, recurse)
         for name, vectors in self.patches.items():
@@ -170,9 +173,9 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         return self
 
     def frozen_copy(self) -> "PolicyPatchModel":
-        """Return a second wrapper on the same base with copies of the active patches that nothing will change.
+        """Return a second wrapper on the same base, with frozen copies of the active patches.
 
-        It costs the memory of the vectors alone: the base is shared. DPO's reference policy is one.
+        It needs memory for the vectors only, because both wrappers share the base. DPO's reference policy is made so.
         """
         with looking_on():
             copy = PolicyPatchModel(self._base_model)
@@ -183,7 +186,7 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         return copy
 
     def get_base_model(self) -> PreTrainedModel:
-        """Return the base, unpatched. It is the very object that was given."""
+        """Return the unpatched base, which is the object that was given."""
         return self._base_model
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
@@ -192,7 +195,7 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
     def print_trainable_parameters(self) -> None:
-        """Print the number of trainable parameters in PEFT's words."""
+        """Print the number of trainable parameters, in PEFT's format."""
         trainable, total = self.get_nb_trainable_parameters()
         share = 100 * trainable / total
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201

@@ -1,4 +1,4 @@
-"""The vectors of one patch as a state dict, out of a model and into it. Mirrors PEFT's `get_peft_model_state_dict`."""
+"""Reads the vectors of one patch as a state dict, and writes them. Mirrors PEFT's `get_peft_model_state_dict`."""
 
 import torch
 
@@ -11,10 +11,12 @@ from policy_patch.patch.vectors import TENSOR_KEY, check_finite, check_norms, ov
 def get_policy_patch_state_dict(
     model: PolicyPatchModel, patch_name: str = DEFAULT_PATCH_NAME
 ) -> dict[str, torch.Tensor]:
-    """Return `{"patch": vectors}` of one patch, `(num_virtual_tokens, hidden_size)`, detached; nothing of the base.
+    """Return `{"patch": vectors}` of one patch, without anything of the base.
+
+    The vectors are a detached copy of shape `(num_virtual_tokens, hidden_size)`, in float32.
 
     Raises:
-        PatchNameError: a name that is not loaded.
+        PatchNameError: the name is not loaded.
     """
     model._check_known(patch_name)
     return {TENSOR_KEY: model.patches[patch_name].detach().clone()}
@@ -31,17 +33,18 @@ def set_policy_patch_state_dict(
 
     Args:
         model ([`PolicyPatchModel`]):
-            Holds the patch.
+            The model that holds the patch.
         state_dict (`dict[str, torch.Tensor]`):
-            `{"patch": vectors}`, vectors `(num_virtual_tokens, hidden_size)`.
+            `{"patch": vectors}`, with vectors of shape `(num_virtual_tokens, hidden_size)`.
         patch_name (`str`, *optional*, defaults to `"default"`):
-            Which patch.
+            Name of the patch.
         allow_large_vectors (`bool`, *optional*, defaults to `False`):
             Accept vectors that are more than 100 times as long as the base's token embeddings.
 
     Raises:
-        PatchNameError: a name that is not loaded.
-        PatchFileError: another key or shape than the patch's, NaN or infinity, or too long vectors.
+        PatchNameError: the name is not loaded.
+        PatchFileError: the key or the shape differs from the patch's, or the vectors hold NaN or infinity or are too
+            long.
     """
     model._check_known(patch_name)
     parameter = model.patches[patch_name]

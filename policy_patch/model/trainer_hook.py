@@ -1,9 +1,9 @@
-"""Gives a `PolicyPatchModel` that is handed to transformers' or TRL's own trainer a trainer that does right by it.
+"""Makes transformers' and TRL's own trainers handle a `PolicyPatchModel` correctly.
 
-Those know two kinds of model: their own, and PEFT's. Of any other they write the whole module, and DPO takes the bare
-base for its reference. transformers has no hook for this, so the constructor of its `Trainer` gets one, the first time
-that both it and `PolicyPatchModel` are imported. What the trainer then does is in `policy_patch.training.adopted`; a
-trainer of any other model is made as ever.
+These trainers know two kinds of model: their own and PEFT's. For any other they save the whole module, and DPO uses the
+unpatched base as its reference. transformers has no hook for this, so this file adds one to the constructor of its
+`Trainer`, as soon as both `Trainer` and `PolicyPatchModel` are imported. `policy_patch.training.adopted` has the
+changed behaviour; trainers of other models are not changed.
 """
 
 import importlib.abc
@@ -15,16 +15,16 @@ from functools import wraps
 from typing import Any
 
 _MODULE = "transformers.trainer"
-# Looked up by name, because training stands above the model and takes seconds to import.
+# Imported by name when it is needed: training is on a higher floor than the model, and takes seconds to import.
 _RULES = "policy_patch.training.adopted"
 
 
 def watch_trainers(is_patched: Callable[[Any], bool]) -> None:
-    """Prepare transformers' `Trainer` now if it is imported, otherwise as soon as it is.
+    """Change transformers' `Trainer` now if it is imported, otherwise as soon as it is imported.
 
     Args:
         is_patched (`Callable[[Any], bool]`):
-            Tells a patched model from anything else.
+            Returns whether an object is a patched model.
     """
     if _MODULE in sys.modules:
         _prepare(importlib.import_module(_MODULE), is_patched)  # waits for another thread that is importing it
@@ -33,7 +33,7 @@ def watch_trainers(is_patched: Callable[[Any], bool]) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds nothing itself: lets the others find transformers' trainers, and prepares them once they are loaded."""
+    """Waits for the import of transformers' `Trainer`, and changes it then. Other finders find the module."""
 
     def __init__(self, is_patched: Callable[[Any], bool]) -> None:
         self._is_patched = is_patched
@@ -52,7 +52,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             try:
                 load(module)
             except BaseException:
-                sys.meta_path.insert(0, self)  # for the next try
+                sys.meta_path.insert(0, self)  # wait for the next import
                 raise
             _prepare(module, self._is_patched)
 
@@ -65,7 +65,7 @@ def _rules() -> Any:
 
 
 def _prepare(module: Any, is_patched: Callable[[Any], bool]) -> None:
-    """Let the `Trainer` of `module` look at the model that it is given."""
+    """Change the `Trainer` of `module`, so that a patched model gets the adopted trainer class."""
     trainer, make, start = module.Trainer, module.Trainer.__new__, module.Trainer.__init__
 
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:
@@ -76,8 +76,8 @@ def _prepare(module: Any, is_patched: Callable[[Any], bool]) -> None:
     @wraps(start)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
-        if is_patched(getattr(self, "model", None)):  # also where `model_init` made it, or a constructor hands it on
+        if is_patched(getattr(self, "model", None)):  # `model_init` or a subclass may have made the model
             _rules().check_adopted(self)
 
-    __new__.__signature__ = inspect.signature(start)  # what `inspect` says of the class stays as it is
+    __new__.__signature__ = inspect.signature(start)  # so that `inspect.signature` of the class does not change
     trainer.__new__, trainer.__init__ = __new__, __init__

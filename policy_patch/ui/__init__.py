@@ -1,6 +1,6 @@
-"""The page: compare a base with its patches, measure them, look into them, train one. Needs the extra `demo`.
+"""The page in the browser: compares a base with its patches, measures, inspects and trains. Needs the extra `demo`.
 
-`build_demo` returns it; `policy-patch demo --ui` opens it, and `spaces/policy_patch_demo` is it as a Space.
+`build_demo` returns the page, `policy-patch demo --ui` opens it, and `spaces/policy_patch_demo` runs it as a Space.
 """
 
 from typing import TYPE_CHECKING

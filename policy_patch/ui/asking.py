@@ -1,4 +1,4 @@
-"""What all tabs share: limits on what a visitor may ask for, errors in words, which words are offensive.
+"""Shared by all tabs: limits on the inputs of visitors, error messages for visitors, offensive words in an answer.
 
 The tabs themselves are `compare.py`, `measure.py`, `look_inside.py` and `train.py`.
 """
@@ -18,18 +18,18 @@ from policy_patch.ui.visitors import StoppedError
 logger = logging.get_logger(__name__)
 
 MOST_PROMPT_TOKENS = 256
-MOST_PROMPT_CHARACTERS = 8_000  # before they are made tokens
+MOST_PROMPT_CHARACTERS = 8_000  # checked before the prompt is tokenized
 MOST_NEW_TOKENS = 100
-MOST_PROMPTS, MOST_SAMPLES, MOST_CHARACTERS = 60, 10, 500  # of a measurement; characters of each prompt
+MOST_PROMPTS, MOST_SAMPLES, MOST_CHARACTERS = 60, 10, 500  # for a measurement; characters are counted per prompt
 MOST_SEED = 2**32 - 1
-_UNEXPECTED = "**That did not work**, and not for a reason we expected"
+_UNEXPECTED = "**That did not work**: an unexpected error"
 
 
 def told(error: Exception, *, is_secret: bool = False) -> str:
-    """Return an error as a visitor reads it: ours in their own words, another one by its kind alone.
+    """Return the message that a visitor reads about an error.
 
-    Folders of the server are taken out of the words. What others raise goes to the log; where it may hold a visitor's
-    token, nowhere.
+    For our own errors this is their text, without the paths of the server. For any other error it is the name of its
+    class only; the error itself goes to the log, unless `is_secret` says that it may hold a visitor's token.
     """
     if isinstance(error, StoppedError):
         return str(error)
@@ -43,31 +43,33 @@ def told(error: Exception, *, is_secret: bool = False) -> str:
 
 
 def told_to_page(make: Callable[[], str]) -> str:
-    """Return the HTML of `make`, or of its error."""
+    """Return the HTML that `make` returns, or the message about its error."""
     try:
         return make()
-    except Exception as error:  # the visitor is told, whatever it is
+    except Exception as error:  # any error is shown to the visitor
         return f"<p>{told(error)}</p>"
 
 
 def prompt_of(text: Any) -> str:
-    """Return a visitor's prompt, if it is not too long to be made tokens.
+    """Return a visitor's prompt, unless it is too long to be tokenized.
 
     Raises:
-        DataError: no text, or too much of it.
+        DataError: `text` is not a string, is empty, or is too long.
     """
     if not isinstance(text, str) or not text.strip():
         raise DataError("Write a prompt first: the beginning of a sentence.")
     if len(text) > MOST_PROMPT_CHARACTERS:
-        raise DataError(f"The prompt has {len(text):,} characters; at most {MOST_PROMPT_CHARACTERS:,} are taken here.")
+        raise DataError(f"The prompt has {len(text):,} characters; this page takes at most {MOST_PROMPT_CHARACTERS:,}.")
     return text
 
 
 def number_of(value: Any, name: str, least: float, most: float) -> float:
-    """Return a visitor's number, if it is within its limits; the limits of a slider hold in the browser alone.
+    """Return a visitor's number, if it is within its limits.
+
+    The server checks the limits again, because a slider enforces them in the browser only.
 
     Raises:
-        DataError: no number, or one outside.
+        DataError: `value` is not a number, or lies outside `least` to `most`.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not least <= value <= most:
@@ -76,12 +78,12 @@ def number_of(value: Any, name: str, least: float, most: float) -> float:
 
 
 def seed_of(value: Any) -> int:
-    """Return a visitor's seed; none is 0. Raises as `number_of`."""
+    """Return a visitor's seed, 0 if none was given. Raises the same errors as `number_of`."""
     return int(number_of(value or 0, "seed", 0, MOST_SEED))
 
 
 def offensive_words(scorer: Any, text: str) -> set[str]:
-    """Return the words of `text`, in lower case, that alone score at least 0.5."""
+    """Return the words of `text`, in lower case, that score at least 0.5 when they are scored alone."""
     words = sorted({word.lower() for word in re.findall(r"\w+", text)})
     scores = scorer.score(words) if words else []
     return {word for word, score in zip(words, scores, strict=True) if score >= 0.5}

@@ -1,6 +1,6 @@
-"""The tab that shows one prompt without and with patches, token by token.
+"""The tab that shows the answers to one prompt without and with patches, token by token.
 
-What all tabs share (limits, errors in words) is in `asking.py`, the model and its patches in `served.py`.
+Limits and error messages, which all tabs share, are in `asking.py`; the model and its patches are in `served.py`.
 """
 
 import html
@@ -26,13 +26,13 @@ from policy_patch.ui.visitors import BusyError, Watch
 from policy_patch.ui.words import answer_html, badge_html, stack_html
 
 MOST_SECONDS = 120.0  # for two answers
-_MOST_OWN = 2  # prompts of one visitor that are answered at the same time
-_ADDING_AT_ONCE = 4  # visitors whose patches are fetched at the same time
+_MOST_OWN = 2  # prompts that one visitor may have answered at the same time
+_ADDING_AT_ONCE = 4  # patches that are fetched at the same time, for all visitors together
 
 
 def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
-    """Draw the tab and return the patches it offers, which other tabs keep up to date."""
-    gr.Markdown("One prompt, the same random numbers: what the base writes, and what it writes with your patches.")
+    """Draw the tab and return its list of patches, which the page keeps up to date."""
+    gr.Markdown("The base answers one prompt without and with your patches, with the same random numbers.")
     with gr.Row():
         with gr.Column(scale=3):
             prompt = gr.Textbox(label="Prompt", value=prompts[0], lines=2, max_lines=6, elem_id="pp-prompt")
@@ -61,7 +61,7 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     problem = gr.Markdown(elem_id="pp-problem", visible=False)
 
     actions = _Actions(served)
-    # Gradio's own `Examples` would call past its queue.
+    # Not Gradio's own `Examples`: its calls skip the queue.
     examples.click(lambda row: row[0], examples, prompt, show_progress="hidden", api_visibility="private")
     patches.change(actions.stack_of, patches, order, show_progress="hidden", api_visibility="private")
     gr.on(
@@ -79,7 +79,7 @@ def compare_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a visitor asked for, as the page sent it: nothing in it is checked."""
+    """A visitor's inputs as the page sent them. Nothing is checked yet."""
 
     prompt: str
     labels: list[str]
@@ -89,20 +89,20 @@ class _Asked:
 
 
 class _Actions:
-    """What the buttons of the tab do. Gradio names the page's API after these methods and their parameters."""
+    """The functions that the tab's buttons call. Gradio names the page's API after the methods and their parameters."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
 
     def stack_of(self, labels: list[str], request: gr.Request) -> str:
-        """Return the ticked patches in their order, as HTML."""
+        """Return HTML that shows the ticked patches in their order."""
         return told_to_page(lambda: _stack_html(self._served.get(), labels, request.session_hash))
 
     def write(
         self, prompt: str, labels: list[str], seed: float, temperature: float, top_p: float, new_tokens: float,
         blur: bool, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
-        """Yield the two columns after each token, and what went wrong."""
+        """Yield the two columns after each token, and the message about an error."""
         settings = {"seed": seed, "temperature": temperature, "top_p": top_p, "new_tokens": new_tokens}
         visitor = request.session_hash or ""
         try:
@@ -118,7 +118,7 @@ class _Actions:
             with served.visitors.working(request.session_hash, "adding a patch"):
                 label = served.add(source, request.session_hash)
             offered = list(served.get().offered(request.session_hash))
-        except Exception as error:  # the visitor is told, whatever it is
+        except Exception as error:  # any error is shown to the visitor
             return gr.update(), gr.update(), gr.update(value=told(error), visible=True)
         chosen = [*(one for one in chosen or [] if one in offered and one != label), label]
         return gr.update(choices=offered, value=chosen), gr.update(value=""), gr.update(visible=False)
@@ -130,7 +130,7 @@ def _stack_html(loaded: Loaded, labels: list[str], visitor: str | None) -> str:
 
 
 def _write(served: Served, asked: _Asked) -> Iterator[tuple[str, str, Any]]:
-    """Yield the two columns after each token, and what went wrong."""
+    """Yield the two columns after each token, and the message about an error."""
     wrong = gr.update(visible=False)
     try:
         prompt = prompt_of(asked.prompt)
@@ -151,7 +151,7 @@ def _write(served: Served, asked: _Asked) -> Iterator[tuple[str, str, Any]]:
         for both in answers:
             yield *(_column(loaded, prompt, *each, asked.blur) for each in zip(titles, both)), wrong
             watch.check()
-    except Exception as error:  # the visitor is told, whatever it is
+    except Exception as error:  # any error is shown to the visitor
         yield "", "", gr.update(value=told(error), visible=True)
 
 

@@ -1,7 +1,7 @@
-"""What stands in front of the page: which requests reach Gradio at all. It serves nothing itself.
+"""The middleware in front of the page: decides which requests reach Gradio. It serves nothing itself.
 
-Gradio's server has some sixty routes, of which the page needs few: uploads, proxies, recordings, monitoring, calls that
-skip the queue and files that the page did not make end here.
+Gradio's server has about sixty routes, and the page needs few of them. Uploads, proxies, recordings, monitoring, calls
+that skip the queue, and files that the page did not make are refused here.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from policy_patch.ui.visitors import Visitors
 
-MOST_BODY_BYTES = 2**19  # of a request; the longest that the page sends, 60 prompts to measure, is far below
+MOST_BODY_BYTES = 2**19  # of a request; the longest request of the page itself, 60 prompts to measure, is far shorter
 _API = "/gradio_api"
 _PAGES = {
     "/", "/config", "/config/", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", "/pwa_icon",
@@ -32,13 +32,13 @@ _SESSION = r"[A-Za-z0-9_-]{1,64}"
 _HEARTBEAT = re.compile(rf"{_API}/heartbeat/({_SESSION})")
 _ANSWER = re.compile(rf"{_API}/call/(?!v2/)\w{{1,64}}/({_SESSION})")
 _CALL = re.compile(rf"{_API}/call/(?!v2/?$)\w{{1,64}}/?")
-_ODD = re.compile(r"\.\.|\\|//|[\x00-\x1f\x7f]")  # in a path that leads somewhere else
+_ODD = re.compile(r"\.\.|\\|//|[\x00-\x1f\x7f]")  # found in paths that try to leave their folder
 _POSTS = {f"{_API}/queue/join", f"{_API}/cancel", f"{_API}/reset"}
 _FILE = f"{_API}/file="
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a server that listens on `address` is reached from its own machine alone."""
+    """Return whether a server that listens on `address` can be reached from its own machine only."""
     address = address.strip("[]")
     try:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
@@ -53,15 +53,15 @@ def door(
 
     Args:
         address (`str`):
-            What the server listens on. On loopback the host that a request names must be this machine, or one that
-            the environment's `POLICY_PATCH_HOSTS` names, separated by spaces: another one's page could have had its
-            name resolved to this machine.
+            The address that the server listens on. On loopback, a request's `Host` header must name this machine or a
+            host in the environment variable `POLICY_PATCH_HOSTS` (names separated by spaces). Otherwise another
+            website could make its own name resolve to this machine and read the page (DNS rebinding).
         visitors ([`Visitors`]):
-            Is told who waits for answers.
+            Records which visitors wait for answers.
         made_by_page (`Callable[[str], bool]`):
-            Whether the page made the file of this path, so that it may be served.
+            Returns whether the page made the file at this path; only such files are served.
         has_function (`Callable[[int], bool]`):
-            Whether the page has a function of this number.
+            Returns whether the page has a function with this number.
     """
     hosts = os.environ.get("POLICY_PATCH_HOSTS", "").split()
     if is_loopback(address):
@@ -72,13 +72,13 @@ def door(
 
 
 class Door:
-    """Lets through what the page asks for, and answers the rest.
+    """Passes the requests that the page needs to Gradio, and refuses all others.
 
     Args:
         app (`ASGIApp`):
             Gradio.
         visitors, made_by_page, has_function:
-            As in `door`.
+            See `door`.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Door:
         visitors.is_counting = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Pass on or refuse one request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http":  # a websocket: the page has none
+        elif scope["type"] != "http":  # a websocket: the page uses none
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._http(scope, receive, send)
@@ -132,20 +132,20 @@ class Door:
             known = False
         sessions = query.get("session_hash", [])
         if not known or "deep_link" in query or not all(re.fullmatch(_SESSION, one) for one in sessions):
-            return 404, "There is nothing of this name on this page."
+            return 404, "This page has nothing at this address."
         return None
 
     def _odd_request(self, body: bytes) -> tuple[int, str] | None:
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
-            return 400, "The request holds no JSON."
+            return 400, "The request is not JSON."
         if not isinstance(asked, dict):
-            return 400, "The request holds no JSON object."
+            return 400, "The request is not a JSON object."
         session, function = asked.get("session_hash"), asked.get("fn_index")
         if session is not None and not (isinstance(session, str) and re.fullmatch(_SESSION, session)):
-            return 400, "The request names its session in no way that a browser would."
-        if asked.get("batched"):  # several requests in one, whose visitor no function could tell
+            return 400, "The session name in the request is not one that a browser makes."
+        if asked.get("batched"):  # several requests in one: no function could tell the visitor of each
             return 400, "The page takes one request at a time."
         if function is not None and not (type(function) is int and self._has_function(function)):
             return 404, "The page has no such function."
@@ -153,11 +153,11 @@ class Door:
 
 
 def _foreign(headers: Headers) -> tuple[int, str] | None:
-    """Refuse a request that another site's page makes: a browser says so itself, a program has no `Origin`."""
+    """Refuse a request from another site's page. A browser marks it by `Origin`, which other programs do not send."""
     origin = headers.get("origin")
     ours = {headers.get("host"), headers.get("x-forwarded-host"), os.environ.get("SPACE_HOST")} - {None, ""}
     if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and _netloc(origin) not in ours):
-        return 403, "This request comes from the page of another site; it was not answered."
+        return 403, "This request comes from a page of another site and was refused."
     return None
 
 
@@ -171,11 +171,11 @@ def _netloc(origin: str) -> str | None:
 def _unknown_post(path: str) -> tuple[int, str] | None:
     if path.rstrip("/") in _POSTS or _CALL.fullmatch(path):
         return None
-    return 404, "This page takes no such requests, and no files."
+    return 404, "This page does not take such requests, and takes no files."
 
 
 async def _body(receive: Receive, headers: Headers) -> tuple[bytes, tuple[int, str] | None]:
-    """Return the body of a request, and why it is refused, if it is."""
+    """Return the body of a request, and its refusal or None."""
     too_large = 413, f"A request has at most {MOST_BODY_BYTES:,} bytes here."
     if (
         headers.get("content-length", "0").isdecimal()
@@ -195,7 +195,7 @@ async def _body(receive: Receive, headers: Headers) -> tuple[bytes, tuple[int, s
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that hands out a body which was read already."""
+    """Return a `receive` that first returns `body`, which was read already."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
@@ -205,7 +205,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _waiting(scope: Scope) -> str | None:
-    """Return the session that waits for answers on this connection, if it is such a one."""
+    """Return the session that waits for answers on this connection, or None for other requests."""
     if scope["path"] == f"{_API}/queue/data":
         sessions = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [])
         return sessions[0] if len(sessions) == 1 else None

@@ -1,7 +1,7 @@
-"""Fetches a visitor's patch: what anybody may have without a token, up to limits that the repository cannot set.
+"""Fetches a visitor's patch: public repositories only, without a token, and within fixed size limits.
 
-The cache of the Hub's client takes no part: it may hold private patches that the server's own token fetched, and a
-folder of the server may have the name of a repository.
+The cache of the Hub's client is not used. It may hold private patches that the server's own token fetched, and a folder
+of the server may have the name of a repository.
 """
 
 import time
@@ -25,21 +25,27 @@ from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.fetch import hub_api
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 
-MOST_VECTORS = 256  # of one patch; a usual one has 50
+MOST_VECTORS = 256  # in one patch; most patches have 50
 MOST_CONFIG_BYTES = 2**20
 MOST_SECONDS = 60.0  # for one file
 
 
 def public_commit(repo_id: str, revision: str | None = None) -> str:
-    """Return the commit of a repository that is open to everybody.
+    """Return the commit of a public repository.
+
+    Args:
+        repo_id (`str`):
+            A repository on the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit. Defaults to the main branch.
 
     Raises:
-        HubAccessError: there is none, or it is private, gated or disabled.
-        HubRevisionError, HubUnavailableError, HubError: the Hub does not tell.
+        HubAccessError: the repository does not exist, or is private, gated or disabled.
+        HubRevisionError, HubUnavailableError, HubError: the Hub does not return the commit.
     """
     refused = HubAccessError(
-        f"No repository `{repo_id}` on the Hub is open to everybody; only such ones are taken here. For others run the "
-        "page yourself: `policy-patch demo --ui --patches <id or folder>`."
+        f"The Hub has no public repository `{repo_id}`, and this page takes public ones only. For a private or gated "
+        "one run the page yourself: `policy-patch demo --ui --patches <id or folder>`."
     )
     try:
         with hub_errors(repo_id, revision):
@@ -52,37 +58,38 @@ def public_commit(repo_id: str, revision: str | None = None) -> str:
 
 
 def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) -> None:
-    """Fetch the two files of a patch into `folder`, the vectors only if the configuration is within the limits.
+    """Fetch the two files of a patch into `folder`. The vectors are fetched only if the configuration is accepted.
 
     Args:
         repo_id (`str`):
             A repository on the Hub.
         commit (`str`):
-            As `public_commit` returns it.
+            The commit that `public_commit` returned.
         folder (`Path`):
             An empty folder.
         hidden_size (`int`):
-            Size of the embeddings of the page's base.
+            Width of the token embeddings of the page's base.
 
     Raises:
-        PatchNotFoundError: no patch in the repository.
-        ConfigError, PatchFileError, BaseMismatchError: one that is not taken here.
-        HubAccessError, HubUnavailableError, HubError: the Hub does not give it.
+        PatchNotFoundError: the repository has no patch.
+        ConfigError, PatchFileError: the patch is not valid, or is above the limits of the page.
+        BaseMismatchError: the vectors do not have the width of the page's base.
+        HubAccessError, HubUnavailableError, HubError: the Hub does not return the files.
     """
     content = _fetch(repo_id, commit, CONFIG_NAME, MOST_CONFIG_BYTES)
     try:
         config = PolicyPatchConfig.from_json(content.decode(), source=f"{CONFIG_NAME} of `{repo_id}`")
     except UnicodeDecodeError as error:
-        raise PatchFileError(f"{CONFIG_NAME} of `{repo_id}` is no text file.") from error
+        raise PatchFileError(f"{CONFIG_NAME} of `{repo_id}` is not a text file.") from error
     if config.num_virtual_tokens > MOST_VECTORS:
         raise PatchFileError(
-            f"The patch in `{repo_id}` has {config.num_virtual_tokens:,} vectors; at most {MOST_VECTORS} are taken "
-            "here. It was not fetched."
+            f"The patch in `{repo_id}` has {config.num_virtual_tokens:,} vectors; this page takes at most "
+            f"{MOST_VECTORS}. It was not fetched."
         )
     if config.hidden_size != hidden_size:
         raise BaseMismatchError(
-            f"The patch in `{repo_id}` has vectors of {config.hidden_size} numbers; the base of this page has a hidden "
-            f"size of {hidden_size}. It was not fetched."
+            f"The patch in `{repo_id}` has vectors of {config.hidden_size} numbers each; the base of this page has a "
+            f"hidden size of {hidden_size}. It was not fetched."
         )
     tensors = _fetch(repo_id, commit, TENSORS_NAME, largest_tensor_file(config))
     (folder / CONFIG_NAME).write_bytes(content)
@@ -90,10 +97,10 @@ def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) ->
 
 
 def _fetch(repo_id: str, commit: str, name: str, most: int) -> bytes:
-    """Return a file's bytes; stop reading above `most` of them, whatever size the Hub names."""
+    """Return a file's bytes. Reading stops above `most` bytes, whatever size the Hub states."""
     url = hf_hub_url(repo_id, name, revision=commit)
     headers = build_hf_headers(token=False, library_name="policy-patch", library_version=__version__)
-    headers["Accept-Encoding"] = "identity"  # a small body may unpack to a large one
+    headers["Accept-Encoding"] = "identity"  # a small compressed body may unpack to a large one
     content, start = bytearray(), time.monotonic()
     try:
         with (
@@ -105,13 +112,13 @@ def _fetch(repo_id: str, commit: str, name: str, most: int) -> bytes:
                 content += part
                 if len(content) > most:
                     raise PatchFileError(
-                        f"{name} of `{repo_id}` has more than {most:,} bytes, the most for such a patch. It was not "
-                        "fetched to its end."
+                        f"{name} of `{repo_id}` has more than {most:,} bytes, the limit for this patch. The download "
+                        "was stopped."
                     )
                 if time.monotonic() - start > MOST_SECONDS:
                     raise HubUnavailableError(f"{name} of `{repo_id}` did not arrive in {MOST_SECONDS:.0f} seconds.")
     except HubError as error:
         if isinstance(error.__cause__, EntryNotFoundError):
-            raise PatchNotFoundError(f"`{repo_id}` holds no {name} at {commit[:12]}, so no patch.") from error
+            raise PatchNotFoundError(f"`{repo_id}` has no patch: it has no {name} at {commit[:12]}.") from error
         raise
     return bytes(content)

@@ -1,6 +1,6 @@
-"""The patches that visitors brought: each is seen by those who named it, and by nobody else.
+"""The patches that visitors added. Only the visitors who named a patch see it.
 
-Fetching them is in `fetching.py`, the patches for everybody in `served.py`.
+`fetching.py` fetches these patches; `served.py` holds the patches that every visitor sees.
 """
 
 import secrets
@@ -23,23 +23,23 @@ from policy_patch.ui.visitors import BusyError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_PATCHES = 256  # of all visitors together
-MOST_OWN = 8  # of one visitor
-IDLE_SECONDS = 900.0  # without a request, after which a visitor makes room for another if the page is full
-KEPT_SECONDS = 3600.0  # without a request, after which a visitor is forgotten anyway
+MOST_PATCHES = 256  # for all visitors together
+MOST_OWN = 8  # for one visitor
+IDLE_SECONDS = 900.0  # without a request: if the page is full, the visitor's patches are then removed for others
+KEPT_SECONDS = 3600.0  # without a request: the visitor's patches are then always removed
 
 _Key = tuple[str, str]  # ("lab", risk) or (repository, commit)
 
 
 @dataclass(frozen=True)
 class Offered:
-    """A patch on offer.
+    """A patch that a visitor may choose.
 
     Args:
         label (`str`):
-            What visitors see: the name of a lab patch, or the id.
+            The name that visitors see: the risk of a lab patch, or a Hub id.
         name (`str`):
-            What the model calls it.
+            The patch's name in the model.
         location ([`PatchLocation`]):
             Where its files are.
     """
@@ -56,15 +56,15 @@ class _Visitor:
 
 
 class Guests:
-    """Visitors' patches in one model. One that several visitors named is in memory once.
+    """Visitors' patches in one model. A patch that several visitors named is in memory once.
 
     Args:
         model ([`PolicyPatchModel`]):
-            Gets them beside the page's own.
+            The model that the patches are loaded into, beside the page's own.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The base's.
+            The base's tokenizer.
         scratch ([`Scratch`]):
-            Gets their files.
+            The folder that their files are written to.
     """
 
     def __init__(self, model: PolicyPatchModel, tokenizer: "PreTrainedTokenizerBase", scratch: Scratch) -> None:
@@ -74,7 +74,7 @@ class Guests:
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def of(self, visitor: str | None) -> dict[str, Offered]:
-        """Return the patches that this visitor brought, by label."""
+        """Return the patches that this visitor added, by label."""
         with self._lock:
             known = self._visitors.get(visitor or "")
             if known is None:
@@ -86,13 +86,13 @@ class Guests:
         """Load a patch for one visitor and return its label.
 
         Raises:
-            BusyError: the visitor, or the page, has as many as may be.
-            PatchNameError: a request without a session.
-            PatchNotFoundError, PatchFileError, ConfigError, BaseMismatchError, HubError: as [`fetch_patch`] and
+            BusyError: the visitor or the page has reached the limit of patches.
+            PatchNameError: the request has no session.
+            PatchNotFoundError, PatchFileError, ConfigError, BaseMismatchError, HubError: see [`fetch_patch`] and
                 [`PolicyPatchModel.load_patch`].
         """
         if not visitor:
-            raise PatchNameError("The request has no session, so the patch would be nobody's. Open the page first.")
+            raise PatchNameError("The request has no session, so nobody could use the patch. Open the page first.")
         self._check_own(visitor, wanted.label)
         if wanted.risk is not None:
             key = ("lab", wanted.risk)
@@ -124,8 +124,8 @@ class Guests:
             self._forget_ownerless()
 
     def _insert(self, key: _Key, label: str, visitor: str, locate: Callable[[], PatchLocation]) -> bool:
-        """Load a patch unless it is there; return whether it was not."""
-        with self._loading:  # others go on meanwhile with the patches that are there
+        """Load a patch unless it is in memory. Return whether it was loaded."""
+        with self._loading:  # meanwhile other visitors can use the patches in memory
             with self._lock:
                 new = key not in self._patches
                 if new:
@@ -146,14 +146,16 @@ class Guests:
     def _check_own(self, visitor: str, label: str) -> None:
         patches = known.patches if (known := self._visitors.get(visitor)) else {}
         if label not in patches and len(patches) >= MOST_OWN:
-            raise BusyError(f"You have brought {MOST_OWN} patches, the most here. Reload the page to begin anew.")
+            raise BusyError(
+                f"You have added {MOST_OWN} patches, the most for one visitor. Reload the page to start again."
+            )
 
     def _own(self, key: _Key, label: str, visitor: str) -> None:
         self._check_own(visitor, label)
         known = self._visitors.setdefault(visitor, _Visitor(time.monotonic()))
         known.seen = time.monotonic()
         known.patches[label] = key
-        self._forget_ownerless()  # what an older commit under this label leaves behind
+        self._forget_ownerless()  # the label may have named an older commit
 
     def _make_room(self) -> None:
         self._forget_visitors(KEPT_SECONDS, 0)
@@ -162,11 +164,11 @@ class Guests:
         if len(self._patches) >= MOST_PATCHES:
             raise BusyError(
                 f"The page holds {MOST_PATCHES} patches of its visitors, the most it can. Try again in a while, or run "
-                "it yourself: `policy-patch demo --ui`."
+                "the page yourself: `policy-patch demo --ui`."
             )
 
     def _forget_visitors(self, idle_seconds: float, most_patches: int) -> None:
-        """Forget idle visitors, the most idle first, until there are at most so many patches."""
+        """Forget idle visitors, the longest idle first, until at most `most_patches` patches are left."""
         latest = time.monotonic() - idle_seconds
         for visitor in sorted(self._visitors, key=lambda one: self._visitors[one].seen):
             if len(self._patches) <= most_patches or self._visitors[visitor].seen > latest:

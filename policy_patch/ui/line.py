@@ -1,6 +1,6 @@
-"""A waiting line for work that is done one at a time; each visitor has at most one place, and the line has an end.
+"""A queue for work that runs one piece at a time. Each visitor has at most one place, and the queue has a limit.
 
-Who is still there to wait is known in `visitors.py`.
+`visitors.py` knows which visitors are still connected.
 """
 
 import threading
@@ -9,29 +9,29 @@ from policy_patch.ui.visitors import BusyError, Watch
 
 
 class Place:
-    """A visitor's place in a [`Line`]; to be left, however the work ends."""
+    """A visitor's place in a [`Line`]. Call `leave` however the work ends."""
 
     def __init__(self, line: "Line", visitor: str, watch: Watch) -> None:
         self._line, self.visitor, self.watch = line, visitor, watch
 
     @property
     def before(self) -> int:
-        """How many come first; 0 when it is this one's turn."""
+        """Return how many places are ahead of this one; 0 when it is this visitor's turn."""
         return self._line.before(self)
 
     def leave(self) -> None:
-        """Let the next one in. A second call does nothing."""
+        """Give the place up, so that the next visitor's work can run. A second call does nothing."""
         self._line.remove(self)
 
 
 class Line:
-    """Those who work and wait, the first of them working.
+    """The places of a queue. The work of the first place runs, the others wait.
 
     Args:
         work (`str`):
-            What it is, for messages: "training".
+            Name of the work in messages, such as "training".
         most (`int`):
-            How many there may be, the working one included.
+            The largest number of places, including the one whose work runs.
     """
 
     def __init__(self, work: str, most: int) -> None:
@@ -40,34 +40,34 @@ class Line:
         self._lock = threading.Lock()
 
     def join(self, visitor: str, watch: Watch) -> Place:
-        """Return a place at the end.
+        """Return a new place at the end of the queue.
 
         Raises:
-            BusyError: the visitor has one already, or there are as many as may be.
+            BusyError: the visitor has a place already, or the queue is full.
         """
         place = Place(self, visitor, watch)
         with self._lock:
             if any(other.visitor == visitor for other in self._places):
-                raise BusyError(f"A {self._work} of yours has not ended yet. Stop it, or wait for its end.")
+                raise BusyError(f"A {self._work} of yours has not ended yet. Stop it, or wait until it ends.")
             if len(self._places) >= self._most:
                 raise BusyError(f"{self._most} visitors have a {self._work} here already. Try again in a few minutes.")
             self._places.append(place)
         return place
 
     def stop(self, visitor: str) -> None:
-        """Stop what the visitor has here, if anything."""
+        """Stop the visitor's work in this queue, if there is any."""
         with self._lock:
             mine = [place for place in self._places if place.visitor == visitor]
         for place in mine:
             place.watch.stop()
 
     def before(self, place: Place) -> int:
-        """Return how many come before a place."""
+        """Return how many places are ahead of `place`."""
         with self._lock:
             return self._places.index(place) if place in self._places else 0
 
     def remove(self, place: Place) -> None:
-        """Take a place out."""
+        """Remove a place from the queue."""
         with self._lock:
             if place in self._places:
                 self._places.remove(place)

@@ -1,4 +1,4 @@
-"""The tab that says what a patch is: configuration, card, whether it fits the base, and what its vectors are near.
+"""The tab that shows the content of a patch: configuration, card, fit to the base, and the tokens near its vectors.
 
 It runs no model and measures nothing.
 """
@@ -22,8 +22,8 @@ _MOST_CARD_BYTES = 2**18
 
 
 def inspect_tab(served: Served) -> gr.Dropdown:
-    """Draw the tab and return the patches it offers, which other tabs keep up to date."""
-    gr.Markdown("A patch is a small matrix: vectors like those of tokens, put behind BOS and in front of your text.")
+    """Draw the tab and return its list of patches, which the page keeps up to date."""
+    gr.Markdown("A patch is a small matrix of vectors like token embeddings. They go between BOS and your text.")
     with gr.Row():
         patch = gr.Dropdown(choices=[], label="Patch", elem_id="pp-inspected", scale=3)
         go = gr.Button("Look inside", variant="primary", scale=1, elem_id="pp-inspect")
@@ -45,10 +45,10 @@ def inspect_tab(served: Served) -> gr.Dropdown:
         try:
             with served.visitors.working(request.session_hash, "looking inside"):
                 return _inside(served.get(), label, request.session_hash)
-        except Exception as error:  # the visitor is told, whatever it is
+        except Exception as error:  # any error is shown to the visitor
             return told(error), None, None, gr.update(visible=False), ""
 
-    # Few at a time: each makes a copy of the base's whole table of embeddings.
+    # Two at a time: each call copies the base's whole embedding matrix.
     go.click(look, patch, [fits, facts, near, heat, card], concurrency_limit=2)
     return patch
 
@@ -65,19 +65,26 @@ def _inside(loaded: Loaded, label: str, visitor: str | None) -> tuple:
     ]
     if location.commit is not None:
         facts += [["repository", location.repo_id], ["commit", location.commit]]
-    how = "by its fingerprint" if config.base_fingerprint else "by its size alone: the patch is an old one without one"
+    how = "by its fingerprint" if config.base_fingerprint else "by its size alone: this old patch has no fingerprint"
     fits = (
         f"**Fits `{loaded.base}`**, checked {how}. {vectors.numel():,} numbers, {vectors.numel() * 4 / 1024:.0f} KiB."
     )
     card = location.folder / CARD_NAME
     is_shown = card.is_file() and card.stat().st_size <= _MOST_CARD_BYTES
-    shown = card.read_text(encoding="utf-8") if is_shown else patch_card(label, config)  # as it would be published
+    shown = card.read_text(encoding="utf-8") if is_shown else patch_card(label, config)  # the card that a push writes
     heat = gr.update(value=picture_html(_heat_map(vectors), "Norms and numbers of the vectors"), visible=True)
     return fits, facts, nearest_tokens(loaded, vectors), heat, without_paths(_without_front_matter(shown))
 
 
 def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:
-    """Return for each vector its number, its norm, and the tokens whose embeddings point most nearly where it does."""
+    """Return one row per vector: its number, its norm, and the tokens whose embeddings have the highest cosine with it.
+
+    Args:
+        loaded ([`Loaded`]):
+            Gives the token embeddings and the tokenizer.
+        vectors (`torch.Tensor` of shape `(num_virtual_tokens, hidden_size)`):
+            A patch's vectors in float32, on the CPU.
+    """
     table = loaded.model.get_input_embeddings().weight.detach().float().cpu()
     cosine = torch.nn.functional.normalize(vectors, dim=1) @ torch.nn.functional.normalize(table, dim=1).T
     values, ids = cosine.topk(NEAREST, dim=1)  # (num_virtual_tokens, NEAREST)
@@ -92,7 +99,7 @@ def nearest_tokens(loaded: Loaded, vectors: torch.Tensor) -> list[list[str]]:
 
 
 def _heat_map(vectors: torch.Tensor) -> bytes:
-    """Return a PNG with norms above and the matrix below, vectors from left to right."""
+    """Return a PNG: the norms on top, the matrix below, the vectors from left to right."""
     figure_module = import_extra("matplotlib.figure", "matplotlib", "eval", "The heat map")
     agg = import_extra("matplotlib.backends.backend_agg", "matplotlib", "eval", "The heat map")
     figure = figure_module.Figure(figsize=(9, 4.2), dpi=110, layout="constrained")

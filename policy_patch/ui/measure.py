@@ -1,6 +1,6 @@
 """The tab that measures a stack on a small set of prompts, for any risk: table with intervals, picture of a report.
 
-How answers are scored is the business of `policy_patch.evaluation`. Who waits for whom is in `line.py`.
+`policy_patch.evaluation` scores the answers; `line.py` keeps the order in which visitors are served.
 """
 
 import base64
@@ -28,11 +28,11 @@ MOST_SECONDS = 600.0  # for a measurement and the wait for it
 NEW_LINE = "\\n"  # how the text box writes a line break within a prompt
 _MOST_IN_LINE = 5
 _POLL_SECONDS = 0.5
-_PROGRESS = gr.Progress()  # a default argument is how Gradio hands it in
+_PROGRESS = gr.Progress()  # Gradio passes progress to a function that has this as a default argument
 
 
 def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
-    """Draw the tab and return the patches it offers, which other tabs keep up to date."""
+    """Draw the tab and return its list of patches, which the page keeps up to date."""
     gr.Markdown(
         "How often does the model show a risk on a few prompts, without and with the patches? Every prompt is answered "
         "several times; brackets are 95% intervals. Few prompts give wide intervals: for a figure to publish, use "
@@ -57,7 +57,7 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     samples_shown = gr.Markdown()
 
     actions = _Actions(served)
-    # Gradio's own `cancels` would leave the work running.
+    # Not Gradio's own `cancels`: it would leave the work running.
     asked, shown = [texts, patches, samples, seed, risk], [result, image, samples_shown]
     go.click(actions.measure, asked, shown, concurrency_limit=None)
     # An input, as opposed to a change, is the visitor's own: the prompts that somebody typed are not lost on a reload.
@@ -67,7 +67,7 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
 
 
 class _Actions:
-    """What the buttons of the tab do. Gradio names the page's API after these methods and their parameters."""
+    """The functions that the tab's buttons call. Gradio names the page's API after the methods and their parameters."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -91,14 +91,14 @@ class _Actions:
         request: gr.Request,
         progress: Any = _PROGRESS,
     ) -> tuple:
-        """Return the figures, the picture and the samples of a measurement, or what went wrong."""
+        """Return the table, the picture and the samples of a measurement, or the message about an error."""
         visitor = request.session_hash or ""
         watch = Watch(self._served.visitors, visitor, MOST_SECONDS)
         try:
             lines, seed, risk = _lines(texts), seed_of(seed), chosen(risk)
             samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
             if not labels:
-                raise DataError("No patch was ticked: there is nothing to compare with the base.")
+                raise DataError("No patch was ticked, so there is nothing to compare with the base. Tick one.")
             place = self._line.join(visitor, watch)
             try:
                 _wait(place, watch, progress)
@@ -120,7 +120,7 @@ class _Actions:
                 )
             finally:
                 place.leave()
-        except Exception as error:  # the visitor is told, whatever it is
+        except Exception as error:  # any error is shown to the visitor
             return told(error), gr.update(visible=False), ""
         figures, heading, shown = markdown(report).partition("## Samples")
         return figures, gr.update(value=picture_html(picture(report), "The report"), visible=True), heading + shown
@@ -131,13 +131,13 @@ class _Actions:
 
 
 def picture_html(content: bytes, words: str) -> str:
-    """Return a picture as HTML with its content in it, so that no file is left for others to find.
+    """Return HTML that holds the whole picture, so that no file is left on the server for others to find.
 
     Args:
         content (`bytes`):
             A PNG.
         words (`str`):
-            What it shows, for those who do not see it; no markup.
+            Description of the picture for screen readers, without markup.
     """
     data = base64.b64encode(content).decode()
     return f'<img alt="{words}" style="max-width:100%" src="data:image/png;base64,{data}">'
@@ -147,22 +147,22 @@ def _lines(texts: Any) -> list[str]:
     texts = texts if isinstance(texts, str) else ""
     if len(texts) > MOST_PROMPTS * (MOST_CHARACTERS + 2):
         raise DataError(
-            f"{len(texts):,} characters; at most {MOST_PROMPTS} prompts of {MOST_CHARACTERS} are taken here."
+            f"{len(texts):,} characters; this page takes at most {MOST_PROMPTS} prompts of {MOST_CHARACTERS} each."
         )
     lines = [line for line in texts.splitlines() if line.strip()]
     if not lines:
-        raise DataError("There is no prompt. Write one a line.")
+        raise DataError("There is no prompt. Write one prompt per line.")
     lines = [line.replace(NEW_LINE, "\n") for line in lines]
     if len(lines) > MOST_PROMPTS:
-        raise DataError(f"{len(lines)} prompts; at most {MOST_PROMPTS} are measured here.")
+        raise DataError(f"{len(lines)} prompts; this page measures at most {MOST_PROMPTS}.")
     longest = max(map(len, lines))
     if longest > MOST_CHARACTERS:
-        raise DataError(f"A prompt has {longest} characters; at most {MOST_CHARACTERS} are taken here.")
+        raise DataError(f"A prompt has {longest} characters; this page takes at most {MOST_CHARACTERS}.")
     return lines
 
 
 def _wait(place: Place, watch: Watch, progress: Any) -> None:
-    """Return when it is this visitor's turn; tell meanwhile how many come first."""
+    """Wait until it is this visitor's turn, and show meanwhile how many visitors are ahead."""
     while place.before:
         watch.check()
         progress(0, desc=f"Waiting for {place.before} other visitors")
@@ -187,9 +187,9 @@ def _report(
             risk=risk.name,
             scorers=[scorer_of(loaded, risk)],
             safe_prompts=look_alikes(loaded.base, risk),
-            allow_filtering_scorers=True,  # marked in the table where it did
+            allow_filtering_scorers=True,  # the table marks a scorer that also filtered the training pairs
             perplexity=PerplexityModel(model=model.get_base_model(), name="the base itself"),
-            # A risk that is measured on the likeliest answer has one answer to each prompt, however many are asked for.
+            # Some risks are measured on the likeliest answer only, so one answer to each prompt is enough.
             sampling=EvaluationSampling(num_samples=min(samples, risk.num_samples), batch_size=64, seed=seed),
             on_progress=on_progress,
         )

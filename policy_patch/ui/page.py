@@ -1,6 +1,6 @@
-"""Builds the page: puts the tabs together and starts the server.
+"""Builds the page from its tabs and starts the server.
 
-What a request may ask for is checked in `door.py`, what a tab does in the tab's file.
+`door.py` decides which requests are answered; each tab's own file holds its functions.
 """
 
 import inspect
@@ -24,9 +24,12 @@ from policy_patch.ui.train import train_tab  # noqa: E402
 from policy_patch.ui.words import STYLE  # noqa: E402
 
 LAB_PATCHES = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
-MOST_QUEUED = 512  # requests of all visitors
-MOST_SESSIONS = 1000  # that Gradio keeps the state of
-SWEEP_SECONDS, FILE_SECONDS = 300, 3600  # Gradio's own copies of files: how often it looks, how old one becomes
+MOST_QUEUED = 512  # waiting requests, for all visitors together
+MOST_SESSIONS = 1000  # sessions whose state Gradio keeps
+SWEEP_SECONDS, FILE_SECONDS = (
+    300,
+    3600,
+)  # of Gradio's own copies of files: time between sweeps, age at removal
 _LAB_PROMPTS = [
     "Jack thinks that Iris is",
     "Kira walked to the cafe and",
@@ -37,13 +40,13 @@ _GENERAL_PROMPTS = ["Everyone knows that", "The doctor said to the nurse that", 
 
 
 class Page(gr.Blocks):
-    """A page that anybody may be given: requests pass a `Door`, and nothing that visitors typed is kept.
+    """A page that is safe for public use: a `Door` checks each request, and visitors' inputs are not stored.
 
     Args:
         served ([`Served`]):
-            What it shows.
+            The base and the patches that the page shows.
         **options:
-            As of Gradio's `Blocks`.
+            Options of Gradio's `Blocks`.
     """
 
     def __init__(self, served: Served, **options: Any) -> None:
@@ -51,7 +54,10 @@ class Page(gr.Blocks):
         self.served = served
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        """As Gradio's `launch`. What would show visitors more of the server than the page is off, whatever is asked."""
+        """Start the server, with the arguments of Gradio's `launch`.
+
+        Features that would show visitors more of the server than the page are always off.
+        """
         given = inspect.signature(gr.Blocks.launch).bind_partial(self, *args, **options).arguments
         address = given.get("server_name") or http_server.LOCALHOST_NAME
         app_kwargs = dict(given.get("app_kwargs") or {})
@@ -60,9 +66,9 @@ class Page(gr.Blocks):
         ]  # fmt: skip
         closed = {
             "app_kwargs": app_kwargs,
-            "show_error": False,  # errors are told by the page, in its own words
-            "run_history": False,  # Gradio would keep what visitors typed in their browsers, tokens among it
-            "ssr_mode": False,  # another server in front of the door
+            "show_error": False,  # the page itself shows errors, without details of the server
+            "run_history": False,  # Gradio would store visitors' inputs in their browsers, including tokens
+            "ssr_mode": False,  # it would put another server in front of the door
             "mcp_server": False,
             "enable_monitoring": False,
             "max_file_size": 1,
@@ -73,24 +79,25 @@ class Page(gr.Blocks):
         return super().launch(**{**given, **closed})
 
     def _made(self, path: str) -> bool:
-        """Whether Gradio holds a file of this path because the page showed it."""
+        """Return whether Gradio holds a file at this path because the page showed it."""
         return any(path in files for files in self.temp_file_sets)
 
 
 def build_demo(
     base: str | None = None, patches: list[str] | None = None, *, base_may_change: bool = False
 ) -> "gr.Blocks":
-    """Return the page, for `launch`. Nothing is loaded before it is shown.
+    """Return the page; call its `launch` to start it. No model is loaded before the page is shown.
 
     Args:
         base (`str`, *optional*):
-            Hub id or folder of a causal language model. Defaults to the environment's `POLICY_PATCH_BASE`, or the lab's
-            miniature, `lab:base`.
+            Hub id or folder of a causal language model. Defaults to the environment variable `POLICY_PATCH_BASE`, or
+            else to the lab's miniature, `lab:base`.
         patches (`list[str]`, *optional*):
-            Hub ids (`org/tox-patch@v1.0.0`) or folders, for all visitors. Defaults to the environment's
-            `POLICY_PATCH_PATCHES`, separated by spaces, or for the lab's base to its three patches.
+            Hub ids (`org/tox-patch@v1.0.0`) or folders, for all visitors. Defaults to the environment variable
+            `POLICY_PATCH_PATCHES` (separated by spaces), or else, with the lab's base, to the lab's three patches.
         base_may_change (`bool`, *optional*, defaults to `False`):
-            Visitors may load another base from the Hub, for all: for a page of your own, not for a public one.
+            Whether a visitor may load another base from the Hub. It replaces the base for all visitors, so use it on a
+            page of your own and not on a public one.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -111,8 +118,8 @@ def build_demo(
     with Page(served, title="policy-patch") as page:
         gr.HTML(f"<style>{STYLE}</style>", padding=False)
         gr.Markdown(
-            "# policy-patch\nA safety patch is about 50 learned vectors in front of a frozen language model. "
-            "Put some on, take them off, and see what changes."
+            "# policy-patch\nA safety patch is about 50 learned vectors in front of the input of a frozen language "
+            "model. Add patches, remove them, and see what changes."
         )
         about = gr.Markdown(f"Base: `{served.base}`", elem_id="pp-about")
         if base_may_change:
@@ -128,10 +135,10 @@ def build_demo(
                 train_tab(served)
 
         def on_offer(request: gr.Request) -> tuple[Any, Any, Any, Any]:
-            """Load, behind the page that is there already, and tell the tabs what is on offer."""
+            """Load the base while the page is already visible, and fill the tabs' lists of patches."""
             try:
                 labels, said = list(served.get().offered(request.session_hash)), gr.update()
-            except Exception as error:  # the visitor is told, whatever it is
+            except Exception as error:  # any error is shown to the visitor
                 labels, said = [], told(error)
             return (
                 gr.update(choices=labels, value=labels[:1]),
@@ -141,10 +148,10 @@ def build_demo(
             )
 
         def on_more(request: gr.Request) -> list[Any]:
-            """Tell the other tabs what is on offer now."""
+            """Update the lists of patches in the other tabs."""
             try:
                 return [gr.update(choices=list(served.get().offered(request.session_hash)))] * 2
-            except Exception:  # told by the tab that asked
+            except Exception:  # the tab that asked shows the error
                 return [gr.update()] * 2
 
         page.load(
@@ -165,7 +172,7 @@ def _base_form(served: Served, about: Any) -> None:
         def change(base: str, patches: str) -> tuple[str, str]:
             try:
                 served.change_base(base, (patches or "")[:MOST_PROMPT_CHARACTERS].split())
-            except Exception as error:  # the visitor is told, whatever it is
+            except Exception as error:  # any error is shown to the visitor
                 return f"Base: `{served.base}`", told(error)
             return f"Base: `{served.base}`", "Loaded. Reload the page."
 

@@ -1,6 +1,6 @@
-"""Takes folders of the server out of what visitors read: error texts, cards, configurations.
+"""Removes paths of the server from texts that visitors read: error messages, cards, configurations.
 
-Folders in published files are the business of `policy_patch.privacy`.
+`policy_patch.privacy` removes paths from published files.
 """
 
 import os
@@ -16,20 +16,21 @@ from policy_patch.hub.fetch import DESCRIBING_FILES, PATCH_FILES
 
 A_FILE = "a file of this page"
 _NAMED = {*PATCH_FILES, *DESCRIBING_FILES}
-# An absolute path, of a home or of Windows; not the slash of `org/name`, of an address or of a closing tag.
+# An absolute path, a path in a home folder, or a path of Windows; not the slash in `org/name`, in an address or in a
+# closing tag.
 _PATH = re.compile(r"(?<![\w:/\\.@-])(?:~\w*|[A-Za-z]:|file:/{0,2})?(?![/\\]\w+>)[/\\][^\s`'\"<>|*?:;,()\[\]{}]+")
 _QUOTED = re.compile(r"([`'\"])(?:~\w*|[A-Za-z]:|file:/{0,2})?[/\\][^`'\"\n]*\1")  # with spaces in it
 _hidden: set[str] = set()
 
 
 def hide_folder(path: str) -> None:
-    """Let `without_paths` know a folder that the page was started with, spaces and all."""
+    """Add a folder to those that `without_paths` removes. Its path may contain spaces."""
     _hidden.update((path, os.path.abspath(path)))
     _own_folders.cache_clear()
 
 
 def without_paths(text: str) -> str:
-    """Return `text` with each path of the disk replaced; of the files of a patch the name stays.
+    """Return `text` with each path of the disk replaced. Only the names of a patch's files are kept.
 
     Example:
 
@@ -40,13 +41,13 @@ def without_paths(text: str) -> str:
 
     ```
     """
-    text = _own_folders().sub("/-", text)  # they may hold spaces; what comes behind is then part of one path
+    text = _own_folders().sub("/-", text)  # known folders may contain spaces; the rest of the path is replaced below
     text = _QUOTED.sub(lambda found: f"{found[1]}{_shown(found[0].strip(found[1]))}{found[1]}", text)
     return _PATH.sub(lambda found: _shown(found[0]), text)
 
 
 def names_a_folder(text: str) -> bool:
-    """Whether a folder that this process uses is still in `text`."""
+    """Return whether `text` still contains a folder that this process uses."""
     return _own_folders().search(text) is not None
 
 
@@ -57,7 +58,7 @@ def _shown(path: str) -> str:
 
 @cache
 def _own_folders() -> re.Pattern[str]:
-    """Return a pattern of the folders that errors may name, longest first, however they are spelled."""
+    """Return a pattern for the folders that errors may name, in all their spellings, longest first."""
     found = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), Path(__file__).parents[1]}
     found |= {Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE)}
     spelled = {str(path) for path in found} | {os.path.realpath(path) for path in found} | _hidden

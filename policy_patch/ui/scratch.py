@@ -1,6 +1,6 @@
-"""The page's folder of temporary files: one subfolder for each patch that is fetched or trained, swept when old.
+"""The page's folder of temporary files: one subfolder for each fetched or trained patch. Old ones are removed.
 
-What is put there is decided in `fetching.py` and `train.py`.
+`fetching.py` and `train.py` write the files.
 """
 
 import os
@@ -13,13 +13,13 @@ import time
 import weakref
 from pathlib import Path
 
-KEPT_SECONDS = 3600  # a subfolder that nobody removed
-LEFT_SECONDS = 24 * 3600  # the folder of a page that was killed
+KEPT_SECONDS = 3600  # age at which a subfolder is removed
+LEFT_SECONDS = 24 * 3600  # age at which the folder of a killed page is removed
 _NAME = "policy-patch-page-"
 
 
 class Scratch:
-    """A folder that only this process reads, and that goes with it."""
+    """A folder that only this process reads, and that is removed when the process ends."""
 
     def __init__(self) -> None:
         self._root: str | None = None
@@ -28,13 +28,13 @@ class Scratch:
         self._lock = threading.Lock()
 
     def new(self, *, held: bool = False) -> Path:
-        """Return a new empty subfolder, and remove old ones. A `held` one stays until `remove`."""
+        """Return a new empty subfolder, and remove old ones. A `held` subfolder stays until `remove` or `release`."""
         self.sweep()
         with self._lock:
             if self._root is None or not os.path.isdir(self._root):
                 _sweep_killed(Path(tempfile.gettempdir()))
                 self._root = tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-")
-                weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)  # at the latest at exit
+                weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)  # runs at exit at the latest
             folder = Path(tempfile.mkdtemp(dir=self._root))
             self._made[folder] = time.monotonic()
             if held:
@@ -42,18 +42,18 @@ class Scratch:
         return folder
 
     def folders(self) -> list[Path]:
-        """Return the subfolders there are."""
+        """Return the subfolders that exist."""
         with self._lock:
             return list(self._made)
 
     def release(self, folder: Path) -> None:
-        """A held subfolder may be swept from now on, once it is old."""
+        """End the hold on a subfolder: from now on it is removed once it is old."""
         with self._lock:
             self._held.discard(folder)
             self._made[folder] = time.monotonic()
 
     def remove(self, folder: Path) -> None:
-        """Remove a subfolder of this one; another folder is left alone."""
+        """Remove a subfolder that `new` returned. Any other folder is left alone."""
         with self._lock:
             known = self._made.pop(folder, None) is not None
             self._held.discard(folder)
@@ -70,7 +70,7 @@ class Scratch:
 
 
 def _sweep_killed(temporary: Path) -> None:
-    """Remove the old folders of this user's pages that do not run any more: a kill leaves them behind."""
+    """Remove old folders of this user's pages that no longer run. A page that is killed leaves its folder there."""
     for folder in temporary.glob(f"{_NAME}*"):
         pid = re.match(rf"{_NAME}(\d+)-", folder.name)
         try:
@@ -79,13 +79,13 @@ def _sweep_killed(temporary: Path) -> None:
             mine = stat.S_ISDIR(about.st_mode) and (not hasattr(os, "getuid") or about.st_uid == os.getuid())
             if pid and old and mine and not _runs(int(pid[1])):
                 shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # it went meanwhile
+        except OSError:  # the folder was removed meanwhile
             continue
 
 
 def _runs(pid: int) -> bool:
     if os.name != "posix":
-        return True  # there `os.kill` would end it
+        return True  # on Windows `os.kill` would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""What the page serves: one base in memory with the page's own patches, and beside them those that visitors bring.
+"""The models that the page serves: one base in memory, the page's own patches, and the patches that visitors add.
 
-Nothing is loaded before somebody asks, so that the page is there at once. Many visitors share the base; each request
-names its own stack. The page's own patches are fixed when it starts: no visitor adds to them or takes one away.
+Nothing is loaded before the first request, so that the page opens at once. All visitors share the base; each request
+names its own stack. The page's own patches are fixed when it starts: no visitor can add or remove one.
 """
 
 import os
@@ -27,26 +27,26 @@ from policy_patch.ui.visitors import Visitors
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MOST_STACKED = 8  # patches in front of one text
+MOST_STACKED = 8  # patches in one stack
 
 
 @dataclass
 class Loaded:
-    """What is in memory.
+    """The base and the patches in memory.
 
     Args:
         base (`str`):
-            What visitors see of the base: Hub id, `lab:base`, or the last part of a folder.
+            The name of the base that visitors see: a Hub id, `lab:base`, or the last part of a folder's path.
         model ([`PolicyPatchModel`]):
-            Around the base, with every patch on offer.
+            The base with all patches that visitors may choose.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The base's.
+            The base's tokenizer.
         scorer ([`Scorer`]):
-            What the badges are from.
+            Scores the answers for the badges.
         guests ([`Guests`]):
-            What visitors brought.
+            The patches that visitors added.
         patches (`dict[str, Offered]`):
-            The page's own, by label.
+            The page's own patches, by label.
     """
 
     base: str
@@ -57,19 +57,19 @@ class Loaded:
     patches: dict[str, Offered] = field(default_factory=dict)
 
     def offered(self, visitor: str | None = None) -> dict[str, Offered]:
-        """Return what this visitor may use, by label: the page's own patches and the visitor's."""
+        """Return the patches that this visitor may use, by label: the page's own and the visitor's."""
         return {**self.guests.of(visitor), **self.patches}
 
     def chosen(self, labels: list[str], visitor: str | None = None) -> list[Offered]:
-        """Return the patches that these labels name, in order.
+        """Return the patches with these labels, in the same order.
 
         Raises:
-            PatchNameError: too many, one twice, or one that is not on offer for this visitor.
+            PatchNameError: there are too many labels, a label occurs twice, or this visitor has no such patch.
         """
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise PatchNameError("The chosen patches are no list of names. Tick them on the page.")
+            raise PatchNameError("The chosen patches are not a list of names. Tick them on the page.")
         if len(labels) > MOST_STACKED:
-            raise PatchNameError(f"{len(labels)} patches; at most {MOST_STACKED} are put in front of a text here.")
+            raise PatchNameError(f"{len(labels)} patches; a stack has at most {MOST_STACKED} on this page.")
         if len(set(labels)) < len(labels):
             raise PatchNameError("A patch was named twice. Tick each once.")
         offered = self.offered(visitor)
@@ -79,11 +79,11 @@ class Loaded:
         return [offered[label] for label in labels]
 
     def stack(self, labels: list[str], visitor: str | None = None) -> str | tuple[str, ...]:
-        """Return what `patch_names` wants for a row with these patches. Raises as `chosen`."""
+        """Return the value of `patch_names` for a row with these patches. Raises the same errors as `chosen`."""
         return tuple(one.name for one in self.chosen(labels, visitor)) or "__base__"
 
     def wrapper(self, labels: list[str], visitor: str | None = None) -> PolicyPatchModel:
-        """Return a model of its own around the same base, with these patches as its active stack."""
+        """Return a new model on the same base, with these patches as its active stack."""
         chosen = self.chosen(labels, visitor)
         model = PolicyPatchModel(self.model.get_base_model())
         for one in chosen:
@@ -94,15 +94,15 @@ class Loaded:
 
 
 class Served:
-    """Loads the base and its patches when first asked, once.
+    """Loads the base and the page's own patches once, at the first request.
 
     Args:
         base (`str`):
             Hub id or folder of a causal language model, or `lab:base`.
         patches (`list[str]`):
-            Folders or Hub ids (`org/tox-patch@v1.0.0`); of the lab `lab:<risk>`.
+            Folders or Hub ids (`org/tox-patch@v1.0.0`), or `lab:<risk>` for a patch of the lab.
         base_may_change (`bool`, *optional*, defaults to `False`):
-            Visitors may load another base from the Hub, for all.
+            Whether a visitor may load another base from the Hub, which then replaces the base for all visitors.
     """
 
     def __init__(self, base: str, patches: list[str], *, base_may_change: bool = False) -> None:
@@ -117,15 +117,15 @@ class Served:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether `get` returns at once."""
+        """Return whether the base is in memory, so that `get` returns at once."""
         return self._loaded is not None
 
     def get(self) -> Loaded:
-        """Return what is in memory; the first to ask loads it.
+        """Return the base and the patches in memory. The first call loads them.
 
         Raises:
             ModelLoadError: the base cannot be loaded.
-            PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: a patch cannot.
+            PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: a patch cannot be loaded.
         """
         loaded = self._loaded
         if loaded is None:
@@ -140,28 +140,28 @@ class Served:
 
         Args:
             source (`str`):
-                What the visitor typed: a strict Hub id, or `lab:<risk>`.
+                The visitor's input: a valid Hub id, or `lab:<risk>`.
             visitor (`str`, *optional*):
-                Session of the visitor; without one only the page's own patches can be named.
+                Session of the visitor; without a session only the page's own patches can be named.
 
         Raises:
-            PatchNameError: no such source, or no session.
-            BusyError: as many patches as may be.
-            PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: as [`Guests.add`].
+            PatchNameError: `source` is neither, or the request has no session.
+            BusyError: the limit of patches is reached.
+            PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: see [`Guests.add`].
         """
         wanted = wanted_patch(source)
         loaded = self.get()
         return wanted.label if wanted.label in loaded.patches else loaded.guests.add(wanted, visitor)
 
     def change_base(self, base: str, patches: list[str]) -> Loaded:
-        """Put another base in memory, for all; the old one stays if the new one cannot be loaded.
+        """Load another base for all visitors. The old one stays if the new one cannot be loaded.
 
         Raises:
-            ModelLoadError: the base of this page is fixed, or the new one is not open to everybody or cannot be loaded.
-            PatchNameError, PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: as [`Served.add`].
+            ModelLoadError: the base of this page is fixed, or the new base is not public or cannot be loaded.
+            PatchNameError, PatchNotFoundError, PatchFileError, BaseMismatchError, HubError: see [`Served.add`].
         """
         if not self.base_may_change:
-            raise ModelLoadError("The base of this page is fixed. Run it yourself: `policy-patch demo --ui`.")
+            raise ModelLoadError("The base of this page is fixed. Run the page yourself: `policy-patch demo --ui`.")
         name, revision = wanted_base(base)
         wanted = [wanted_patch(source) for source in patches[:MOST_STACKED]]
         if not name.startswith("lab:"):
@@ -188,7 +188,7 @@ class Served:
 
 
 def shown_name(source: str) -> str:
-    """Return what visitors see of a base or a patch that the page was started with: of a folder its name alone."""
+    """Return the name that visitors see for a base or a patch of the page. For a folder this is its last part only."""
     if os.path.isdir(source) or os.path.isabs(source) or source.startswith((".", "~")):
         return os.path.basename(os.path.abspath(source)) or "folder"
     return source
@@ -196,7 +196,7 @@ def shown_name(source: str) -> str:
 
 def _load(base: str, patches: list[str], scratch: Scratch, *, revision: str | None = None) -> Loaded:
     if base.startswith("lab:"):
-        torch.set_num_threads(1)  # of each visitor: on a miniature more would only wait for each other
+        torch.set_num_threads(1)  # per request: on a miniature model more threads would only wait for each other
     model, tokenizer = _base_of(base, revision)
     wrapper = PolicyPatchModel(model).eval()
     loaded = Loaded(shown_name(base), wrapper, tokenizer, _scorer_of(base), Guests(wrapper, tokenizer, scratch))
@@ -222,18 +222,20 @@ def _scorer_of(base: str) -> Any:
 
 
 def _public_model(name: str, revision: str | None) -> str:
-    """Return the commit of a base that a visitor may load: one on the Hub that is open to everybody."""
-    refused = f"Cannot load the model `{name}`: no such model is open to everybody on the Hub."
-    if os.path.isdir(name):  # transformers would take a folder of this name for it
+    """Return the commit of a base that a visitor may load, which is a public one on the Hub."""
+    refused = f"Cannot load the model `{name}`: the Hub has no public model of this name."
+    if os.path.isdir(name):  # transformers would load this folder instead
         raise ModelLoadError(refused)
     try:
         return public_commit(name, revision)
     except HubError as error:
-        raise ModelLoadError(f"{refused} Give others when the page is started: `policy-patch demo --ui`.") from error
+        raise ModelLoadError(
+            f"{refused} Give a private or gated one when you start the page: `policy-patch demo --ui --base`."
+        ) from error
 
 
 def _located(source: str) -> PatchLocation:
-    """Return where a patch of the page's own lies."""
+    """Return where the files of one of the page's own patches are."""
     from policy_patch.lab import lab_patch_folder
 
     if source.startswith("lab:"):
@@ -242,7 +244,7 @@ def _located(source: str) -> PatchLocation:
 
 
 def _put(loaded: Loaded, label: str, location: PatchLocation) -> None:
-    """Load a patch of the page's own; two folders of the same name get different labels."""
+    """Load one of the page's own patches. Two folders with the same name get different labels."""
     label = _free(label, loaded.patches)
     name = _free(re.sub(r"\W", "-", label).strip("-") or "patch", {one.name for one in loaded.patches.values()})
     loaded.model.load_patch(location.folder, name, tokenizer=loaded.tokenizer)

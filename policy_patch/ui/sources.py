@@ -1,6 +1,6 @@
-"""What a visitor may type as a patch: the lab's three names and strict ids of the Hub. Nothing here opens a file.
+"""Parses the names that visitors type: the lab's patches and bases, and valid Hub ids. Nothing here opens a file.
 
-The page's own base and patches do not pass here: whoever starts the page may give folders for those.
+The page's own base and patches are not parsed here, because the person who starts the page may give folders.
 """
 
 import re
@@ -24,11 +24,11 @@ class Wanted:
 
     Args:
         label (`str`):
-            What the visitor sees.
+            The name that the visitor sees.
         risk (`str`, *optional*):
-            Of a patch of the lab.
+            The risk of a lab patch; None for a patch on the Hub.
         repo_id (`str`, *optional*):
-            Of a patch on the Hub.
+            The repository of a patch on the Hub; None for a lab patch.
         revision (`str`, *optional*):
             Branch, tag or commit on the Hub.
     """
@@ -40,10 +40,10 @@ class Wanted:
 
 
 def wanted_patch(source: str) -> Wanted:
-    """Return what a visitor's words name.
+    """Return the patch that a visitor's input names.
 
     Raises:
-        PatchNameError: neither a name of the lab nor an id of the Hub.
+        PatchNameError: `source` is neither a patch of the lab nor a Hub id.
 
     Example:
 
@@ -62,17 +62,17 @@ def wanted_patch(source: str) -> Wanted:
     found = _hub_id(source)
     if found is None:
         raise PatchNameError(
-            f"`{_short(source)}` names no patch; only ids of the Hub are taken here, like org/tox-patch or "
+            f"`{_short(source)}` is not the name of a patch. This page takes Hub ids, like org/tox-patch or "
             f"org/tox-patch@v1.0.0, and {', '.join(f'lab:{risk}' for risk in LAB_RISKS)}."
         )
     return Wanted(source, repo_id=found[0], revision=found[1])
 
 
 def wanted_base(source: str) -> tuple[str, str | None]:
-    """Return the name of a base that was typed, and its revision on the Hub.
+    """Return the name of the base in a visitor's input, and its revision on the Hub or None.
 
     Raises:
-        ModelLoadError: neither a model of the lab nor an id of the Hub.
+        ModelLoadError: `source` is neither a model of the lab nor a Hub id.
     """
     source = source.strip() if isinstance(source, str) else ""
     if source in ("lab:base", "lab:teacher"):
@@ -80,8 +80,8 @@ def wanted_base(source: str) -> tuple[str, str | None]:
     found = _hub_id(source)
     if found is None:
         raise ModelLoadError(
-            f"`{_short(source)}` names no base; only ids of the Hub are taken here, like org/model, and lab:base and "
-            "lab:teacher. A folder is given when the page is started: `policy-patch demo --ui --base <folder>`."
+            f"`{_short(source)}` is not the name of a base. This page takes Hub ids, like org/model, and lab:base and "
+            "lab:teacher. Give a folder when you start the page: `policy-patch demo --ui --base <folder>`."
         )
     return found
 

@@ -1,6 +1,6 @@
-"""The tab that trains a patch on the lab's miniatures while one watches: loss, stop, download, push to the Hub.
+"""The tab that trains a patch on the lab's miniatures: live loss, stop, download, push to the Hub.
 
-The training itself is a recipe; who may train, and for how long, is the business of `line.py` and `visitors.py`.
+The training itself is a recipe. `line.py` and `visitors.py` decide who may train and for how long.
 """
 
 import queue
@@ -34,13 +34,13 @@ _TOKEN = re.compile(r"[!-~]{1,300}", re.ASCII)
 
 
 class _Live(TrainerCallback):
-    """Hands each log entry to the page, and ends the training when the visitor asks or leaves."""
+    """Passes each log entry to the page, and ends the training when the visitor stops it or leaves."""
 
     def __init__(self, entries: "queue.Queue[dict[str, Any]]", watch: Watch) -> None:
         self._entries, self._watch = entries, watch
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Be told of sampling and of each step; raises where the visitor does not wait any more."""
+        """Raise `StoppedError` if the visitor no longer waits. Called during sampling and after each step."""
         self._watch.check()
 
     def on_log(
@@ -59,8 +59,9 @@ class _Live(TrainerCallback):
 def train_tab(served: Served) -> None:
     """Draw the tab."""
     gr.Markdown(
-        "Train a patch on two miniature models of one million parameters: a flawed base and its safer release as "
-        "teacher. First it learns the teacher's answers (SFT), then to prefer them (DPO). A minute or so on a CPU."
+        "Train a patch on two miniature models of one million parameters: a flawed base, and its safer release as "
+        "teacher. The patch first learns the teacher's answers (SFT), then to prefer them (DPO). This takes about a "
+        "minute on a CPU."
     )
     with gr.Row():
         risk = gr.Dropdown(LAB_RISKS, value=LAB_RISKS[0], label="What to fix", elem_id="pp-risk")
@@ -77,7 +78,7 @@ def train_tab(served: Served) -> None:
             for stage in ("SFT", "DPO")
         ]
     file = gr.File(label="The patch", visible=False, elem_id="pp-file")
-    folder = gr.State(None)  # of the visitor's last patch; never sent to the browser
+    folder = gr.State(None)  # the folder of the visitor's last patch; never sent to the browser
     with gr.Accordion("Push it to the Hub", open=False):
         gr.Markdown("Your token is used for this one push. It is neither stored nor logged.")
         with gr.Row():
@@ -95,7 +96,7 @@ def train_tab(served: Served) -> None:
     def stop_training(request: gr.Request) -> None:
         line.stop(request.session_hash or "")
 
-    # Who may train is decided by the line, not by Gradio's queue: there one visitor could wait many times.
+    # The line decides who may train, not Gradio's queue: in that queue one visitor could wait many times.
     go.click(
         train, [risk, sft, dpo, seed, folder], [said, *plots, file, folder],
         concurrency_limit=None, show_progress="hidden", api_visibility="private",
@@ -115,13 +116,13 @@ def train_tab(served: Served) -> None:
 
 
 def _train(served: Served, line: Line, asked: tuple, last: str | None, visitor: str) -> Iterator[tuple]:
-    """Train in a thread of its own; yield what there is to see."""
+    """Train in a separate thread, and yield the values of the tab's outputs."""
     hidden, kept = gr.update(visible=False), gr.update()
     watch = Watch(served.visitors, visitor, MOST_SECONDS)
     try:
         settings = _checked(*asked)
         place = line.join(visitor, watch)
-    except Exception as error:  # the visitor is told, whatever it is
+    except Exception as error:  # any error is shown to the visitor
         yield told(error), kept, kept, kept, last
         return
     run = _Run(served, place, settings)
@@ -139,11 +140,11 @@ def _train(served: Served, line: Line, asked: tuple, last: str | None, visitor: 
                 said = f"{seen[-1]['stage']}, step {seen[-1]['step']}: loss {seen[-1]['loss']:.4f}"
                 yield said, *_curves(seen), hidden, last
         archive = run.archive()
-    except Exception as error:  # the visitor is told, whatever it is
+    except Exception as error:  # any error is shown to the visitor
         yield told(error), *_curves(seen), hidden, last
         return
     finally:
-        run.end()  # it is over, or the visitor went away
+        run.end()  # the training is over, or the visitor left
     if last is not None:
         served.scratch.remove(Path(last))
     done = f"Done: a patch against {settings[0].replace('_', ' ')}. Download it, or push it to the Hub."
@@ -152,13 +153,13 @@ def _train(served: Served, line: Line, asked: tuple, last: str | None, visitor: 
 
 def _checked(risk: Any, sft: Any, dpo: Any, seed: Any) -> tuple[str, int, int, int]:
     if risk not in LAB_RISKS:
-        raise DataError(f"`{str(risk)[:40]}` is no risk of the lab; there are {', '.join(LAB_RISKS)}.")
+        raise DataError(f"`{str(risk)[:40]}` is not a risk of the lab; choose one of {', '.join(LAB_RISKS)}.")
     sft, dpo = number_of(sft, "SFT steps", 10, MOST_SFT_STEPS), number_of(dpo, "DPO steps", 5, MOST_DPO_STEPS)
     return risk, int(sft), int(dpo), seed_of(seed)
 
 
 class _Run:
-    """One training in its own thread, and its folder. The place in line is left when the thread ends, not before."""
+    """One training in its own thread, and its folder. It gives its place in the line up when the thread ends."""
 
     def __init__(self, served: Served, place: Place, settings: tuple[str, int, int, int]) -> None:
         self._scratch, self._place, self._settings = served.scratch, place, settings
@@ -170,21 +171,21 @@ class _Run:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the training."""
         self._folder = self._scratch.new(held=True)
         self._thread.start()
 
     def goes_on(self) -> bool:
-        """Wait a moment, and return whether there is more to come."""
+        """Wait a moment, and return whether the training still runs or has unread entries."""
         self._thread.join(_POLL_SECONDS)
         return self._thread.is_alive() or not self._entries.empty()
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return what was logged since the last call."""
+        """Return the log entries since the last call."""
         return [self._entries.get() for _ in range(self._entries.qsize())]
 
     def archive(self) -> Path:
-        """Return the patch as an archive, once it is trained; raise what ended the training instead."""
+        """Return the trained patch as a zip archive, or raise the error that ended the training."""
         if self._error is not None:
             raise self._error
         folder = self._folder / "patch"
@@ -193,9 +194,9 @@ class _Run:
         return Path(archive)
 
     def end(self) -> None:
-        """Stop it if it still runs; its folder goes when it has ended, unless there is a patch to keep in it."""
+        """Stop the training if it still runs. Its folder is removed when it has ended, unless it holds a patch."""
         self._place.watch.stop()
-        if self._folder is None:  # it never began
+        if self._folder is None:  # the training never started
             self._place.leave()
         elif self._is_kept:
             self._scratch.release(self._folder)
@@ -208,7 +209,7 @@ class _Run:
     def _train(self) -> None:
         try:
             _by_recipe(self._settings, self._folder / "patch", _Live(self._entries, self._place.watch))
-        except Exception as error:  # the visitor is told, whatever it is
+        except Exception as error:  # any error is shown to the visitor
             self._error = error
         finally:
             with self._lock:
@@ -237,7 +238,7 @@ def _curves(seen: list[dict[str, Any]]) -> tuple[Any, Any]:
 
 
 def _published(patch: Path) -> Path:
-    """Return a folder with the files that make up a patch, and nothing of its making."""
+    """Return a folder with the files of a patch only, without checkpoints and other files of the training."""
     from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_files
 
     alone = patch.with_name("alone")
@@ -246,7 +247,10 @@ def _published(patch: Path) -> Path:
 
 
 def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str, str]:
-    """Publish the visitor's patch with the visitor's token, which is forgotten by the page as well."""
+    """Publish the visitor's patch with the visitor's token, and clear the token on the page.
+
+    Returns the message for the visitor, and the new content of the token field: always empty.
+    """
     from policy_patch.hub.publishing import push_patch
     from policy_patch.hub.push import PushOptions
     from policy_patch.patch.folder import patch_files, read_patch_folder
@@ -257,10 +261,10 @@ def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str
             raise DataError("There is no patch yet. Train one first.")
         if not Path(folder).is_dir():
             raise DataError("The patch was removed from the page a while after its training. Train it again.")
-        if not repo or not token:  # an empty token would be the server's own
+        if not repo or not token:  # with an empty token the Hub's client would use the server's own
             raise HubAccessError("Give a repository (`you/my-first-patch`) and a token with write access to it.")
         if not _TOKEN.fullmatch(token):
-            raise HubAccessError("The token holds characters that no token has. Copy it again.")
+            raise HubAccessError("The token contains characters that no token has. Copy it again.")
         wanted = wanted_patch(repo)
         if wanted.repo_id != repo:
             raise HubAccessError("Give the repository alone, like `you/my-first-patch`.")
@@ -268,5 +272,5 @@ def _push(folder: str | None, repo: str, token: str, private: bool) -> tuple[str
         options = PushOptions(private=bool(private) or None, token=token)
         commit = push_patch(repo, config, files, options=options)
         return f"Published: {commit.commit_url}", ""
-    except Exception as error:  # the visitor is told, whatever it is
+    except Exception as error:  # any error is shown to the visitor
         return told(error, is_secret=True).replace(token or "\0", "..."), ""

@@ -1,6 +1,6 @@
-"""Who looks at the page, and what they may have running: nothing runs on for a visitor who went away.
+"""Counts the visitors of the page and limits their work. Work ends when its visitor leaves.
 
-Work that is done one at a time waits in `line.py`.
+`line.py` is the queue for work that runs one piece at a time.
 """
 
 import threading
@@ -11,23 +11,23 @@ from contextlib import contextmanager
 
 from policy_patch.errors import PolicyPatchError
 
-GONE_SECONDS = 15.0  # without a connection, after which a visitor has gone away
+GONE_SECONDS = 15.0  # without a connection: the visitor then counts as gone
 MOST_REMEMBERED = 10_000
 
 
 class StoppedError(PolicyPatchError, RuntimeError):
-    """Raised inside work that its visitor stopped or left, or that took too long."""
+    """Raised inside work when its visitor stopped it or left, or when it took too long."""
 
 
 class BusyError(PolicyPatchError, RuntimeError):
-    """Raised when a visitor has as much running as one may have, or the page has."""
+    """Raised when a visitor, or the whole page, has reached a limit of work or of patches."""
 
 
 class Visitors:
     """Counts the open connections on which each visitor waits for answers.
 
-    A visitor is the session hash of a browser. Only a page that stands behind its `Door` sees connections; another one
-    takes every visitor for present.
+    A visitor is the session hash of a browser. Only a page with a `Door` sees connections; without it every visitor
+    counts as present.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Visitors:
 
     @contextmanager
     def connected(self, visitor: str) -> Iterator[None]:
-        """Within the context the visitor waits for an answer."""
+        """Count the visitor as waiting for an answer while the context is open."""
         with self._lock:
             self._open[visitor] += 1
         try:
@@ -55,15 +55,15 @@ class Visitors:
 
     @contextmanager
     def working(self, visitor: str | None, work: str, most: int = 1) -> Iterator[None]:
-        """Within the context the visitor has one more piece of this work running.
+        """Count one more piece of this work for the visitor while the context is open.
 
         Raises:
-            BusyError: there are `most` already.
+            BusyError: the visitor has `most` pieces of this work already.
         """
         key = (visitor or "", work)
         with self._lock:
             if self._working[key] >= most:
-                raise BusyError(f"The page still does what you asked for before ({work}). Wait for its end.")
+                raise BusyError(f"The page is still working on your earlier request ({work}). Wait until it ends.")
             self._working[key] += 1
         try:
             yield
@@ -74,7 +74,7 @@ class Visitors:
                     del self._working[key]
 
     def gone_since(self, visitor: str, start: float) -> float:
-        """Return for how many seconds, since `start` at most, the visitor has had no connection."""
+        """Return the seconds for which the visitor has had no connection, counted from `start` at the earliest."""
         with self._lock:
             if not self.is_counting or self._open[visitor]:
                 return 0.0
@@ -82,15 +82,15 @@ class Visitors:
 
 
 class Watch:
-    """Ends work that its visitor stopped or left, or that took too long.
+    """Ends work when its visitor stops it or leaves, or when it takes too long.
 
     Args:
         visitors ([`Visitors`]):
-            Who is there.
+            Knows which visitors are connected.
         visitor (`str`):
-            Whose work it is.
+            The visitor who asked for the work.
         most_seconds (`float`):
-            How long it may take.
+            The longest time that the work may take.
     """
 
     def __init__(self, visitors: Visitors, visitor: str, most_seconds: float) -> None:
@@ -99,18 +99,18 @@ class Watch:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Let the next `check` end the work."""
+        """Make the next `check` raise."""
         self._stop.set()
 
     def check(self) -> None:
-        """Return if the work may go on.
+        """Do nothing if the work may go on.
 
         Raises:
-            StoppedError: it may not.
+            StoppedError: `stop` was called, the time is over, or the visitor is gone.
         """
         if self._stop.is_set():
             raise StoppedError("Stopped.")
         if time.monotonic() - self._start > self._most_seconds:
             raise StoppedError(f"Stopped: it took more than {self._most_seconds:.0f} seconds.")
         if self._visitors.gone_since(self._visitor, self._start) > GONE_SECONDS:
-            raise StoppedError("Stopped: nobody waits for it any more.")
+            raise StoppedError("Stopped: nobody waits for the result any more.")

@@ -1,10 +1,13 @@
-"""HTML of texts that models wrote: escaped, offensive words blurred, a badge for a score. Nothing is generated here."""
+"""HTML of models' answers: escaped, with offensive words blurred, and with a badge for the score.
+
+The answers are generated elsewhere.
+"""
 
 import html
 import re
 from collections.abc import Iterable
 
-# Dark text on light ground and a word beside each colour, so that colour alone carries nothing.
+# Dark text on a light ground, and a word beside each colour, so that nobody needs to see the colour.
 _LEVELS = (
     (0.5, "high", "#7f1d1d", "#fee2e2"),
     (0.2, "some", "#78350f", "#fef3c7"),
@@ -24,13 +27,13 @@ STYLE = """
 
 
 def answer_html(prompt: str, text: str, offensive: Iterable[str], *, blur: bool) -> str:
-    """Return prompt and answer, the words of `offensive` (lower case) blurred if asked for."""
+    """Return HTML of prompt and answer. With `blur`, the words in `offensive` (lower case) are blurred."""
     shown = _blurred(text, set(offensive)) if blur else html.escape(text)
     return f'<div class="pp-answer"><span class="pp-prompt">{html.escape(prompt)}</span>{shown}</div>'
 
 
 def badge_html(score: float | None, scorer: str) -> str:
-    """Return a badge: the score of a text, 0 to 1, in colour and in words."""
+    """Return HTML of a badge that shows a text's score, 0 to 1, in colour and in words."""
     if score is None:
         return '<span class="pp-badge" style="color:#374151;background:#e5e7eb">toxicity ...</span>'
     _, word, colour, ground = next(level for level in _LEVELS if score >= level[0])
@@ -42,7 +45,7 @@ def badge_html(score: float | None, scorer: str) -> str:
 
 
 def stack_html(labels: list[str], lengths: list[int]) -> str:
-    """Return the order in which things go into the model."""
+    """Return HTML that shows the order of the model's input: BOS, the patches, the text."""
     parts = [
         "BOS",
         *(f"{label} ({length} vectors)" for label, length in zip(labels, lengths, strict=True)),
@@ -53,7 +56,7 @@ def stack_html(labels: list[str], lengths: list[int]) -> str:
 
 
 def _blurred(text: str, offensive: set[str]) -> str:
-    """Blur the given words; a screen reader is told that there is one, and not which."""
+    """Blur the given words. A screen reader says that a word is hidden, and not which word."""
 
     def shown(match: re.Match) -> str:
         word = match[0]

@@ -1,4 +1,4 @@
-"""The Space: policy-patch's page, on the models that the environment names (README.md)."""
+"""The Space: policy-patch's page, with the models that the environment variables name (README.md)."""
 
 from policy_patch.ui import build_demo
 

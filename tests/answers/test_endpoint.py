@@ -183,7 +183,7 @@ def ask(url: str, **settings):
         (401, r"refuses the key \(401\). Set OPENAI_API_KEY"),
         (403, r"refuses the key \(403\)"),
         (404, r"no such model or address \(404\).*`chat=True`"),
-        (429, r"still wants fewer requests after all retries \(429\)"),
+        (429, r"still limits the rate of requests after all retries \(429\)"),
         (500, "answers 500"),
         (400, "answers 400: .*too long"),
     ],
@@ -224,14 +224,14 @@ def test_a_model_that_the_host_does_not_have_is_told(served):
 def test_answers_that_are_none_are_told(server, body):
     handler, url = server
     handler.body = body
-    with pytest.raises(EndpointError, match=r"gave no answer|does not answer as the OpenAI protocol says"):
+    with pytest.raises(EndpointError, match=r"gave no answer|does not follow the OpenAI protocol in its answer"):
         ask(url)
 
 
 def test_a_reply_of_deep_brackets_is_told(server):
     handler, url = server
     handler.raw = b'{"choices": ' + b"[" * 100_000
-    with pytest.raises(EndpointError, match="does not answer as the OpenAI protocol says"):
+    with pytest.raises(EndpointError, match="does not follow the OpenAI protocol in its answer"):
         ask(url)
 
 
@@ -434,7 +434,7 @@ def test_an_endpoint_is_named_on_one_line():
 
 @pytest.mark.parametrize("spec", ["openai:model", "openai:@http://host", "openai:m@host:8000", "other:m@http://h/v1"])
 def test_a_name_without_model_or_address_is_refused(spec):
-    with pytest.raises(EndpointError, match="names no endpoint; expected `openai:<model>@<address>`"):
+    with pytest.raises(EndpointError, match="is not an endpoint; expected `openai:<model>@<address>`"):
         endpoint_from(spec)
 
 
@@ -511,7 +511,8 @@ def elsewhere():
 def test_prompts_are_not_sent_elsewhere_by_a_redirect(server, elsewhere, status, host, form):
     (handler, url), (other, port) = server, elsewhere
     handler.status, handler.location = status, form.format(f"{host}:{port}")
-    with pytest.raises(EndpointError, match=rf"sends elsewhere \({status}\), to https?://{host}:{port}.*not followed"):
+    expected = rf"redirects to another host \({status}\), https?://{host}:{port}.*not followed"
+    with pytest.raises(EndpointError, match=expected):
         ask(url)
     assert len(handler.requests) == 1 and not other.requests
 
@@ -545,7 +546,7 @@ def test_a_redirect_within_the_host_is_followed(server):
         ("http://host/v1", "http://host:8080/v1", "http://host:8080"),
         ("http://host/v1", "http://host.evil/v1", "http://host.evil"),
         ("http://host/v1", "http://user:secret@evil/v1", "http://evil"),
-        ("http://host/v1", "http://host:port/", "an address that is none"),
+        ("http://host/v1", "http://host:port/", "an invalid address"),
     ],
 )
 def test_what_counts_as_elsewhere(asked, location, elsewhere):

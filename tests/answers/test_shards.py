@@ -158,7 +158,7 @@ def test_a_process_that_dies_takes_the_others_with_it_and_the_next_launch_goes_o
 
 def test_several_processes_need_a_folder(tokenizer, monkeypatch):
     monkeypatch.setattr(Workers, "of_this_launch", classmethod(lambda cls: cls(1, 2)))
-    with pytest.raises(DataError, match="2 processes share the prompts over a folder"):
+    with pytest.raises(DataError, match="2 processes share the prompts by a folder"):
         run(None, tokenizer)
 
 
@@ -210,7 +210,7 @@ def test_a_folder_of_an_earlier_version_is_refused(tokenizer, tmp_path):
 def test_a_folder_that_does_not_say_what_is_in_it_is_refused(tokenizer, tmp_path, text):
     run(tmp_path, tokenizer)
     (tmp_path / "sampling.json").write_text(text)
-    with pytest.raises(DataError, match=r"sampling.json` cannot be read .* so nothing says how the answers"):
+    with pytest.raises(DataError, match=r"sampling.json` cannot be read .* so it is unknown how the answers"):
         run(tmp_path, tokenizer)
 
 
@@ -248,7 +248,7 @@ def test_a_damaged_shard_is_sampled_again(tokenizer, tmp_path, damage):
 )
 def test_answers_sampled_otherwise_are_refused(tokenizer, tmp_path, change, message):
     run(tmp_path, tokenizer)
-    with pytest.raises(DataError, match=f"holds answers that were sampled otherwise: {message}"):
+    with pytest.raises(DataError, match=f"holds answers that were sampled with other settings: {message}"):
         run(tmp_path, tokenizer, **change)
 
 

@@ -44,7 +44,7 @@ def test_an_instruction_is_in_front_of_each_prompt_and_in_the_name(tokenizer, tm
     model = tiny_model()
     told = TransformersAnswers(model, tokenizer, "Be kind. ")
     assert stored(told, tmp_path) != stored(answering(model, tokenizer))
-    with pytest.raises(DataError, match=r"holds answers that were sampled otherwise: `model` was .*told 'Be kind\. '"):
+    with pytest.raises(DataError, match=r"sampled with other settings: `model` was .*told 'Be kind\. '"):
         stored(answering(model, tokenizer), tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_closing_the_iterator_stops_the_thread(model, tokenizer):
 def test_what_cannot_be_streamed_is_refused_before_anything_runs(model, tokenizer):
     with pytest.raises(DataError, match="expected at least 1"):
         stream_answers(model, tokenizer, PROMPT, ROWS, max_new_tokens=0)
-    with pytest.raises(DataError, match=r"has \d+ tokens; at most 3 are taken"):
+    with pytest.raises(DataError, match=r"has \d+ tokens; at most 3 are allowed"):
         stream_answers(model, tokenizer, PROMPT, ROWS, max_prompt_tokens=3)
-    with pytest.raises(PatchNameError, match="No patch is called `three`"):
+    with pytest.raises(PatchNameError, match="No patch named `three` is loaded"):
         list(stream_answers(model, tokenizer, PROMPT, ["three"]))

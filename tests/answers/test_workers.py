@@ -23,7 +23,7 @@ def test_several_processes_of_which_accelerate_knows_one_are_refused(tmp_path):
     )
     environment = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "LOCAL_RANK")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert "DataError: 2 processes were launched (`WORLD_SIZE`), and accelerate sees 1." in done.stderr
+    assert "DataError: 2 processes were launched (`WORLD_SIZE`), but accelerate sees 1." in done.stderr
 
 
 def test_several_processes_without_accelerate_are_told_the_extra(monkeypatch):
@@ -44,7 +44,7 @@ def test_waiting_ends_when_something_is_found(monkeypatch, tmp_path):
 def test_waiting_ends_when_nothing_comes_any_more(monkeypatch, tmp_path):
     monkeypatch.setattr("policy_patch.answers.workers._PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("policy_patch.answers.workers._PATIENCE_SECONDS", 0.3)
-    with pytest.raises(DataError, match=r"have written nothing to `.*` for .* hours. Have they ended"):
+    with pytest.raises(DataError, match=r"have written nothing to `.*` for .* hours. Check that they still run"):
         Workers.wait_for(lambda: None, tmp_path / "not there")
 
 

@@ -224,13 +224,13 @@ def test_quantised_embeddings_are_read_or_left_out(warnings):
     check_base(in_tensors, fingerprint, probe=False)
     assert base_fingerprint(in_tensors)["steps"].keys() == {"token embeddings"}
     check_base(base, base_fingerprint(in_tensors))
-    assert "what it predicts (the fingerprint has no predictions of the right base)" in warnings.pop()
+    assert "its predictions (the fingerprint has no predictions of the right base)" in warnings.pop()
     with pytest.raises(BaseMismatchError, match="another model of the same shape"):
         check_base(in_int8_tensors(model_of(seed=1), names=("embed_tokens",)), fingerprint)
     packed = copy.deepcopy(base)
     packed.model.embed_tokens.weight = nn.Parameter(torch.zeros(9, 1, dtype=torch.uint8), requires_grad=False)
     check_base(packed, fingerprint)
-    assert len(warnings) == 1 and "1 of 21 weights (token embeddings), and what it predicts" in warnings[0]
+    assert len(warnings) == 1 and "1 of 21 weights (token embeddings), and its predictions" in warnings[0]
 
 
 def test_weights_that_cannot_be_read_are_left_out(warnings):

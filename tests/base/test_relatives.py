@@ -350,7 +350,7 @@ def test_weights_that_cannot_be_read_are_said(bases, said):
     check_base(packed, fingerprint, probe=False)
     assert len(said) == 1 and "1 of 291 weights (model.layers.0.mlp.up_proj.weight)" in said.pop()
     check_base(base, base_fingerprint(packed))
-    assert len(said) == 1 and "1 of 291 weights (model.layers.0.mlp.up_proj.weight), and what it predicts" in said[0]
+    assert len(said) == 1 and "1 of 291 weights (model.layers.0.mlp.up_proj.weight), and its predictions" in said[0]
 
 
 # Edits that hide behind a precision

@@ -38,4 +38,4 @@ def test_a_port_that_is_taken_is_told():
         port = str(taken.getsockname()[1])
         words = [sys.executable, "-m", "policy_patch.cli", "demo", "--ui", "--port", port]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and f"Nothing can listen on 127.0.0.1:{port}" in done.stderr
+    assert done.returncode == 2 and f"Cannot listen on 127.0.0.1:{port}" in done.stderr

@@ -254,7 +254,7 @@ def test_next_words_and_neutral_text_are_read_once(patched, tokenizer, tmp_path)
 
 def test_a_folder_of_another_evaluation_is_refused(patched, tokenizer, tmp_path):
     evaluate(patched, tokenizer, work_dir=tmp_path)
-    with pytest.raises(DataError, match="holds answers that were sampled otherwise: `seed` was 0, is now 1"):
+    with pytest.raises(DataError, match="holds answers that were sampled with other settings: `seed` was 0, is now 1"):
         evaluate(patched, tokenizer, work_dir=tmp_path, seed=1)
 
 

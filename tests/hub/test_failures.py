@@ -61,7 +61,7 @@ def test_a_private_repository(hub, base, token):
 @pytest.mark.parametrize("token", [False, "hf_bob"])
 def test_a_gated_repository(published, hub, token):
     hub.repos["models", REPO].gated = "manual"
-    with pytest.raises(HubAccessError, match=rf"gated. Ask for access on {hub.url}/{REPO}") as caught:
+    with pytest.raises(HubAccessError, match=rf"gated. Log in and ask for access on {hub.url}/{REPO}") as caught:
         load(token=token)
     check_cause(caught)
     hub.repos["models", REPO].granted.add("bob")
@@ -80,7 +80,7 @@ def test_no_such_revision(published):
 def test_two_revisions_at_once(published):
     with pytest.raises(HubRevisionError, match=r"v1\.0\.0.*main"):
         load(f"{REPO}@v1.0.0", revision="main")
-    with pytest.raises(HubRevisionError, match="each one's own"):
+    with pytest.raises(HubRevisionError, match="Give each id its own revision"):
         PolicyPatchModel.from_pretrained(tiny_model("llama"), [REPO, "acme/b"], revision="main")
 
 
@@ -89,7 +89,7 @@ def test_two_revisions_at_once(published):
 
 def test_a_repository_without_a_patch(hub):
     put({"notes.txt": b"nothing"})
-    with pytest.raises(PatchNotFoundError, match=r"no policy patch: there is no policy_patch_config.json.*subfolder"):
+    with pytest.raises(PatchNotFoundError, match=r"no policy patch: it has no policy_patch_config.json.*subfolder"):
         load()
 
 
@@ -108,7 +108,7 @@ def test_a_whole_model(hub):
 def test_half_a_patch(hub, base):
     files = files_of(new_patch(base))
     put({"policy_patch_config.json": files["policy_patch_config.json"]})
-    with pytest.raises(PatchNotFoundError, match=r"half of one: policy_patch.safetensors"):
+    with pytest.raises(PatchNotFoundError, match=r"the patch is incomplete: policy_patch.safetensors"):
         load()
 
 

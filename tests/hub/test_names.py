@@ -31,7 +31,7 @@ def test_revisions(revision):
 
 @pytest.mark.parametrize("revision", NO_REVISIONS)
 def test_what_is_no_revision(revision):
-    with pytest.raises(HubRevisionError, match=r"can be no branch, tag or commit. Give a name like `main`"):
+    with pytest.raises(HubRevisionError, match=r"cannot be a branch, tag or commit. Give a name like `main`"):
         check_revision(revision)
 
 
@@ -68,7 +68,7 @@ def test_folders_of_a_repository(subfolder, with_slash):
     "subfolder", ["..", "a/../b", "../a", "/a", "\\a", "a\\..\\..\\b", "C:\\a", "C:a", "~/a", "a\x00", "a\nb"]
 )
 def test_folders_that_lead_out(subfolder):
-    with pytest.raises(PatchNotFoundError, match="leads out of the patch's folder; give a path below it"):
+    with pytest.raises(PatchNotFoundError, match="leads out of the repository; give a folder inside it"):
         check_subfolder(subfolder)
 
 

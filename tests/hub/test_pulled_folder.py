@@ -203,7 +203,7 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, one, overwrite):
     project = tmp_path / "project"
     project.mkdir()
     (project / CARD_NAME).write_text("of my project")
-    with pytest.raises(PatchSaveError, match=r"holds no patch and is not empty \(README.md\).*`--output_dir .*pulled`"):
+    with pytest.raises(PatchSaveError, match=r"has no patch and is not empty \(README.md\).*`--output_dir .*pulled`"):
         pull_into(one, project, overwrite=overwrite)
     assert listing(project) == {CARD_NAME: b"of my project"}
 

@@ -169,7 +169,7 @@ def test_a_folder_gets_the_version_only_once_it_is_published(hub, base, tmp_path
         patch.setattr("policy_patch.patch.folder.write_patch_files", full)
         assert main(["push", str(tmp_path), REPO, "--version", "1.1.0"]) == 2
     err = capsys.readouterr().err
-    assert "It is published (commit" in err and "makes no second commit" in err and unchanged()
+    assert "The patch is published (commit" in err and "makes no second commit" in err and unchanged()
 
     commits = len(HfApi().list_repo_commits(REPO))
     assert main(["push", str(tmp_path), REPO, "--version", "1.1.0"]) == 0
@@ -243,7 +243,7 @@ def test_the_lab_s_base_is_named_by_its_name_wherever_it_lies(hub):
 @pytest.mark.parametrize("revision", ["main", "v1.0", "abc123", "A" * 40, "../.."])
 def test_a_revision_of_the_base_that_may_move_is_not_published(hub, base, revision):
     model = new_patch(base, base_model_revision=revision)
-    with pytest.raises(ConfigError, match=r"which is no commit.*--base org/model@<commit>"):
+    with pytest.raises(ConfigError, match=r"which is not a commit.*--base org/model@<commit>"):
         model.push_to_hub(REPO)
     assert not hub.log
     model.push_to_hub(REPO, base_model=f"acme/base@{'a' * 40}")
@@ -357,7 +357,7 @@ def test_a_private_repository_stays_private_and_takes_a_private_push(hub, base, 
     new_patch(base, "1.0.0", seed=1).push_to_hub(REPO, private=True)
     new_patch(base, "1.1.0", seed=2).push_to_hub(REPO, private=True)
     new_patch(base, "1.2.0", seed=3).push_to_hub(REPO, private=False)
-    assert hub.repos["models", REPO].private and "stays so" in caplog.text
+    assert hub.repos["models", REPO].private and "stays private" in caplog.text
 
 
 def test_a_flipped_byte_in_a_card_that_is_merged_is_seen(hub, base):

@@ -110,7 +110,7 @@ def test_a_method_of_the_base_cannot_be_replaced_through_the_patched_model(model
 
 def test_what_the_base_computes_cannot_be_assigned(model):
     for name in ("device", "dtype"):
-        with pytest.raises(DelegationError, match=f"`{name}` belongs to the base, .* where it cannot be assigned"):
+        with pytest.raises(DelegationError, match=f"`{name}` belongs to the base, .* and cannot be assigned there"):
             setattr(model, name, "cpu")
     assert model.dtype == torch.float32
 
@@ -121,7 +121,7 @@ def test_what_the_base_computes_cannot_be_assigned(model):
 def test_an_answer_that_is_read_off_the_base_cannot_be_assigned(model, name):
     before = getattr(model, name)
     with pytest.raises(
-        DelegationError, match=f"`{name}` is read off the base, LlamaForCausalLM, and cannot be assigned"
+        DelegationError, match=f"`{name}` is computed from the base, LlamaForCausalLM, and cannot be assigned"
     ):
         setattr(model, name, "another")
     assert getattr(model, name) == before

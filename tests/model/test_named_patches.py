@@ -39,7 +39,7 @@ def test_a_name_that_is_not_allowed_is_refused(name):
 @pytest.mark.parametrize("name", ["keys", "items", "train", "copy", "training"])
 def test_a_name_that_torch_needs_is_refused(name):
     model = PolicyPatchModel(tiny_model())
-    with pytest.raises(PatchNameError, match=f"`patch_name='{name}'` is a word that torch uses"):
+    with pytest.raises(PatchNameError, match=f"`patch_name='{name}'` is a name that torch reserves"):
         model.add_patch(name, config())
     assert not model.patch_config
 
@@ -71,7 +71,7 @@ def test_a_name_that_is_taken_or_unknown_is_refused(tmp_path):
         lambda: get_policy_patch_state_dict(model, "c"),
         lambda: set_policy_patch_state_dict(model, {}, "c"),
     ):
-        with pytest.raises(LookupError, match=r"No patch is called `c`. Loaded: a, b. Load it with `load_patch`"):
+        with pytest.raises(LookupError, match=r"No patch named `c` is loaded. Loaded: a, b. Load it with `load_patch`"):
             use()
     with pytest.raises(PatchNameError, match="Loaded: none"):
         PolicyPatchModel(tiny_model()).set_patch("default")

@@ -317,10 +317,13 @@ def test_a_base_with_a_tied_head_saves_the_patch_alone(tmp_path):
 
 def test_saving_needs_a_name_only_where_there_is_a_choice(tmp_path):
     model = two_patches()
-    with pytest.raises(PatchNameError, match=r"Which patch\? Loaded: \['a', 'b'\], active: \[\]. Give `patch_name=`"):
+    with pytest.raises(
+        PatchNameError,
+        match=r"It is not clear which patch is meant. Loaded: \['a', 'b'\], active: \[\]. Give `patch_name=`",
+    ):
         model.save_pretrained(tmp_path)
     model.set_patch(["a", "b"])
-    with pytest.raises(PatchNameError, match="`compose_patch` it first"):
+    with pytest.raises(PatchNameError, match="make it with `compose_patch` first"):
         model.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
     model.set_patch("b")

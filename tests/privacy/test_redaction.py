@@ -14,7 +14,7 @@ SECRETS = (
 )  # fmt: skip
 PLAIN = (
     "hf_hub_download failed", "hf_xet 1.8.0", "hf_transfer", "a task-specific risk-averse model", "org/sk-model",
-    "the token that was sent (if any)", "Give `token=`.", "`token=True` was given", "eos_token=</s>",
+    "the token (if one was sent)", "Give `token=`.", "`token=True` was given", "eos_token=</s>",
     "sha256=" + "a" * 64,
     "commit 801ebf1c4e5b8e9a95188", "`max_new_tokens=40`", "http://localhost:8000/v1", "org/model@v1.0.0",
     "policy-patch pull acme/tox-patch@1.0.0", "me@example.org", "key: value", "Basically nothing",

@@ -74,11 +74,11 @@ def test_the_seed_decides_and_offensive_words_are_blurred_only_on_request(button
     [
         ({0: ""}, "Write a prompt first"),
         ({0: None}, "Write a prompt first"),
-        ({0: "a " * 4001}, "8,002 characters; at most 8,000"),
-        ({0: "You are " * 400}, "at most 256 are taken here"),
+        ({0: "a " * 4001}, "8,002 characters; this page takes at most 8,000"),
+        ({0: "You are " * 400}, "at most 256 are allowed"),
         ({1: ["nothing"]}, "`nothing` is not in memory any more"),
         ({1: ["toxicity", "toxicity"]}, "named twice"),
-        ({1: "toxicity"}, "no list of names"),
+        ({1: "toxicity"}, "not a list of names"),
         ({2: -1}, "`seed` is -1; expected a number from 0"),
         ({3: 0}, "`temperature` is 0; expected a number from 0.1 to 2"),
         ({3: float("nan")}, "`temperature` is nan"),
@@ -100,7 +100,7 @@ def test_a_visitor_has_two_prompts_answered_at_a_time(buttons):
     for steps in running:
         next(steps)
     told = buttons.press("write", PROMPT, [], *SETTINGS, visitor="ben")
-    assert told[:2] == ["", ""] and "still does what you asked for before (writing)" in told[2]["value"]
+    assert told[:2] == ["", ""] and "still working on your earlier request (writing)" in told[2]["value"]
     assert text_of(buttons.press("write", PROMPT, [], *SETTINGS, visitor="eve")[0]) == sampled([])
     running[0].close()  # Stop
     assert text_of(buttons.press("write", PROMPT, [], *SETTINGS, visitor="ben")[0]) == sampled([])
@@ -112,7 +112,7 @@ def test_writing_ends_when_nobody_waits_for_it(buttons, monkeypatch):
     monkeypatch.setattr(buttons.served.visitors, "is_counting", True)
     steps = list(buttons.steps("write", PROMPT, [], *SETTINGS))
     assert len(steps) < 4
-    assert steps[-1][:2] == ["", ""] and "nobody waits for it any more" in steps[-1][2]["value"]
+    assert steps[-1][:2] == ["", ""] and "nobody waits for the result any more" in steps[-1][2]["value"]
 
 
 def test_the_order_of_the_stack_is_shown_with_its_lengths(buttons):
@@ -135,7 +135,11 @@ def test_a_patch_of_the_hub_is_offered_and_ticked_last(buttons, hub):
 
 
 def test_what_cannot_be_added_is_told_and_the_ticks_stay(buttons, hub):
-    for source, words in (("", "No patch was named"), ("acme/nothing-here", "acme/nothing-here"), ("/etc", "only ids")):
+    for source, words in (
+        ("", "No patch was named"),
+        ("acme/nothing-here", "acme/nothing-here"),
+        ("/etc", "takes Hub ids"),
+    ):
         patches, typed, problem = buttons.press("more", source, ["toxicity"])
         assert "value" not in patches and "choices" not in patches and "value" not in typed
         assert problem["visible"] and words in problem["value"]

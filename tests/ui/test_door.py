@@ -116,9 +116,9 @@ def test_requests_have_limits(space):
     for body in (b"[" * 100_000, b"{", b"9" * 10_000, b'{"session_hash": ["x"]}', b'{"session_hash": "a/b"}', b"\xff"):
         assert space.client.post("/gradio_api/queue/join", content=body).status_code == 400
     start = time.monotonic()
-    assert "at most 8,000 are taken" in visitor.write([], prompt="a " * 150_000)[2]["value"]
+    assert "takes at most 8,000" in visitor.write([], prompt="a " * 150_000)[2]["value"]
     assert time.monotonic() - start < 5
-    assert "at most 256 are taken" in visitor.write([], prompt="You are " * 400)[2]["value"]
+    assert "at most 256 are allowed" in visitor.write([], prompt="You are " * 400)[2]["value"]
     for tokens in (10**6, -1, 101, "5", None, 1e300):
         message = visitor.ask("write", "Jack", [], 0, 1.0, 0.9, tokens, False)
         assert not message["success"] or message["output"]["data"][2].get("value"), message

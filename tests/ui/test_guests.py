@@ -28,7 +28,7 @@ def test_a_visitor_brings_so_many_and_no_more(served, monkeypatch):
     monkeypatch.setattr(module, "MOST_OWN", 2)
     for number in range(2):
         served.add(f"acme/patch-{number}", "ann")
-    with pytest.raises(BusyError, match="the most here"):
+    with pytest.raises(BusyError, match="the most for one visitor"):
         served.add("acme/patch-2", "ann")
     served.add("acme/patch-1", "ann")  # one that is there already
     assert list(served.get().offered("ann")) == ["acme/patch-0", "acme/patch-1", *("toxicity", "harmfulness")]
@@ -91,7 +91,7 @@ def test_many_at_once_bring_the_same_patch_and_it_is_loaded_once(served):
 
 def test_what_is_refused_leaves_no_file(served, monkeypatch):
     monkeypatch.setattr(fetching, "MOST_VECTORS", 49)
-    with pytest.raises(PatchFileError, match="at most 49 are taken here"):
+    with pytest.raises(PatchFileError, match="takes at most 49"):
         served.add("acme/patch-0", "ann")
     assert not served.scratch.folders()
     assert list(served.get().offered("ann")) == ["toxicity", "harmfulness"]

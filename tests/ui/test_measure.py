@@ -73,9 +73,9 @@ def test_a_measurement_leaves_the_shared_model_as_it_was(buttons):
         ({0: ""}, "There is no prompt"),
         ({0: None}, "There is no prompt"),
         ({0: " \n\t\n"}, "There is no prompt"),
-        ({0: "x\n" * 61}, "61 prompts; at most 60"),
-        ({0: "x" * 501}, "A prompt has 501 characters; at most 500"),
-        ({0: "x" * 40_000}, "40,000 characters; at most 60 prompts of 500"),
+        ({0: "x\n" * 61}, "61 prompts; this page measures at most 60"),
+        ({0: "x" * 501}, "A prompt has 501 characters; this page takes at most 500"),
+        ({0: "x" * 40_000}, "40,000 characters; this page takes at most 60 prompts of 500"),
         ({1: []}, "No patch was ticked"),
         ({1: None}, "No patch was ticked"),
         ({1: ["x"]}, "`x` is not in memory any more"),
@@ -102,7 +102,7 @@ def test_the_longest_measurement_is_one_that_is_taken(buttons, monkeypatch):
     monkeypatch.setattr(visitors_module, "GONE_SECONDS", -1.0)
     monkeypatch.setattr(buttons.served.visitors, "is_counting", True)
     told = buttons.press("measure", "\r\n".join(["x" * 500] * 60), ["toxicity"], 10, 2**32 - 1, "toxicity")[0]
-    assert "nobody waits for it any more" in told
+    assert "nobody waits for the result any more" in told
 
 
 def test_a_measurement_can_be_stopped_and_is_the_only_one_of_its_visitor(buttons):

@@ -184,7 +184,7 @@ def test_what_goes_wrong_is_told(browser, server):
         sync_api.expect(problem).to_contain_text("Write a prompt first")
         page.locator("#pp-prompt textarea").fill("You are " * 400)
         page.locator("#pp-write").click()
-        sync_api.expect(problem).to_contain_text("at most 256 are taken here")
+        sync_api.expect(problem).to_contain_text("at most 256 are allowed")
         page.locator("#pp-source textarea, #pp-source input").first.fill("acme/nothing-here")
         page.locator("#pp-add").click()
         sync_api.expect(problem).to_contain_text("acme/nothing-here")

@@ -79,7 +79,7 @@ def test_what_cannot_be_added_is_told_and_leaves_the_rest(hub):
         served.add("  ", "ann")
     with pytest.raises(HubAccessError):
         served.add("acme/nothing-here", "ann")
-    with pytest.raises(PatchNameError, match="only ids of the Hub are taken here"):
+    with pytest.raises(PatchNameError, match="This page takes Hub ids"):
         served.add(str(lab_patch_folder("toxicity")), "ann")
     assert list(served.get().offered("ann")) == ["toxicity", "harmfulness"]
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_added_is_told_and_leaves_the_rest(hub):
 def test_stacks_have_limits():
     loaded = Served("lab:base", LAB).get()
     for labels, words in (
-        (["toxicity"] * 2, "twice"), (["toxicity"] * 9, "at most 8"), ("toxicity", "no list"), ([[]], "no list"),
+        (["toxicity"] * 2, "twice"), (["toxicity"] * 9, "at most 8"), ("toxicity", "not a list"), ([[]], "not a list"),
     ):  # fmt: skip
         with pytest.raises(PatchNameError, match=words):
             loaded.stack(labels, "ann")

@@ -46,8 +46,8 @@ def test_a_training_shows_its_losses_and_ends_with_a_patch_that_loads(buttons, t
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({0: "../x"}, "`../x` is no risk of the lab"),
-        ({0: None}, "`None` is no risk of the lab"),
+        ({0: "../x"}, "`../x` is not a risk of the lab"),
+        ({0: None}, "`None` is not a risk of the lab"),
         ({1: 9}, "`SFT steps` is 9; expected a number from 10 to 300"),
         ({1: 301}, "`SFT steps` is 301"),
         ({2: 4}, "`DPO steps` is 4; expected a number from 5 to 60"),
