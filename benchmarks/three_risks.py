@@ -4,7 +4,7 @@
 
 For each seed it trains a patch a risk by the lab's recipes (policy_patch/lab/*.yaml) and one patch on the pairs of all
 three in equal parts, with the steps of all three; then it measures all of them, and all stacks, on the lab's test
-prompts (`policy-patch evaluate --stack`). A stopped run goes on. Toxicity is judged by the lab's exact judge, which
+prompts (`policy-patch evaluate --stack`). A stopped run goes on. Toxicity is scored by the lab's exact scorer, which
 filtered no pairs. Gender words and refusal phrases also filtered the pairs: the lab's models have no other words for
 either, so these figures are marked in each seed's report.
 """

@@ -13,6 +13,7 @@ from policy_patch.errors import EvaluationError
 from policy_patch.evaluation import scored
 from policy_patch.evaluation.by_name import load_scorer
 from policy_patch.evaluation.observed import Measured, Observed
+from policy_patch.near_names import did_you_mean
 from policy_patch.report.metric import FLUENCY, NEUTRAL, Metric
 
 SPLITS = ("train", "test")
@@ -190,6 +191,10 @@ class Risk:
         """Return the metric of this name.
 
         Raises:
-            StopIteration: the risk has no metric of this name.
+            EvaluationError: the risk has no metric of this name.
         """
-        return next(metric for metric in self.metrics if metric.name == name)
+        known = {metric.name: metric for metric in self.metrics}
+        if name not in known:
+            hint = did_you_mean(name, known, shown=repr, then=f"Its metrics: {', '.join(known)}.")
+            raise EvaluationError(f"The risk {self.name!r} has no metric {name!r}. {hint}")
+        return known[name]

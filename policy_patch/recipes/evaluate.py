@@ -75,7 +75,7 @@ class MeasuringSettings:
             Accept a base that was fine-tuned since the patch was made.
     """
 
-    allow_filtering_scorers: bool = option(False, "Let them judge too, and mark their figures.", switch=True)
+    allow_filtering_scorers: bool = option(False, "Measure with these scorers too, and mark their figures.", switch=True)
     perplexity_model: str | None = option(
         None, "Model under which perplexity is measured. Default: the teacher, else the base.", alias="judge"
     )
@@ -167,7 +167,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
     lora: dict[str, str] = option({}, "LoRA folders of PEFT, to compare.")
     lora_merged: dict[str, str] = option({}, "The same, added to the base's weights.")
-    scorers: list[str] = option([], f"{SCORERS_HELP} Default: the first of the risk.")
+    scorers: list[str] = option([], f"{SCORERS_HELP} Default: those of the risk.")
     filtered_by: list[str] = option([], "Scorers that filtered the training pairs, beside those that the patch names.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
 
