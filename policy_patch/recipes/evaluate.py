@@ -75,7 +75,9 @@ class MeasuringSettings:
             Accept a base that was fine-tuned since the patch was made.
     """
 
-    allow_filtering_scorers: bool = option(False, "Measure with these scorers too, and mark their figures.", switch=True)
+    allow_filtering_scorers: bool = option(
+        False, "Measure with these scorers too, and mark their figures.", switch=True
+    )
     perplexity_model: str | None = option(
         None, "Model under which perplexity is measured. Default: the teacher, else the base.", alias="judge"
     )
