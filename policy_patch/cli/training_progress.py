@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from policy_patch.cli.console import stderr
-from policy_patch.recipes.training_told import stage_name
+from policy_patch.recipes.stage_progress import stage_name
 from policy_patch.training.progress import figures
 
 if TYPE_CHECKING:

@@ -62,8 +62,8 @@ def add_counterfactuals(pairs: "Dataset", words: Sequence[tuple[str, str]]) -> "
         swapped = swap_genders(row["rejected"], words)
         if swapped != row["rejected"]:
             rows.append({**row, "rejected": swapped})
-            rows.append(_of_both(row, row["rejected"], swapped))
-            rows.append(_of_both(row, swapped, row["rejected"]))
+            rows.append(_swapped_pair(row, row["rejected"], swapped))
+            rows.append(_swapped_pair(row, swapped, row["rejected"]))
     if len(rows) == len(pairs):
         raise DataError(
             "No rejected answer has a gender word, so there is nothing to swap. Are these pairs for gender bias?"
@@ -113,7 +113,7 @@ def swap_genders(text: str, words: Sequence[tuple[str, str]]) -> str:
     return re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)", swapped, text, flags=re.IGNORECASE)
 
 
-def _of_both(row: dict[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
+def _swapped_pair(row: dict[str, Any], chosen: str, rejected: str) -> dict[str, Any]:
     """Return a pair of two answers that differ in gender words only."""
     alike = {
         f"chosen_{name}": row[f"rejected_{name}"] for name in ("score", "finished") if f"rejected_{name}" in row

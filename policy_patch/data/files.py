@@ -54,7 +54,7 @@ def load_prompts(
         rows = enumerate(_from_hub(*hub, split, **hub_options))
         places = ((f"row {number}", row) for number, row in rows)
     else:
-        _only_of_hub(source, split=split, revision=revision, **hub_options)
+        _refuse_hub_options(source, split=split, revision=revision, **hub_options)
         path = Path(source)
         if path.suffix not in PROMPT_KINDS:
             raise DataError(
@@ -99,7 +99,7 @@ def load_preference_pairs(
     if hub is not None:
         dataset = _from_hub(*hub, split, **hub_options)
     else:
-        _only_of_hub(source, split=split, revision=revision, **hub_options)
+        _refuse_hub_options(source, split=split, revision=revision, **hub_options)
         path = Path(source)
         if path.suffix != ".parquet":
             return _from_rows(path)
@@ -112,6 +112,12 @@ def load_preference_pairs(
 
 def save_preference_pairs(pairs: "Dataset", path: str | os.PathLike) -> None:
     """Write preference pairs as JSON lines. If writing fails, an existing file stays as it was.
+
+    Args:
+        pairs (`datasets.Dataset`):
+            Rows of JSON values, at least one.
+        path (`str` or `os.PathLike`):
+            The file; its folder is created if needed.
 
     Raises:
         DataError: there are no pairs, a value is not JSON, or the file cannot be written (full disk, read-only folder).
@@ -146,7 +152,7 @@ def _on_hub(source: str | os.PathLike, revision: str | None, kinds: tuple[str, .
     return repo_id, given or revision
 
 
-def _only_of_hub(source: str | os.PathLike, **options: Any) -> None:
+def _refuse_hub_options(source: str | os.PathLike, **options: Any) -> None:
     for name, value in options.items():
         if value is not None:
             raise DataError(

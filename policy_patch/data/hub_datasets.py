@@ -65,11 +65,13 @@ def load_hub_dataset(
 
 
 def _split(builder: Any, split: str | None, repo_id: str) -> str:
-    there = list(builder.info.splits or {})
-    chosen = split or ("train" if "train" in there else there[0] if len(there) == 1 else None)
-    if chosen is None or chosen.partition("[")[0] not in there:
-        asked = f"`split={split!r}`" if split else "no `split`, and none is called train"
-        raise DataError(f"The dataset `{repo_id}` has the splits {there}; given: {asked}. Give one of them as `split`.")
+    splits = list(builder.info.splits or {})
+    chosen = split or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
+    if chosen is None or chosen.partition("[")[0] not in splits:
+        given = f"`split={split!r}`" if split else "no `split`, and none is called train"
+        raise DataError(
+            f"The dataset `{repo_id}` has the splits {splits}; given: {given}. Give one of them as `split`."
+        )
     return chosen
 
 

@@ -56,12 +56,12 @@ def train_and_compare(
     on_note = on_note or ignore
     patch, alone = Path(folder, "patch"), Path(folder, "dpo-only")
     also = {"SFT only": str(patch / "sft")}
-    told = {"callbacks": callbacks, "on_progress": on_progress, "on_note": on_note}
-    recipe.with_overrides({"output_dir": str(patch)}).run(**told)
+    listeners = {"callbacks": callbacks, "on_progress": on_progress, "on_note": on_note}
+    recipe.with_overrides({"output_dir": str(patch)}).run(**listeners)
     if dpo_only:
         on_note("For comparison: training a patch by DPO alone, on the same pairs.")
         changed = {"data.pairs": str(patch / "pairs.jsonl"), "sft.max_steps": 0, "output_dir": str(alone)}
-        recipe.with_overrides(changed).run(**told)
+        recipe.with_overrides(changed).run(**listeners)
         also["DPO only"] = str(alone)
     models = {"patches": [str(patch)], "base": recipe.base, "teacher": recipe.teacher, "seed": recipe.seed}
     evaluation = EvaluateRecipe.from_dict({**measured, **models, "also": also})

@@ -93,7 +93,7 @@ def load_answering(name: str, *, device: str | None = None, dtype: str = "auto")
 def check_has_weights(name: str) -> None:
     """Raise `ModelLoadError` for a name that cannot be loaded: an endpoint, an unknown lab model or a missing folder.
 
-    The Hub is not asked.
+    No request is sent to the Hub, so the name of a missing repository passes.
     """
     if is_endpoint(name):
         raise ModelLoadError(

@@ -1,6 +1,6 @@
 """Checks the names in a recipe before anything is loaded: models, files of prompts and pairs, scorers and patches.
 
-A name that may be on the Hub passes; the Hub is not asked.
+A name that may be on the Hub passes, because no request is sent.
 """
 
 import os

@@ -115,5 +115,5 @@ def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def ignore(*told: Any) -> None:
+def ignore(*args: Any) -> None:
     """Do nothing. It is the default for callbacks."""

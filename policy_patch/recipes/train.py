@@ -201,12 +201,12 @@ class TrainRecipe(Recipe):
                 or something that the recipe names cannot be loaded.
             KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved. The same recipe continues from it.
         """
-        from policy_patch.recipes.training_told import TrainingTold
+        from policy_patch.recipes.stage_progress import StageProgress
         from policy_patch.training import PolicyPatchTrainer
 
         self.check()
         on_progress, on_note = on_progress or ignore, on_note or ignore
-        pairs = self._pairs_that_are_there(on_note)
+        pairs = self._existing_pairs(on_note)
         base, tokenizer = load_model(self.base, device=self.device, dtype=self.dtype)
         if pairs is None:
             pairs = self._sampled_pairs((base, tokenizer), on_progress, on_note)
@@ -223,7 +223,7 @@ class TrainRecipe(Recipe):
             processing_class=tokenizer,
             teacher=teacher if needs_teacher else None,
             teacher_tokenizer=load_tokenizer(self.teacher) if needs_teacher else None,
-            callbacks=[TrainingTold(on_progress), *callbacks],
+            callbacks=[StageProgress(on_progress), *callbacks],
         )
         return TrainResult(output_dir=self.output_dir, log=trainer.train())
 
@@ -233,13 +233,13 @@ class TrainRecipe(Recipe):
         Arguments and errors are those of [`TrainRecipe.run`].
         """
         self.check()
-        pairs = self._pairs_that_are_there(on_note or ignore)
+        pairs = self._existing_pairs(on_note or ignore)
         if pairs is None:
             opened = load_model(self.base, device=self.device, dtype=self.dtype)
             pairs = self._sampled_pairs(opened, on_progress or ignore, on_note or ignore)
         return pairs
 
-    def _pairs_that_are_there(self, on_note: Note) -> "Dataset | None":
+    def _existing_pairs(self, on_note: Note) -> "Dataset | None":
         if not self.data.pairs:
             return None
         pairs = load_pairs(self.data.pairs, split=self.data.split, weights=self.data.weights, seed=self.seed)

@@ -118,7 +118,7 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
         if self._stop_on_signal.received:
             raise KeyboardInterrupt(
                 f"Stopped at step {self.state.global_step} of {self.state.max_steps}. A checkpoint was saved in "
-                f"`{self.args.output_dir}`; the same command goes on from there."
+                f"`{self.args.output_dir}`; the same command resumes from there."
             )
         return result
 

@@ -193,7 +193,7 @@ class PolicyPatchTrainingConfig:
 
 
 def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
-    """Raise `ConfigError`, with near names, if `given` has a key that is no field of the dataclass `cls`.
+    """Raise `ConfigError`, with near names, if `given` has a key that is not a field of the dataclass `cls`.
 
     Args:
         section (`str`):

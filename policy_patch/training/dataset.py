@@ -60,7 +60,7 @@ def check_rows(dataset: Any, required: tuple[str, ...], name: str = "train_datas
         raise DataError(
             f"The dataset has no column {' and no '.join(f'`{column}`' for column in missing)}; it has "
             f"{there}. Expected {', '.join(required)}."
-            + (" With `prompt` and `completion` alone leave the DPO stage out: `max_steps` 0." if alone else "")
+            + (" With `prompt` and `completion` only, skip the DPO stage: `max_steps` 0." if alone else "")
         )
     columns = [column for column in dict.fromkeys(("prompt", *required)) if required and column in there]
     if columns:

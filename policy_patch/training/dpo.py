@@ -39,7 +39,7 @@ from policy_patch.training.restored import settings_restored
 from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
-from trl import DPOConfig, DPOTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
+from trl import DPOConfig, DPOTrainer  # isort: skip  (after `_trl`, whose version check has a clearer error)
 
 
 class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):

@@ -209,8 +209,8 @@ class HealthWarnings(TrainerCallback):
             learning_rate=args.learning_rate,
             embedding_norm=self.embedding_norm,
         )
-        told = {name for entry in state.log_history for name in entry.get(WARNINGS, ())}
-        new = {name: text for name, text in findings(state.log_history, facts).items() if name not in told}
+        warned = {name for entry in state.log_history for name in entry.get(WARNINGS, ())}
+        new = {name: text for name, text in findings(state.log_history, facts).items() if name not in warned}
         if new:
             state.log_history[-1][WARNINGS] = new
         if state.is_world_process_zero:

@@ -33,14 +33,14 @@ class TrainsPatchAlone:
         """Freeze all other parameters within the context. On exit, restore `requires_grad` and all buffers."""
         model = self.accelerator.unwrap_model(self.model)
         trained = f"patches.{self.patch_name}"
-        asking = {name for name, parameter in model.named_parameters() if parameter.requires_grad} - {trained}
+        requiring = {name for name, parameter in model.named_parameters() if parameter.requires_grad} - {trained}
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        _ask_for_gradients(model, set(), but=trained)
+        _require_gradients(model, set(), but=trained)
         try:
             yield
         finally:
             model = self.accelerator.unwrap_model(self.model)
-            _ask_for_gradients(model, asking, but=trained)
+            _require_gradients(model, requiring, but=trained)
             _put_back(model, buffers)
             if getattr(self, "neftune_hook_handle", None) is not None:  # upstream does not remove it if training fails
                 self.neftune_hook_handle.remove()
@@ -74,12 +74,12 @@ class TrainsPatchAlone:
         """
         patched = self.accelerator.unwrap_model(model)
         trained = f"patches.{self.patch_name}"
-        asking = {name for name, parameter in patched.named_parameters() if parameter.requires_grad}
-        if asking != {trained}:
-            if trained not in asking:
+        requiring = {name for name, parameter in patched.named_parameters() if parameter.requires_grad}
+        if requiring != {trained}:
+            if trained not in requiring:
                 problem = f"The patch `{self.patch_name}` was frozen"
             else:
-                others = sorted(name.removeprefix("_base_model.") for name in asking - {trained})
+                others = sorted(name.removeprefix("_base_model.") for name in requiring - {trained})
                 problem = f"{len(others)} other parameters were unfrozen (the first: `{others[0]}`)"
             raise TrainingError(
                 f"{problem} while the patch trains, in step {self.state.global_step + 1}. A trainer of a patch changes "
@@ -123,7 +123,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
         yield from group["params"]
 
 
-def _ask_for_gradients(model: nn.Module, names: set[str], *, but: str) -> None:
+def _require_gradients(model: nn.Module, names: set[str], *, but: str) -> None:
     """Make the named parameters, and no others, require gradients. Do not change the parameter `but`."""
     for name, parameter in model.named_parameters():
         if name != but and parameter.requires_grad != (name in names):

@@ -11,7 +11,7 @@ from policy_patch.training._trl import check_trl_version
 
 check_trl_version()
 
-from trl import DPOTrainer  # noqa: E402  (after the version check, whose error is clearer)
+from trl import DPOTrainer  # noqa: E402  (after the version check, which has a clearer error)
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.reference import shared_reference  # noqa: E402

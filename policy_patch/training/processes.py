@@ -45,7 +45,15 @@ def is_sharded(args: Any) -> bool:
 
 
 def save_patch(model: PolicyPatchModel, patch_name: str, folder: str | PathLike) -> None:
-    """Write one patch into `folder` from the main process. All processes must call it, as each may hold a shard.
+    """Write one patch into `folder` from the main process. All processes must call it, because each may hold a shard.
+
+    Args:
+        model ([`~policy_patch.PolicyPatchModel`]):
+            The model.
+        patch_name (`str`):
+            The patch to write.
+        folder (`str` or `os.PathLike`):
+            Folder to write to.
 
     Raises:
         PatchSaveError, PatchFileError: as [`PolicyPatchModel.save_pretrained`].

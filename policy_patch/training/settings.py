@@ -51,9 +51,9 @@ def check_settings(args: Any) -> None:
         ConfigError: a setting joins texts into one row, writes to the reference, changes the base in place, splits a
             text over processes, pushes checkpoints to the Hub, or was not tested with a patch.
     """
-    for name, asked, reason in _REFUSED:
+    for name, is_on, reason in _REFUSED:
         value = getattr(args, name, None)
-        if asked(value):
+        if is_on(value):
             raise ConfigError(f"`{name}={value!r}` {reason}")
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")  # set by `accelerate launch`
     if backend.lower() != "no":

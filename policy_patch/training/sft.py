@@ -25,7 +25,7 @@ from policy_patch.training.distillation import distillation_loss
 from policy_patch.training.settings import check_args, check_smoothing
 from policy_patch.training.teacher import Teacher, check_teacher, loaded
 
-from trl import SFTConfig, SFTTrainer  # isort: skip  (after `_trl`, whose version check explains itself better)
+from trl import SFTConfig, SFTTrainer  # isort: skip  (after `_trl`, whose version check has a clearer error)
 
 
 class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):

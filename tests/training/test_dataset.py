@@ -43,7 +43,7 @@ def test_good_rows_pass_and_a_prompt_may_be_empty():
         (Dataset.from_dict({"prompt": [3], "chosen": ["b"], "rejected": ["c"]}), "Row 0 has `prompt=3`"),
         (Dataset.from_dict({"prompt": ["a"], "chosen": [[]], "rejected": ["c"]}), r"Row 0 has `chosen=\[\]`; expected"),
         (Dataset.from_dict({"prompt": ["a"], "chosen": [[USER]], "rejected": ["c"]}), "Row 0 has a text in `prompt`"),
-        (Dataset.from_dict({"prompt": ["a"], "completion": ["b"]}), r"no `rejected`.* leave the DPO stage out"),
+        (Dataset.from_dict({"prompt": ["a"], "completion": ["b"]}), r"no `rejected`.* skip the DPO stage"),
         ([{"prompt": "a"}], r"is a list; expected a `datasets.Dataset` with the columns prompt, chosen, rejected"),
     ],
 )  # fmt: skip

@@ -230,9 +230,7 @@ def test_prompt_and_completion_alone_are_enough_for_sft(tmp_path):
     log = PolicyPatchTrainer(patched(), args, rows, processing_class=tiny_tokenizer()).train()
     assert len(losses(log.sft)) == 2 and log.dpo == []
     args = PolicyPatchTrainingConfig(output_dir=str(tmp_path / "both"), sft=settings)
-    with pytest.raises(
-        DataError, match=r"no column `chosen` and no `rejected`.*leave the DPO stage out: `max_steps` 0"
-    ):
+    with pytest.raises(DataError, match=r"no column `chosen` and no `rejected`.*skip the DPO stage: `max_steps` 0"):
         PolicyPatchTrainer(patched(), args, rows, processing_class=tiny_tokenizer())
 
 

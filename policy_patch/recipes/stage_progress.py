@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-class TrainingTold(TrainerCallback):
+class StageProgress(TrainerCallback):
     """Calls `on_progress` after each step. An exception that it raises ends the training.
 
     Args:
