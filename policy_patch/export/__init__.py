@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "Baked": "policy_patch.export.baking",
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
+    "bake": "policy_patch.export.baking",
+    "read_patch_tokens": "policy_patch.export.baking",
     "register_export_format": "policy_patch.export.formats",
 }
 
 __all__ = [
+    "Baked",
     "ExportFormat",
     "Exported",
+    "bake",
+    "read_patch_tokens",
     "register_export_format",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.export.baking import Baked, bake, read_patch_tokens
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
