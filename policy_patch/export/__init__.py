@@ -10,16 +10,19 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
+    "export_prompt_embeds": "policy_patch.export.prompt_embeds",
     "register_export_format": "policy_patch.export.formats",
 }
 
 __all__ = [
     "ExportFormat",
     "Exported",
+    "export_prompt_embeds",
     "register_export_format",
 ]
 
 if TYPE_CHECKING:
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.prompt_embeds import export_prompt_embeds
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
