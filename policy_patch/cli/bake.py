@@ -38,6 +38,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     )
     parser.add_argument("--chat_template", type=str | None, help="File of a chat template, for a base that has none.")
     parser.add_argument("--reuse_rows", type=bool, default=True, help="Use tokens that the base's maker reserved.")
+    parser.add_argument("--probe", type=bool, default=True, help="Write what `policy-patch probe` checks a server by.")
     parser.add_argument("--device", type=str, default="cpu", help="Where base and result are compared: cpu, cuda, ...")
     parser.add_argument(
         "--dtype", type=str, default="auto", help="Type in which they are: auto, float32, bfloat16, ..."
@@ -57,6 +58,7 @@ def run(args: "Namespace") -> int:
         default=args.default,
         reuse_rows=args.reuse_rows,
         chat_template=args.chat_template,
+        probe=args.probe,
         where=where,
     )
     if args.json:
@@ -76,6 +78,7 @@ def baked_facts(
     default: str | None,
     reuse_rows: bool,
     chat_template: str | None,
+    probe: bool,
     where: dict[str, Any],
 ) -> dict[str, Any]:
     """Bake patches and return the facts of [`Baked`]."""
@@ -108,6 +111,7 @@ def baked_facts(
         default=default,
         reuse_rows=reuse_rows,
         allow_base_mismatch=where["allow_base_mismatch"],
+        probe=probe,
     )
     return done.facts()
 
@@ -149,10 +153,5 @@ def shown(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     if not facts["has_chat_template"]:
-        lines.append(
-            (
-                "chat",
-                "the base has no chat template: raw completions get the default, and none can choose; --chat_template gives one",
-            )
-        )
+        lines.append(("chat", "no chat template, so no choice: all texts get the default; --chat_template gives one"))
     return lines

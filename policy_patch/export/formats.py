@@ -97,7 +97,12 @@ def _made(name: str, thing: Any) -> ExportFormat:
 FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     group=ENTRY_POINTS,
-    own={},
+    own={
+        "prompt-embeds": ExportFormat(
+            "vLLM with the unmodified base: a chat template, the messages that carry the patches, and a probe.",
+            "policy_patch.export.prompt_embeds:export_prompt_embeds",
+        ),
+    },
     error=ExportError,
     made=_made,
 )

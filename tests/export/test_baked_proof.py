@@ -21,7 +21,7 @@ def baked(tmp_path_factory):
     given = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baking, "prove", lambda *all_of_it: given.append(all_of_it) or prove(*all_of_it))
-        baking.bake(model, tokenizer, folder / "baked", patches=["tox", "bias"])
+        baking.bake(model, tokenizer, folder / "baked", patches=["tox", "bias"], probe=False)
     return folder / "baked", given[0][1:]
 
 

@@ -5,17 +5,20 @@ Each equality has a control that must fail: no patch, a reversed patch, a head t
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policy_patch import PolicyPatchConfig
+from policy_patch.answers.probe_file import read_probe
 from policy_patch.errors import BaseMismatchError, ExportError, PatchNameError, PositionLimitError
 from policy_patch.export import bake, read_patch_tokens
 from policy_patch.export.baked_proof import placed
 from tests.export.bases import BASES, N, config_of, patched, save_base
 
+bake_only = partial(bake, probe=False)  # a probe takes longer than all the rest of a bake
 TEXTS = ["Hello there, ", " import os\n", "a"]
 PATCHES = ["tox", "bias", ("tox", "bias")]
 
@@ -29,7 +32,7 @@ def baked_of(tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp("bake")
             model, tokenizer = patched(save_base(folder / "base", name), "tox", "bias")
-            done = bake(model, tokenizer, folder / "baked", patches=PATCHES)
+            done = bake_only(model, tokenizer, folder / "baked", patches=PATCHES)
             made[name] = model, tokenizer, done
         return made[name]
 
@@ -182,7 +185,7 @@ def test_the_control_a_head_that_stays_tied_writes_patch_tokens(baked_of):
 
 def test_half_precision_files_keep_their_type(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base", "llama tied", dtype=torch.bfloat16))
-    done = bake(model, tokenizer, tmp_path / "baked")
+    done = bake_only(model, tokenizer, tmp_path / "baked")
     baked, _ = opened(done)
     assert baked.dtype == torch.bfloat16 and baked.get_input_embeddings().weight.dtype == torch.bfloat16
     expected = model.patches["tox"].to(torch.bfloat16)
@@ -196,7 +199,7 @@ def test_a_base_in_shards_is_baked_shard_by_shard_and_the_others_are_links(tmp_p
     base.save_pretrained(tmp_path / "base", max_shard_size="20KB")
     shards = sorted(path.name for path in (tmp_path / "base").glob("*.safetensors"))
     model, tokenizer = patched(tmp_path / "base")
-    done = bake(model, tokenizer, tmp_path / "baked")
+    done = bake_only(model, tokenizer, tmp_path / "baked")
     assert sorted(path.name for path in done.folder.glob("*.safetensors")) == shards and len(shards) > 2
     same = [name for name in shards if os.path.samefile(tmp_path / "base" / name, done.folder / name)]
     assert len(same) == len(shards) - 1
@@ -215,7 +218,7 @@ def test_files_without_the_prefix_of_the_backbone_get_it(tmp_path):
     path = tmp_path / "base" / "model.safetensors"
     save_file({name.removeprefix("transformer."): one for name, one in load_file(path).items()}, path, {"format": "pt"})
     model, tokenizer = patched(tmp_path / "base")
-    done = bake(model, tokenizer, tmp_path / "baked")
+    done = bake_only(model, tokenizer, tmp_path / "baked")
     assert done.unties and {"lm_head.weight", "transformer.wte.weight"} <= load_file(done.folder / path.name).keys()
 
 
@@ -224,7 +227,7 @@ def test_licences_come_along_and_no_other_form_of_the_base(tmp_path):
     for name in ("LICENSE.txt", "NOTICE", "consolidated.safetensors", "params.json", "pytorch_model.bin", "README.md"):
         (tmp_path / "base" / name).write_text("of the base")
     model, tokenizer = patched(tmp_path / "base")
-    done = bake(model, tokenizer, tmp_path / "baked")
+    done = bake_only(model, tokenizer, tmp_path / "baked")
     names = {path.name for path in done.folder.iterdir()}
     assert {"LICENSE.txt", "NOTICE"} <= names and not {
         "consolidated.safetensors",
@@ -250,15 +253,15 @@ def test_hostile_chats_get_no_patch_tokens_but_the_chosen_ones(baked_of):
 
 def test_names_are_drawn_anew_in_each_bake(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base"))
-    one, two = (bake(model, tokenizer, tmp_path / name).tokens for name in ("one", "two"))
+    one, two = (bake_only(model, tokenizer, tmp_path / name).tokens for name in ("one", "two"))
     assert one.ids == two.ids and not set(one.names_of()) & set(two.names_of())
 
 
 def test_the_active_stack_is_baked_by_default_and_another_default_can_be_chosen(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base"), "tox", "bias")
     model.set_patch(["bias", "tox"])
-    assert bake(model, tokenizer, tmp_path / "a").tokens.choices == {"bias+tox": ("bias", "tox")}
-    done = bake(model, tokenizer, tmp_path / "b", patches=["tox"], default="off")
+    assert bake_only(model, tokenizer, tmp_path / "a").tokens.choices == {"bias+tox": ("bias", "tox")}
+    done = bake_only(model, tokenizer, tmp_path / "b", patches=["tox"], default="off")
     assert AutoTokenizer.from_pretrained(done.folder)("a")["input_ids"] == tokenizer("a")["input_ids"]
 
 
@@ -269,34 +272,34 @@ def nothing_left(tmp_path):
 def test_wrong_names_and_places_are_refused(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base"))
     with pytest.raises(PatchNameError, match="No patch is called `nox`"):
-        bake(model, tokenizer, tmp_path / "baked", patches=["nox"])
+        bake_only(model, tokenizer, tmp_path / "baked", patches=["nox"])
     with pytest.raises(ExportError, match="expected one of tox"):
-        bake(model, tokenizer, tmp_path / "baked", default="nox")
+        bake_only(model, tokenizer, tmp_path / "baked", default="nox")
     model.add_patch("early", PolicyPatchConfig(num_virtual_tokens=2, init="vocab", placement="before_bos"), tokenizer)
     with pytest.raises(ExportError, match="has its vectors before BOS"):
-        bake(model, tokenizer, tmp_path / "baked", patches=["early"])
+        bake_only(model, tokenizer, tmp_path / "baked", patches=["early"])
     model.set_patch("tox")
     model.delete_patch("tox")
     with pytest.raises(ExportError, match="no patch to export"):
-        bake(model, tokenizer, tmp_path / "baked")
+        bake_only(model, tokenizer, tmp_path / "baked")
     assert nothing_left(tmp_path)
 
 
 def test_a_stack_longer_than_the_positions_is_refused(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base", "gpt2"), "tox", "bias", lengths=(40, 40))
     with pytest.raises(PositionLimitError, match="80 vectors leave no room"):
-        bake(model, tokenizer, tmp_path / "baked", patches=[("tox", "bias")])
+        bake_only(model, tokenizer, tmp_path / "baked", patches=[("tox", "bias")])
 
 
 def test_another_tokenizer_and_another_base_are_refused(tmp_path):
     model, _ = patched(save_base(tmp_path / "base"))
     _, other = patched(save_base(tmp_path / "other", "llama reserved untied"))
     with pytest.raises(BaseMismatchError, match="another tokenizer"):
-        bake(model, other, tmp_path / "baked")
+        bake_only(model, other, tmp_path / "baked")
     with torch.no_grad():
         model.get_base_model().model.layers[0].mlp.up_proj.weight += 0.01
     with pytest.raises(BaseMismatchError, match="another state of this base"):
-        bake(model, AutoTokenizer.from_pretrained(tmp_path / "base"), tmp_path / "baked")
+        bake_only(model, AutoTokenizer.from_pretrained(tmp_path / "base"), tmp_path / "baked")
 
 
 def test_a_base_that_was_changed_after_it_was_loaded_is_not_baked_from_its_files(tmp_path):
@@ -304,7 +307,7 @@ def test_a_base_that_was_changed_after_it_was_loaded_is_not_baked_from_its_files
     model, tokenizer = patched(base_folder)
     save_base(base_folder, seed=1)  # the files are another model now
     with pytest.raises(ExportError, match=r"in memory are not those in its files, such as"):
-        bake(model, tokenizer, tmp_path / "baked")
+        bake_only(model, tokenizer, tmp_path / "baked")
     assert nothing_left(tmp_path)
 
 
@@ -313,7 +316,7 @@ def test_a_hook_on_the_base_shows_in_the_logits(tmp_path):
     layer = model.get_base_model().model.layers[1].mlp
     hook = layer.register_forward_hook(lambda module, given, output: output * 1.1)
     with pytest.raises(ExportError, match=r"does not do what the patched model does|another state"):
-        bake(model, tokenizer, tmp_path / "baked", allow_base_mismatch=True)
+        bake_only(model, tokenizer, tmp_path / "baked", allow_base_mismatch=True)
     hook.remove()
     assert nothing_left(tmp_path)
 
@@ -323,9 +326,9 @@ def test_a_folder_with_files_is_refused_and_an_empty_one_is_used(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     with pytest.raises(ExportError, match="holds files"):
-        bake(model, tokenizer, tmp_path / "full")
+        bake_only(model, tokenizer, tmp_path / "full")
     (tmp_path / "empty").mkdir()
-    assert bake(model, tokenizer, tmp_path / "empty").folder == tmp_path / "empty"
+    assert bake_only(model, tokenizer, tmp_path / "empty").folder == tmp_path / "empty"
     assert (tmp_path / "empty" / "config.json").is_file() and (tmp_path / "full" / "x").read_text() == "mine"
 
 
@@ -337,7 +340,7 @@ def test_a_full_disk_is_our_error_and_nothing_is_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr("policy_patch.export.tensor_files.os.fsync", full)
     with pytest.raises(ExportError, match="No space left on device"):
-        bake(model, tokenizer, tmp_path / "baked")
+        bake_only(model, tokenizer, tmp_path / "baked")
     assert nothing_left(tmp_path)
 
 
@@ -351,8 +354,20 @@ def test_until_it_is_proved_nothing_has_the_final_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr("policy_patch.export.baking.prove", stopped)
     with pytest.raises(KeyboardInterrupt):
-        bake(model, tokenizer, tmp_path / "baked")
+        bake_only(model, tokenizer, tmp_path / "baked")
     assert seen == [True] and nothing_left(tmp_path)
+
+
+def test_a_probe_is_written_that_expects_the_default(tmp_path):
+    model, tokenizer = patched(save_base(tmp_path / "base"), "tox", "bias")
+    done = bake(model, tokenizer, tmp_path / "baked", patches=["tox", ("tox", "bias")], default="tox+bias")
+    assert list(read_probe(done.folder).stacks) == ["tox+bias", "tox"]
+
+
+def test_a_base_with_few_positions_has_no_probe(tmp_path):
+    model, tokenizer = patched(save_base(tmp_path / "base", "gpt2"), lengths=(20,))
+    done = bake(model, tokenizer, tmp_path / "baked")
+    assert not (done.folder / "policy_patch_probe.json").exists()
 
 
 def test_a_folder_that_was_not_baked_has_no_patch_tokens(tmp_path):
