@@ -8,7 +8,6 @@ from policy_patch.cli import main
 from policy_patch.cli.bake import shown
 from policy_patch.export import read_patch_tokens
 
-
 FAST = ["--probe", "false"]
 
 
