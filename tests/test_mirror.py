@@ -78,6 +78,7 @@ SUBJECTS = {
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
+    "engines/test_transformers_4.py": "policy_patch/export/surgery.py",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
     "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",
