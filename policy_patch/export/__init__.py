@@ -1,0 +1,35 @@
+"""Patches in the forms that other engines take: each form is one file of this room and one line in `formats.py`.
+
+Names are loaded on first use. Requests to a running engine are the business of `policy_patch.serving`.
+"""
+
+from typing import TYPE_CHECKING
+
+from policy_patch._lazy import lazy_names
+
+_MODULE_OF = {
+    "Baked": "policy_patch.export.baking",
+    "ExportFormat": "policy_patch.export.formats",
+    "Exported": "policy_patch.export.formats",
+    "bake": "policy_patch.export.baking",
+    "export_prompt_embeds": "policy_patch.export.prompt_embeds",
+    "read_patch_tokens": "policy_patch.export.baking",
+    "register_export_format": "policy_patch.export.formats",
+}
+
+__all__ = [
+    "Baked",
+    "ExportFormat",
+    "Exported",
+    "bake",
+    "export_prompt_embeds",
+    "read_patch_tokens",
+    "register_export_format",
+]
+
+if TYPE_CHECKING:
+    from policy_patch.export.baking import Baked, bake, read_patch_tokens
+    from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.prompt_embeds import export_prompt_embeds
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
