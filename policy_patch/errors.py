@@ -105,7 +105,7 @@ class EvaluationError(PolicyPatchError, ValueError):
 
 
 class ExportError(PolicyPatchError, ValueError):
-    """Raised when a patch cannot be written in the form that an engine takes, or the result could not be proved equal."""
+    """Raised when a patch cannot be written in the form that an engine takes, or the result is not proved equal."""
 
 
 class ServingError(PolicyPatchError, RuntimeError):

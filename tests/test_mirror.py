@@ -40,6 +40,7 @@ COVERED = {
     "evaluation/asking.py": "evaluation/test_evaluate.py",
     "evaluation/observed.py": "evaluation/test_harmfulness.py",
     "evaluation/toxicity.py": "report/test_report.py",
+    "export/__init__.py": "test_lazy.py",
     "hub/__init__.py": "test_lazy.py",
     "hub/errors.py": "hub/test_failures.py",
     "hub/fetch.py": "hub/test_round_trip.py",

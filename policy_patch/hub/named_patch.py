@@ -1,0 +1,132 @@
+"""A patch with the name that servers and files know it by: `tox=org/tox-patch@v1.2.0`, read whole.
+
+Where its files come from is `fetch.py`'s business. No base is loaded here.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.errors import PatchNameError
+from policy_patch.hub.fetch import HubOptions, locate_patch
+from policy_patch.hub.names import split_id
+from policy_patch.patch.folder import patch_hash, read_patch_folder
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True)
+class NamedPatch:
+    """A patch that was read.
+
+    Args:
+        name (`str`):
+            What it is called where it is served: letters, digits, `-`, `_` and `.`.
+        config ([`PolicyPatchConfig`]):
+            Its configuration.
+        vectors (`torch.Tensor`):
+            `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
+        repo_id, commit (`str`, *optional*):
+            The repository and commit that it was fetched from; None for a folder.
+    """
+
+    name: str
+    config: PolicyPatchConfig
+    vectors: torch.Tensor
+    repo_id: str | None = None
+    commit: str | None = None
+
+    @property
+    def version_tag(self) -> str:
+        """The version as a tag: `v1.2.0`."""
+        return f"v{self.config.patch_version}"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the tensor file; it tells two patches of one version apart."""
+        return patch_hash(self.config, self.vectors)
+
+    def facts(self) -> dict[str, object]:
+        """Return which patch this is, as plain values: for files, answers and log lines."""
+        return {
+            "name": self.name,
+            "version": self.config.patch_version,
+            "risk": self.config.risk,
+            "repository": self.repo_id,
+            "commit": self.commit,
+            "sha256": self.sha256,
+            "num_virtual_tokens": self.vectors.shape[0],
+        }
+
+
+def split_name(spec: str | os.PathLike) -> tuple[str, str]:
+    """Split `"tox=org/tox-patch@v1.2.0"` into the name and the id; without a name, the id's last part is the name.
+
+    Raises:
+        PatchNameError: the name has characters that no name may have, or the id's last part is none.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.hub.named_patch import split_name
+    >>> split_name("tox=org/tox-patch@v1.2.0"), split_name("org/tox-patch@v1.2.0")
+    (('tox', 'org/tox-patch@v1.2.0'), ('tox-patch', 'org/tox-patch@v1.2.0'))
+
+    ```
+    """
+    text = os.fspath(spec)
+    name, equals, model_id = text.partition("=")
+    if not equals or os.path.exists(text) or "/" in name:
+        model_id = text
+        name = Path(text).resolve().name if os.path.isdir(text) else split_id(text)[0].rpartition("/")[2]
+    if not _NAME.fullmatch(name) or not model_id:
+        raise PatchNameError(
+            f"`{text}` gives the patch the name {name!r}; expected letters, digits, `-`, `_` and single dots, "
+            "such as `tox=org/tox-patch`."
+        )
+    return name, model_id
+
+
+def load_named_patch(spec: str | os.PathLike, options: HubOptions | None = None) -> NamedPatch:
+    """Read a patch from a folder or the Hub.
+
+    Args:
+        spec (`str` or `os.PathLike`):
+            A folder or a repository, maybe with a version, and maybe with a name and `=` in front.
+        options ([`HubOptions`], *optional*):
+            Token, cache and so on.
+
+    Raises:
+        PatchNameError: a name that is not allowed.
+        PolicyPatchError: what [`locate_patch`] and [`read_patch_folder`] raise.
+    """
+    name, model_id = split_name(spec)
+    location = locate_patch(model_id, options)
+    config, vectors = read_patch_folder(location.folder)
+    return NamedPatch(name, config, vectors, location.repo_id, location.commit)
+
+
+def load_named_patches(specs: Sequence[str | os.PathLike], options: HubOptions | None = None) -> list[NamedPatch]:
+    """Read several patches, each with another name.
+
+    Raises:
+        PatchNameError: none is given, or two have one name.
+        PolicyPatchError: as [`load_named_patch`].
+    """
+    if isinstance(specs, str | os.PathLike):
+        specs = [specs]
+    if not specs:
+        raise PatchNameError("No patch is given; expected at least one folder or Hub id.")
+    patches = [load_named_patch(spec, options) for spec in specs]
+    names = [patch.name for patch in patches]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise PatchNameError(
+            f"Two patches have the name `{min(twice)}`. Give each its own: `one=org/tox-patch two=org/other-patch`."
+        )
+    return patches
