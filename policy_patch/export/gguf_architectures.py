@@ -71,6 +71,11 @@ def architecture_of(config: "PreTrainedConfig") -> Architecture:
     return found
 
 
+def is_known(config: "PreTrainedConfig") -> bool:
+    """Return whether [`architecture_of`] knows the kind of a model."""
+    return config.model_type in _ARCHITECTURES
+
+
 def settings_of(config: "PreTrainedConfig") -> dict[str, Value]:
     """Return the settings of a model by their full names in the metadata.
 
