@@ -129,7 +129,9 @@ def read_gguf(path: str | os.PathLike) -> GGUFContent:
         values = {name: _read_value(found) for name, found in reader.fields.items() if not name.startswith(_OWN)}
         architecture = reader.fields["general.architecture"].contents()
     except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
-        raise ExportError(f"{os.fspath(path)} cannot be read as GGUF: {error}. Is it whole, and a .gguf file?") from error
+        raise ExportError(
+            f"{os.fspath(path)} cannot be read as GGUF: {error}. Is it whole, and a .gguf file?"
+        ) from error
     if _SPLIT in values and values[_SPLIT].value > 1:
         raise ExportError(
             f"{os.fspath(path)} is one of {values[_SPLIT].value} parts of a model. Merge them first: "
@@ -143,7 +145,7 @@ def read_gguf(path: str | os.PathLike) -> GGUFContent:
 
 def _read_value(found: Any) -> Value:
     kind, *inner = (each.name for each in found.types)
-    if kind == "ARRAY" and len(inner) != 1 or "ARRAY" in inner:
+    if (kind == "ARRAY" and len(inner) != 1) or "ARRAY" in inner:
         raise ValueError(f"`{found.name}` is an empty or a nested array, which the package gguf cannot copy")
     return Value(value=found.contents(), type=kind, of=inner[0] if inner else None)
 

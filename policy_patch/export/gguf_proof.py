@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.base.weights import is_tied
 from policy_patch.errors import BaseMismatchError, ExportError
-from policy_patch.export.gguf_architectures import is_known, laid_out, rope_factors, settings_of, written_name
+from policy_patch.export.gguf_architectures import (
+    architecture_of,
+    is_known,
+    laid_out,
+    rope_factors,
+    settings_of,
+    written_name,
+)
 from policy_patch.export.gguf_file import GGUFContent, Tensor, gguf_package, quantisation
 from policy_patch.export.gguf_rows import chunks, numbers
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+Compared = Iterator[tuple[str, "np.ndarray", "np.ndarray"]]  # name, numbers of the file, numbers of the base
 _SAMPLED_ROWS = 16  # of each matrix
 # Relative error of floating-point types: a base may be stored in one and loaded in another.
 _ROUNDING = {"F32": 4e-3, "F16": 4e-3, "BF16": 4e-3}
@@ -77,6 +85,10 @@ def check_is_base(content: GGUFContent, base: "PreTrainedModel", source: str) ->
 
 def _check_settings(content: GGUFContent, config: Any, source: str) -> None:
     if is_known(config):
+        if content.architecture != architecture_of(config).name:
+            raise BaseMismatchError(
+                f"{source} is not of this base: it is a `{content.architecture}`, the base a `{config.model_type}`."
+            )
         expected = {name: value.value for name, value in settings_of(config).items()}
     else:
         expected = {
@@ -90,7 +102,7 @@ def _check_settings(content: GGUFContent, config: Any, source: str) -> None:
             found = 10000.0  # llama.cpp's default
         if found is None or name.endswith(_NO_VALUE_COMPARED):
             continue
-        if not (found == value or isinstance(value, float) and abs(found - value) <= 1e-6 * abs(value)):
+        if not (found == value or (isinstance(value, float) and abs(found - value) <= 1e-6 * abs(value))):
             raise BaseMismatchError(f"{source} is not of this base: its `{name}` is {found}; the base has {value}.")
     if content.setting("embedding_length") != config.hidden_size:
         raise BaseMismatchError(f"{source} is not of this base: its architecture is `{content.architecture}`.")
@@ -118,7 +130,7 @@ def _check_table(content: GGUFContent, name: str, weight: "torch.Tensor", source
         )
 
 
-def _compare_known(content: GGUFContent, base: "PreTrainedModel", source: str) -> "Iterator[tuple[str, np.ndarray, np.ndarray]]":
+def _compare_known(content: GGUFContent, base: "PreTrainedModel", source: str) -> Compared:
     config = base.config.get_text_config()
     left = set(content.tensors) - {"token_embd.weight", "output.weight"}
     tables = (base.get_input_embeddings().weight, base.get_output_embeddings().weight)
@@ -128,7 +140,9 @@ def _compare_known(content: GGUFContent, base: "PreTrainedModel", source: str) -
         name = written_name(own, config)
         laid = laid_out(own, weight.detach(), config)
         if name not in content.tensors or content.tensors[name].shape != tuple(laid.shape):
-            raise BaseMismatchError(f"{source} is not of this base: it has no `{name}` of the shape {tuple(laid.shape)}.")
+            raise BaseMismatchError(
+                f"{source} is not of this base: it has no `{name}` of the shape {tuple(laid.shape)}."
+            )
         left.discard(name)
         yield name, *_sampled(content.tensors[name], laid)
     if (factors := rope_factors(config)) is not None and "rope_freqs.weight" in left:
@@ -137,14 +151,18 @@ def _compare_known(content: GGUFContent, base: "PreTrainedModel", source: str) -
     elif factors is not None:
         raise BaseMismatchError(f"{source} lacks `rope_freqs.weight`, by which Llama 3 rotates.")
     if left:
-        raise BaseMismatchError(f"{source} is not of this base: it has weights that the base has not: {sorted(left)[:3]}.")
+        raise BaseMismatchError(
+            f"{source} is not of this base: it has weights that the base has not: {sorted(left)[:3]}."
+        )
 
 
-def _compare_norms(content: GGUFContent, base: "PreTrainedModel", source: str) -> "Iterator[tuple[str, np.ndarray, np.ndarray]]":
+def _compare_norms(content: GGUFContent, base: "PreTrainedModel", source: str) -> Compared:
     gguf = gguf_package()
     arch = next((kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == content.architecture), None)
     if arch is None:
-        raise ExportError(f"{source} has the architecture `{content.architecture}`, which the package gguf does not know.")
+        raise ExportError(
+            f"{source} has the architecture `{content.architecture}`, which the package gguf does not know."
+        )
     names, count = gguf.get_tensor_name_map(arch, base.config.get_text_config().num_hidden_layers), 0
     for own, weight in base.named_parameters():
         name = names.get_name(own, try_suffixes=(".weight", ".bias")) if "norm" in own and weight.dim() == 1 else None

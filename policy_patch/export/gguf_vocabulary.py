@@ -59,7 +59,7 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", rows: int) -> tuple[list[str],
     added = tokenizer.added_tokens_decoder
     for name, index in tokenizer.get_vocab().items():
         if index >= rows:
-            raise ExportError(f"The token {name!r} has the id {index}; the base has {rows} rows. Are they of one model?")
+            raise ExportError(f"The token {name!r} has the id {index}; the base has {rows} rows. Is it its tokenizer?")
         kind = NORMAL if index not in added else CONTROL if added[index].special else USER_DEFINED
         names[index], types[index] = name, kind
     return names, types
@@ -69,7 +69,7 @@ def _byte_level_values(rules: dict[str, Any]) -> dict[str, Value]:
     normalizer = (rules["normalizer"] or {"type": "NFC"})["type"]
     split = _split_name(rules["pre_tokenizer"])
     if split is None or normalizer != "NFC" or rules["model"]["ignore_merges"] != (split == "llama-bpe"):
-        raise ExportError(f"The tokenizer splits text by rules that are not known here by a name of llama.cpp. {ADVICE}")
+        raise ExportError(f"The tokenizer splits text by rules for which we know no name of llama.cpp. {ADVICE}")
     merges = [each if isinstance(each, str) else " ".join(each) for each in rules["model"]["merges"]]
     if not merges:
         raise ExportError("The tokenizer has no merges, without which llama.cpp loads no BPE.")
@@ -101,7 +101,7 @@ def _sentencepiece_values(rules: dict[str, Any], names: list[str], types: list[i
     steps = steps.get("normalizers", [steps])
     kinds = [each.get("type") for each in steps]
     if rules["pre_tokenizer"] is not None or kinds not in (["Prepend", "Replace"], ["Replace"]):
-        raise ExportError(f"The tokenizer splits text by rules that are not known here by a name of llama.cpp. {ADVICE}")
+        raise ExportError(f"The tokenizer splits text by rules for which we know no name of llama.cpp. {ADVICE}")
     scores = dict.fromkeys(names, _LEAST_SCORE)
     for rank, pair in enumerate(rules["model"]["merges"]):
         joined = "".join(pair if not isinstance(pair, str) else pair.split(" "))
@@ -144,8 +144,9 @@ def check_vocabulary(content: GGUFContent, tokenizer: "PreTrainedTokenizerBase",
         BaseMismatchError: a token differs.
         ExportError: the file has a kind of vocabulary to which no tokens can be added here.
     """
-    if (kind := content.get("tokenizer.ggml.model")) not in _MODELS or SCORES not in content.values and kind == "llama":
-        raise ExportError(f"{source} has a `{kind}` vocabulary; patches are added to {' and '.join(_MODELS)} ones only.")
+    kind = content.get("tokenizer.ggml.model")
+    if kind not in _MODELS or (kind == "llama" and SCORES not in content.values):
+        raise ExportError(f"{source} has a `{kind}` vocabulary; patches are added to {' and '.join(_MODELS)} only.")
     names, types = content.get(TOKENS), content.get(TYPES)
     if names is None or types is None or len(names) != len(types):
         raise ExportError(f"{source} has no list of tokens with their types.")

@@ -48,9 +48,12 @@ def test_a_large_file_is_filled_beside_its_place_and_then_renamed(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_large_file_that_is_not_finished_leaves_nothing(tmp_path, error):
-    with pytest.raises(type(error)), new_file(tmp_path / "file") as pending:
-        pending.write_bytes(b"half")
+    def fill(path):
+        path.write_bytes(b"half")
         raise error
+
+    with pytest.raises(type(error)), new_file(tmp_path / "file") as pending:
+        fill(pending)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,175 @@
+"""Adds the tokens of patches to the content of a GGUF: rows, vocabulary, chat templates and what says which patches.
+
+Whether the content is the base of the patches is proved before, by `gguf_proof.py`. Nothing is written here.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from policy_patch._version import __version__
+from policy_patch.errors import ExportError
+from policy_patch.export.chat_template import with_patch_tokens
+from policy_patch.export.gguf_file import GGUFContent, Tensor, Value
+from policy_patch.export.gguf_rows import mean_row, with_rows
+from policy_patch.export.gguf_vocabulary import (
+    CHAT_TEMPLATE,
+    CONTROL,
+    TOKENS,
+    TYPES,
+    UNUSED,
+    USER_DEFINED,
+    with_control_tokens,
+)
+from policy_patch.export.patch_tokens import PatchTokens
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"
+PREFIX = "policy_patch."  # of our own metadata
+NOTICE = (
+    "Only chat carries the patch: llama.cpp puts its tokens first by the chat template. Raw completions (/completion, "
+    "/v1/completions) are those of the base without any patch, and nothing tells so."
+)
+# Architectures without a head of their own, whose loader in llama.cpp takes one where the file has it.
+HEAD_CAN_BE_ADDED = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")
+# For a base without a chat template: the messages one after the other, so that chat continues a text.
+PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+_NO_TOKEN = re.compile(r"\[PAD\d+\]")  # llama.cpp's converter calls rows without a token so
+# Tokens that a base has in reserve: those of Llama 3, Gemma, Mistral and Phi.
+_RESERVED = re.compile(r"<\|reserved_special_token_\d+\|>|<unused\d+>|\[control_\d+\]|<\|dummy_\d+\|>")
+
+
+@dataclass(frozen=True)
+class PatchRows:
+    """Where the vectors go.
+
+    Args:
+        ids (`tuple[int, ...]`):
+            Ids of their tokens, in order.
+        reserved (`bool`):
+            They are rows that the base has and does not use; else rows are added.
+        head (`str`):
+            What happens to the head: `"unchanged"`, `"rows added"` or `"added"`, if it was the embeddings before.
+    """
+
+    ids: tuple[int, ...]
+    reserved: bool
+    head: str
+
+
+def place_rows(content: GGUFContent, count: int) -> PatchRows:
+    """Return where `count` vectors go: into unused rows where the file has as many, else into added ones.
+
+    Raises:
+        ExportError: the head is the embeddings, and llama.cpp takes no other head for this architecture; or a tensor
+            that we do not know has one row a token, too.
+    """
+    rows = content.tensors[EMBEDDINGS].rows
+    free = _free_ids(content)
+    reserved = len(free) >= count
+    ids = tuple(free[:count]) if reserved else tuple(range(rows, rows + count))
+    tied = HEAD not in content.tensors
+    if tied and content.architecture not in HEAD_CAN_BE_ADDED:
+        raise ExportError(
+            f"The head of this `{content.architecture}` is its embeddings, so that each vector would also be a row of "
+            "the head, and be generated. llama.cpp takes a head of its own only for "
+            f"{', '.join(HEAD_CAN_BE_ADDED)}."
+        )
+    others = [
+        name
+        for name, tensor in content.tensors.items()
+        if name not in (EMBEDDINGS, HEAD) and not name.startswith("blk.") and rows in tensor.shape
+    ]
+    if others and not reserved:
+        raise ExportError(f"The file has one row a token in `{others[0]}` too, to which no rows can be added here.")
+    return PatchRows(ids=ids, reserved=reserved, head="added" if tied else "unchanged" if reserved else "rows added")
+
+
+def _free_ids(content: GGUFContent) -> list[int]:
+    """Return the ids of tokens that no text has: those of rows without a token first, then reserved ones."""
+    names, types = content.get(TOKENS), content.get(TYPES)
+    candidates = [index for index, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED, UNUSED)]
+    return [index for free in (_NO_TOKEN, _RESERVED) for index in candidates if free.fullmatch(names[index])]
+
+
+def with_patches(
+    content: GGUFContent,
+    tokens: PatchTokens,
+    rows: "np.ndarray",
+    *,
+    facts: Sequence[Mapping[str, Any]],
+    base: Mapping[str, Any],
+    bos: str | None,
+    template: str | None = None,
+) -> GGUFContent:
+    """Return the content with the patches in it.
+
+    Args:
+        content ([`GGUFContent`]):
+            The base. Not changed.
+        tokens ([`PatchTokens`]):
+            The tokens of the vectors; ids as [`place_rows`] says.
+        rows (`np.ndarray`):
+            `(number of tokens, hidden_size)` fp32: the rows of the embeddings, in the order of the tokens.
+        facts (`Sequence[Mapping]`):
+            For each patch, its name, version, hash and so on, as plain values.
+        base (`Mapping`):
+            Name, revision and the like of the base, as plain values.
+        bos (`str`, *optional*):
+            Text of the BOS token, after which the vectors go; None if they go first.
+        template (`str`, *optional*):
+            A chat template for a file that has none.
+
+    Raises:
+        ExportError: the template cannot be changed, a number cannot be stored, or the file is patched already.
+    """
+    if patched := [name for name in content.values if name.startswith(PREFIX)]:
+        raise ExportError(f"The file is patched already (`{patched[0]}`). Give the base's own GGUF.")
+    values = with_control_tokens(content.values, list(tokens.name_of.values()), list(tokens.all_ids))
+    size = f"{content.architecture}.vocab_size"
+    if size in values:
+        values[size] = replace(values[size], value=len(values[TOKENS].value))
+    templates = [name for name, value in values.items() if name.startswith(CHAT_TEMPLATE) and value.type == "STRING"]
+    if CHAT_TEMPLATE not in templates:
+        values[CHAT_TEMPLATE] = Value(template or PLAIN_TEMPLATE, "STRING")
+    for name in {*templates, CHAT_TEMPLATE}:  # some models have another one for tools
+        values[name] = Value(with_patch_tokens(values[name].value, tokens, bos), "STRING")
+    values |= _metadata(tokens, facts, base)
+    return replace(content, values=values, tensors=_with_patch_rows(content.tensors, tokens.all_ids, rows))
+
+
+def _with_patch_rows(tensors: Mapping[str, Tensor], ids: Sequence[int], rows: "np.ndarray") -> dict[str, Tensor]:
+    """Return the tensors with the rows in the embeddings, and a head that says as much about them as can be proved.
+
+    Rows that are added to a head are the mean of its rows. A mean of logits is never above the largest of them, so no
+    such token is the most likely one, and by Jensen's inequality each has at most the probability 1 / vocabulary.
+    """
+    import numpy as np
+
+    embeddings = tensors[EMBEDDINGS]
+    head = tensors.get(HEAD, replace(embeddings, name=HEAD))
+    added = [index for index in ids if index >= head.rows]
+    if added:
+        head = with_rows(head, added, np.repeat(mean_row(head)[None], len(added), axis=0))
+    return {**tensors, EMBEDDINGS: with_rows(embeddings, ids, rows), HEAD: head}
+
+
+def _metadata(tokens: PatchTokens, facts: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Value]:
+    """Return our own metadata: which patches these are, of which base, and what does not carry them."""
+    found = {
+        "format_version": Value(1, "UINT32"),
+        "writer": Value(f"policy-patch {__version__}", "STRING"),
+        "notice": Value(NOTICE, "STRING"),
+        "choices": Value(list(tokens.choices), "ARRAY", "STRING"),
+        "default": Value(tokens.default, "STRING"),
+        "patches": Value([str(each["name"]) for each in facts], "ARRAY", "STRING"),
+        "token_ids": Value(list(tokens.all_ids), "ARRAY", "UINT32"),
+    }
+    for number, each in enumerate(facts):
+        found[f"patch.{number}"] = Value(json.dumps(each, sort_keys=True), "STRING")
+    found["base"] = Value(json.dumps(base, sort_keys=True), "STRING")
+    return {PREFIX + name: value for name, value in found.items()}

@@ -1,0 +1,286 @@
+"""Writes patches into a GGUF, llama.cpp's file format: made of the base's checkpoint, or added to a GGUF of the base.
+
+How the file is read, proved to be the base, changed and written is in the files `gguf_*.py` beside this one.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policy_patch.base.loading import load_errors, load_pretrained
+from policy_patch.base.token_embeddings import embedding_factor
+from policy_patch.config import PolicyPatchConfig
+from policy_patch.errors import ExportError
+from policy_patch.export.formats import Exported
+from policy_patch.export.gguf_edit import EMBEDDINGS, NOTICE, PatchRows, place_rows, with_patches
+from policy_patch.export.gguf_file import GGUFContent, read_gguf, write_gguf
+from policy_patch.export.gguf_folder import gguf_of_folder
+from policy_patch.export.gguf_proof import check_is_base, tolerance
+from policy_patch.export.gguf_rows import numbers
+from policy_patch.export.gguf_vocabulary import TOKENS, check_vocabulary
+from policy_patch.export.new_folder import new_folder
+from policy_patch.export.patch_tokens import PatchTokens, check_choices, choices_of, new_marker
+from policy_patch.hub.named_patch import load_named_patches, split_name
+from policy_patch.patch.composing import check_same_place
+from policy_patch.patch.folder import patch_hash
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+    from policy_patch.hub.fetch import HubOptions
+    from policy_patch.model.patched_model import PolicyPatchModel
+
+FILE_NAME, ARGUMENTS_NAME = "model.gguf", "llama_cpp_arguments.txt"
+
+
+def export_gguf(
+    patches: Sequence[str | PathLike],
+    output_dir: str | PathLike,
+    *,
+    base: str | PathLike | None = None,
+    hub: "HubOptions | None" = None,
+    source: str | None = None,
+    weight_type: str = "auto",
+    stacks: str | None = None,
+    default: str | None = None,
+) -> Exported:
+    """Write a GGUF of the base with patches in it, for llama.cpp. The base is loaded, to prove that they fit it.
+
+    Chat carries the patch that `chat_template_kwargs: {"patch": "tox"}` names, or the default; `"none"` and `"off"` are
+    the base. Raw completions are always the base.
+
+    Args:
+        patches (`Sequence[str | PathLike]`):
+            Folders or Hub ids, maybe with a name: `"tox=org/tox-patch@v1.2.0"`.
+        output_dir (`str` or `os.PathLike`):
+            A folder that does not exist, or is empty. It gets `model.gguf` and `llama_cpp_arguments.txt`.
+        base (`str` or `os.PathLike`, *optional*):
+            Hub id or folder of the base. Defaults to the one that the first patch names.
+        hub ([`HubOptions`], *optional*):
+            Token, cache and so on, for the patches.
+        source (`str`, *optional*):
+            A GGUF of the base, also quantised: the patches are added to it. By default the base's checkpoint is
+            converted, which only some architectures are.
+        weight_type (`str`, *optional*, defaults to `"auto"`):
+            Without `source`: the type of the matrices, as [`gguf_of_folder`] says.
+        stacks (`str`, *optional*):
+            Stacks to offer beside the single patches: `"tox+bias,bias+tox"`.
+        default (`str`, *optional*):
+            The choice of requests that name none. Defaults to the first patch.
+
+    Returns:
+        [`Exported`]: what was written.
+
+    Raises:
+        BaseMismatchError: a patch, or `source`, is not of the base.
+        ExportError: the base, the source or the patches cannot be written as GGUF, or `output_dir` holds files.
+        ModelLoadError: the base cannot be loaded.
+        PatchNotFoundError, PatchFileError, ConfigError, HubError: a patch cannot be read.
+        MissingExtraError: the package `gguf` is not installed.
+    """
+    from policy_patch.model.patched_model import PolicyPatchModel
+
+    named = load_named_patches(patches, hub)
+    model, tokenizer, folder = _load_base(base, named[0].config)
+    patched = PolicyPatchModel(model)
+    for spec, patch in zip(patches, named):
+        _, model_id = split_name(spec)
+        patched.load_patch(
+            f"{patch.repo_id}@{patch.commit}" if patch.commit else model_id,
+            patch.name,
+            tokenizer=tokenizer,
+            token=hub.token if hub else None,
+            cache_dir=hub.cache_dir if hub else None,
+        )
+    return write_patched_gguf(
+        patched,
+        tokenizer,
+        output_dir,
+        source=source or folder,
+        weight_type=weight_type,
+        choices=choices_of([*(patch.name for patch in named), *_stacks(stacks)]),
+        default=default,
+        facts=[patch.facts() for patch in named],
+    )
+
+
+def write_patched_gguf(
+    model: "PolicyPatchModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    output_dir: str | PathLike,
+    *,
+    source: str | PathLike,
+    weight_type: str = "auto",
+    choices: Mapping[str, Sequence[str]] | None = None,
+    default: str | None = None,
+    facts: Sequence[Mapping[str, Any]] | None = None,
+) -> Exported:
+    """Write the patches of a loaded model into a GGUF.
+
+    Args:
+        model ([`PolicyPatchModel`]):
+            The base, not quantised, with the patches. Not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The base's tokenizer. Not changed.
+        output_dir, weight_type, default:
+            As [`export_gguf`] says.
+        source (`str` or `os.PathLike`):
+            A GGUF of the base, or the folder of its checkpoint.
+        choices (`Mapping[str, Sequence[str]]`, *optional*):
+            What requests can name -> names of patches. Defaults to each patch of the model alone.
+        facts (`Sequence[Mapping]`, *optional*):
+            What the file's metadata says of each patch. Defaults to its name, version, hash and length.
+
+    Returns:
+        [`Exported`]: what was written.
+
+    Raises:
+        BaseMismatchError, ExportError, MissingExtraError: as [`export_gguf`].
+    """
+    choices = choices or {name: (name,) for name in model.patch_config}
+    choices = {choice: tuple(stack) for choice, stack in choices.items()}
+    names = list(dict.fromkeys(name for stack in choices.values() for name in stack))
+    default = next(iter(choices), "") if default is None else default
+    check_choices(choices, default, set(model.patch_config))
+    bos = _bos_text(model, names, tokenizer)
+    shown = f"`{fspath(source)}`"
+    is_folder = Path(source).is_dir()
+    content = gguf_of_folder(source, weight_type=weight_type) if is_folder else read_gguf(source)
+    check_vocabulary(content, tokenizer, shown)
+    check_is_base(content, model.get_base_model(), shown)
+
+    lengths = [model.patches[name].shape[0] for name in names]
+    placed = place_rows(content, sum(lengths))
+    starts = [sum(lengths[:index]) for index in range(len(names))]
+    ids = {name: placed.ids[start : start + n] for name, start, n in zip(names, starts, lengths)}
+    tokens = PatchTokens(new_marker(), ids, choices, default)
+    rows = _rows(model, names)
+    patched = with_patches(
+        content,
+        tokens,
+        rows,
+        facts=facts or [_facts(model, name) for name in names],
+        base=_base_facts(model),
+        bos=bos,
+        template=tokenizer.get_chat_template() if tokenizer.chat_template else None,
+    )
+    with new_folder(output_dir) as folder:
+        write_gguf(folder / FILE_NAME, patched)
+        error = _stored_error(read_gguf(folder / FILE_NAME), tokens, rows)
+        (folder / ARGUMENTS_NAME).write_text(" ".join(f"-l {one}-inf" for one in tokens.all_ids) + "\n")
+    return _exported(Path(output_dir), patched, placed, tokens, error)
+
+
+def _stacks(text: str | None) -> list[tuple[str, ...]]:
+    """Return the stacks in a text such as `"tox+bias,bias+tox"`."""
+    return [tuple(one.strip().split("+")) for one in (text or "").split(",") if one.strip()]
+
+
+def _load_base(base: str | PathLike | None, config: PolicyPatchConfig) -> tuple[Any, Any, Path]:
+    """Return the base, its tokenizer and the folder of its files."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import cached_file
+
+    from policy_patch.lab.checkpoints import LAB_MODELS_PATH
+
+    name = config.base_model_name_or_path if base is None else fspath(base)
+    if name is None:
+        raise ExportError("The first patch names no base. Say which with `base=`, on the command line with `--base`.")
+    revision = config.base_model_revision if base is None else None
+    if name == "lab:base":
+        name = str(LAB_MODELS_PATH / "base")
+    model = load_pretrained(AutoModelForCausalLM, name, dtype="auto", revision=revision)
+    with load_errors(f"the tokenizer of `{name}`"):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        folder = Path(name) if Path(name).is_dir() else Path(cached_file(name, "config.json", revision=revision)).parent
+    return model.eval(), tokenizer, folder
+
+
+def _bos_text(model: "PolicyPatchModel", names: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Return the text of the token after which the vectors go, or None if they go first."""
+    configs = {name: model.patch_config[name] for name in names}
+    check_same_place(configs)
+    config = configs[names[0]]
+    if config.bos_token_id is None:
+        return None
+    if config.placement != "after_bos":
+        raise ExportError(
+            f"The vectors of `{names[0]}` go before the BOS token, and llama.cpp puts BOS first. Train the patch with "
+            '`placement="after_bos"`.'
+        )
+    return tokenizer.convert_ids_to_tokens(config.bos_token_id)
+
+
+def _rows(model: "PolicyPatchModel", names: Sequence[str]) -> "np.ndarray":
+    """Return the rows `(number of vectors, hidden_size)` fp32 of the embeddings that give the vectors.
+
+    Gemma multiplies its embeddings by a number after it has looked them up, and so does llama.cpp.
+    """
+    import torch
+
+    vectors = torch.cat([model.patches[name].detach().float().cpu() for name in names])
+    factor, root = embedding_factor(model.get_base_model().get_input_embeddings()), math.sqrt(vectors.shape[1])
+    return (vectors / (root if abs(factor / root - 1) < 0.01 else factor)).numpy()  # llama.cpp has it in fp32
+
+
+def _facts(model: "PolicyPatchModel", name: str) -> dict[str, Any]:
+    config, vectors = model.patch_config[name], model.patches[name].detach()
+    return {
+        "name": name,
+        "version": config.patch_version,
+        "risk": config.risk,
+        "sha256": patch_hash(config, vectors),
+        "num_virtual_tokens": vectors.shape[0],
+    }
+
+
+def _base_facts(model: "PolicyPatchModel") -> dict[str, Any]:
+    config = next(iter(model.patch_config.values()))
+    fingerprint = json.dumps(config.base_fingerprint, sort_keys=True, separators=(",", ":"))
+    return {
+        "name": config.base_model_name_or_path,
+        "revision": config.base_model_revision,
+        "fingerprint_sha256": hashlib.sha256(fingerprint.encode()).hexdigest() if config.base_fingerprint else None,
+    }
+
+
+def _stored_error(content: GGUFContent, tokens: PatchTokens, rows: "np.ndarray") -> float:
+    """Return the relative error of the vectors in the file that was written, after a check that they are there."""
+    import numpy as np
+
+    table = content.tensors[EMBEDDINGS]
+    stored = np.concatenate([numbers(table, one, one + 1) for one in tokens.all_ids])
+    error = float(np.sqrt(np.square(stored - rows).sum() / np.square(rows).sum()))
+    names = content.get(TOKENS)
+    if not error <= tolerance(table.type) or any(names[one] != name for one, name in tokens.name_of.items()):
+        raise ExportError(
+            f"The vectors differ by {error:.2g} of their size in the file; {table.type} explains "
+            f"{tolerance(table.type):.2g}. They may be too uneven for it: take a GGUF with embeddings in F16."
+        )
+    return error
+
+
+def _exported(folder: Path, content: GGUFContent, placed: PatchRows, tokens: PatchTokens, error: float) -> Exported:
+    count, total = len(placed.ids), content.tensors[EMBEDDINGS].rows
+    file = folder / FILE_NAME
+    return Exported(
+        folder,
+        (FILE_NAME, ARGUMENTS_NAME),
+        {
+            "choices": list(tokens.choices),
+            "default": tokens.default,
+            "token_ids": list(tokens.all_ids),
+            "rows": "reserved" if placed.reserved else "added",
+            "head": placed.head,
+            "embedding_type": content.tensors[EMBEDDINGS].type,
+            "error_of_stored_vectors": error,
+            "largest_probability_of_patch_tokens": None if placed.reserved else count / (total - count),
+            "notice": NOTICE,
+        },
+        then=f"llama-server -m {file} $(cat {folder / ARGUMENTS_NAME})",
+    )
