@@ -23,6 +23,7 @@ COVERED = {
     "base/architecture.py": "injection/test_self_check.py",
     "base/comparison.py": "base/test_fingerprint.py",
     "base/recorded_fingerprint.py": "base/test_fingerprint.py",
+    "base/served_base.py": "export/test_prompt_embeds.py",
     "base/settings.py": "base/test_fingerprint.py",
     "base/sizes.py": "base/test_fingerprint.py",
     "base/token_embeddings.py": "base/test_probe.py",

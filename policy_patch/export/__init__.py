@@ -8,18 +8,31 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "Baked": "policy_patch.export.baking",
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
+    "bake": "policy_patch.export.baking",
+    "read_patch_tokens": "policy_patch.export.baking",
+    "export_gguf": "policy_patch.export.gguf_export",
+    "export_prompt_embeds": "policy_patch.export.prompt_embeds",
     "register_export_format": "policy_patch.export.formats",
 }
 
 __all__ = [
+    "Baked",
     "ExportFormat",
     "Exported",
+    "bake",
+    "export_gguf",
+    "export_prompt_embeds",
+    "read_patch_tokens",
     "register_export_format",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.export.baking import Baked, bake, read_patch_tokens
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.gguf_export import export_gguf
+    from policy_patch.export.prompt_embeds import export_prompt_embeds
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

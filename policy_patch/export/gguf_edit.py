@@ -4,26 +4,24 @@ Whether the content is the base of the patches is proved before, by `gguf_proof.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from policy_patch._version import __version__
 from policy_patch.errors import ExportError
 from policy_patch.export.chat_template import with_patch_tokens
 from policy_patch.export.gguf_file import GGUFContent, Tensor, Value
-from policy_patch.export.gguf_rows import mean_row, with_rows
+from policy_patch.export.gguf_rows import with_rows
 from policy_patch.export.gguf_vocabulary import (
     CHAT_TEMPLATE,
-    CONTROL,
     TOKENS,
     TYPES,
     UNUSED,
-    USER_DEFINED,
     with_control_tokens,
 )
 from policy_patch.export.patch_tokens import PatchTokens
+from policy_patch.export.token_rows import TokenRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,42 +36,27 @@ NOTICE = (
 HEAD_CAN_BE_ADDED = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")
 # For a base without a chat template: the messages one after the other, so that chat continues a text.
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
-_NO_TOKEN = re.compile(r"\[PAD\d+\]")  # llama.cpp's converter calls rows without a token so
-# Tokens that a base has in reserve: those of Llama 3, Gemma, Mistral and Phi.
-_RESERVED = re.compile(r"<\|reserved_special_token_\d+\|>|<unused\d+>|\[control_\d+\]|<\|dummy_\d+\|>")
 
 
-@dataclass(frozen=True)
-class PatchRows:
-    """Where the vectors go.
+def check_places(content: GGUFContent, places: TokenRows) -> None:
+    """Check that tokens can be put into some rows: ones that no text uses, or ones after the last.
 
     Args:
-        ids (`tuple[int, ...]`):
-            Ids of their tokens, in order.
-        reserved (`bool`):
-            They are rows that the base has and does not use; else rows are added.
-        head (`str`):
-            What happens to the head: `"unchanged"`, `"rows added"` or `"added"`, if it was the embeddings before.
-    """
-
-    ids: tuple[int, ...]
-    reserved: bool
-    head: str
-
-
-def place_rows(content: GGUFContent, count: int) -> PatchRows:
-    """Return where `count` vectors go: into unused rows where the file has as many, else into added ones.
+        content ([`GGUFContent`]):
+            The base.
+        places ([`TokenRows`]):
+            Rows that the base does not use, and the ones after its last row.
 
     Raises:
-        ExportError: the head is the embeddings, and llama.cpp takes no other head for this architecture; or a tensor
-            that we do not know has one row a token, too.
+        ExportError: the file uses one of these rows; or the head is the embeddings, and llama.cpp takes no other head
+            for this architecture; or a tensor that we do not know has one row a token, too.
     """
-    rows = content.tensors[EMBEDDINGS].rows
-    free = _free_ids(content)
-    reserved = len(free) >= count
-    ids = tuple(free[:count]) if reserved else tuple(range(rows, rows + count))
-    tied = HEAD not in content.tensors
-    if tied and content.architecture not in HEAD_CAN_BE_ADDED:
+    names, types, rows = content.get(TOKENS), content.get(TYPES), content.tensors[EMBEDDINGS].rows
+    if len(names) != rows:
+        raise ExportError(f"The file has {len(names)} tokens and {rows} rows of embeddings. Convert the base again.")
+    if used := [names[one] for one in places.slack if one < rows and types[one] != UNUSED]:
+        raise ExportError(f"The file has a token {used[0]!r} that the base's tokenizer has not.")
+    if HEAD not in content.tensors and content.architecture not in HEAD_CAN_BE_ADDED:
         raise ExportError(
             f"The head of this `{content.architecture}` is its embeddings, so that each vector would also be a row of "
             "the head, and be generated. llama.cpp takes a head of its own only for "
@@ -84,22 +67,15 @@ def place_rows(content: GGUFContent, count: int) -> PatchRows:
         for name, tensor in content.tensors.items()
         if name not in (EMBEDDINGS, HEAD) and not name.startswith("blk.") and rows in tensor.shape
     ]
-    if others and not reserved:
+    if others and max(places.ids) >= rows:
         raise ExportError(f"The file has one row a token in `{others[0]}` too, to which no rows can be added here.")
-    return PatchRows(ids=ids, reserved=reserved, head="added" if tied else "unchanged" if reserved else "rows added")
-
-
-def _free_ids(content: GGUFContent) -> list[int]:
-    """Return the ids of tokens that no text has: those of rows without a token first, then reserved ones."""
-    names, types = content.get(TOKENS), content.get(TYPES)
-    candidates = [index for index, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED, UNUSED)]
-    return [index for free in (_NO_TOKEN, _RESERVED) for index in candidates if free.fullmatch(names[index])]
 
 
 def with_patches(
     content: GGUFContent,
     tokens: PatchTokens,
     rows: "np.ndarray",
+    head_row: "np.ndarray",
     *,
     facts: Sequence[Mapping[str, Any]],
     base: Mapping[str, Any],
@@ -112,9 +88,11 @@ def with_patches(
         content ([`GGUFContent`]):
             The base. Not changed.
         tokens ([`PatchTokens`]):
-            The tokens of the vectors; ids as [`place_rows`] says.
+            The tokens of the vectors, at ids that [`check_places`] accepts.
         rows (`np.ndarray`):
             `(number of tokens, hidden_size)` fp32: the rows of the embeddings, in the order of the tokens.
+        head_row (`np.ndarray`):
+            `(hidden_size,)` fp32: the row of the head for each token that is added. Rows that the base has keep theirs.
         facts (`Sequence[Mapping]`):
             For each patch, its name, version, hash and so on, as plain values.
         base (`Mapping`):
@@ -139,22 +117,20 @@ def with_patches(
     for name in {*templates, CHAT_TEMPLATE}:  # some models have another one for tools
         values[name] = Value(with_patch_tokens(values[name].value, tokens, bos), "STRING")
     values |= _metadata(tokens, facts, base)
-    return replace(content, values=values, tensors=_with_patch_rows(content.tensors, tokens.all_ids, rows))
+    return replace(content, values=values, tensors=_with_patch_rows(content.tensors, tokens.all_ids, rows, head_row))
 
 
-def _with_patch_rows(tensors: Mapping[str, Tensor], ids: Sequence[int], rows: "np.ndarray") -> dict[str, Tensor]:
-    """Return the tensors with the rows in the embeddings, and a head that says as much about them as can be proved.
-
-    Rows that are added to a head are the mean of its rows. A mean of logits is never above the largest of them, so no
-    such token is the most likely one, and by Jensen's inequality each has at most the probability 1 / vocabulary.
-    """
+def _with_patch_rows(
+    tensors: Mapping[str, Tensor], ids: Sequence[int], rows: "np.ndarray", head_row: "np.ndarray"
+) -> dict[str, Tensor]:
+    """Return the tensors with the rows in the embeddings. A head that was the embeddings becomes one of its own."""
     import numpy as np
 
     embeddings = tensors[EMBEDDINGS]
     head = tensors.get(HEAD, replace(embeddings, name=HEAD))
     added = [index for index in ids if index >= head.rows]
     if added:
-        head = with_rows(head, added, np.repeat(mean_row(head)[None], len(added), axis=0))
+        head = with_rows(head, added, np.repeat(head_row[None], len(added), axis=0))
     return {**tensors, EMBEDDINGS: with_rows(embeddings, ids, rows), HEAD: head}
 
 

@@ -11,22 +11,27 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from policy_patch.answers.served_probe import record_probe
 from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.base.token_embeddings import embedding_factor
-from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import ExportError
 from policy_patch.export.formats import Exported
-from policy_patch.export.gguf_edit import EMBEDDINGS, NOTICE, PatchRows, place_rows, with_patches
+from policy_patch.export.gguf_edit import EMBEDDINGS, HEAD, NOTICE, PLAIN_TEMPLATE, check_places, with_patches
 from policy_patch.export.gguf_file import GGUFContent, read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_proof import check_is_base, tolerance
-from policy_patch.export.gguf_rows import numbers
-from policy_patch.export.gguf_vocabulary import TOKENS, check_vocabulary
+from policy_patch.export.gguf_rows import StoredRows, mean_row, numbers
+from policy_patch.export.gguf_vocabulary import CHAT_TEMPLATE, TOKENS, check_vocabulary
+from policy_patch.export.head_rows import HeadRows, centroid_bound, head_rows
 from policy_patch.export.new_folder import new_folder
 from policy_patch.export.patch_tokens import PatchTokens, check_choices, choices_of, new_marker
-from policy_patch.hub.named_patch import load_named_patches, split_name
+from policy_patch.export.token_rows import TokenRows, token_rows
+from policy_patch.hub.named_patch import base_of, load_named_patches
 from policy_patch.patch.composing import check_same_place
 from policy_patch.patch.folder import patch_hash
+from policy_patch.privacy.local_names import lab_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +40,8 @@ if TYPE_CHECKING:
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.model.patched_model import PolicyPatchModel
 
-FILE_NAME, ARGUMENTS_NAME = "model.gguf", "llama_cpp_arguments.txt"
+FILE_NAME, ARGUMENTS_NAME = "model.gguf", "llama_cpp.args"
+_EXACT = ("F32", "F16", "BF16")  # types in which a row of the head can be what it was computed to be
 
 
 def export_gguf(
@@ -48,6 +54,7 @@ def export_gguf(
     weight_type: str = "auto",
     stacks: str | None = None,
     default: str | None = None,
+    probe: bool = True,
 ) -> Exported:
     """Write a GGUF of the base with patches in it, for llama.cpp. The base is loaded, to prove that they fit it.
 
@@ -58,7 +65,8 @@ def export_gguf(
         patches (`Sequence[str | PathLike]`):
             Folders or Hub ids, maybe with a name: `"tox=org/tox-patch@v1.2.0"`.
         output_dir (`str` or `os.PathLike`):
-            A folder that does not exist, or is empty. It gets `model.gguf` and `llama_cpp_arguments.txt`.
+            A folder that does not exist, or is empty. It gets `model.gguf`, `llama_cpp.args` (arguments by which
+            patch tokens are never sampled) and `policy_patch_probe.json` (see `policy-patch probe`).
         base (`str` or `os.PathLike`, *optional*):
             Hub id or folder of the base. Defaults to the one that the first patch names.
         hub ([`HubOptions`], *optional*):
@@ -72,6 +80,8 @@ def export_gguf(
             Stacks to offer beside the single patches: `"tox+bias,bias+tox"`.
         default (`str`, *optional*):
             The choice of requests that name none. Defaults to the first patch.
+        probe (`bool`, *optional*, defaults to `True`):
+            Record what the base predicts with each choice, so that `policy-patch probe` can check a server.
 
     Returns:
         [`Exported`]: what was written.
@@ -86,26 +96,20 @@ def export_gguf(
     from policy_patch.model.patched_model import PolicyPatchModel
 
     named = load_named_patches(patches, hub)
-    model, tokenizer, folder = _load_base(base, named[0].config)
-    patched = PolicyPatchModel(model)
-    for spec, patch in zip(patches, named):
-        _, model_id = split_name(spec)
-        patched.load_patch(
-            f"{patch.repo_id}@{patch.commit}" if patch.commit else model_id,
-            patch.name,
-            tokenizer=tokenizer,
-            token=hub.token if hub else None,
-            cache_dir=hub.cache_dir if hub else None,
-        )
+    model, tokenizer, folder = _load_base(*base_of(named, base), hub)
+    patched = PolicyPatchModel.from_pretrained(
+        model, [one.folder for one in named], [one.name for one in named], tokenizer=tokenizer
+    )
     return write_patched_gguf(
         patched,
         tokenizer,
         output_dir,
         source=source or folder,
         weight_type=weight_type,
-        choices=choices_of([*(patch.name for patch in named), *_stacks(stacks)]),
+        choices=choices_of([*(one.name for one in named), *_stacks(stacks)]),
         default=default,
-        facts=[patch.facts() for patch in named],
+        probe=probe,
+        facts=[one.facts() for one in named],
     )
 
 
@@ -118,6 +122,7 @@ def write_patched_gguf(
     weight_type: str = "auto",
     choices: Mapping[str, Sequence[str]] | None = None,
     default: str | None = None,
+    probe: bool = True,
     facts: Sequence[Mapping[str, Any]] | None = None,
 ) -> Exported:
     """Write the patches of a loaded model into a GGUF.
@@ -127,7 +132,7 @@ def write_patched_gguf(
             The base, not quantised, with the patches. Not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The base's tokenizer. Not changed.
-        output_dir, weight_type, default:
+        output_dir, weight_type, default, probe:
             As [`export_gguf`] says.
         source (`str` or `os.PathLike`):
             A GGUF of the base, or the folder of its checkpoint.
@@ -142,38 +147,54 @@ def write_patched_gguf(
     Raises:
         BaseMismatchError, ExportError, MissingExtraError: as [`export_gguf`].
     """
+    base = model.get_base_model()
     choices = choices or {name: (name,) for name in model.patch_config}
     choices = {choice: tuple(stack) for choice, stack in choices.items()}
     names = list(dict.fromkeys(name for stack in choices.values() for name in stack))
     default = next(iter(choices), "") if default is None else default
     check_choices(choices, default, set(model.patch_config))
     bos = _bos_text(model, names, tokenizer)
-    shown = f"`{fspath(source)}`"
-    is_folder = Path(source).is_dir()
-    content = gguf_of_folder(source, weight_type=weight_type) if is_folder else read_gguf(source)
-    check_vocabulary(content, tokenizer, shown)
-    check_is_base(content, model.get_base_model(), shown)
+    content = _read(source, weight_type)
+    check_vocabulary(content, tokenizer, f"`{fspath(source)}`")
+    check_is_base(content, base, f"`{fspath(source)}`")
 
-    lengths = [model.patches[name].shape[0] for name in names]
-    placed = place_rows(content, sum(lengths))
-    starts = [sum(lengths[:index]) for index in range(len(names))]
-    ids = {name: placed.ids[start : start + n] for name, start, n in zip(names, starts, lengths)}
+    lengths = {name: model.patches[name].shape[0] for name in names}
+    places = token_rows(base, tokenizer, sum(lengths.values()))
+    check_places(content, places)
+    left = iter(places.ids)
+    ids = {name: tuple(next(left) for _ in range(length)) for name, length in lengths.items()}
     tokens = PatchTokens(new_marker(), ids, choices, default)
-    rows = _rows(model, names)
+    template = content.get(CHAT_TEMPLATE) or (tokenizer.chat_template and tokenizer.get_chat_template())
+    rows, head = _rows(model, names), _head_row(base, content, len(places.added))
     patched = with_patches(
         content,
         tokens,
         rows,
+        head.row.float().numpy(),
         facts=facts or [_facts(model, name) for name in names],
         base=_base_facts(model),
         bos=bos,
-        template=tokenizer.get_chat_template() if tokenizer.chat_template else None,
+        template=template or PLAIN_TEMPLATE,
     )
     with new_folder(output_dir) as folder:
         write_gguf(folder / FILE_NAME, patched)
         error = _stored_error(read_gguf(folder / FILE_NAME), tokens, rows)
         (folder / ARGUMENTS_NAME).write_text(" ".join(f"-l {one}-inf" for one in tokens.all_ids) + "\n")
-    return _exported(Path(output_dir), patched, placed, tokens, error)
+        if probe:
+            chat = _as_llama_cpp_renders(template or PLAIN_TEMPLATE, content, tokenizer)
+            record_probe(model, tokenizer, folder, stacks=_default_first(choices, default), chat_template=chat)
+        files = tuple(sorted(path.name for path in folder.iterdir()))
+    facts = _written_facts(patched, places, tokens) | {"error_of_stored_vectors": error, "bound": head.bound}
+    target = Path(output_dir)
+    return Exported(target, files, facts, then=f"llama-server -m {target / FILE_NAME} $(cat {target / ARGUMENTS_NAME})")
+
+
+def _read(source: str | PathLike, weight_type: str) -> GGUFContent:
+    if Path(source).is_dir():
+        return gguf_of_folder(source, weight_type=weight_type)
+    if weight_type != "auto":
+        raise ExportError(f"`weight_type={weight_type}` is for a checkpoint; the types of a GGUF stay as they are.")
+    return read_gguf(source)
 
 
 def _stacks(text: str | None) -> list[tuple[str, ...]]:
@@ -181,23 +202,20 @@ def _stacks(text: str | None) -> list[tuple[str, ...]]:
     return [tuple(one.strip().split("+")) for one in (text or "").split(",") if one.strip()]
 
 
-def _load_base(base: str | PathLike | None, config: PolicyPatchConfig) -> tuple[Any, Any, Path]:
-    """Return the base, its tokenizer and the folder of its files."""
+def _load_base(name: str, revision: str | None, hub: "HubOptions | None") -> tuple[Any, Any, Path]:
+    """Return the base in its stored type, its tokenizer, and the folder of its files."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import cached_file
 
-    from policy_patch.lab.checkpoints import LAB_MODELS_PATH
-
-    name = config.base_model_name_or_path if base is None else fspath(base)
-    if name is None:
-        raise ExportError("The first patch names no base. Say which with `base=`, on the command line with `--base`.")
-    revision = config.base_model_revision if base is None else None
-    if name == "lab:base":
-        name = str(LAB_MODELS_PATH / "base")
-    model = load_pretrained(AutoModelForCausalLM, name, dtype="auto", revision=revision)
+    options = {"revision": revision}
+    if hub is not None:
+        options |= {"token": hub.token, "cache_dir": hub.cache_dir, "local_files_only": hub.local_files_only}
+    options = {key: value for key, value in options.items() if value}
+    place = lab_folder(name) or name
+    model = load_pretrained(AutoModelForCausalLM, place, dtype="auto", trust_remote_code=False, **options)
     with load_errors(f"the tokenizer of `{name}`"):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        folder = Path(name) if Path(name).is_dir() else Path(cached_file(name, "config.json", revision=revision)).parent
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+        folder = Path(cached_file(place, "config.json", **options)).parent
     return model.eval(), tokenizer, folder
 
 
@@ -221,11 +239,35 @@ def _rows(model: "PolicyPatchModel", names: Sequence[str]) -> "np.ndarray":
 
     Gemma multiplies its embeddings by a number after it has looked them up, and so does llama.cpp.
     """
-    import torch
-
     vectors = torch.cat([model.patches[name].detach().float().cpu() for name in names])
     factor, root = embedding_factor(model.get_base_model().get_input_embeddings()), math.sqrt(vectors.shape[1])
     return (vectors / (root if abs(factor / root - 1) < 0.01 else factor)).numpy()  # llama.cpp has it in fp32
+
+
+def _head_row(base: Any, content: GGUFContent, count: int) -> HeadRows:
+    """Return the row of the head for each of `count` added tokens, and how much probability they can have."""
+    head = content.tensors.get(HEAD, content.tensors[EMBEDDINGS])
+    if not count:
+        return HeadRows("unchanged", torch.zeros(head.shape[-1]), None, 0.0)
+    if head.type in _EXACT:
+        return head_rows(base, StoredRows(head), count)
+    # In a quantised head only the mean of all rows keeps its meaning.
+    row = torch.from_numpy(mean_row(head))
+    return HeadRows("centroid", row, None, centroid_bound(base, head.rows, count))
+
+
+def _as_llama_cpp_renders(template: str, content: GGUFContent, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return a template that also renders the BOS token which llama.cpp puts first where the template does not."""
+    message = [{"role": "user", "content": "a"}]
+    text = tokenizer.apply_chat_template(message, chat_template=template, tokenize=False, add_generation_prompt=True)
+    bos = tokenizer.bos_token
+    if not content.get("tokenizer.ggml.add_bos_token") or bos is None or text.startswith(bos):
+        return template
+    return "{{ bos_token }}" + template
+
+
+def _default_first(choices: Mapping[str, Sequence[str]], default: str) -> dict[str, Sequence[str]]:
+    return {choice: choices[choice] for choice in sorted(choices, key=lambda choice: choice != default)}
 
 
 def _facts(model: "PolicyPatchModel", name: str) -> dict[str, Any]:
@@ -265,22 +307,13 @@ def _stored_error(content: GGUFContent, tokens: PatchTokens, rows: "np.ndarray")
     return error
 
 
-def _exported(folder: Path, content: GGUFContent, placed: PatchRows, tokens: PatchTokens, error: float) -> Exported:
-    count, total = len(placed.ids), content.tensors[EMBEDDINGS].rows
-    file = folder / FILE_NAME
-    return Exported(
-        folder,
-        (FILE_NAME, ARGUMENTS_NAME),
-        {
-            "choices": list(tokens.choices),
-            "default": tokens.default,
-            "token_ids": list(tokens.all_ids),
-            "rows": "reserved" if placed.reserved else "added",
-            "head": placed.head,
-            "embedding_type": content.tensors[EMBEDDINGS].type,
-            "error_of_stored_vectors": error,
-            "largest_probability_of_patch_tokens": None if placed.reserved else count / (total - count),
-            "notice": NOTICE,
-        },
-        then=f"llama-server -m {file} $(cat {folder / ARGUMENTS_NAME})",
-    )
+def _written_facts(content: GGUFContent, places: TokenRows, tokens: PatchTokens) -> dict[str, Any]:
+    return {
+        "choices": list(tokens.choices),
+        "default": tokens.default,
+        "token_ids": list(tokens.all_ids),
+        "rows_reused": len(places.slack) + len(places.reserved),
+        "rows_added": len(places.added),
+        "embedding_type": content.tensors[EMBEDDINGS].type,
+        "notice": NOTICE,
+    }

@@ -12,6 +12,7 @@ from policy_patch.export.gguf_file import Tensor, gguf_package, quantisation
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 _CHUNK = 4096  # rows that are turned into numbers at a time
 _LARGEST_F16 = 65504.0
@@ -57,6 +58,20 @@ def chunks(tensor: Tensor) -> Iterator[tuple[int, "np.ndarray"]]:
     """Yield the index of a first row and the numbers `(rows, length)` from there on, a part of the rows at a time."""
     for first in range(0, tensor.rows, _CHUNK):
         yield first, numbers(tensor, first, first + _CHUNK)
+
+
+class StoredRows:
+    """A matrix of a GGUF in floating point, as [`head_rows`] reads one of a checkpoint."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape, self.dtype, self._tensor = tensor.shape, tensor.type, tensor
+
+    def row_blocks(self) -> "Iterator[torch.Tensor]":
+        """Yield `(rows, length)` fp32, a part of the rows at a time."""
+        import torch
+
+        for _, part in chunks(self._tensor):
+            yield torch.from_numpy(part.copy())  # a mapped file is read-only
 
 
 def mean_row(tensor: Tensor) -> "np.ndarray":

@@ -120,8 +120,8 @@ def check_choices(choices: Mapping[str, tuple[str, ...]], default: str, patches:
     for choice, stack in choices.items():
         if choice in OFF:
             raise ExportError(f"A patch is called `{choice}`, which means the base alone. Load it by another name.")
-        if not re.fullmatch(r"[A-Za-z0-9_+-]+", choice):
-            raise ExportError(f"A choice is called `{choice}`; expected letters, digits, '-', '_' and '+'.")
+        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", choice):
+            raise ExportError(f"A choice is called `{choice}`; expected letters, digits and any of `-_.+`.")
         if not stack or len(set(stack)) != len(stack) or not set(stack) <= patches:
             raise ExportError(
                 f"The choice `{choice}` stands for {list(stack)}; expected one or several different patches of "
