@@ -7,7 +7,9 @@ from policy_patch import PolicyPatchConfig
 from policy_patch.errors import PatchNameError, PatchNotFoundError
 from policy_patch.hub.named_patch import base_of, load_named_patch, load_named_patches, split_name
 from policy_patch.patch_folder import write_patch_folder
-from tests.hub.conftest import new_patch
+from tests.hub.conftest import REPO, new_patch
+
+OWNER = REPO.partition("/")[0]
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def test_a_patch_has_the_name_that_is_given_or_that_of_its_folder(folder):
 
 
 def test_a_patch_of_the_hub_is_called_as_its_repository_and_knows_its_commit(hub, base):
-    new_patch(base, "1.2.0").push_to_hub("org/tox-1.5b")
-    patch = load_named_patch("org/tox-1.5b@1.2.0")
-    assert (patch.name, patch.repo_id, patch.version_tag) == ("tox-1.5b", "org/tox-1.5b", "v1.2.0")
+    new_patch(base, "1.2.0").push_to_hub(f"{OWNER}/tox-1.5b")
+    patch = load_named_patch(f"{OWNER}/tox-1.5b@1.2.0")
+    assert (patch.name, patch.repo_id, patch.version_tag) == ("tox-1.5b", f"{OWNER}/tox-1.5b", "v1.2.0")
     assert patch.facts()["commit"] == patch.commit and len(patch.commit) == 40
     assert split_name("a=org/tox@main") == ("a", "org/tox@main")
 
