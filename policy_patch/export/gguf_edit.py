@@ -32,8 +32,11 @@ NOTICE = (
     "Only chat carries the patch: llama.cpp puts its tokens first by the chat template. Raw completions (/completion, "
     "/v1/completions) are those of the base without any patch, and nothing tells so."
 )
-# Architectures without a head of their own, whose loader in llama.cpp takes one where the file has it.
-HEAD_CAN_BE_ADDED = ("llama", "qwen2", "qwen3", "gpt2", "gemma3")
+# Architectures whose loader in llama.cpp takes a head of its own where the file has one, and else the embeddings: tried
+# by tests/engines/test_llama_cpp_kinds.py. Loaders of others, such as Gemma 2's, do not load such a file.
+HEAD_CAN_BE_ADDED = (
+    "llama", "qwen2", "qwen3", "gpt2", "gemma3", "smollm3", "granite", "mistral3", "exaone", "minicpm", "ernie4_5",
+)  # fmt: skip
 # For a base without a chat template: the messages one after the other, so that chat continues a text.
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 

@@ -3,13 +3,15 @@
 import warnings
 from pathlib import Path
 
+import gguf
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
-from policy_patch.export.gguf_file import GGUFContent, write_gguf
+from policy_patch.export.gguf_file import GGUFContent, Tensor, Value, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
+from policy_patch.export.gguf_vocabulary import vocabulary_values
 from tests.tiny_models import BOS, tiny_model
 
 CONVERTED = ("llama", "gpt2", "qwen2", "qwen3")
@@ -69,6 +71,42 @@ def patched(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **length
         with torch.no_grad():
             found.patches[name].mul_(3)
     return found.eval()
+
+
+def sentencepiece_tokenizer(*, prepend: bool = True) -> PreTrainedTokenizerFast:
+    """Return a BPE with byte fallback that puts `<s>` first, as SentencePiece models are converted to."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", "t", "h", "e", "th", "▁th", "▁the"]
+    merges = [("t", "h"), ("▁", "th"), ("▁th", "e")]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    tokenizer = Tokenizer(model)
+    steps = [normalizers.Prepend("▁")] * prepend + [normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def gemma_content(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> GGUFContent:
+    """Return a tiny Gemma 2 or 3 as llama.cpp's converter writes it: norms plus one, and no head of its own."""
+    config = model.config
+    arch = config.model_type.removesuffix("_text")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], config.num_hidden_layers)
+    tensors = {}
+    for own, weight in model.named_parameters():
+        stored = weight.detach().float().numpy() + float("norm" in own)
+        name = names.get_name(own, try_suffixes=(".weight", ".bias"))
+        tensors[name] = Tensor(name, stored.shape, "F32", lambda stored=stored: stored)
+    numbers = {
+        "context_length": 256, "embedding_length": config.hidden_size, "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size, "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads, "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim, "attention.sliding_window": config.sliding_window,
+    }  # fmt: skip
+    values = {f"{arch}.{name}": Value(value, "UINT32") for name, value in numbers.items()}
+    values[f"{arch}.attention.layer_norm_rms_epsilon"] = Value(config.rms_norm_eps, "FLOAT32")
+    return GGUFContent(arch, values | vocabulary_values(tokenizer, config.vocab_size), tensors)
 
 
 def content_of(folder: Path, family: str = "llama", kind: str = "F32", **more: int) -> GGUFContent:

@@ -13,9 +13,8 @@ from policy_patch.export.gguf_file import GGUFContent, Tensor, Value
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_proof import check_is_base, tolerance
 from policy_patch.export.gguf_rows import numbers, stored_rows, writable
-from tests.export.gguf_bases import CONVERTED, bpe_tokenizer, gguf_base, saved
+from tests.export.gguf_bases import CONVERTED, bpe_tokenizer, gemma_content, gguf_base, saved
 from tests.export.test_gguf_rows import K_QUANTS, WRITTEN
-from tests.tiny_models import tiny_model
 
 NOT = "the file is not of this base"
 
@@ -90,24 +89,10 @@ def test_missing_and_additional_weights_are_found(tmp_path):
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
 def test_of_an_architecture_whose_layout_is_unknown_embeddings_and_norms_are_compared(family):
-    """As llama.cpp's converter writes Gemma: norms plus one, and no head of its own."""
-    model = tiny_model(family)
-    config = model.config
-
-    def tensor(name: str, weight: torch.Tensor) -> Tensor:
-        stored = weight.detach().numpy()
-        return Tensor(name, stored.shape, "F32", lambda: stored)
-
-    names = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm"}
-    names |= {"pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm"}
-    tensors = [tensor("token_embd.weight", model.get_input_embeddings().weight)]
-    tensors.append(tensor("output_norm.weight", 1 + model.model.norm.weight))
-    for index, layer in enumerate(model.model.layers):
-        for own, name in names.items():
-            tensors.append(tensor(f"blk.{index}.{name}.weight", 1 + getattr(layer, own).weight))
-    settings = {"embedding_length": config.hidden_size, "block_count": 2, "attention.head_count": 4}
-    values = {f"{family}.{name}": Value(value, "UINT32") for name, value in settings.items()}
-    content = GGUFContent(family, values, {each.name: each for each in tensors})
+    """Gemma: norms are stored plus one, and the head is the embeddings."""
+    model, tokenizer = gguf_base(family)
+    content = gemma_content(model, tokenizer)
+    values = content.values
     check_is_base(content, model, "the file")
 
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from policy_patch.errors import BaseMismatchError, ExportError
@@ -22,7 +22,7 @@ from policy_patch.export.gguf_vocabulary import (
     vocabulary_values,
     with_control_tokens,
 )
-from tests.export.gguf_bases import bpe_tokenizer
+from tests.export.gguf_bases import bpe_tokenizer, sentencepiece_tokenizer
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -33,31 +33,6 @@ QWEN_2 = LLAMA_3.replace("{1,3}", "")
 
 def split(pattern: str) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-
-
-def sentencepiece_tokenizer(prepend: bool = True) -> PreTrainedTokenizerFast:
-    """Return a BPE with byte fallback, as SentencePiece models are converted to."""
-    pieces = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        "▁",
-        "t",
-        "h",
-        "e",
-        "th",
-        "▁th",
-        "▁the",
-    ]
-    merges = [("t", "h"), ("▁", "th"), ("▁th", "e")]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    tokenizer = Tokenizer(model)
-    steps = [normalizers.Prepend("▁")] * prepend + [normalizers.Replace(" ", "▁")]
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
 def content(tokenizer: PreTrainedTokenizerFast, rows: int | None = None) -> GGUFContent:
