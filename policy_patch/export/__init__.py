@@ -12,9 +12,9 @@ _MODULE_OF = {
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
     "bake": "policy_patch.export.baking",
-    "read_patch_tokens": "policy_patch.export.baking",
     "export_gguf": "policy_patch.export.gguf_export",
     "export_prompt_embeds": "policy_patch.export.prompt_embeds",
+    "read_patch_tokens": "policy_patch.export.baking",
     "register_export_format": "policy_patch.export.formats",
 }
 

@@ -10,10 +10,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers.utils import logging
+
 from policy_patch._version import __version__
+from policy_patch.answers.served_probe import record_probe
 from policy_patch.base.fingerprint import check_base
 from policy_patch.base.supported import check_length
-from policy_patch.errors import ExportError
+from policy_patch.errors import ExportError, PositionLimitError
 from policy_patch.export.baked_proof import Proof, prove
 from policy_patch.export.checkpoint import Checkpoint, read_checkpoint, read_object, write_json
 from policy_patch.export.new_folder import new_folder
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from policy_patch.model.patched_model import PolicyPatchModel
+
+logger = logging.get_logger(__name__)
 
 RECORD_NAME = "policy_patch_bake.json"
 _RECORD_FORMAT = 1
@@ -98,6 +103,7 @@ def bake(
     base_folder: str | PathLike | None = None,
     reuse_rows: bool = True,
     allow_base_mismatch: bool = False,
+    probe: bool = True,
 ) -> Baked:
     """Write a checkpoint that any engine serves with the patch, as tokens: `[BOS][vectors][text]`.
 
@@ -124,6 +130,9 @@ def bake(
             Use tokens that the base's maker reserved, such as `<|reserved_special_token_0|>`. They are renamed.
         allow_base_mismatch (`bool`, *optional*, defaults to `False`):
             Accept patches that were made for another state of the base.
+        probe (`bool`, *optional*, defaults to `True`):
+            Also write `policy_patch_probe.json`, by which `policy-patch probe` tells whether a server has the patch. It
+            runs the base and each choice on 20 short prompts.
 
     Returns:
         [`Baked`]: what was done and what was proved.
@@ -178,6 +187,8 @@ def bake(
             has_chat_template=bool(tokenizer.chat_template),
         )
         _write_record(folder, done, model, used)
+        if probe:
+            _write_probe(folder, model, tokenizer, tokens)
     return done
 
 
@@ -232,6 +243,17 @@ def _write(
     write_tokenizer(tokenizer, tokens, folder, bos_token_id=bos_token_id)
     write_suppression(tokens, folder)
     copy_others(checkpoint, folder)
+
+
+def _write_probe(folder: Path, model: "PolicyPatchModel", tokenizer: Any, tokens: PatchTokens) -> None:
+    first = [tokens.default] if tokens.default in tokens.choices else []  # a probe expects the first one
+    stacks = {choice: tokens.choices[choice] for choice in (*first, *tokens.choices)}
+    try:
+        record_probe(model, tokenizer, folder, stacks=stacks)
+    except PositionLimitError as error:
+        logger.warning(
+            f"No probe was written, so `policy-patch probe` cannot check a server of this checkpoint: {error}"
+        )
 
 
 def _write_record(folder: Path, done: Baked, model: "PolicyPatchModel", used: list[str]) -> None:

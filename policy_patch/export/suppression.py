@@ -48,8 +48,9 @@ class NoPatchTokens(LogitsProcessor):
 _README = """# Patch tokens are never to be sampled
 
 A patch token carries a vector of a patch. As text it means nothing, so no engine should ever write one. Greedy
-decoding never does. Sampling may: the checkpoint's `policy_patch_bake.json` says how much probability is left for all
-of them together (`bound`). Each engine has a way to leave none:
+decoding never does. Sampling may: the checkpoint's `policy_patch_bake.json` says how much probability is left for
+added tokens together (`bound`); tokens that the base had reserved keep the probability that the base gave them. Each
+engine has a way to leave none:
 
 | engine | what to do |
 | --- | --- |

@@ -100,6 +100,10 @@ def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, 
         row = row_bytes(torch.tensor(low.bias), bias.dtype)
         new.setdefault(bias_file, {})[bias.name] = bias.with_rows(dict.fromkeys(added, row))
     tensors = {each: {**checkpoint.shards[each], **changed} for each, changed in new.items()}
+    if tied:  # some files hold the shared matrix a second time
+        for each, every in checkpoint.shards.items():
+            if each != file and name in every:
+                tensors.setdefault(each, dict(every)).pop(name)
     if tied and stored.name != f"{names[id(embeddings)]}.weight":
         tensors = _with_prefix(checkpoint, tensors, base)
     before = sum(tensor.size for each in checkpoint.shards.values() for tensor in each.values())
@@ -243,6 +247,10 @@ def _add_old_keys(config: dict[str, Any]) -> None:
         if rope["rope_type"] != "default":
             scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
             config.setdefault("rope_scaling", scaling)
+    elif isinstance(rope, dict) and {"full_attention", "sliding_attention"} <= rope.keys():  # Gemma 3
+        for key, kind in (("rope_theta", "full_attention"), ("rope_local_base_freq", "sliding_attention")):
+            if isinstance(rope[kind], dict) and "rope_theta" in rope[kind]:
+                config.setdefault(key, rope[kind]["rope_theta"])
     if config.get("model_type") == "gpt2" and "n_positions" in config:
         config.setdefault("n_ctx", config["n_positions"])
 

@@ -86,7 +86,7 @@ def patched(folder: Path, *names: str, lengths: tuple[int, ...] = (N, 4, 5)) -> 
             model.add_patch(name, config, tokenizer=tokenizer)
     with torch.no_grad():
         for vectors in model.patches.values():
-            vectors *= 3  # far from any token's row
+            vectors *= 10  # far from any token's row
     return model.eval(), tokenizer
 
 
