@@ -66,6 +66,8 @@ COVERED = {
     "report/notes.py": "report/test_tables.py",
     "report/records.py": "report/test_report.py",
     "report/system_names.py": "report/test_plots.py",
+    "serving/__init__.py": "test_lazy.py",
+    "serving/patched_requests.py": "serving/test_client.py",
     "training/_trl.py": "training/test_trl_contract.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
