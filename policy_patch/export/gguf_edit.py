@@ -26,6 +26,7 @@ from policy_patch.export.token_rows import TokenRows
 if TYPE_CHECKING:
     import numpy as np
 
+FILE_NAME, ARGUMENTS_NAME = "model.gguf", "llama_cpp.args"  # in the folder that is written
 EMBEDDINGS, HEAD = "token_embd.weight", "output.weight"
 PREFIX = "policy_patch."  # of our own metadata
 NOTICE = (
@@ -119,7 +120,7 @@ def with_patches(
         values[CHAT_TEMPLATE] = Value(template or PLAIN_TEMPLATE, "STRING")
     for name in {*templates, CHAT_TEMPLATE}:  # some models have another one for tools
         values[name] = Value(with_patch_tokens(values[name].value, tokens, bos), "STRING")
-    values |= _metadata(tokens, facts, base)
+    values |= own_metadata(tokens, facts, base)
     return replace(content, values=values, tensors=_with_patch_rows(content.tensors, tokens.all_ids, rows, head_row))
 
 
@@ -137,7 +138,7 @@ def _with_patch_rows(
     return {**tensors, EMBEDDINGS: with_rows(embeddings, ids, rows), HEAD: head}
 
 
-def _metadata(tokens: PatchTokens, facts: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Value]:
+def own_metadata(tokens: PatchTokens, facts: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Value]:
     """Return our own metadata: which patches these are, of which base, and what does not carry them."""
     found = {
         "format_version": Value(1, "UINT32"),

@@ -18,7 +18,17 @@ from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.base.token_embeddings import embedding_factor
 from policy_patch.errors import ExportError
 from policy_patch.export.formats import Exported
-from policy_patch.export.gguf_edit import EMBEDDINGS, HEAD, NOTICE, PLAIN_TEMPLATE, check_places, with_patches
+from policy_patch.export.gguf_baked import baked_gguf, is_baked
+from policy_patch.export.gguf_edit import (
+    ARGUMENTS_NAME,
+    EMBEDDINGS,
+    FILE_NAME,
+    HEAD,
+    NOTICE,
+    PLAIN_TEMPLATE,
+    check_places,
+    with_patches,
+)
 from policy_patch.export.gguf_file import GGUFContent, read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_proof import check_is_base, tolerance
@@ -27,6 +37,7 @@ from policy_patch.export.gguf_vocabulary import CHAT_TEMPLATE, TOKENS, check_voc
 from policy_patch.export.head_rows import HeadRows, centroid_bound, head_rows
 from policy_patch.export.new_folder import new_folder
 from policy_patch.export.patch_tokens import PatchTokens, check_choices, choices_of, new_marker
+from policy_patch.export.suppression import llama_cpp_arguments
 from policy_patch.export.token_rows import TokenRows, token_rows
 from policy_patch.hub.named_patch import base_of, load_named_patches
 from policy_patch.patch.composing import check_same_place
@@ -40,7 +51,6 @@ if TYPE_CHECKING:
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.model.patched_model import PolicyPatchModel
 
-FILE_NAME, ARGUMENTS_NAME = "model.gguf", "llama_cpp.args"
 _EXACT = ("F32", "F16", "BF16")  # types in which a row of the head can be what it was computed to be
 
 
@@ -63,7 +73,8 @@ def export_gguf(
 
     Args:
         patches (`Sequence[str | PathLike]`):
-            Folders or Hub ids, maybe with a name: `"tox=org/tox-patch@v1.2.0"`.
+            Folders or Hub ids, maybe with a name: `"tox=org/tox-patch@v1.2.0"`. Or one folder that
+            [`bake`] has written: it is converted as it is, and only `weight_type` counts.
         output_dir (`str` or `os.PathLike`):
             A folder that does not exist, or is empty. It gets `model.gguf`, `llama_cpp.args` (arguments by which
             patch tokens are never sampled) and `policy_patch_probe.json` (see `policy-patch probe`).
@@ -95,6 +106,8 @@ def export_gguf(
     """
     from policy_patch.model.patched_model import PolicyPatchModel
 
+    if len(patches) == 1 and is_baked(patches[0]):
+        return baked_gguf(patches[0], output_dir, weight_type=weight_type)
     named = load_named_patches(patches, hub)
     model, tokenizer, folder = _load_base(*base_of(named, base), hub)
     patched = PolicyPatchModel.from_pretrained(
@@ -179,7 +192,7 @@ def write_patched_gguf(
     with new_folder(output_dir) as folder:
         write_gguf(folder / FILE_NAME, patched)
         error = _stored_error(read_gguf(folder / FILE_NAME), tokens, rows)
-        (folder / ARGUMENTS_NAME).write_text(" ".join(f"-l {one}-inf" for one in tokens.all_ids) + "\n")
+        (folder / ARGUMENTS_NAME).write_text(llama_cpp_arguments(tokens))
         if probe:
             chat = _as_llama_cpp_renders(template or PLAIN_TEMPLATE, content, tokenizer)
             record_probe(model, tokenizer, folder, stacks=_default_first(choices, default), chat_template=chat)

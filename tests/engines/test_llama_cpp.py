@@ -11,7 +11,8 @@ import torch
 from transformers import AutoTokenizer
 
 from policy_patch import PolicyPatchModel
-from policy_patch.export.gguf_export import ARGUMENTS_NAME, FILE_NAME, export_gguf, write_patched_gguf
+from policy_patch.export.gguf_edit import ARGUMENTS_NAME, FILE_NAME
+from policy_patch.export.gguf_export import export_gguf, write_patched_gguf
 from policy_patch.export.gguf_file import read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_vocabulary import CHAT_TEMPLATE, TOKENS

@@ -8,8 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from policy_patch.errors import ExportError
-from policy_patch.export.gguf_edit import HEAD_CAN_BE_ADDED
-from policy_patch.export.gguf_export import FILE_NAME, write_patched_gguf
+from policy_patch.export import bake
+from policy_patch.export.gguf_baked import baked_gguf
+from policy_patch.export.gguf_edit import FILE_NAME, HEAD_CAN_BE_ADDED
+from policy_patch.export.gguf_export import write_patched_gguf
 from policy_patch.export.gguf_file import Value, read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_vocabulary import TOKENS
@@ -136,3 +138,18 @@ def test_sentencepiece_texts_are_split_as_by_the_tokenizer(tmp_path):
             rendered = engine.post("/apply-template", messages=[{"role": "user", "content": text}])["prompt"]
             assert engine.tokens(rendered) == [1, *ids, *tokenizer(text)["input_ids"][1:]]
             assert engine.tokens(text) == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_baked_checkpoint_that_is_converted(tmp_path, family):
+    base, tokenizer = gguf_base(family)
+    folder = saved(base, tokenizer, tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(folder).eval()  # a bake is of files
+    model = patched(base, tokenizer, tox=4)
+    bake(model, tokenizer, tmp_path / "baked")
+    done = baked_gguf(tmp_path / "baked", tmp_path / "out")
+    limit = 5e-3 if family == "gpt2" else 2e-4
+    assert_same(model, tokenizer, tmp_path / "out" / FILE_NAME, done.facts["token_ids"], limit)
+    with llama_cpp(tmp_path / "out" / FILE_NAME) as engine:  # the base has no chat template: messages follow each other
+        rendered = engine.post("/apply-template", messages=[{"role": "user", "content": TEXT}])["prompt"]
+        assert engine.tokens(rendered) == [1, *done.facts["token_ids"], *tokenizer(TEXT)["input_ids"][1:]]

@@ -16,7 +16,8 @@ from policy_patch.answers.served_probe import PROBE_NAME
 from policy_patch.cli import main
 from policy_patch.errors import BaseMismatchError, ConfigError, ExportError, PatchNameError
 from policy_patch.export import export_gguf
-from policy_patch.export.gguf_export import ARGUMENTS_NAME, FILE_NAME, write_patched_gguf
+from policy_patch.export.gguf_edit import ARGUMENTS_NAME, FILE_NAME
+from policy_patch.export.gguf_export import write_patched_gguf
 from policy_patch.export.gguf_file import read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_rows import numbers
