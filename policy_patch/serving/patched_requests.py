@@ -3,8 +3,10 @@
 Which fields a request may have is in `request_rules.py`. Nothing is sent here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from policy_patch.base.served_base import ServedBase
 from policy_patch.errors import ServingError
@@ -15,7 +17,12 @@ from policy_patch.serving.request_rules import check_request
 MOST_PROMPTS = 64
 
 
-def patched_completion(body: Mapping[str, Any], stack: Stack, base: ServedBase) -> dict[str, Any]:
+def patched_completion(
+    body: Mapping[str, Any],
+    stack: Stack,
+    base: ServedBase,
+    encode: Callable[[torch.Tensor], str] = encoded_embeds,
+) -> dict[str, Any]:
     """Return a request to `/completions` whose prompts are embeddings with the stack in them.
 
     Args:
@@ -26,6 +33,8 @@ def patched_completion(body: Mapping[str, Any], stack: Stack, base: ServedBase) 
         base ([`ServedBase`]):
             Its tokenizer and token embeddings. An engine takes either ids or embeddings for a whole prompt, so the
             tokens' own embeddings are sent along.
+        encode (`Callable[[torch.Tensor], str]`, *optional*):
+            Returns what stands in the request for embeddings `(length, hidden_size)`.
 
     Raises:
         ServingError: a field that is not allowed, or no prompt.
