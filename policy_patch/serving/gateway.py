@@ -4,6 +4,7 @@ Which patches there are is in `served_patches.py`, how they are changed while it
 requests go in `upstreams.py`. It generates nothing itself.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -144,7 +145,10 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
         told["model"] = str(body.get("model"))[:200]
         chosen = gateway.patches.chosen(body.get("model"))
         told["patches"] = [_short(one.facts()) for one in chosen.patches]
-        content = gateway.body_for(kind, body, chosen)
+        if kind == "completions":  # tokenises and embeds whole prompts, so in a thread
+            content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
+        else:
+            content = gateway.body_for(kind, body, chosen)
         answer, told["engine"] = await gateway.upstreams.send(_PATHS[kind], content, request.headers)
         response = await _passed_on(answer, body, chosen)
     except PolicyPatchError as error:
