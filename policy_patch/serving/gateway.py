@@ -4,6 +4,7 @@ Which patches there are is in `served_patches.py`, how they are changed while it
 requests go in `upstreams.py`. It generates nothing itself.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -13,10 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from policy_patch.base.served_base import ServedBase
 from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, parse_json
+from policy_patch.patch.prompt_embeds import encoded_embeds
 from policy_patch.serving.patched_requests import baked_chat, patched_chat, patched_completion
 from policy_patch.serving.request_rules import check_request
 from policy_patch.serving.served_patches import Chosen, ServedPatches
@@ -81,11 +85,20 @@ class Gateway:
         if chosen.stack is None:
             check_request(asked, kind)
             return json.dumps(asked).encode()
+        encoded: list[bytes] = []
         if kind == "completions":
-            return json.dumps(patched_completion(asked, chosen.stack, self.base)).encode()
-        message = {"role": "system", "content": [{"type": "prompt_embeds", "data": _MARK}]}
-        text = json.dumps(patched_chat(asked, message)).encode()
-        return text.replace(_MARK.encode(), chosen.stack.encoded.encode(), 1)
+
+            def marked(embeds: torch.Tensor) -> str:
+                encoded.append(encoded_embeds(embeds).encode())
+                return _MARK
+
+            asked = patched_completion(asked, chosen.stack, self.base, marked)
+        else:
+            encoded.append(chosen.stack.encoded.encode())
+            asked = patched_chat(asked, {"role": "system", "content": [{"type": "prompt_embeds", "data": _MARK}]})
+        # No client knows the mark, so it stands where embeddings go and nowhere else.
+        first, *rest = json.dumps(asked).encode().split(_MARK.encode())
+        return b"".join([first, *(part for pair in zip(encoded, rest, strict=True) for part in pair)])
 
 
 def gateway_app(gateway: Gateway) -> Any:
@@ -132,7 +145,10 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
         told["model"] = str(body.get("model"))[:200]
         chosen = gateway.patches.chosen(body.get("model"))
         told["patches"] = [_short(one.facts()) for one in chosen.patches]
-        content = gateway.body_for(kind, body, chosen)
+        if kind == "completions":  # tokenises and embeds whole prompts, so in a thread
+            content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
+        else:
+            content = gateway.body_for(kind, body, chosen)
         answer, told["engine"] = await gateway.upstreams.send(_PATHS[kind], content, request.headers)
         response = await _passed_on(answer, body, chosen)
     except PolicyPatchError as error:
