@@ -19,6 +19,7 @@ ANSWERING_HELP = (
     "`openai:<model>@<address>/v1` names a model on a server; use `chat:` instead of `openai:` for a server that only "
     "offers chat."
 )
+REPLICAS_HELP = "`openai:<model>@<address>/v1` or `chat:...`; join the addresses of several replicas by commas."
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 
 
