@@ -142,7 +142,7 @@ def _record(
     given = {key: value for key, value in {**options, "revision": revision}.items() if value is not None}
     place = lab_folder(served.name) or served.name
     base = load_pretrained(AutoModelForCausalLM, place, dtype=served.rows.dtype, trust_remote_code=False, **given)
-    own = {one.name: f"patch_{place_}" for place_, one in enumerate(named)}  # names of ours may not have dots
+    own = {one.name: one.name.replace(".", "_") for one in named}  # names in a model may not have dots
     model = PolicyPatchModel.from_pretrained(
         base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer
     )

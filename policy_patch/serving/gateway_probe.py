@@ -48,11 +48,10 @@ def probe_gateway(
     systems = {tuple(one["sha256"] for one in patches): name for name, patches in stored.stacks.items()}
     found = {}
     for url in urls:
-        with _served(replace(gateway, upstreams=Upstreams([url]))) as address:
-            for model in gateway.patches.models():
-                hashes = tuple(one["sha256"] for one in model["policy_patch"])
-                if not hashes:
-                    continue  # the base
+        with _served(replace(gateway, upstreams=Upstreams([url]), is_logged=False)) as address:
+            models = {tuple(one["sha256"] for one in each["policy_patch"]): each for each in gateway.patches.models()}
+            models.pop((), None)  # the base
+            for hashes, model in models.items():
                 if hashes not in systems:
                     raise ServingError(
                         f"The probe holds nothing of `{model['id']}` (sha256 {hashes[0][:12]}). Export it again with "
