@@ -25,6 +25,7 @@ from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.serving.engine_check import Post, check_engine
 from policy_patch.serving.gateway import Gateway, gateway_app
 from policy_patch.serving.gateway_admin import admin_app
+from policy_patch.serving.gateway_probe import probe_gateway
 from policy_patch.serving.served_patches import ServedPatches
 from policy_patch.serving.upstreams import Upstreams
 
@@ -58,6 +59,11 @@ class GatewaySettings:
             Serve the base without a patch, too.
         check (`bool`, *optional*, defaults to `True`):
             Prove at the start, and for each new patch, that the engines do what it needs.
+        probe (`str`, *optional*):
+            A probe recorded at export, or the folder that holds it: each patch is compared with it, too, so that an
+            engine with other weights than the patch's base is found.
+        bits (`int`, *optional*, defaults to `16`):
+            Of the engines' weights: 16, 8 or 4. It sets how far they may be from the probe.
         chat (`bool`, *optional*, defaults to `True`):
             Check chat, too.
         chat_template (`str`, *optional*):
@@ -79,6 +85,8 @@ class GatewaySettings:
     dtype: str | None = None
     allow_base: bool = False
     check: bool = True
+    probe: str | None = None
+    bits: int = 16
     chat: bool = True
     chat_template: str | None = None
     most_bytes: int = 4 * 2**20
@@ -110,14 +118,17 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     for patch in patches:
         _check_patch(settings, model, base, {patch.name: patch})
         served.put(patch)
-    upstreams = Upstreams(settings.upstreams, timeout=settings.timeout)
+    gateway = Gateway(served, Upstreams(settings.upstreams, timeout=settings.timeout), model, base, settings.most_bytes)
+    if settings.check and settings.probe is not None:
+        for what, verdict in probe_gateway(gateway, settings.upstreams, settings.probe, bits=settings.bits).items():
+            logger.info("Probed %s: %s", what, verdict)
 
     def load(spec: str) -> NamedPatch:
         patch = load_named_patch(spec, settings.hub)
         _check_patch(settings, model, base, {patch.name: patch})
         return patch
 
-    return Gateway(served, upstreams, model, base, settings.most_bytes), load
+    return gateway, load
 
 
 def _check_settings(settings: GatewaySettings) -> None:
