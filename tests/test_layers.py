@@ -43,6 +43,9 @@ BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.
 WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "export", "serving", "recipes", "ui", "cli"}
 
+# vLLM reads what `torch.save` writes. Nothing of ours reads it.
+PICKLING = {("patch/prompt_embeds.py", "torch.save")}
+
 PRINTING = {("model/patched_model.py", "print_trainable_parameters"), ("lab/build.py", "main")}
 
 
@@ -268,7 +271,8 @@ def test_what_may_print_does():
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_is_loaded_or_saved_by_pickle(path):
     forbidden = {"torch.load", "torch.save", "pickle.load", "pickle.loads", "np.load", "numpy.load", "eval", "exec"}
-    assert not {name for name, _ in calls(path)} & forbidden
+    found = {(name_of(path), name) for name, _ in calls(path) if name in forbidden}
+    assert found == {entry for entry in PICKLING if entry[0] == name_of(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -54,6 +54,7 @@ def record_probe(
     *,
     stacks: Mapping[str, Sequence[str]] | None = None,
     chat_template: str | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> ServedProbe:
     """Measure what a patched model and its base predict after the probe's prompts, and write it into `folder`.
 
@@ -74,6 +75,8 @@ def record_probe(
         chat_template (`str`, *optional*):
             Template that the server renders messages with, without patch tokens. Defaults to the tokenizer's own;
             without any, chat is left out.
+        shown (`Mapping[str, str]`, *optional*):
+            Name of a patch in `model` -> the name that it is served under. Defaults to the same.
 
     Returns:
         [`ServedProbe`]: what was written.
@@ -99,7 +102,11 @@ def record_probe(
             kind: _noise(model, tokenizer, rendered[kind], found[first], [row.systems[first] for row in rows[kind]])
             for kind in rows
         }
-    patches = {name: [_described(model, one) for one in names] for name, names in found.items()}
+    shown = shown or {}
+    patches = {
+        name: [{**_described(model, one), "name": shown.get(one, one)} for one in names]
+        for name, names in found.items()
+    }
     config = model.patch_config[found[first][0]]
     probe = ServedProbe(
         stacks=patches,

@@ -10,16 +10,24 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
+    "export_prompt_embeds": "policy_patch.export.prompt_embeds",
+    "from_peft": "policy_patch.export.peft_adapter",
     "register_export_format": "policy_patch.export.formats",
+    "to_peft": "policy_patch.export.peft_adapter",
 }
 
 __all__ = [
     "ExportFormat",
     "Exported",
+    "export_prompt_embeds",
+    "from_peft",
     "register_export_format",
+    "to_peft",
 ]
 
 if TYPE_CHECKING:
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.peft_adapter import from_peft, to_peft
+    from policy_patch.export.prompt_embeds import export_prompt_embeds
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

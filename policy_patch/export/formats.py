@@ -97,7 +97,20 @@ def _made(name: str, thing: Any) -> ExportFormat:
 FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     group=ENTRY_POINTS,
-    own={},
+    own={
+        "peft": ExportFormat(
+            "PEFT: a prompt-tuning adapter of each patch. Only for patches before BOS, or bases without BOS.",
+            "policy_patch.export.peft_adapter:export_peft",
+        ),
+        "probe": ExportFormat(
+            "Any server: only the predictions that `policy-patch probe` compares its answers with.",
+            "policy_patch.export.probe_alone:export_probe",
+        ),
+        "prompt-embeds": ExportFormat(
+            "vLLM with the unmodified base: a chat template, the messages that carry the patches, and a probe.",
+            "policy_patch.export.prompt_embeds:export_prompt_embeds",
+        ),
+    },
     error=ExportError,
     made=_made,
 )

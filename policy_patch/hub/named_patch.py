@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ class NamedPatch:
             `(num_virtual_tokens, hidden_size)`, fp32, on the CPU.
         repo_id, commit (`str`, *optional*):
             The repository and commit that it was fetched from; None for a folder.
+        folder (`Path`, *optional*):
+            Folder on this machine that it was read from.
     """
 
     name: str
@@ -40,13 +43,14 @@ class NamedPatch:
     vectors: torch.Tensor
     repo_id: str | None = None
     commit: str | None = None
+    folder: Path | None = None
 
     @property
     def version_tag(self) -> str:
         """The version as a tag: `v1.2.0`."""
         return f"v{self.config.patch_version}"
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the tensor file; it tells two patches of one version apart."""
         return patch_hash(self.config, self.vectors)
@@ -108,7 +112,7 @@ def load_named_patch(spec: str | os.PathLike, options: HubOptions | None = None)
     name, model_id = split_name(spec)
     location = locate_patch(model_id, options)
     config, vectors = read_patch_folder(location.folder)
-    return NamedPatch(name, config, vectors, location.repo_id, location.commit)
+    return NamedPatch(name, config, vectors, location.repo_id, location.commit, location.folder)
 
 
 def load_named_patches(specs: Sequence[str | os.PathLike], options: HubOptions | None = None) -> list[NamedPatch]:
@@ -130,3 +134,28 @@ def load_named_patches(specs: Sequence[str | os.PathLike], options: HubOptions |
             f"Two patches have the name `{min(twice)}`. Give each its own: `one=org/tox-patch two=org/other-patch`."
         )
     return patches
+
+
+def base_of(patches: Sequence[NamedPatch], base: str | os.PathLike | None = None) -> tuple[str, str | None]:
+    """Return the base that patches are for, and its revision: the given one, or the one that all patches name.
+
+    Raises:
+        PatchNameError: none is given, and the patches name none or different ones.
+    """
+    named = {(patch.config.base_model_name_or_path, patch.config.base_model_revision): patch.name for patch in patches}
+    if base is not None:
+        revisions = {revision for name, revision in named if name == os.fspath(base)}
+        return os.fspath(base), revisions.pop() if len(revisions) == 1 else None
+    names = {name for name, _ in named}
+    if len(names) != 1 or None in names:
+        raise PatchNameError(
+            f"The patches are for {', '.join(sorted(str(name) for name in names))}; expected one base. Give it: "
+            "`base=` (`--base`)."
+        )
+    revisions = {revision for _, revision in named}
+    if len(revisions) != 1:
+        raise PatchNameError(
+            f"The patches are for different revisions of `{names.pop()}`. Give the base that is served: `base=` "
+            "(`--base`)."
+        )
+    return next(iter(named))

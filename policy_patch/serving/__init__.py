@@ -9,6 +9,7 @@ from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
     "ProbeReport": "policy_patch.serving.probing",
+    "PromptEmbedsClient": "policy_patch.serving.client",
     "Verdict": "policy_patch.serving.verdict",
     "probe": "policy_patch.serving.probing",
     "watch": "policy_patch.serving.probing",
@@ -16,12 +17,14 @@ _MODULE_OF = {
 
 __all__ = [
     "ProbeReport",
+    "PromptEmbedsClient",
     "Verdict",
     "probe",
     "watch",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.serving.client import PromptEmbedsClient
     from policy_patch.serving.probing import ProbeReport, probe, watch
     from policy_patch.serving.verdict import Verdict
 
