@@ -79,6 +79,8 @@ SUBJECTS = {
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
     "cli/test_push_and_pull.py": "policy_patch/cli",
+    "engines/test_llama_cpp.py": "policy_patch/export",
+    "engines/test_llama_cpp_kinds.py": "policy_patch/export",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
     "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",

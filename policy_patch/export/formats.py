@@ -106,6 +106,10 @@ FORMATS: Registry[ExportFormat] = Registry(
             "Any server: only the predictions that `policy-patch probe` compares its answers with.",
             "policy_patch.export.probe_alone:export_probe",
         ),
+        "gguf": ExportFormat(
+            "llama.cpp: a GGUF of the base, made or edited, with the patches as tokens that chat puts first.",
+            "policy_patch.export.gguf_export:export_gguf",
+        ),
         "prompt-embeds": ExportFormat(
             "vLLM with the unmodified base: a chat template, the messages that carry the patches, and a probe.",
             "policy_patch.export.prompt_embeds:export_prompt_embeds",
