@@ -81,6 +81,7 @@ SUBJECTS = {
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_llama_cpp.py": "policy_patch/export",
     "engines/test_llama_cpp_kinds.py": "policy_patch/export",
+    "engines/test_baked.py": "policy_patch/export/baking.py",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
     "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",

@@ -13,6 +13,7 @@ from policy_patch.export.tensor_files import DTYPES, Tensor, read_tensors
 from policy_patch.files.documents import parse_json, read_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
@@ -42,10 +43,17 @@ class Checkpoint:
     metadata: dict[str, dict[str, str]]
     index: dict[str, Any] | None
 
-    def find(self, name: str, shape: tuple[int, ...]) -> tuple[str, Tensor] | None:
+    def find(self, name: str, weight: "torch.Tensor") -> tuple[str, Tensor] | None:
         """Return the file and the tensor that a parameter of the loaded model comes from; None if there is none.
 
-        Files name parameters with or without the prefix of the backbone, and multimodal ones with other prefixes.
+        Files name parameters with or without the prefix of the backbone, and multimodal ones with other prefixes. A
+        matrix of another name (`embed_out.weight` of GPT-NeoX) is found by its values.
+
+        Args:
+            name (`str`):
+                Name in the loaded model.
+            weight (`torch.Tensor`):
+                The parameter.
 
         Raises:
             ExportError: several tensors could be meant, or its shape or type is another.
@@ -61,11 +69,14 @@ class Checkpoint:
             if found:
                 break
         else:
-            return None
+            found = [one for one in every if weight.dim() == 2 and one[1].equals(weight)]
+            if not found:
+                return None
         names = [tensor.name for _, tensor in found]
         if len(found) > 1:
             raise ExportError(f"`{self.folder}` holds {names}; which of them is `{name}` cannot be told.")
         file, tensor = found[0]
+        shape = tuple(weight.shape)
         if tensor.shape != shape or tensor.dtype not in DTYPES:
             raise ExportError(
                 f"`{name}` of the loaded base has the shape {shape}; `{tensor.name}` in `{self.folder / file}` is "

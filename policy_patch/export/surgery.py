@@ -80,14 +80,14 @@ def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, 
     if tied is None:
         raise ExportError("Whether the head of the base is tied to its embeddings is unknown; load it unquantised.")
     names = {id(module): name for name, module in base.named_modules(remove_duplicate=False)}
-    file, stored = _found(checkpoint, f"{names[id(embeddings)]}.weight", tuple(embeddings.weight.shape))
+    file, stored = _found(checkpoint, f"{names[id(embeddings)]}.weight", embeddings.weight)
     factor = scale_of(embeddings)
     rows = {one: vector.detach().double().cpu() / factor for one, vector in vectors.items()}
     total = stored.shape[0]
     added = [one for one in rows if one >= total]
     new = {file: {stored.name: stored.with_rows({one: row_bytes(row, stored.dtype) for one, row in rows.items()})}}
     head_name = f"{names[id(head)]}.weight"
-    own = None if tied else _found(checkpoint, head_name, tuple(head.weight.shape))
+    own = None if tied else _found(checkpoint, head_name, head.weight)
     source = stored if tied else own[1]
     low = head_rows(base, source, len(added)) if added else None
     if tied or added:
@@ -96,7 +96,7 @@ def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, 
         name = _head_name(stored.name, f"{names[id(embeddings)]}.weight", head_name) if tied else source.name
         new.setdefault(target, {})[name] = source.with_rows(row, name=name)
     if low is not None and low.bias is not None:
-        bias_file, bias = _found(checkpoint, f"{names[id(head)]}.bias", tuple(head.bias.shape))
+        bias_file, bias = _found(checkpoint, f"{names[id(head)]}.bias", head.bias)
         row = row_bytes(torch.tensor(low.bias), bias.dtype)
         new.setdefault(bias_file, {})[bias.name] = bias.with_rows(dict.fromkeys(added, row))
     tensors = {each: {**checkpoint.shards[each], **changed} for each, changed in new.items()}
@@ -111,8 +111,8 @@ def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, 
     return Operation(tensors, rows, stored.dtype, tied, low, after - before)
 
 
-def _found(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> tuple[str, Tensor]:
-    found = checkpoint.find(name, shape)
+def _found(checkpoint: Checkpoint, name: str, weight: torch.Tensor) -> tuple[str, Tensor]:
+    found = checkpoint.find(name, weight)
     if found is None:
         raise ExportError(f"`{checkpoint.folder}` holds no tensor `{name}`, which the loaded base has.")
     return found

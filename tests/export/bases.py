@@ -7,6 +7,7 @@ import torch
 from tokenizers import processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from benchmarks.tiny_configs import tiny_config
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from tests.tiny_models import _CONFIGS, BOS, EOS, tiny_tokenizer
 
@@ -25,6 +26,8 @@ BASES = {
     "gpt2": ("gpt2", {}, 0, 0, False),
     "qwen2 slack": ("qwen2", {"tie_word_embeddings": True}, 0, 40, False),
     "gemma2": ("gemma2", {}, 0, 0, True),
+    "phi bias": ("phi", {}, 0, 0, True),
+    "gpt neox": ("gpt_neox", {}, 0, 0, True),
     "gemma3 unused": ("gemma3", {}, 16, 0, True),
 }
 
@@ -45,7 +48,7 @@ def save_base(folder: Path, name: str = "llama untied", *, dtype: torch.dtype = 
     """Write a base and its tokenizer into a folder and return it."""
     family, changes, reserved, slack, bos = BASES[name]
     tokenizer = base_tokenizer(reserved, bos=bos)
-    config = _CONFIGS[family]()
+    config = _CONFIGS[family]() if family in _CONFIGS else tiny_config(family)
     config.vocab_size = len(tokenizer) + slack
     for key, value in changes.items():
         setattr(config, key, value)

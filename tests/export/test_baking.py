@@ -135,6 +135,8 @@ def test_plain_text_generates_with_the_default_patch(baked_of):
         ("llama reserved tied", (0, 10, 0), True, "unchanged"),
         ("llama slack and added", (3, 4, 3), False, "centroid"),
         ("gpt2", (0, 0, 10), True, "layer norm"),
+        ("phi bias", (0, 0, 10), False, "bias"),
+        ("gpt neox", (0, 0, 10), False, "layer norm"),
         ("qwen2 slack", (10, 0, 0), True, "unchanged"),
         ("gemma3 unused", (0, 10, 0), True, "unchanged"),
     ],

@@ -19,15 +19,25 @@ def folder(tmp_path):
 def test_tensors_are_found_by_the_names_that_files_give_them(folder):
     base, _ = load_base(folder)
     checkpoint = read_checkpoint(base)
-    shape = tuple(base.get_input_embeddings().weight.shape)
+    weight = base.get_input_embeddings().weight
     for name in ("model.embed_tokens.weight", "embed_tokens.weight", "language_model.model.embed_tokens.weight"):
-        file, tensor = checkpoint.find(name, shape)
+        file, tensor = checkpoint.find(name, weight)
         assert (file, tensor.name) == ("model.safetensors", "model.embed_tokens.weight"), name
-    assert checkpoint.find("no.such.thing", shape) is None
+    assert checkpoint.find("no.such.thing", weight + 1) is None
     with pytest.raises(ExportError, match="which of them is `weight` cannot be told"):
-        checkpoint.find("weight", shape)
+        checkpoint.find("weight", weight)
     with pytest.raises(ExportError, match="of the loaded base has the shape"):
-        checkpoint.find("model.embed_tokens.weight", (1, 2))
+        checkpoint.find("model.embed_tokens.weight", weight[:2])
+
+
+def test_a_matrix_of_another_name_is_found_by_its_values(folder):
+    base, _ = load_base(folder)
+    head = base.lm_head.weight
+    assert read_checkpoint(base).find("embed_out.other", head)[1].name == "lm_head.weight"
+    for row in (0, len(head) // 2, len(head) - 1):
+        changed = head.detach().clone()
+        changed[row, 3] += 1e-3
+        assert read_checkpoint(base).find("embed_out.other", changed) is None
 
 
 def test_the_folder_can_be_given(folder, tmp_path):

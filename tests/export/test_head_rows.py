@@ -12,8 +12,7 @@ from tests.export.bases import load_base, save_base
 def made(tmp_path, name, count=5):
     base, _ = load_base(save_base(tmp_path / "base", name))
     name = "lm_head.weight" if name == "llama untied" else "wte.weight"
-    shape = tuple(base.get_output_embeddings().weight.shape)
-    stored = read_checkpoint(base).find(name, shape)[1]
+    stored = read_checkpoint(base).find(name, base.get_output_embeddings().weight)[1]
     return base, head_rows(base, stored, count)
 
 
@@ -45,7 +44,7 @@ def test_under_a_layer_norm_the_logit_is_one_constant(tmp_path):
 
 def test_a_layer_norm_without_enough_bias_proves_nothing(tmp_path):
     base, _ = load_base(save_base(tmp_path / "base", "gpt2"))
-    stored = read_checkpoint(base).find("wte.weight", (259, 32))[1]
+    stored = read_checkpoint(base).find("wte.weight", base.lm_head.weight)[1]
     with torch.no_grad():
         base.transformer.ln_f.bias.zero_()
     assert head_rows(base, stored, 2).kind == "centroid"
@@ -57,7 +56,7 @@ def test_a_layer_norm_without_enough_bias_proves_nothing(tmp_path):
 
 def test_a_layer_norm_that_something_follows_is_not_taken(tmp_path):
     base, _ = load_base(save_base(tmp_path / "base", "gpt2"))
-    stored = read_checkpoint(base).find("wte.weight", (259, 32))[1]
+    stored = read_checkpoint(base).find("wte.weight", base.lm_head.weight)[1]
     hook = base.lm_head.register_forward_pre_hook(lambda module, given: (given[0] * 2,))
     assert head_rows(base, stored, 2).kind == "centroid"
     hook.remove()
@@ -67,7 +66,7 @@ def test_a_layer_norm_that_something_follows_is_not_taken(tmp_path):
 
 def test_a_head_with_a_bias_gets_it_low(tmp_path):
     base, _ = load_base(save_base(tmp_path / "base"))
-    stored = read_checkpoint(base).find("lm_head.weight", (259, 32))[1]
+    stored = read_checkpoint(base).find("lm_head.weight", base.lm_head.weight)[1]
     base.lm_head.bias = nn.Parameter(torch.zeros(259))
     rows = head_rows(base, stored, 2)
     assert (rows.kind, rows.bias, rows.bound) == ("bias", LOW, 0.0) and not rows.row.any()

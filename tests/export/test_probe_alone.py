@@ -7,6 +7,7 @@ import pytest
 from policy_patch.answers.probe_file import read_probe
 from policy_patch.errors import ExportError, PatchNameError
 from policy_patch.export.formats import export_as
+from policy_patch.export.probe_alone import export_probe
 from policy_patch.lab import lab_patch_folder
 
 TOX, BIAS = (f"{name}={lab_patch_folder(risk)}" for name, risk in (("tox.v1", "toxicity"), ("bias", "gender_bias")))
@@ -29,5 +30,5 @@ def test_impossible_options_are_refused(tmp_path):
     with pytest.raises(ExportError, match="cannot be read"):
         export_as("probe", [TOX], tmp_path / "out", options={"chat_template": str(tmp_path / "no.jinja")})
     with pytest.raises(PatchNameError):
-        export_as("probe", [], tmp_path / "out")
+        export_probe([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
