@@ -7,7 +7,7 @@ import torch
 
 from policy_patch.answers.probe_likelihood import Seen, seen_of
 from policy_patch.answers.probe_noise import Rounded
-from policy_patch.answers.served_probe import _next_tokens, record_probe
+from policy_patch.answers.served_probe import next_tokens_of, record_probe
 from policy_patch.errors import ConfigError
 from policy_patch.serving.verdict import candidates_of, verdict_on
 from tests.serving.probed import patched_model
@@ -28,7 +28,7 @@ def cases(tokenizer, tmp_path_factory):
             with torch.no_grad(), rounding:
                 rows = enumerate(probe.rows["completions"])
                 return [
-                    (number, seen_of(_next_tokens(model, tokenizer, tokenizer(row.prompt)["input_ids"], names)))
+                    (number, seen_of(next_tokens_of(model, tokenizer, tokenizer(row.prompt)["input_ids"], names)))
                     for number, row in rows
                 ]
 
