@@ -43,7 +43,6 @@ COVERED = {
     "evaluation/toxicity.py": "report/test_report.py",
     "export/__init__.py": "test_lazy.py",
     "hub/__init__.py": "test_lazy.py",
-    "serving/__init__.py": "test_lazy.py",
     "hub/errors.py": "hub/test_failures.py",
     "hub/fetch.py": "hub/test_round_trip.py",
     "hub/place.py": "hub/test_push_rules.py",

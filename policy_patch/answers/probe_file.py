@@ -37,11 +37,14 @@ class NextTokens:
             The text of each token within a sentence, so with its leading space.
         log_probs (`tuple[float, ...]`):
             Natural logarithms of their probabilities among all tokens of the vocabulary.
+        special (`tuple[int, ...]`, *optional*):
+            Ids among them of special tokens such as EOS, which some engines give the empty text.
     """
 
     ids: tuple[int, ...]
     texts: tuple[str, ...]
     log_probs: tuple[float, ...]
+    special: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,12 @@ def read_probe(path: str | os.PathLike) -> ServedProbe:
 
 def _row_values(row: ProbeRow) -> dict[str, Any]:
     systems = {
-        name: {"ids": found.ids, "texts": found.texts, "log_probs": [round(value, 5) for value in found.log_probs]}
+        name: {
+            "ids": found.ids,
+            "texts": found.texts,
+            "log_probs": [round(value, 5) for value in found.log_probs],
+            "special": found.special,
+        }
         for name, found in row.systems.items()
     }
     return {"prompt": row.prompt, "systems": systems}
@@ -201,9 +209,10 @@ def _next_tokens(values: Any) -> NextTokens:
     ids, texts, log_probs = (_list(values[key]) for key in ("ids", "texts", "log_probs"))
     if not 1 <= len(ids) <= _MOST_TOKENS or not len(ids) == len(texts) == len(log_probs):
         raise ValueError("a list of next tokens is empty or uneven")
-    if any(type(one) is not int for one in ids):
+    special = _list(values["special"])
+    if any(type(one) is not int for one in (*ids, *special)):
         raise ValueError("a token id is no whole number")
-    return NextTokens(tuple(ids), tuple(map(_text, texts)), tuple(map(_number, log_probs)))
+    return NextTokens(tuple(ids), tuple(map(_text, texts)), tuple(map(_number, log_probs)), tuple(special))
 
 
 def _list(value: Any) -> list[Any]:

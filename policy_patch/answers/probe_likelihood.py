@@ -4,7 +4,7 @@ Pure numbers: nothing is asked here and no model is run. `probe_file.py` holds w
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -51,7 +51,7 @@ def distance(seen: Seen, expected: NextTokens) -> float:
     """Return how far log-probabilities are from the expected ones: root mean square over tokens, in nats.
 
     A token that one side does not list has at most the smallest log-probability of that side; only what lies above
-    that counts.
+    that counts. Special tokens, which some engines give no text, count only if both sides list them.
     """
     seen_texts = _by_text(seen.tokens[:COMPARED])
     known = _by_text(zip(expected.texts, expected.log_probs))
@@ -62,7 +62,8 @@ def distance(seen: Seen, expected: NextTokens) -> float:
         found = known.get(text, stripped.get(text.strip()))
         off.append(max(0.0, value - lowest) if found is None else value - found)
     listed = {*seen_texts, *(text.strip() for text in seen_texts)}
-    for text, value in list(known.items())[: len(seen_texts)]:
+    plain = _by_text((text, value) for text, value, special in _tokens_of(expected) if not special)
+    for text, value in list(plain.items())[: len(seen_texts)]:
         if text not in listed and text.strip() not in listed:
             off.append(max(0.0, value - lowest_seen))
     return math.sqrt(sum(one * one for one in off) / max(1, len(off)))
@@ -96,7 +97,7 @@ def log_likelihoods(
     """
     if not seen.tokens:
         found = {name: math.log(_chance(seen.greedy or "", tokens, noise)) for name, tokens in row.items()}
-        agrees = _same(seen.greedy or "", row[expected].texts[0])
+        agrees = _chance(seen.greedy or "", row[expected], noise) > 1 / 2
         return {**found, STRANGER: math.log(_STRANGER_AGREES if agrees else _STRANGER_OTHERWISE)}
     away = {name: distance(seen, tokens) for name, tokens in row.items()}
     size = len(seen.tokens[:COMPARED])
@@ -153,12 +154,19 @@ def _student(off: float, scale: float, tokens: int) -> float:
 
 def _chance(text: str, expected: NextTokens, noise: float) -> float:
     """Return the probability that a token is the likeliest one once each log-probability has moved by the noise."""
-    values = [value for own, value in zip(expected.texts, expected.log_probs) if _same(own, text)]
-    others = [value for own, value in zip(expected.texts, expected.log_probs) if not _same(own, text)]
+    values, others = [], []
+    for own, value, special in _tokens_of(expected):
+        (values if _same(own, text) or (special and not text) else others).append(value)
     if not values:
         return _LEAST_CHANCE
     ahead = max(values) - max(others, default=-math.inf)
     return min(max(0.5 * math.erfc(-ahead / (2 * noise)), _LEAST_CHANCE), 1 - _LEAST_CHANCE)
+
+
+def _tokens_of(expected: NextTokens) -> Iterator[tuple[str, float, bool]]:
+    """Yield text, log-probability and whether it is special, of each token."""
+    for number, text, value in zip(expected.ids, expected.texts, expected.log_probs):
+        yield text, value, number in expected.special
 
 
 def _same(one: str, other: str) -> bool:
@@ -168,12 +176,13 @@ def _same(one: str, other: str) -> bool:
 def _by_text(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Return log-probabilities by text; of several tokens with one text, that of the likeliest.
 
-    Pieces of a character are left out: all have the text U+FFFD, and hosts that answer by text keep any one of them.
+    Left out are pieces of a character, which all have the text U+FFFD, and tokens without a text: hosts that answer by
+    text keep any one of them.
     """
     found: dict[str, float] = {}
     for text, value in tokens:
         text = _plain(text)
-        if "\ufffd" not in text:
+        if text and "\ufffd" not in text:
             found[text] = max(value, found.get(text, -math.inf))
     return found
 

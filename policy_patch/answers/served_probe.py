@@ -54,6 +54,7 @@ def record_probe(
     *,
     stacks: Mapping[str, Sequence[str]] | None = None,
     chat_template: str | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> ServedProbe:
     """Measure what a patched model and its base predict after the probe's prompts, and write it into `folder`.
 
@@ -74,6 +75,8 @@ def record_probe(
         chat_template (`str`, *optional*):
             Template that the server renders messages with, without patch tokens. Defaults to the tokenizer's own;
             without any, chat is left out.
+        shown (`Mapping[str, str]`, *optional*):
+            Name of a patch in `model` -> the name that it is served under. Defaults to the same.
 
     Returns:
         [`ServedProbe`]: what was written.
@@ -99,7 +102,11 @@ def record_probe(
             kind: _noise(model, tokenizer, rendered[kind], found[first], [row.systems[first] for row in rows[kind]])
             for kind in rows
         }
-    patches = {name: [_described(model, one) for one in names] for name, names in found.items()}
+    shown = shown or {}
+    patches = {
+        name: [{**_described(model, one), "name": shown.get(one, one)} for one in names]
+        for name, names in found.items()
+    }
     config = model.patch_config[found[first][0]]
     probe = ServedProbe(
         stacks=patches,
@@ -183,12 +190,12 @@ def _chats(tokenizer: Any, template: str) -> list[list[int]]:
 def _row(
     model: Any, tokenizer: Any, prompt: str, ids: Sequence[int], stacks: Mapping[str, tuple[str, ...]]
 ) -> ProbeRow:
-    systems = {BASE: _next_tokens(model, tokenizer, ids, "__base__")}
-    systems |= {name: _next_tokens(model, tokenizer, ids, names) for name, names in stacks.items()}
+    systems = {BASE: next_tokens_of(model, tokenizer, ids, "__base__")}
+    systems |= {name: next_tokens_of(model, tokenizer, ids, names) for name, names in stacks.items()}
     return ProbeRow(prompt, systems)
 
 
-def _next_tokens(model: Any, tokenizer: Any, ids: Sequence[int], patches: str | tuple[str, ...]) -> NextTokens:
+def next_tokens_of(model: Any, tokenizer: Any, ids: Sequence[int], patches: str | tuple[str, ...]) -> NextTokens:
     row = torch.tensor([list(ids)], device=model.get_base_model().device)
     output = model(input_ids=row, attention_mask=torch.ones_like(row), patch_names=[patches], use_cache=False)
     log_probs = output.logits[0, -1].float().log_softmax(-1)  # (vocabulary,)
@@ -200,6 +207,7 @@ def _next_tokens(model: Any, tokenizer: Any, ids: Sequence[int], patches: str | 
         tuple(one for one, _ in kept),
         tuple(_text_of(tokenizer, one) for one, _ in kept),
         tuple(value for _, value in kept),
+        tuple(one for one, _ in kept if one in tokenizer.all_special_ids),
     )
 
 
@@ -222,7 +230,7 @@ def _noise(
         squares = []
         for ids, tokens in list(zip(texts, exact))[:: -(-len(texts) // _ROUNDED_PROMPTS)]:
             with Rounded(bits):
-                rounded = _next_tokens(model, tokenizer, ids, patches)
+                rounded = next_tokens_of(model, tokenizer, ids, patches)
             squares.append(distance(seen_of(rounded), tokens) ** 2)
         found[bits] = round(math.sqrt(sum(squares) / len(squares)), 5)
     return found

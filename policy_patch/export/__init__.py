@@ -14,8 +14,10 @@ _MODULE_OF = {
     "bake": "policy_patch.export.baking",
     "export_gguf": "policy_patch.export.gguf_export",
     "export_prompt_embeds": "policy_patch.export.prompt_embeds",
+    "from_peft": "policy_patch.export.peft_adapter",
     "read_patch_tokens": "policy_patch.export.baking",
     "register_export_format": "policy_patch.export.formats",
+    "to_peft": "policy_patch.export.peft_adapter",
 }
 
 __all__ = [
@@ -25,14 +27,17 @@ __all__ = [
     "bake",
     "export_gguf",
     "export_prompt_embeds",
+    "from_peft",
     "read_patch_tokens",
     "register_export_format",
+    "to_peft",
 ]
 
 if TYPE_CHECKING:
     from policy_patch.export.baking import Baked, bake, read_patch_tokens
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
     from policy_patch.export.gguf_export import export_gguf
+    from policy_patch.export.peft_adapter import from_peft, to_peft
     from policy_patch.export.prompt_embeds import export_prompt_embeds
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -98,6 +98,14 @@ FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     group=ENTRY_POINTS,
     own={
+        "peft": ExportFormat(
+            "PEFT: a prompt-tuning adapter of each patch. Only for patches before BOS, or bases without BOS.",
+            "policy_patch.export.peft_adapter:export_peft",
+        ),
+        "probe": ExportFormat(
+            "Any server: only the predictions that `policy-patch probe` compares its answers with.",
+            "policy_patch.export.probe_alone:export_probe",
+        ),
         "gguf": ExportFormat(
             "llama.cpp: a GGUF of the base, made or edited, with the patches as tokens that chat puts first.",
             "policy_patch.export.gguf_export:export_gguf",

@@ -146,16 +146,17 @@ def _record(
     model = PolicyPatchModel.from_pretrained(
         base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer
     )
+    shown = {inside: name for name, inside in own.items()}
     stacks = {one.name: [own[one.name]] for one in named}
     if len(named) > 1:
         stacks["+".join(stacks)] = list(own.values())
     if chat:
-        record_probe(model, served.tokenizer, folder, stacks=stacks, chat_template=template)
+        record_probe(model, served.tokenizer, folder, stacks=stacks, chat_template=template, shown=shown)
     else:
         tokenizer = served.tokenizer
         before, tokenizer.chat_template = tokenizer.chat_template, None
         try:
-            record_probe(model, tokenizer, folder, stacks=stacks)
+            record_probe(model, tokenizer, folder, stacks=stacks, shown=shown)
         finally:
             tokenizer.chat_template = before
 

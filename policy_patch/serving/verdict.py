@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from policy_patch.answers.probe_file import BASE, BITS, ProbeRow, ServedProbe
 from policy_patch.answers.probe_likelihood import (
     STRANGER,
@@ -243,20 +245,14 @@ def _weighed(candidates: Candidates, answers: Sequence[tuple[int, Seen]], bits: 
 
 def _mixture(each: Sequence[Mapping[str, float]]) -> float:
     """Return the log-likelihood if each answer may come from another candidate, with the likeliest shares of them."""
-    names = list(each[0])
-    shares = dict.fromkeys(names, 1 / len(names))
-    total = 0.0
+    found = np.array([list(one.values()) for one in each])  # (answers, candidates)
+    top = found.max(axis=1, keepdims=True)
+    likely = np.exp(found - top)
+    shares = np.full(found.shape[1], 1 / found.shape[1])  # (candidates,)
     for _ in range(_ROUNDS):
-        sums, total = dict.fromkeys(names, 0.0), 0.0
-        for found in each:
-            top = max(found.values())
-            parts = {name: shares[name] * math.exp(found[name] - top) for name in names}
-            whole = sum(parts.values())
-            total += top + math.log(whole)
-            for name in names:
-                sums[name] += parts[name] / whole
-        shares = {name: value / len(each) for name, value in sums.items()}
-    return total
+        parts = likely * shares
+        shares = (parts / parts.sum(axis=1, keepdims=True)).mean(axis=0)
+    return float((top[:, 0] + np.log(likely @ shares)).sum())
 
 
 def _counts(candidates: Candidates, found: _Weighed) -> dict[str, int]:

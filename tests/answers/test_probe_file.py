@@ -16,7 +16,10 @@ PROBE = ServedProbe(
         "completions": [
             ProbeRow(
                 "You are",
-                {"base": NextTokens((5, 6), (" a", "é"), (-0.5, -2.0)), "tox": NextTokens((6,), ("é",), (-0.25,))},
+                {
+                    "base": NextTokens((5, 6), (" a", "é"), (-0.5, -2.0), (6,)),
+                    "tox": NextTokens((6,), ("é",), (-0.25,)),
+                },
             )
         ]
     },

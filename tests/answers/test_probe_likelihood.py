@@ -48,6 +48,16 @@ def test_marks_for_spaces_and_lost_spaces_are_no_difference():
     assert distance(Seen((("zz", -0.4),)), PATCH) > 1, "another text is one"
 
 
+def test_a_special_token_may_have_its_text_or_none():
+    special = NextTokens((9, 2, 3, 1), ("</s>", " b", "c", " a"), (-0.4, -1.5, -2.5, -4.0), (9,))
+    for text in ("</s>", ""):
+        assert distance(Seen(((text, -0.4), (" b", -1.5), ("c", -2.5))), special) == 0
+        found = log_likelihoods(Seen(greedy=text), {"base": BASE, "tox": special}, "tox", noise=0.05, apart=1.5)
+        assert found["tox"] > found[STRANGER] > found["base"]
+    ordinary = NextTokens(*(getattr(special, name) for name in ("ids", "texts", "log_probs")))
+    assert distance(Seen((("", -0.4), (" b", -1.5), ("c", -2.5))), ordinary) > 0.5, "an ordinary token has a text"
+
+
 def test_the_model_that_answers_is_the_likeliest():
     for name, expected in ROW.items():
         found = log_likelihoods(off(expected, 0.03), ROW, "tox", noise=0.05, apart=1.5)

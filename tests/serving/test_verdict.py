@@ -1,4 +1,4 @@
-"""Twenty random models, each with its patches: what their own answers say, under rounding and from mixed replicas."""
+"""Random models, each with its patches: what their own answers say, under rounding and from mixed replicas."""
 
 import contextlib
 
@@ -7,12 +7,12 @@ import torch
 
 from policy_patch.answers.probe_likelihood import Seen, seen_of
 from policy_patch.answers.probe_noise import Rounded
-from policy_patch.answers.served_probe import _next_tokens, record_probe
+from policy_patch.answers.served_probe import next_tokens_of, record_probe
 from policy_patch.errors import ConfigError
 from policy_patch.serving.verdict import candidates_of, verdict_on
-from tests.serving.conftest import patched_model
+from tests.serving.probed import patched_model
 
-SEEDS = 20
+SEEDS = 4  # benchmarks/served_probe.py does the same with 20
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def cases(tokenizer, tmp_path_factory):
             with torch.no_grad(), rounding:
                 rows = enumerate(probe.rows["completions"])
                 return [
-                    (number, seen_of(_next_tokens(model, tokenizer, tokenizer(row.prompt)["input_ids"], names)))
+                    (number, seen_of(next_tokens_of(model, tokenizer, tokenizer(row.prompt)["input_ids"], names)))
                     for number, row in rows
                 ]
 
@@ -47,7 +47,7 @@ def verdicts(cases, names, *, bits=None, known=True, change=lambda answers: answ
 @pytest.mark.parametrize(
     ("names", "verdict"), [(("tox",), "active"), ("__base__", "absent"), (("tox2",), "another"), (("bias",), "another")]
 )
-def test_on_off_and_other_patches_are_told_twenty_of_twenty(cases, names, verdict):
+def test_on_off_and_other_patches_are_told_every_time(cases, names, verdict):
     assert verdicts(cases, names) == {verdict: SEEDS}
 
 
@@ -57,13 +57,13 @@ def test_a_version_without_a_probe_is_never_taken_for_absent_and_mostly_another(
 
 
 @pytest.mark.parametrize(("bits", "names"), [(16, ("tox",)), (8, ("tox",)), (8, "__base__"), (8, ("tox2",))])
-def test_a_quantised_engine_is_told_twenty_of_twenty(cases, bits, names):
+def test_a_quantised_engine_is_told_every_time(cases, bits, names):
     expected = {("tox",): "active", "__base__": "absent", ("tox2",): "another"}[names]
     assert verdicts(cases, names, bits=bits) == {expected: SEEDS}
 
 
 def test_a_single_stale_answer_of_twenty_is_told(cases):
-    for number in range(0, SEEDS, 4):
+    for number in range(SEEDS):
         _, both, answers = cases[number]
         stale, good = answers("__base__"), answers(("tox",))
         good[3] = stale[3]
@@ -76,7 +76,7 @@ def test_greedy_tokens_alone_tell_on_from_off(cases):
 
     assert verdicts(cases, "__base__", change=greedy) == {"absent": SEEDS}
     found = verdicts(cases, ("tox",), known=False, change=greedy)
-    assert set(found) <= {"active", "cannot tell"} and found["active"] >= SEEDS - 2
+    assert set(found) <= {"active", "cannot tell"} and found["active"] >= SEEDS - 1
 
 
 def test_too_few_answers_do_not_decide(cases):
