@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_and_finished_shards_stay(uninterrupted, tmp_path):
     with launch(folder, limit=1000) as process:  # no file may grow beyond that
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert b"DataError: Cannot write" in errors and b"What was there before is intact" in errors
+    assert b"DataError: Cannot write" in errors and b"The earlier content of the file is intact" in errors
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
     assert run(folder, tiny_tokenizer(), prompts=MANY, size=SIZE) == uninterrupted
 
