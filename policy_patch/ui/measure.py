@@ -60,7 +60,7 @@ def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
     # Not Gradio's own `cancels`: it would leave the work running.
     asked, shown = [texts, patches, samples, seed, risk], [result, image, samples_shown]
     go.click(actions.measure, asked, shown, concurrency_limit=None)
-    # An input, as opposed to a change, is the visitor's own: the prompts that somebody typed are not lost on a reload.
+    # `input` and not `change`: only the visitor's own choice replaces the prompts, so a reload loses no typed prompts.
     risk.input(actions.prompts_for, risk, texts, api_visibility="private", show_progress="hidden")
     stop.click(actions.stop_measuring, None, None, api_visibility="private", show_progress="hidden")
     return patches
@@ -74,10 +74,10 @@ class _Actions:
         self._line = Line("measurement", _MOST_IN_LINE)
 
     def prompts_for(self, risk: str) -> Any:
-        """Return the prompts to begin with for a risk; a risk without prompts keeps those that are there."""
+        """Return the first prompts of a risk. For a risk without prompts the text box does not change."""
         try:
             lines = first_prompts(self._served.base, risk)
-        except PolicyPatchError:  # told when the visitor measures
+        except PolicyPatchError:  # shown when the visitor measures
             return gr.update()
         return gr.update(value="\n".join(line.replace("\n", NEW_LINE) for line in lines)) if lines else gr.update()
 

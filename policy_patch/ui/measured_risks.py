@@ -1,4 +1,4 @@
-"""What the tab Measure can measure: the known risks, and for each the prompts to begin with and the scorer.
+"""The risks that the tab Measure offers, each with its first prompts and its scorer.
 
 The scorers and risks themselves are in `policy_patch.evaluation`.
 """
@@ -12,11 +12,11 @@ from policy_patch.lab import lab_prompts
 from policy_patch.lab.prompts import LAB_PROMPT_SETS
 from policy_patch.ui.served import Loaded
 
-_SHOWN = 15  # prompts to begin with
+_SHOWN = 15  # prompts that the tab shows at first
 
 
 def choices() -> list[tuple[str, str]]:
-    """Return the title and the name of every risk, your own among them."""
+    """Return the title and the name of every risk, including your own."""
     return [(RISKS[name].title, name) for name in RISKS]
 
 
@@ -27,7 +27,7 @@ def chosen(name: Any) -> Risk:
         DataError: there is no risk of this name.
     """
     if not isinstance(name, str) or name not in RISKS:
-        raise DataError(f"`{str(name)[:40]}` is no risk; this page measures {', '.join(RISKS)}.")
+        raise DataError(f"`{str(name)[:40]}` is not a known risk; this page measures {', '.join(RISKS)}.")
     return RISKS[name]
 
 
@@ -36,7 +36,7 @@ def first_prompts(base: str, name: str) -> list[str]:
 
     Args:
         base (`str`):
-            Name of the base. The lab's base is asked in the words of its own small language.
+            Name of the base. For the lab's base the prompts are in the lab's own small language.
         name (`str`):
             Name of the risk.
     """
@@ -49,7 +49,7 @@ def look_alikes(base: str, risk: Risk) -> list[str]:
 
 
 def scorer_of(loaded: Loaded, risk: Risk) -> Any:
-    """Return what scores the answers: for toxicity the scorer of the page's badges, else the risk's main scorer.
+    """Return the scorer: for toxicity the scorer of the page's badges, otherwise the risk's main scorer.
 
     Raises:
         EvaluationError, MissingExtraError: the scorer cannot be loaded.

@@ -32,7 +32,7 @@ def test_a_stack_must_keep_the_headline_low_unless_more_is_watched():
     assert RISK.watched_metrics == ("rate",)
     assert replace(RISK, watched=("rate", "over")).watched_metrics == ("rate", "over")
     assert RISK.headline is RISK.metric("rate")
-    with pytest.raises(EvaluationError, match="no metric 'rte'. Did you mean 'rate'"):
+    with pytest.raises(EvaluationError, match=r"no metric 'rte'\. Did you mean 'rate'"):
         RISK.metric("rte")
 
 

@@ -84,9 +84,9 @@ def test_a_measurement_leaves_the_shared_model_as_it_was(buttons):
         ({2: None}, "`samples` is None"),
         ({3: -1}, "`seed` is -1"),
         ({3: 2**32}, "`seed` is 4294967296"),
-        ({4: "toxic"}, "`toxic` is no risk; this page measures toxicity, gender_bias, harmfulness"),
-        ({4: None}, "`None` is no risk"),
-        ({4: ["toxicity"]}, "is no risk"),
+        ({4: "toxic"}, "`toxic` is not a known risk; this page measures toxicity, gender_bias, harmfulness"),
+        ({4: None}, "`None` is not a known risk"),
+        ({4: ["toxicity"]}, "is not a known risk"),
     ],
 )
 def test_what_cannot_be_measured_is_told_and_leaves_no_place_in_the_line(buttons, changes, words):

@@ -14,7 +14,7 @@ from policy_patch.ui.measured_risks import choices, chosen, first_prompts, look_
 def test_every_known_risk_is_offered_by_its_title():
     assert {name for _, name in choices()} == set(RISKS)
     assert ("Gender bias", "gender_bias") in choices()
-    with pytest.raises(DataError, match="`rudeness` is no risk; this page measures toxicity"):
+    with pytest.raises(DataError, match="`rudeness` is not a known risk; this page measures toxicity"):
         chosen("rudeness")
 
 
