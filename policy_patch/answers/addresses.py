@@ -17,11 +17,14 @@ _EXAMPLE = (
     "expected `openai:<model>@<address>`, for example `openai:org/model@http://localhost:8000/v1`, or `chat:` in place "
     "of `openai:`."
 )
+_NEXT = re.compile(r",(?=https?://)")
 _PORTS = {"http": 80, "https": 443}
 
 
 def split_spec(spec: str) -> tuple[str, str, str]:
     """Return kind, model and address of `openai:<model>@<address>` or `chat:<model>@<address>`.
+
+    The address may be several, joined by commas; see [`addresses_in`].
 
     Raises:
         EndpointError: `spec` has another form. The error does not show the part after `@`.
@@ -51,10 +54,26 @@ def shown_spec(name: str) -> str:
     if named is None:
         return before if before == name and "://" not in name else f"{before.partition('://')[0]}@..."
     try:
-        check_address(named[3])
+        for url in addresses_in(named[3]):
+            check_address(url)
     except EndpointError:
         return f"{before}@..."
-    return f"{named[1]}:{named[2]}@{shown_address(named[3])}"
+    return f"{named[1]}:{named[2]}@{','.join(map(shown_address, addresses_in(named[3])))}"
+
+
+def addresses_in(urls: str) -> list[str]:
+    """Return the addresses in a text: one, or several of the same model, joined by commas.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.answers.addresses import addresses_in
+    >>> addresses_in("http://one:8000/v1,http://two:8000/v1")
+    ['http://one:8000/v1', 'http://two:8000/v1']
+
+    ```
+    """
+    return _NEXT.split(urls)
 
 
 def check_address(url: str) -> None:

@@ -8,14 +8,15 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import Any
 
 from policy_patch.answers.addresses import (
     KEY_VARIABLE,
+    addresses_in,
     check_address,
     redirect_elsewhere,
     secret_path,
@@ -23,6 +24,7 @@ from policy_patch.answers.addresses import (
     split_spec,
 )
 from policy_patch.answers.protocol import Sampling
+from policy_patch.answers.replicas import Replicas
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
 from policy_patch.errors import EndpointError
@@ -44,8 +46,10 @@ class OpenAIEndpoint:
     Args:
         model (`str`):
             Name of the model at the host.
-        base_url (`str`):
+        base_url (`str` or `Sequence[str]`):
             Address up to and including `/v1`. If its path is not `/v1`, only a hash of the path is shown and written.
+            Several addresses are replicas of one model: requests take turns, and one that a replica does not answer
+            goes to the next. The first address names the source of stored answers, so keep it first.
         chat (`bool`, *optional*, defaults to `False`):
             Send each prompt as a single user message to `/chat/completions`, for hosts that offer nothing else. By
             default `/completions` continues the text, which is what patches are trained for.
@@ -54,7 +58,8 @@ class OpenAIEndpoint:
         timeout (`float`, *optional*, defaults to `120.0`):
             Seconds to wait for one answer.
         max_retries (`int`, *optional*, defaults to `5`):
-            How often a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections.
+            How often a request is repeated, with growing pauses, after 408, 409, 429, 5xx and broken connections. With
+            several addresses, each time at all of them.
         follow_redirects (`bool`, *optional*, defaults to `False`):
             Also follow redirects to another host, which then receives the prompts. Redirects within the host, and from
             http to https on the same host, are always followed.
@@ -64,10 +69,12 @@ class OpenAIEndpoint:
         MissingExtraError: the package `openai` is not installed.
     """
 
+    gives_single_answers = True  # `answer` takes `on_answers`
+
     def __init__(
         self,
         model: str,
-        base_url: str,
+        base_url: str | Sequence[str],
         *,
         chat: bool = False,
         concurrency: int = 8,
@@ -76,7 +83,12 @@ class OpenAIEndpoint:
         follow_redirects: bool = False,
     ) -> None:
         import_openai()
-        check_address(base_url)
+        self.base_urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
+        if not self.base_urls:
+            raise EndpointError("`base_url` is an empty list; expected the address of a model.")
+        for each in self.base_urls:
+            check_address(each)
+        base_url = self.base_urls[0]
         self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
         self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
         self.address = shown_address(base_url)
@@ -89,8 +101,11 @@ class OpenAIEndpoint:
         *,
         occurrences: Sequence[int],
         on_progress: Callable[[int, int], None] | None = None,
+        on_answers: Callable[[int, list[Answer]], None] | None = None,
     ) -> list[list[Answer]]:
         """Return the host's answers to each prompt; see [`Answering`].
+
+        `on_answers` is called with the index of a prompt and its answers as soon as they are there.
 
         Raises:
             EndpointError: after all retries the host cannot be reached, refuses the key, does not know the model,
@@ -101,35 +116,47 @@ class OpenAIEndpoint:
         answers: list[list[Answer]] = [[] for _ in prompts]
         done = 0
         # The requests run in an event loop in another thread: an error or Ctrl-C in this call cancels them at once.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.clients()) as clients:
             at_a_time = asyncio.Semaphore(self.concurrency)
             futures = {
-                portal.start_task_soon(self._answers_to, client, at_a_time, prompt, occurrence, sampling): index
+                portal.start_task_soon(self._answers_to, clients, at_a_time, prompt, occurrence, sampling): index
                 for index, (prompt, occurrence) in enumerate(zip(prompts, occurrences, strict=True))
             }
             for future in as_completed(futures):
                 answers[futures[future]] = future.result()
                 done += sampling.num_samples
+                if on_answers is not None:
+                    on_answers(futures[future], answers[futures[future]])
                 if on_progress is not None:
                     on_progress(done, len(prompts) * sampling.num_samples)
         return answers
 
-    def _client(self) -> Any:
+    @asynccontextmanager
+    async def clients(self, **http_options: Any) -> AsyncIterator[Replicas]:
+        """Yield a client for each address. `http_options` go to the HTTP client of `openai`."""
         openai = import_openai()
         key = _key() or "none"  # local servers need no key; the client requires one
-        http_client = openai.DefaultAsyncHttpxClient(
-            timeout=self.timeout, event_hooks={"response": [] if self.follow_redirects else [_stay_at_the_host]}
-        )
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=key,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            http_client=http_client,
-        )
+        hooks = {"response": [] if self.follow_redirects else [_stay_at_the_host]}
+        several = len(self.base_urls) > 1
+        async with AsyncExitStack() as stack:
+            opened = [
+                await stack.enter_async_context(
+                    openai.AsyncOpenAI(
+                        base_url=url,
+                        api_key=key,
+                        timeout=self.timeout,
+                        max_retries=0 if several else self.max_retries,
+                        http_client=openai.DefaultAsyncHttpxClient(
+                            timeout=self.timeout, event_hooks=hooks, **http_options
+                        ),
+                    )
+                )
+                for url in self.base_urls
+            ]
+            yield Replicas(opened, self.max_retries if several else 0)
 
     async def _answers_to(
-        self, client: Any, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
+        self, clients: Replicas, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
     ) -> list[Answer]:
         """Request all answers at once, and then those still missing: some hosts ignore `n` and send one."""
         answers: list[Answer] = []
@@ -143,8 +170,10 @@ class OpenAIEndpoint:
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
             async with at_a_time:
-                with self._clear_errors(prompt):
-                    choices = await self._choices(client, prompt, settings)
+                with self.clear_errors(prompt):
+                    choices = await clients.ask(
+                        lambda client, settings=settings: self._choices(client, prompt, settings)
+                    )
                     new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
             if not new:
                 raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
@@ -158,7 +187,7 @@ class OpenAIEndpoint:
         return (await client.completions.create(prompt=prompt, **settings)).choices
 
     @contextmanager
-    def _clear_errors(self, prompt: str) -> Iterator[None]:
+    def clear_errors(self, prompt: str) -> Iterator[None]:
         """Turn the client's errors into ours. Key, secret path and prompt are removed from both."""
         import openai
 
@@ -171,9 +200,10 @@ class OpenAIEndpoint:
 
     def _clean(self, text: str, prompt: str) -> str:
         """Return a message of the host or the client without the key, the secret path and pieces of the prompt."""
-        path = secret_path(self.base_url)
-        text = text.replace(self.base_url, self.address)
-        text = text if path is None else text.replace(path, f"/{BLANK}")
+        for url in self.base_urls:
+            path = secret_path(url)
+            text = text.replace(url, shown_address(url))
+            text = text if path is None else text.replace(path, f"/{BLANK}")
         return _without_echo(without_secrets(text, _key()), prompt)
 
     def _meaning(self, error: Exception, clean: Callable[[str], str]) -> str:
@@ -213,12 +243,14 @@ class OpenAIEndpoint:
 def endpoint_from(spec: str) -> OpenAIEndpoint:
     """Return the endpoint for `openai:<model>@<url>`, or for `chat:<model>@<url>` if the host only has chat.
 
+    Replicas of one model are joined by commas: `openai:<model>@<url>,<url>`.
+
     Raises:
         EndpointError: the name lacks a model or an address.
         MissingExtraError: the package `openai` is not installed.
     """
     kind, model, url = split_spec(spec)
-    return OpenAIEndpoint(model, url, chat=kind == "chat")
+    return OpenAIEndpoint(model, addresses_in(url), chat=kind == "chat")
 
 
 def import_openai() -> ModuleType:

@@ -6,6 +6,7 @@ Pure numbers: nothing is asked here and no model is run. `probe_file.py` holds w
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from policy_patch.answers.probe_file import BASE, NextTokens, ProbeRow, ServedProbe
 
@@ -17,6 +18,9 @@ COMPARED = 10  # tokens of an answer that are compared; less likely ones move mo
 LEAST_NOISE = {16: 0.03, 8: 0.05, 4: 0.15}
 _TIMES_NOISE = 1.5  # engines round in other blocks than `probe_noise.py` does
 _DEGREES = 4  # of Student's t: a single answer far off does not decide alone
+# How many of the tokens count as independent of each other. Our choice: rounding moves some of them together.
+_INDEPENDENT = 0.4
+_LEAST_SCALE = 0.002  # nats; what the same weights in other kernels differ by
 _LEAST_CHANCE = 1e-3  # of a greedy token that a model should not give
 _STRANGER_AGREES = 0.5  # share of greedy tokens that two models have in common; our choice
 _STRANGER_OTHERWISE = 0.05
@@ -42,6 +46,7 @@ def seen_of(expected: NextTokens) -> Seen:
     return Seen(tuple(zip(expected.texts, expected.log_probs))[:COMPARED])
 
 
+@lru_cache(maxsize=4096)
 def distance(seen: Seen, expected: NextTokens) -> float:
     """Return how far log-probabilities are from the expected ones: root mean square over tokens, in nats.
 
@@ -51,7 +56,7 @@ def distance(seen: Seen, expected: NextTokens) -> float:
     seen_texts = _by_text(seen.tokens[:COMPARED])
     known = _by_text(zip(expected.texts, expected.log_probs))
     stripped = _by_text((text.strip(), value) for text, value in known.items())
-    lowest, lowest_seen = min(expected.log_probs), min(seen_texts.values())
+    lowest, lowest_seen = min(expected.log_probs), min(value for _, value in seen.tokens[:COMPARED])
     off = []
     for text, value in seen_texts.items():
         found = known.get(text, stripped.get(text.strip()))
@@ -60,7 +65,7 @@ def distance(seen: Seen, expected: NextTokens) -> float:
     for text, value in list(known.items())[: len(seen_texts)]:
         if text not in listed and text.strip() not in listed:
             off.append(max(0.0, value - lowest_seen))
-    return math.sqrt(sum(one * one for one in off) / len(off))
+    return math.sqrt(sum(one * one for one in off) / max(1, len(off)))
 
 
 def tolerance(probe: ServedProbe, kind: str, bits: int) -> float:
@@ -73,8 +78,9 @@ def log_likelihoods(
 ) -> dict[str, float]:
     """Return the log-likelihood of one answer under each model, and under [`STRANGER`].
 
-    The distance of an answer from a model's predictions follows Student's t with the scale `noise` if that model
-    answers; from those of the expected one with the scale `apart` if a stranger does.
+    The differences of an answer's log-probabilities from a model's predictions follow a multivariate Student's t with
+    the scale `noise` if that model answers; those from the expected predictions one with the scale `apart` if a
+    stranger does.
 
     Args:
         seen ([`Seen`]):
@@ -84,17 +90,37 @@ def log_likelihoods(
         expected (`str`):
             The model that a stranger is compared with.
         noise (`float`):
-            From [`tolerance`].
+            One of [`scales`].
         apart (`float`):
-            Usual distance of two different models; see [`usual_distance`].
+            One of [`stranger_scales`].
     """
     if not seen.tokens:
         found = {name: math.log(_chance(seen.greedy or "", tokens, noise)) for name, tokens in row.items()}
         agrees = _same(seen.greedy or "", row[expected].texts[0])
         return {**found, STRANGER: math.log(_STRANGER_AGREES if agrees else _STRANGER_OTHERWISE)}
     away = {name: distance(seen, tokens) for name, tokens in row.items()}
-    found = {name: _student(off, noise) for name, off in away.items()}
-    return {**found, STRANGER: _student(away[expected], max(apart, 2 * noise))}
+    size = len(seen.tokens[:COMPARED])
+    found = {name: _student(off, noise, size) for name, off in away.items()}
+    return {**found, STRANGER: _student(away[expected], apart, size)}
+
+
+def stranger_scales(usual: float, noise: float) -> list[float]:
+    """Return the distances at which a stranger is looked for: the usual one of two models, down to 4 tolerances.
+
+    A model that is nearer than about 2 tolerances is taken for the expected one, unless it is a candidate itself.
+    """
+    found = [max(usual, 2 * noise)]
+    while found[-1] >= 8 * noise:
+        found.append(found[-1] / 2)
+    return found
+
+
+def scales(largest: float) -> list[float]:
+    """Return the scales of the noise that are tried, from the tolerance of an engine down to that of other kernels."""
+    found = [largest]
+    while found[-1] > _LEAST_SCALE:
+        found.append(found[-1] / 2)
+    return found
 
 
 def usual_distance(rows: Sequence[ProbeRow], one: str, other: str = BASE) -> float:
@@ -112,12 +138,17 @@ def expected_log_odds(rows: Sequence[ProbeRow], one: str, other: str, noise: flo
             chances = [_chance(mine.texts[0], tokens, noise) for tokens in (mine, theirs)]
             total += math.log(chances[0] / chances[1])
         else:
-            total += _student(noise, noise) - _student(math.hypot(noise, distance(seen_of(mine), theirs)), noise)
+            seen = seen_of(mine)
+            off = math.hypot(noise, distance(seen, theirs))
+            total += _student(noise, noise, len(seen.tokens)) - _student(off, noise, len(seen.tokens))
     return total
 
 
-def _student(off: float, scale: float) -> float:
-    return -math.log(scale) - (1 + _DEGREES) / 2 * math.log(1 + off * off / (_DEGREES * scale * scale))
+def _student(off: float, scale: float, tokens: int) -> float:
+    """Return the log-density of a root mean square difference over so many tokens, up to a constant."""
+    count = max(1.0, _INDEPENDENT * tokens)
+    square = count * (off / scale) ** 2
+    return -count * math.log(scale) - (count + _DEGREES) / 2 * math.log1p(square / _DEGREES)
 
 
 def _chance(text: str, expected: NextTokens, noise: float) -> float:
@@ -135,11 +166,15 @@ def _same(one: str, other: str) -> bool:
 
 
 def _by_text(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return log-probabilities by text; of several tokens with one text, that of the likeliest."""
+    """Return log-probabilities by text; of several tokens with one text, that of the likeliest.
+
+    Pieces of a character are left out: all have the text U+FFFD, and hosts that answer by text keep any one of them.
+    """
     found: dict[str, float] = {}
     for text, value in tokens:
         text = _plain(text)
-        found[text] = max(value, found.get(text, -math.inf))
+        if "\ufffd" not in text:
+            found[text] = max(value, found.get(text, -math.inf))
     return found
 
 

@@ -33,12 +33,16 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the prompts, their indices in the run, and for each the number of equal prompts before it."""
+    """Some of the prompts, their indices in the run, and for each the number of equal prompts before it.
+
+    `journal` is a file for answers that arrive one by one, until the shard is whole; None if nothing is stored.
+    """
 
     number: int
     indices: list[int]
     prompts: list[str]
     occurrences: list[int]
+    journal: Path | None = None
 
     def path(self, folder: Path) -> Path:
         """Return the shard's file."""
@@ -116,7 +120,7 @@ def run_in_shards(
         raise DataError(
             f"{workers.count} processes share the prompts over a folder. Give `output_dir`, one that all of them see."
         )
-    shards = _shards(prompts, shard_size)
+    shards = _shards(prompts, shard_size, folder)
     mine = [shard for shard in shards if shard.number % workers.count == workers.index]
     total, done = work.per_prompt * sum(len(shard.prompts) for shard in mine), 0
     found: dict[int, list[Entry]] = {}
@@ -127,6 +131,7 @@ def run_in_shards(
                 entries = work.do(shard, lambda more, done=done: progress(done + more, total))
                 if folder is not None:
                     _write(shard.path(folder), "".join(json.dumps(work.encode(entry)) + "\n" for entry in entries))
+                    shard.journal.unlink(missing_ok=True)
             found[shard.number] = entries
             done += work.per_prompt * len(entries)
             progress(done, total)
@@ -137,7 +142,7 @@ def run_in_shards(
     return [scored[index] for index in range(len(prompts))]
 
 
-def _shards(prompts: Sequence[str], shard_size: int) -> list[Shard]:
+def _shards(prompts: Sequence[str], shard_size: int, folder: Path | None) -> list[Shard]:
     """Split the run into shards, the longest prompts first, so that memory runs out at the start or not at all."""
     occurrences = count_equal_before(prompts)
     # Length in characters, because an endpoint does not show its tokens.
@@ -145,9 +150,9 @@ def _shards(prompts: Sequence[str], shard_size: int) -> list[Shard]:
     shards = []
     for number, start in enumerate(range(0, len(prompts), shard_size)):
         indices = order[start : start + shard_size]
-        shards.append(
-            Shard(number, indices, [prompts[index] for index in indices], [occurrences[index] for index in indices])
-        )
+        own, equal = [prompts[index] for index in indices], [occurrences[index] for index in indices]
+        journal = None if folder is None else folder / f"arrived-{number:05d}.jsonl"
+        shards.append(Shard(number, indices, own, equal, journal))
     return shards
 
 

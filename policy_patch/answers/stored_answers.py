@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from policy_patch.answers.journal import journalled_answers
 from policy_patch.answers.protocol import Answering, Sampling
 from policy_patch.answers.sampling import Answer, check_answer
 from policy_patch.answers.shards import SHARD_SIZE, Progress, Shard, run_in_shards
@@ -66,12 +67,7 @@ class _Answers:
 
     def do(self, shard: Shard, on_more: Callable[[int], None]) -> list[_Entry]:
         """Return the answers to the prompts of one shard."""
-        rows = self.model.answer(
-            shard.prompts,
-            self.sampling,
-            occurrences=shard.occurrences,
-            on_progress=lambda done, total: on_more(done),
-        )
+        rows = journalled_answers(self.model, shard, self.sampling, on_progress=lambda done, total: on_more(done))
         return [_Entry(prompt, answers) for prompt, answers in zip(shard.prompts, rows, strict=True)]
 
     def encode(self, entry: _Entry) -> dict[str, Any]:

@@ -29,13 +29,14 @@ Examples:
   policy-patch evaluate demo-output/patch --prompts lab:toxicity/test --scorers lab-insults --teacher lab:teacher
   policy-patch evaluate bias-patch --prompts occupations.txt --scorers pronouns nouns
   policy-patch evaluate harm-patch --prompts harmbench.csv --safe_prompts xstest.csv --scorers guard:org/guard
+  policy-patch evaluate tox-patch --prompts test.jsonl --endpoint openai:base+tox@http://gpu1:8000/v1,http://gpu2:8000/v1
   policy-patch evaluate --stack tox-patch,bias-patch,harm-patch --orders all --output_dir composition
   policy-patch evaluate tox-patch --base org/model --prompts test.jsonl --scorers hf:org/toxicity --untrained \\
       --judge org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
 # In the order of `--help`.
 _OPTIONS = (
     "base", "risk", "prompts", "safe_prompts", "neutral_texts", "teacher", "safe_prompt", "untrained", "also", "lora",
-    "lora_merged", "scorers",
+    "lora_merged", "endpoint", "scorers",
 )  # fmt: skip
 _MORE_OPTIONS = (
     "filtered_by", "allow_filtering_scorers", "perplexity_model", "num_prompts", "num_samples", "max_new_tokens",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from policy_patch.answers.journal import journalled_answers
 from policy_patch.answers.protocol import Answering, Sampling
 from policy_patch.answers.sampling import check_answer
 from policy_patch.answers.shards import SHARD_SIZE, Progress, Shard, run_in_shards
@@ -109,11 +110,8 @@ class _ScoredAnswers:
             # A seed for each model, because the models' answers must be independent.
             own = replace(self.sampling, seed=len(self.models) * self.sampling.seed + number)
             before = number * len(shard.prompts) * self.sampling.num_samples
-            rows = model.answer(
-                shard.prompts,
-                own,
-                occurrences=shard.occurrences,
-                on_progress=lambda done, total, before=before: on_more(before + done),
+            rows = journalled_answers(
+                model, shard, own, on_progress=lambda done, total, before=before: on_more(before + done)
             )
             scores = iter(_scores(self.scorer, [final_answer(answer.text) for row in rows for answer in row]))
             answers[name] = [[ScoredAnswer(a.text, a.finished, next(scores)) for a in row] for row in rows]

@@ -12,6 +12,7 @@ _MODULE_OF = {
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
     "bake": "policy_patch.export.baking",
+    "export_gguf": "policy_patch.export.gguf_export",
     "export_prompt_embeds": "policy_patch.export.prompt_embeds",
     "read_patch_tokens": "policy_patch.export.baking",
     "register_export_format": "policy_patch.export.formats",
@@ -22,6 +23,7 @@ __all__ = [
     "ExportFormat",
     "Exported",
     "bake",
+    "export_gguf",
     "export_prompt_embeds",
     "read_patch_tokens",
     "register_export_format",
@@ -30,6 +32,7 @@ __all__ = [
 if TYPE_CHECKING:
     from policy_patch.export.baking import Baked, bake, read_patch_tokens
     from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.gguf_export import export_gguf
     from policy_patch.export.prompt_embeds import export_prompt_embeds
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

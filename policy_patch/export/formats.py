@@ -98,6 +98,10 @@ FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     group=ENTRY_POINTS,
     own={
+        "gguf": ExportFormat(
+            "llama.cpp: a GGUF of the base, made or edited, with the patches as tokens that chat puts first.",
+            "policy_patch.export.gguf_export:export_gguf",
+        ),
         "prompt-embeds": ExportFormat(
             "vLLM with the unmodified base: a chat template, the messages that carry the patches, and a probe.",
             "policy_patch.export.prompt_embeds:export_prompt_embeds",

@@ -188,6 +188,9 @@ def _json(value: Any) -> str:
 
 def _readme(manifest: Mapping[str, Any], chat: bool, probe: bool) -> str:
     base, dtype = manifest["base"], manifest["dtype"]
+    is_local = "/" not in base or ":" in base
+    place = "FOLDER_OF_THE_BASE" if is_local else base
+    named = f" --served-model-name {base}" if is_local else ""
     names = [one["name"] for one in manifest["patches"]]
     rows = "\n".join(
         f"| {one['name']} | {one['version']} | {one['risk'] or ''} | {one['num_virtual_tokens']} | "
@@ -208,7 +211,7 @@ Made by policy-patch for the base `{base}` in {dtype}. vLLM serves the base as i
 Start vLLM (read and run with 0.32; torch 2.10 or newer, see below) in this folder:
 
 ```sh
-vllm serve {base} --dtype {dtype} --enable-prompt-embeds \\
+vllm serve {place}{named} --dtype {dtype} --enable-prompt-embeds \\
     {flags}--max-logprobs 40
 ```
 
@@ -221,7 +224,7 @@ curl http://localhost:8000/v1/completions -H 'Content-Type: application/json' -d
 Serve many clients by model name, without embeddings in their requests:
 
 ```sh
-policy-patch gateway --upstream http://localhost:8000/v1 --base {base} --patch {names[0]}=PATCH
+policy-patch gateway --upstream http://localhost:8000/v1 --base {place} --patch {names[0]}=PATCH
 ```
 """
     if chat:

@@ -73,7 +73,12 @@ def write_suppression(tokens: PatchTokens, folder: Path) -> None:
     vllm = _VLLM.replace("@IDS@", repr(ids)).replace("@FOLDER@", "MODEL")
     (target / "vllm_patch_tokens.py").write_text(vllm, encoding="utf-8")
     write_json(target / "logit_bias.json", {"logit_bias": {str(one): -100 for one in ids}})
-    (target / "llama_cpp.args").write_text(" ".join(f"-l {one}-inf" for one in ids) + "\n", encoding="utf-8")
+    (target / "llama_cpp.args").write_text(llama_cpp_arguments(tokens), encoding="utf-8")
     names = tokens.name_of
     write_json(target / "ctranslate2.json", {"suppress_sequences": [[names[one]] for one in ids]})
     (target / "README.md").write_text(_README, encoding="utf-8")
+
+
+def llama_cpp_arguments(tokens: PatchTokens) -> str:
+    """Return the arguments of llama.cpp's programs by which no patch token is ever sampled, as a line of text."""
+    return " ".join(f"-l {one}-inf" for one in sorted(tokens.all_ids)) + "\n"

@@ -57,6 +57,29 @@ def write_pending(path: Path, content: bytes) -> Path:
     return pending
 
 
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield the path of an empty temporary file beside `path`, for content too large for the memory; then rename it.
+
+    Whoever fills it opens it anew and closes it. If the block raises, the temporary file is removed.
+
+    Raises:
+        OSError: writing failed. Whatever was at `path` is intact, and no temporary file is left.
+    """
+    path = Path(path)
+    pending = write_pending(path, b"")
+    try:
+        yield pending
+        with open(pending, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(pending, path)
+    except BaseException:
+        pending.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):
+        remove_pending(path, older_than=_ABANDONED)
+
+
 def pending_files(path: Path) -> Iterator[Path]:
     """Yield the files that [`write_pending`] left beside `path`, without links and folders of such names.
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class NamedPatch:
         """The version as a tag: `v1.2.0`."""
         return f"v{self.config.patch_version}"
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the tensor file; it tells two patches of one version apart."""
         return patch_hash(self.config, self.vectors)

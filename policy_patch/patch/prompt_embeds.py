@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,12 +65,17 @@ class Stack:
         start = self.starts_at(ids)
         return torch.cat([tokens[:start], self.vectors.to(rows.dtype), tokens[start:]])
 
+    @cached_property
+    def encoded(self) -> str:
+        """The vectors alone, as a part of a chat message holds them."""
+        return encoded_embeds(self.vectors)
+
     def chat_message(self) -> dict[str, Any]:
         """Return the message that carries the stack; it goes before all others.
 
         A stack is ONE part: vLLM puts line breaks between parts.
         """
-        return {"role": "system", "content": [{"type": "prompt_embeds", "data": encoded_embeds(self.vectors)}]}
+        return {"role": "system", "content": [{"type": "prompt_embeds", "data": self.encoded}]}
 
 
 def stack_of(patches: Mapping[str, tuple[PolicyPatchConfig, torch.Tensor]], dtype: torch.dtype) -> Stack:

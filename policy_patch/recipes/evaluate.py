@@ -13,17 +13,27 @@ from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
     MODEL_HELP,
+    REPLICAS_HELP,
     load_answering,
     load_model,
     same_tokenizer,
 )
-from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_prompts, check_scorer, under
+from policy_patch.recipes.names import (
+    DTYPES,
+    check_is_endpoint,
+    check_model,
+    check_patch,
+    check_prompts,
+    check_scorer,
+    under,
+)
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process
 from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, FoundPatches, find_patches, load_patched
 from policy_patch.recipes.perplexity import Opened, perplexity_model_of
 from policy_patch.recipes.prompts import PROMPTS_HELP, categories_of, prompts_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.report.system_names import SERVED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,6 +138,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             More patches to compare with: name -> folder.
         lora, lora_merged (`dict[str, str]`, *optional*):
             LoRA folders of PEFT to compare with, beside the base's weights or added to them: name -> folder.
+        endpoint (`str`, *optional*):
+            The same patch at a running server, `"openai:<model>@<address>"`: measured as the system "served", beside
+            "patch", which runs in this process. Several addresses of replicas are joined by commas.
         scorers (`list[str]`, *optional*):
             Names of what decides; the first is the main one. Defaults to those of the risk.
         filtered_by (`list[str]`, *optional*):
@@ -164,6 +177,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
     lora: dict[str, str] = option({}, "LoRA folders of PEFT, to compare.")
     lora_merged: dict[str, str] = option({}, "The same, added to the base's weights.")
+    endpoint: str | None = option(None, f"The patch at a running server, to compare. {REPLICAS_HELP}")
     scorers: list[str] = option([], f"{SCORERS_HELP} Default: the first of the risk.")
     filtered_by: list[str] = option([], "Scorers that filtered the training pairs, beside those that the patch names.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
@@ -184,6 +198,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         for key in ("base", "perplexity_model"):
             check_model(key, getattr(self, key))
         check_model("teacher", self.teacher, may_be_endpoint=True)
+        check_is_endpoint("endpoint", self.endpoint)
+        if self.endpoint is not None and SERVED in {**self.also, **self.lora, **self.lora_merged}:
+            raise ConfigError(f"`endpoint` is measured as `{SERVED}`, which another system is called, too. Rename it.")
         for key in ("prompts", "safe_prompts", "neutral_texts"):
             check_prompts(key, getattr(self, key))
         for key in ("also", "lora", "lora_merged"):
@@ -288,6 +305,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         from policy_patch.evaluation import System, lora_loader
 
         others = other_patches(opened, self.also)
+        if self.endpoint is not None:
+            others[SERVED] = System(load_answering(self.endpoint)[0])
         for folders, merged in ((self.lora, False), (self.lora_merged, True)):
             for name, folder in folders.items():
                 load_base = partial(_own_base, base, self.where)

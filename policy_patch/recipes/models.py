@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LAB_MODELS = ("lab:base", "lab:teacher")
 ANSWERING_HELP = "`openai:<model>@<address>/v1` is one that is served elsewhere, `chat:` one that only chats."
+REPLICAS_HELP = "`openai:<model>@<address>/v1`, or `chat:`; of several replicas the addresses, joined by commas."
 MODEL_HELP = "Hub id or folder of a causal language model; `lab:base` and `lab:teacher` come with the package."
 
 

@@ -42,12 +42,25 @@ def check_model(key: str, name: str | None, *, may_be_endpoint: bool = False) ->
     if name is None:
         return
     if may_be_endpoint and is_endpoint(name):
-        from policy_patch.answers.addresses import check_address, split_spec
+        from policy_patch.answers.addresses import addresses_in, check_address, split_spec
 
-        check_address(split_spec(name)[2])
+        for address in addresses_in(split_spec(name)[2]):
+            check_address(address)
         return
     with under(key):
         check_has_weights(name)
+
+
+def check_is_endpoint(key: str, name: str | None) -> None:
+    """Raise `ConfigError` for a name that is not that of a served model.
+
+    Raises:
+        ConfigError: a Hub id, a folder or a `lab:` name.
+        EndpointError: an endpoint without model or address in its name.
+    """
+    if name is not None and not is_endpoint(name):
+        raise ConfigError(f"`{key}={name!r}` is no served model; expected `openai:<model>@<address>/v1` or `chat:...`.")
+    check_model(key, name, may_be_endpoint=True)
 
 
 def check_prompts(key: str, spec: str | None) -> None:

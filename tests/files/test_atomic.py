@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from policy_patch.files.atomic import PENDING, pending_files, remove_pending, write_pending, write_whole
+from policy_patch.files.atomic import PENDING, new_file, pending_files, remove_pending, write_pending, write_whole
 
 
 def test_a_file_is_written_and_replaced_with_nothing_left_beside_it(tmp_path):
@@ -36,6 +36,25 @@ def test_a_pending_file_stands_beside_its_place_under_a_name_that_nobody_knows(t
     assert all(re.fullmatch(r"file\.[0-9a-f]{32}" + re.escape(PENDING), path.name) for path in pending)
     assert pending[0] != pending[1] and not (tmp_path / "file").exists()
     assert sorted(pending_files(tmp_path / "file")) == sorted(pending)
+
+
+def test_a_large_file_is_filled_beside_its_place_and_then_renamed(tmp_path):
+    with new_file(tmp_path / "file") as pending:
+        assert not (tmp_path / "file").exists() and pending.parent == tmp_path
+        pending.write_bytes(b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_large_file_that_is_not_finished_leaves_nothing(tmp_path, error):
+    def fill(path):
+        path.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(type(error)), new_file(tmp_path / "file") as pending:
+        fill(pending)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("at", ["own", "elsewhere", "nothing"])

@@ -1,0 +1,265 @@
+"""Opens a gateway: reads base and patches, checks each engine, and serves both applications until it is stopped.
+
+What is done with a request is in `gateway.py`.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from policy_patch.answers.addresses import KEY_VARIABLE, check_address, shown_address
+from policy_patch.base.served_base import ServedBase, read_served_base
+from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError, ServingError
+from policy_patch.extra import import_extra
+from policy_patch.files.documents import Fault, read_text
+from policy_patch.hub.fetch import HubOptions
+from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patch
+from policy_patch.patch.prompt_embeds import Stack, stack_of
+from policy_patch.serving.engine_check import Post, check_engine
+from policy_patch.serving.gateway import Gateway, gateway_app
+from policy_patch.serving.gateway_admin import admin_app
+from policy_patch.serving.served_patches import ServedPatches
+from policy_patch.serving.upstreams import Upstreams
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("prompt-embeds", "baked")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_LARGEST_TEMPLATE = 2**20  # bytes; our choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """How a gateway is opened.
+
+    Args:
+        upstreams (`Sequence[str]`):
+            Addresses of engines up to and including `/v1`. All serve the same base.
+        patches (`Sequence[str]`):
+            Folders or Hub ids, each maybe with a name. Of several versions of one name the last is current.
+        base (`str`, *optional*):
+            Folder or Hub id of the base. Defaults to what the patches name.
+        model (`str`, *optional*):
+            Name of the base at the engines. Defaults to the one model that they list.
+        name (`str`, *optional*):
+            Name of the base in the gateway's model names. Defaults to the last part of `base`.
+        kind (`str`, *optional*, defaults to `"prompt-embeds"`):
+            `"prompt-embeds"` for vLLM with the unmodified base, `"baked"` for a checkpoint with the patches in it.
+        dtype (`str`, *optional*):
+            What the engines serve the base with. Defaults to the dtype of its configuration.
+        allow_base (`bool`, *optional*, defaults to `False`):
+            Serve the base without a patch, too.
+        check (`bool`, *optional*, defaults to `True`):
+            Prove at the start, and for each new patch, that the engines do what it needs.
+        chat (`bool`, *optional*, defaults to `True`):
+            Check chat, too.
+        chat_template (`str`, *optional*):
+            File with the base's own chat template, where its tokenizer has none.
+        most_bytes (`int`, *optional*, defaults to `4 * 2**20`):
+            Largest request.
+        timeout (`float`, *optional*, defaults to `600.0`):
+            Seconds to wait for the next bytes of an engine.
+        hub ([`HubOptions`], *optional*):
+            Token, cache and so on.
+    """
+
+    upstreams: Sequence[str]
+    patches: Sequence[str]
+    base: str | None = None
+    model: str | None = None
+    name: str | None = None
+    kind: str = "prompt-embeds"
+    dtype: str | None = None
+    allow_base: bool = False
+    check: bool = True
+    chat: bool = True
+    chat_template: str | None = None
+    most_bytes: int = 4 * 2**20
+    timeout: float = 600.0
+    hub: HubOptions = field(default_factory=HubOptions)
+
+
+def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], NamedPatch]]:
+    """Return a gateway whose engines have been checked, and the function that reads and checks one more patch.
+
+    Raises:
+        ServingError: an engine does not do what a patch needs, or a setting is not known.
+        EndpointError: an engine cannot be reached.
+        BaseMismatchError: a patch of another base.
+        PolicyPatchError: a patch or the base cannot be read.
+    """
+    _check_settings(settings)
+    patches = [load_named_patch(spec, settings.hub) for spec in settings.patches]
+    base_name, revision = base_of(patches, settings.base)
+    base, dtype = None, torch.float32
+    if settings.kind == "prompt-embeds":
+        hub = settings.hub
+        options = {"token": hub.token, "cache_dir": hub.cache_dir, "local_files_only": hub.local_files_only or None}
+        base = read_served_base(base_name, revision=revision, dtype=_DTYPES.get(settings.dtype or ""), **options)
+        dtype = base.rows.dtype
+    model = settings.model or _only_model(settings.upstreams[0])
+    name = settings.name or Path(base_name).name
+    served = ServedPatches(name, dtype, allow_base=settings.allow_base)
+    for patch in patches:
+        _check_patch(settings, model, base, {patch.name: patch})
+        served.put(patch)
+    upstreams = Upstreams(settings.upstreams, timeout=settings.timeout)
+
+    def load(spec: str) -> NamedPatch:
+        patch = load_named_patch(spec, settings.hub)
+        _check_patch(settings, model, base, {patch.name: patch})
+        return patch
+
+    return Gateway(served, upstreams, model, base, settings.most_bytes), load
+
+
+def _check_settings(settings: GatewaySettings) -> None:
+    if settings.kind not in KINDS:
+        raise ServingError(f"`upstream_kind={settings.kind!r}`: expected one of {', '.join(KINDS)}.")
+    if settings.dtype not in (None, *_DTYPES):
+        raise ServingError(f"`dtype={settings.dtype!r}`: expected one of {', '.join(_DTYPES)}.")
+    if not settings.upstreams or not settings.patches:
+        raise ServingError("A gateway needs at least one engine (`--upstream`) and one patch (`--patch`).")
+    for url in settings.upstreams:
+        check_address(url)
+    if settings.name is not None and ("+" in settings.name or "@" in settings.name):
+        raise PatchNameError(f"`name={settings.name!r}` has `+` or `@` in it, which part the patches of a model name.")
+
+
+def _check_patch(
+    settings: GatewaySettings, model: str, base: ServedBase | None, patches: Mapping[str, NamedPatch]
+) -> None:
+    """Refuse patches that do not fit the base, and engines that do not do what they need."""
+    if base is not None:
+        for one in patches.values():
+            base.check_patch(one.config, one.vectors, f"The patch `{one.name}`")
+    if not settings.check:
+        logger.warning("Not checked (--no_check): whether the engines put %s where it counts.", ", ".join(patches))
+        return
+    for url in settings.upstreams:
+        with _poster(url) as post:
+            if base is None:
+                _check_baked(post, model, patches)
+                continue
+            stacks: dict[str, Stack] = {
+                name: stack_of({name: (one.config, one.vectors)}, base.rows.dtype) for name, one in patches.items()
+            }
+            found = check_engine(
+                post, model, base, stacks, chat=settings.chat, chat_template=_read(settings.chat_template)
+            )
+        logger.info("Checked %s: %s", shown_address(url), found)
+
+
+def _read(file: str | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return read_text(file, largest=_LARGEST_TEMPLATE)
+    except (OSError, Fault) as error:
+        raise ServingError(f"The chat template `{file}` cannot be read: {error}.") from error
+
+
+def _check_baked(post: Post, model: str, patches: Mapping[str, NamedPatch]) -> None:
+    """Refuse an engine that answers a choice of a patch as it answers none."""
+    messages = [{"role": "user", "content": "You are such a"}]
+
+    def top(choice: str) -> Any:
+        body = {"model": model, "messages": messages, "max_tokens": 1, "temperature": 0, "logprobs": True}
+        answer = post("/chat/completions", {**body, "top_logprobs": 5, "chat_template_kwargs": {"patch": choice}})
+        try:
+            given = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            return {one["token"]: round(one["logprob"], 3) for one in given}
+        except (KeyError, IndexError, TypeError) as error:
+            raise ServingError("The engine gives no log-probabilities; `--no_check` goes without proof.") from error
+
+    without = top("none")
+    for name in patches:
+        if top(name) == without:
+            raise ServingError(
+                f"The engine answers `{name}` as it answers no patch: its checkpoint does not have the patch, or its "
+                "chat template does not choose it."
+            )
+
+
+@contextmanager
+def _client(url: str) -> Iterator[Any]:
+    """Give a client of one engine, with the operator's key, whose errors are ours and quote neither key nor request."""
+    httpx = import_extra("httpx2", "httpx2", "serving", "The gateway")
+    key = os.environ.get(KEY_VARIABLE)
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=120.0, trust_env=False) as client:
+            yield client
+    except (httpx.HTTPError, ValueError) as error:
+        if isinstance(error, PolicyPatchError):
+            raise
+        raise EndpointError(
+            f"The engine at {shown_address(url)} does not answer: {type(error).__name__}. Is it up, and does its "
+            "address end with `/v1`?"
+        ) from None
+
+
+@contextmanager
+def _poster(url: str) -> Iterator[Post]:
+    with _client(url) as client:
+
+        def post(path: str, body: dict[str, Any]) -> Mapping[str, Any]:
+            answer = client.post(path.lstrip("/"), json=body)
+            if answer.status_code != 200:
+                raise ServingError(
+                    f"The engine at {shown_address(url)} answers {answer.status_code} to a request of the check: "
+                    f"{answer.text[:300]}"
+                )
+            return answer.json()
+
+        yield post
+
+
+def _only_model(url: str) -> str:
+    with _client(url) as client:
+        listed = client.get("models").json()
+    models = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(models, list) or len(models) != 1 or not isinstance(models[0], dict) or "id" not in models[0]:
+        raise ServingError(f"The engine at {shown_address(url)} lists not one model; say which: `--model`.")
+    return str(models[0]["id"])
+
+
+def serve_gateway(
+    gateway: Gateway,
+    load: Callable[[str], NamedPatch],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    admin_port: int | None = None,
+) -> None:
+    """Serve until the process is stopped. Blocks.
+
+    Args:
+        gateway ([`Gateway`]), load (`Callable`):
+            From [`open_gateway`].
+        host (`str`), port (`int`):
+            Where clients ask.
+        admin_port (`int`, *optional*):
+            Where the operator asks, on 127.0.0.1; None: nowhere.
+
+    Raises:
+        MissingExtraError: `uvicorn` or `starlette` is not installed.
+    """
+    uvicorn = import_extra("uvicorn", "uvicorn", "serving", "The gateway")
+    quiet = {"access_log": False, "log_level": "warning"}
+    servers = [uvicorn.Server(uvicorn.Config(gateway_app(gateway), host=host, port=port, **quiet))]
+    if admin_port is not None:
+        config = uvicorn.Config(admin_app(gateway.patches, load), host="127.0.0.1", port=admin_port, **quiet)
+        servers.append(uvicorn.Server(config))
+
+    async def both() -> None:
+        await asyncio.gather(*(server.serve() for server in servers))
+
+    asyncio.run(both())

@@ -1,0 +1,79 @@
+"""Tests of how a gateway is opened: each engine is checked first, and baked engines are chosen by name."""
+
+import httpx2
+import pytest
+
+from policy_patch.errors import EndpointError, PatchNameError, ServingError
+from policy_patch.export.vllm_chat_template import wrapped
+from policy_patch.patch_folder import read_patch_folder
+from policy_patch.serving.gateway import gateway_app
+from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway
+from tests.export.test_vllm_chat_template import WITH_BOS
+from tests.listening import listening
+from tests.serving.fake_vllm import FakeVllm, serving
+from tests.tiny_models import tiny_model
+
+
+def settings(lab, url, **values):
+    return GatewaySettings(upstreams=[url], patches=lab.specs[:1], base=str(lab.base), **values)
+
+
+def test_an_engine_that_does_something_else_opens_no_gateway(lab):
+    wrong = FakeVllm(tiny_model(), lab.tokenizer, WITH_BOS)
+    with serving(wrong.app()) as url:
+        with pytest.raises(ServingError, match="In chat the engine does not put `tox`"):
+            open_gateway(settings(lab, url))
+        with pytest.raises(ServingError, match="In chat the engine does not put `tox`"):
+            open_gateway(GatewaySettings(upstreams=[lab.url, url], patches=lab.specs[:1], base=str(lab.base)))
+        open_gateway(settings(lab, url, chat=False))
+        with listening("policy_patch.serving.gateway_setup", 20) as lines:
+            open_gateway(settings(lab, url, check=False))
+    assert any("Not checked (--no_check)" in line for line in lines)
+
+
+def test_a_new_patch_is_checked_too(lab):
+    _, load = open_gateway(settings(lab, lab.url))
+    assert load(lab.specs[1]).name == "bias"
+    template, lab.engine.template = lab.engine.template, WITH_BOS
+    try:
+        with pytest.raises(ServingError, match="In chat the engine does not put `bias`"):
+            load(lab.specs[1])
+    finally:
+        lab.engine.template = template
+
+
+def test_what_is_missing_is_named(lab):
+    for values, message in (
+        ({"kind": "bakd"}, "expected one of prompt-embeds, baked"),
+        ({"dtype": "int8"}, "expected one of float32"),
+        ({"name": "a+b"}, r"has `\+` or `@` in it"),
+    ):
+        with pytest.raises((ServingError, PatchNameError), match=message):
+            open_gateway(settings(lab, lab.url, **values))
+    with pytest.raises(ServingError, match="at least one engine"):
+        open_gateway(GatewaySettings(upstreams=[], patches=[]))
+    with pytest.raises(EndpointError, match="does not answer: ConnectError"):
+        open_gateway(settings(lab, "http://127.0.0.1:9/v1"))
+
+
+def test_a_baked_engine_is_chosen_by_name_and_completes_no_raw_text(lab, expected):
+    baked = FakeVllm(tiny_model(), lab.tokenizer, wrapped(WITH_BOS, "<s>"))
+    baked.baked = {"tox": read_patch_folder(lab.folder / "tox")[1]}
+    messages = [{"role": "user", "content": "Who are you?"}]
+    with serving(baked.app()) as url:
+        opened, load = open_gateway(settings(lab, url, kind="baked", allow_base=True))
+        with pytest.raises(ServingError, match="answers `bias` as it answers no patch"):
+            load(lab.specs[1])
+        with serving(gateway_app(opened)) as gateway:
+
+            def ask(path, model, **body):
+                body = {"model": model, "max_tokens": 6, "temperature": 0, **body}
+                return httpx2.post(f"{gateway}/{path}", json=body, trust_env=False)
+
+            for model, names in (("base+tox", ["tox"]), ("base", [])):
+                answer = ask("chat/completions", model, messages=messages)
+                assert answer.json()["choices"][0]["message"]["content"] == expected(names, messages=messages)
+            refused = ask("completions", "base+tox", prompt="Hello")
+            assert refused.status_code == 400 and "would complete without them" in refused.text
+            kwargs = ask("chat/completions", "base+tox", messages=messages, chat_template_kwargs={"patch": "none"})
+            assert kwargs.status_code == 400
