@@ -52,6 +52,8 @@ class Gateway:
             without the patch.
         most_bytes (`int`, *optional*, defaults to `4 * 2**20`):
             Largest request that is read.
+        is_logged (`bool`, *optional*, defaults to `True`):
+            Write a log line for each request.
     """
 
     patches: ServedPatches
@@ -59,6 +61,7 @@ class Gateway:
     model: str
     base: ServedBase | None = None
     most_bytes: int = 4 * 2**20
+    is_logged: bool = True
 
     def body_for(self, kind: str, body: Mapping[str, Any], chosen: Chosen) -> bytes:
         """Return the request for the engine, as JSON.
@@ -155,7 +158,8 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
         response = _refused(error)
         told["refused"] = type(error).__name__
     told |= {"status": response.status_code, "ms": round(1000 * (time.perf_counter() - started), 1)}
-    logger.info("%s", json.dumps(told))
+    if gateway.is_logged:
+        logger.info("%s", json.dumps(told))
     return response
 
 
