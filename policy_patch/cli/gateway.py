@@ -23,7 +23,7 @@ on to the engine and is not logged. With --admin_port, the operator changes vers
 Examples:
   policy-patch gateway --upstream http://localhost:8000/v1 --base org/base --patch tox=org/tox-patch@v1.2.0
   policy-patch gateway --upstream http://a:8000/v1 http://b:8000/v1 --patch org/tox-patch --admin_port 8081
-  policy-patch gateway --upstream http://localhost:8000/v1 --upstream_kind baked --patch tox=org/tox-patch"""
+  policy-patch gateway --upstream http://localhost:8000/v1 --upstream_kind baked --probe baked --patch tox=org/tox"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
