@@ -82,6 +82,7 @@ SUBJECTS = {
     "engines/test_llama_cpp.py": "policy_patch/export",
     "engines/test_llama_cpp_kinds.py": "policy_patch/export",
     "engines/test_baked.py": "policy_patch/export/baking.py",
+    "engines/test_probe.py": "policy_patch/serving/probing.py",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
     "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",
