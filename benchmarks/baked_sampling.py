@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    made = {**made_with(), "vectors": VECTORS, "prompts": len(PROMPTS), "temperature": 1.0, "steps": args.steps}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         reserved = with_reserved(folder / "reserved", args.steps)
@@ -121,7 +122,6 @@ def main() -> None:
             "added rows, centroid": measured(LAB_MODELS_PATH / "base", folder / "a", args.tokens),
             "reserved rows, head of its own": measured(reserved, folder / "b", args.tokens),
         }
-    made = {**made_with(), "vectors": VECTORS, "prompts": len(PROMPTS), "temperature": 1.0, "steps": args.steps}
     content = {**made, "results": results}
     args.output.write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(results, indent=1))

@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 COMMANDS = (
-    "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "bake", "export", "gateway", "probe",
-)  # fmt: skip
+    "demo",
+    "pairs",
+    "train",
+    "evaluate",
+    "generate",
+    "info",
+    "push",
+    "pull",
+    "bake",
+    "export",
+    "gateway",
+    "probe",
+)
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
 
 Start with `policy-patch demo`: it trains a patch on two miniature models that come with the package, offline, and shows

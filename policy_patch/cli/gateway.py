@@ -23,7 +23,7 @@ on to the engine and is not logged. With --admin_port, the operator changes vers
 Examples:
   policy-patch gateway --upstream http://localhost:8000/v1 --base org/base --patch tox=org/tox-patch@v1.2.0
   policy-patch gateway --upstream http://a:8000/v1 http://b:8000/v1 --patch org/tox-patch --admin_port 8081
-  policy-patch gateway --upstream http://localhost:8000/v1 --upstream_kind baked --patch tox=org/tox-patch"""
+  policy-patch gateway --upstream http://localhost:8000/v1 --upstream_kind baked --probe baked --patch tox=org/tox"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
@@ -40,6 +40,10 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--admin_port", type=int | None, help="Port for the operator, on 127.0.0.1. Default: none.")
     parser.add_argument("--allow_base", action="store_true", help="Serve the base without a patch, too.")
     parser.add_argument("--no_check", action="store_true", help="Do not prove what the engines do. Unsafe.")
+    parser.add_argument(
+        "--probe", type=str | None, help="Export with a probe: compare each patch with it at the start."
+    )
+    parser.add_argument("--bits", type=int, default=16, help="Of the engines' weights, for --probe: 16, 8 or 4.")
     parser.add_argument("--no_chat", action="store_true", help="Do not check chat.")
     parser.add_argument("--chat_template", type=str | None, help="File with the base's own chat template.")
     parser.add_argument("--max_request_bytes", type=int, default=4 * 2**20, help="Largest request.")
@@ -74,6 +78,7 @@ def serve(args: "Namespace") -> int:
     settings = GatewaySettings(
         upstreams=args.upstream, patches=args.patch, base=args.base, model=args.model, name=args.name,
         kind=args.upstream_kind, dtype=args.dtype, allow_base=args.allow_base, check=not args.no_check,
+        probe=args.probe, bits=args.bits,
         chat=not args.no_chat, chat_template=args.chat_template, most_bytes=args.max_request_bytes,
         timeout=args.timeout, hub=HubOptions(cache_dir=args.cache_dir),
     )  # fmt: skip

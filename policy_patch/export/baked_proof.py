@@ -53,6 +53,7 @@ def prove(
     folder: Path,
     model: "PolicyPatchModel",
     tokenizer: "PreTrainedTokenizerBase",
+    *,
     tokens: PatchTokens,
     operation: Operation,
     bos_token_id: int | None,
@@ -93,7 +94,8 @@ def prove(
     baked = baked.eval().to(base.get_input_embeddings().weight.device)
     _check_rows(baked, operation)
     _check_weights(baked, base, tokens)
-    return _compared(baked, model, tokens, rows, bos_token_id, exact=DTYPES[operation.dtype] == base.dtype)
+    exact = DTYPES[operation.dtype] == base.dtype
+    return _compared(baked, model, tokens, rows, bos_token_id=bos_token_id, exact=exact)
 
 
 def placed(row: Sequence[int], ids: Sequence[int], bos_token_id: int | None) -> list[int]:
@@ -142,9 +144,10 @@ def _checked_rows(
 def _check_same(named: str, found: list[int], expected: list[int]) -> None:
     if found != expected:
         raise ExportError(
-            f"The baked tokenizer gives {named} the ids {_short(found)}; expected {_short(expected)}. The "
-            "tokenizer's class changes the ids when it is loaded: give the tokenizer that "
-            "`AutoTokenizer.from_pretrained` loads from the base's folder."
+            f"The baked tokenizer gives {named} the ids {_short(found)}; expected {_short(expected)}. If the ids of "
+            "the text itself differ, the tokenizer's class changes them when it is loaded (give the tokenizer that "
+            "`AutoTokenizer.from_pretrained` loads from the base's folder), or the chat template does not begin with "
+            "BOS and the tokenizer treats the first word of a string apart (begin it with `{{ bos_token }}`)."
         )
 
 
@@ -192,8 +195,8 @@ def _compared(
     model: "PolicyPatchModel",
     tokens: PatchTokens,
     rows: dict[str, list[list[int]]],
-    bos_token_id: int | None,
     *,
+    bos_token_id: int | None,
     exact: bool,
 ) -> Proof:
     from policy_patch.model.named_patches import BASE_NAME

@@ -172,8 +172,8 @@ def bake(
         checkpoint, base, {one: vector for patch in used for one, vector in zip(ids[patch], vectors[patch])}
     )
     with new_folder(output_dir) as folder:
-        _write(folder, checkpoint, operation, tokens, tokenizer, base, bos_token_id)
-        proof = prove(folder, model, tokenizer, tokens, operation, bos_token_id)
+        _write(folder, checkpoint, operation, tokens=tokens, tokenizer=tokenizer, bos_token_id=bos_token_id)
+        proof = prove(folder, model, tokenizer, tokens=tokens, operation=operation, bos_token_id=bos_token_id)
         low = operation.head
         done = Baked(
             folder=Path(output_dir),
@@ -223,19 +223,18 @@ def _write(
     folder: Path,
     checkpoint: Checkpoint,
     operation: Operation,
+    *,
     tokens: PatchTokens,
     tokenizer: Any,
-    base: Any,
     bos_token_id: int | None,
 ) -> None:
     write_weights(checkpoint, operation, folder)
-    total = base.get_input_embeddings().weight.shape[0]
     named = ("bos_token_id", "eos_token_id", "pad_token_id")
     defaults = {key: checkpoint.config[key] for key in named if checkpoint.config.get(key) is not None}
     write_configs(
         checkpoint,
         folder,
-        added=sum(one >= total for one in operation.rows),
+        added=operation.added,
         unties=operation.unties,
         suppressed=list(tokens.all_ids),
         defaults=defaults,

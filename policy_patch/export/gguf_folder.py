@@ -57,8 +57,8 @@ def gguf_of_folder(folder: str | os.PathLike, *, weight_type: str = "auto") -> G
         raise ExportError(f"`weight_type={weight_type!r}` is not known; expected one of {', '.join(WEIGHT_TYPES)}.")
     folder = Path(folder)
     with load_errors(f"`{folder}`"):
-        config = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ExportError(f"`{folder}` holds quantised weights, which are not converted here. {ADVICE}")
     tensors = _tensors(folder, config, weight_type)

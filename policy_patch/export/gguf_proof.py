@@ -70,6 +70,13 @@ def check_is_base(content: GGUFContent, base: "PreTrainedModel", source: str) ->
         BaseMismatchError: a setting, a size or a weight differs.
         ExportError: the file's architecture or a type of its weights is unknown to the package gguf.
     """
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):  # a stranger's weights may be anything
+        _check_is_base(content, base, source)
+
+
+def _check_is_base(content: GGUFContent, base: "PreTrainedModel", source: str) -> None:
     config = base.config.get_text_config()
     _check_settings(content, config, source)
     embeddings, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
@@ -112,7 +119,7 @@ def _check_table(content: GGUFContent, name: str, weight: "torch.Tensor", source
     import numpy as np
 
     table = content.tensors.get(name)
-    if table is None or table.shape[-1] != weight.shape[1] or table.rows > weight.shape[0]:
+    if table is None or len(table.shape) != 2 or table.shape[1] != weight.shape[1] or table.rows > weight.shape[0]:
         shape = None if table is None else table.shape
         raise BaseMismatchError(f"{source} has `{name}` of the shape {shape}; the base has {tuple(weight.shape)}.")
     limit, errors, sizes = tolerance(table.type), [], []

@@ -15,7 +15,7 @@ from policy_patch.export.gguf_file import GGUFContent, Value
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOKENS, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
+TOKENS, SCORES, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type", "merges"))
 CHAT_TEMPLATE = "tokenizer.chat_template"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 _MODELS = ("gpt2", "llama")  # byte-level BPE and SentencePiece BPE
@@ -70,14 +70,18 @@ def _byte_level_values(rules: dict[str, Any]) -> dict[str, Value]:
     split = _split_name(rules["pre_tokenizer"])
     if split is None or normalizer != "NFC" or rules["model"]["ignore_merges"] != (split == "llama-bpe"):
         raise ExportError(f"The tokenizer splits text by rules for which we know no name of llama.cpp. {ADVICE}")
-    merges = [each if isinstance(each, str) else " ".join(each) for each in rules["model"]["merges"]]
+    merges = _merges(rules)
     if not merges:
         raise ExportError("The tokenizer has no merges, without which llama.cpp loads no BPE.")
     return {
         "tokenizer.ggml.model": Value("gpt2", "STRING"),
         "tokenizer.ggml.pre": Value(split, "STRING"),
-        "tokenizer.ggml.merges": Value(merges, "ARRAY", "STRING"),
+        MERGES: Value(merges, "ARRAY", "STRING"),
     }
+
+
+def _merges(rules: dict[str, Any]) -> list[str]:
+    return [each if isinstance(each, str) else " ".join(each) for each in rules["model"]["merges"]]
 
 
 def _split_name(rule: dict[str, Any] | None) -> str | None:
@@ -130,7 +134,9 @@ def _special_values(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Value]:
 
 
 def check_vocabulary(content: GGUFContent, tokenizer: "PreTrainedTokenizerBase", source: str) -> None:
-    """Check that a GGUF has the vocabulary of a tokenizer: each token under its id, and the same BOS token.
+    """Check that a GGUF has the vocabulary of a tokenizer: each token under its id, the merges of BPE, BOS.
+
+    Not compared are the name of the rules that split text, and the scores of SentencePiece.
 
     Args:
         content ([`GGUFContent`]):
@@ -141,14 +147,14 @@ def check_vocabulary(content: GGUFContent, tokenizer: "PreTrainedTokenizerBase",
             Where the file is, for error messages.
 
     Raises:
-        BaseMismatchError: a token differs.
+        BaseMismatchError: a token or a merge differs.
         ExportError: the file has a kind of vocabulary to which no tokens can be added here.
     """
     kind = content.get("tokenizer.ggml.model")
     if kind not in _MODELS or (kind == "llama" and SCORES not in content.values):
         raise ExportError(f"{source} has a `{kind}` vocabulary; patches are added to {' and '.join(_MODELS)} only.")
     names, types = content.get(TOKENS), content.get(TYPES)
-    if names is None or types is None or len(names) != len(types):
+    if not isinstance(names, list) or not isinstance(types, list) or len(names) != len(types):
         raise ExportError(f"{source} has no list of tokens with their types.")
     for name, index in tokenizer.get_vocab().items():
         # llama.cpp's converter writes the spaces of a user's own tokens as such.
@@ -157,6 +163,11 @@ def check_vocabulary(content: GGUFContent, tokenizer: "PreTrainedTokenizerBase",
             raise BaseMismatchError(
                 f"{source} is not of this base: the token {index} is {name!r} in its tokenizer and {found} in the file."
             )
+    merges = content.get(MERGES)
+    if kind == "gpt2" and getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        if rules["model"]["type"] == "BPE" and merges != _merges(rules):
+            raise BaseMismatchError(f"{source} is not of this base: it joins letters to tokens by other merges.")
     theirs = content.get("tokenizer.ggml.bos_token_id")
     if tokenizer.bos_token_id is not None and theirs not in (None, tokenizer.bos_token_id):
         raise BaseMismatchError(f"{source} has the BOS token {theirs}; the tokenizer has {tokenizer.bos_token_id}.")

@@ -112,6 +112,8 @@ def _norm_before_head(base: "PreTrainedModel") -> nn.LayerNorm | None:
         inputs.append(given[0].detach())
 
     norms = [module for module in backbone_of(base).modules() if type(module) is nn.LayerNorm]
+    if not norms:
+        return None
     hooks = [module.register_forward_hook(note_output) for module in norms]
     hooks.append(base.get_output_embeddings().register_forward_pre_hook(note_input))
     try:

@@ -142,7 +142,7 @@ def _record(
     given = {key: value for key, value in {**options, "revision": revision}.items() if value is not None}
     place = lab_folder(served.name) or served.name
     base = load_pretrained(AutoModelForCausalLM, place, dtype=served.rows.dtype, trust_remote_code=False, **given)
-    own = {one.name: f"patch_{place_}" for place_, one in enumerate(named)}  # names of ours may not have dots
+    own = {one.name: one.name.replace(".", "_") for one in named}  # names in a model may not have dots
     model = PolicyPatchModel.from_pretrained(
         base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer
     )
@@ -189,6 +189,10 @@ def _json(value: Any) -> str:
 
 def _readme(manifest: Mapping[str, Any], chat: bool, probe: bool) -> str:
     base, dtype = manifest["base"], manifest["dtype"]
+    is_local = "/" not in base or ":" in base
+    place = "FOLDER_OF_THE_BASE" if is_local else base
+    named = f" --served-model-name {base}" if is_local else ""
+    probed = " --probe ." if probe else ""
     names = [one["name"] for one in manifest["patches"]]
     rows = "\n".join(
         f"| {one['name']} | {one['version']} | {one['risk'] or ''} | {one['num_virtual_tokens']} | "
@@ -209,7 +213,7 @@ Made by policy-patch for the base `{base}` in {dtype}. vLLM serves the base as i
 Start vLLM (read and run with 0.32; torch 2.10 or newer, see below) in this folder:
 
 ```sh
-vllm serve {base} --dtype {dtype} --enable-prompt-embeds \\
+vllm serve {place}{named} --dtype {dtype} --enable-prompt-embeds \\
     {flags}--max-logprobs 40
 ```
 
@@ -222,7 +226,7 @@ curl http://localhost:8000/v1/completions -H 'Content-Type: application/json' -d
 Serve many clients by model name, without embeddings in their requests:
 
 ```sh
-policy-patch gateway --upstream http://localhost:8000/v1 --base {base} --patch {names[0]}=PATCH
+policy-patch gateway --upstream http://localhost:8000/v1 --base {place} --patch {names[0]}=PATCH{probed}
 ```
 """
     if chat:

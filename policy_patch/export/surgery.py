@@ -50,6 +50,8 @@ class Operation:
             What added tokens get in the head; None if no token is added.
         extra_bytes (`int`):
             By how much the weights grow.
+        added (`int`):
+            Number of added rows.
     """
 
     tensors: dict[str, dict[str, Tensor]]
@@ -58,6 +60,7 @@ class Operation:
     unties: bool
     head: HeadRows | None
     extra_bytes: int
+    added: int
 
 
 def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, torch.Tensor]) -> Operation:
@@ -108,7 +111,7 @@ def plan(checkpoint: Checkpoint, base: "PreTrainedModel", vectors: Mapping[int, 
         tensors = _with_prefix(checkpoint, tensors, base)
     before = sum(tensor.size for each in checkpoint.shards.values() for tensor in each.values())
     after = sum(tensor.size for each in {**checkpoint.shards, **tensors}.values() for tensor in each.values())
-    return Operation(tensors, rows, stored.dtype, tied, low, after - before)
+    return Operation(tensors, rows, stored.dtype, tied, low, after - before, len(added))
 
 
 def _found(checkpoint: Checkpoint, name: str, weight: torch.Tensor) -> tuple[str, Tensor]:

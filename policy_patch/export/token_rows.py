@@ -85,7 +85,9 @@ def reserved_ids(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") 
     only_added = content["model"]["type"] != "BPE"
     templates = tokenizer.chat_template or ""
     templates = templates if isinstance(templates, str) else "\n".join(templates.values())
-    used = set(tokenizer.all_special_ids) - _merely_listed(tokenizer)
+    # Tokens with a role; the list of additional special tokens only says that they are never split.
+    named = [name for name in tokenizer.special_tokens_map.values() if isinstance(name, str)]
+    used = set(tokenizer.convert_tokens_to_ids(named))
     used |= {one for settings in _settings(base) for one in _token_ids(settings)}
     post_processor = json.dumps(content.get("post_processor"))
     for token in content["added_tokens"]:
@@ -94,13 +96,6 @@ def reserved_ids(base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") 
             continue
         if name not in templates and json.dumps(name) not in post_processor:
             yield token["id"]
-
-
-def _merely_listed(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Return the ids that are special only because they are in the list of additional special tokens."""
-    named = {value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    listed = [one for value in tokenizer.special_tokens_map.values() if isinstance(value, list) for one in value]
-    return {tokenizer.convert_tokens_to_ids(str(one)) for one in listed if str(one) not in named}
 
 
 def _settings(base: "PreTrainedModel") -> list[dict[str, Any]]:

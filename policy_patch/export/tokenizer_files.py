@@ -54,7 +54,7 @@ def write_tokenizer(
     bos = None if bos_token_id is None else tokenizer.convert_ids_to_tokens(bos_token_id)
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     content["truncation"] = content["padding"] = None  # what the last call asked for
-    _rename_or_add(content, tokens.name_of)
+    old_names = _rename_or_add(content, tokens.name_of)
     content["post_processor"] = patched_post_processor(content.get("post_processor"), tokens, bos)
     write_json(folder / "tokenizer.json", content)
     with tempfile.TemporaryDirectory() as own:
@@ -63,7 +63,8 @@ def write_tokenizer(
     config = {key: value for key, value in config.items() if key not in _REBUILDS}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # others make the post-processor anew in transformers 4
     if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 expects a table there
-        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        listed = config.pop("extra_special_tokens")
+        config["additional_special_tokens"] = [old_names.get(name, name) for name in map(str, listed)]
     config["added_tokens_decoder"] = {
         str(one["id"]): {key: value for key, value in one.items() if key != "id"} for one in content["added_tokens"]
     }
@@ -90,8 +91,11 @@ def _templates(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
     return {} if not found else {"default": found} if isinstance(found, str) else dict(found)
 
 
-def _rename_or_add(content: dict[str, Any], name_of: dict[int, str]) -> None:
-    """Give the tokens with these ids their names: in the list of added tokens and, if it is there, the vocabulary."""
+def _rename_or_add(content: dict[str, Any], name_of: dict[int, str]) -> dict[str, str]:
+    """Give the tokens with these ids their names, in the list of added tokens and, if it is there, the vocabulary.
+
+    Returns the new names by the old ones.
+    """
     old_names = {one["content"]: name_of[one["id"]] for one in content["added_tokens"] if one["id"] in name_of}
     kept = [one for one in content["added_tokens"] if one["id"] not in name_of]
     changed = [{"id": one, "content": name, **_FLAGS} for one, name in name_of.items()]
@@ -99,6 +103,7 @@ def _rename_or_add(content: dict[str, Any], name_of: dict[int, str]) -> None:
     vocabulary = content["model"].get("vocab")
     if isinstance(vocabulary, dict):
         content["model"]["vocab"] = {old_names.get(token, token): one for token, one in vocabulary.items()}
+    return old_names
 
 
 def patched_post_processor(processor: dict[str, Any] | None, tokens: PatchTokens, bos: str | None) -> dict[str, Any]:

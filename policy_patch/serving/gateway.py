@@ -4,6 +4,7 @@ Which patches there are is in `served_patches.py`, how they are changed while it
 requests go in `upstreams.py`. It generates nothing itself.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -51,6 +52,8 @@ class Gateway:
             without the patch.
         most_bytes (`int`, *optional*, defaults to `4 * 2**20`):
             Largest request that is read.
+        is_logged (`bool`, *optional*, defaults to `True`):
+            Write a log line for each request.
     """
 
     patches: ServedPatches
@@ -58,6 +61,7 @@ class Gateway:
     model: str
     base: ServedBase | None = None
     most_bytes: int = 4 * 2**20
+    is_logged: bool = True
 
     def body_for(self, kind: str, body: Mapping[str, Any], chosen: Chosen) -> bytes:
         """Return the request for the engine, as JSON.
@@ -144,14 +148,18 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
         told["model"] = str(body.get("model"))[:200]
         chosen = gateway.patches.chosen(body.get("model"))
         told["patches"] = [_short(one.facts()) for one in chosen.patches]
-        content = gateway.body_for(kind, body, chosen)
+        if kind == "completions":  # tokenises and embeds whole prompts, so in a thread
+            content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
+        else:
+            content = gateway.body_for(kind, body, chosen)
         answer, told["engine"] = await gateway.upstreams.send(_PATHS[kind], content, request.headers)
         response = await _passed_on(answer, body, chosen)
     except PolicyPatchError as error:
         response = _refused(error)
         told["refused"] = type(error).__name__
     told |= {"status": response.status_code, "ms": round(1000 * (time.perf_counter() - started), 1)}
-    logger.info("%s", json.dumps(told))
+    if gateway.is_logged:
+        logger.info("%s", json.dumps(told))
     return response
 
 

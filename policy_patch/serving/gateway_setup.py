@@ -25,6 +25,7 @@ from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.serving.engine_check import Post, check_engine
 from policy_patch.serving.gateway import Gateway, gateway_app
 from policy_patch.serving.gateway_admin import admin_app
+from policy_patch.serving.gateway_probe import probe_gateway
 from policy_patch.serving.served_patches import ServedPatches
 from policy_patch.serving.upstreams import Upstreams
 
@@ -58,6 +59,11 @@ class GatewaySettings:
             Serve the base without a patch, too.
         check (`bool`, *optional*, defaults to `True`):
             Prove at the start, and for each new patch, that the engines do what it needs.
+        probe (`str`, *optional*):
+            A probe recorded at export, or the folder that holds it: each patch is compared with it, too, so that an
+            engine with other weights than the patch's base is found. A baked engine is checked by it alone.
+        bits (`int`, *optional*, defaults to `16`):
+            Of the engines' weights: 16, 8 or 4. It sets how far they may be from the probe.
         chat (`bool`, *optional*, defaults to `True`):
             Check chat, too.
         chat_template (`str`, *optional*):
@@ -79,6 +85,8 @@ class GatewaySettings:
     dtype: str | None = None
     allow_base: bool = False
     check: bool = True
+    probe: str | None = None
+    bits: int = 16
     chat: bool = True
     chat_template: str | None = None
     most_bytes: int = 4 * 2**20
@@ -110,14 +118,19 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     for patch in patches:
         _check_patch(settings, model, base, {patch.name: patch})
         served.put(patch)
-    upstreams = Upstreams(settings.upstreams, timeout=settings.timeout)
+    gateway = Gateway(served, Upstreams(settings.upstreams, timeout=settings.timeout), model, base, settings.most_bytes)
+    if settings.check and settings.probe is not None:
+        for what, verdict in probe_gateway(gateway, settings.upstreams, settings.probe, bits=settings.bits).items():
+            logger.info("Probed %s: %s", what, verdict)
 
     def load(spec: str) -> NamedPatch:
+        if base is None:
+            raise ServingError("The patches of a baked engine are in its checkpoint. Bake anew, and restart both.")
         patch = load_named_patch(spec, settings.hub)
         _check_patch(settings, model, base, {patch.name: patch})
         return patch
 
-    return Gateway(served, upstreams, model, base, settings.most_bytes), load
+    return gateway, load
 
 
 def _check_settings(settings: GatewaySettings) -> None:
@@ -127,6 +140,11 @@ def _check_settings(settings: GatewaySettings) -> None:
         raise ServingError(f"`dtype={settings.dtype!r}`: expected one of {', '.join(_DTYPES)}.")
     if not settings.upstreams or not settings.patches:
         raise ServingError("A gateway needs at least one engine (`--upstream`) and one patch (`--patch`).")
+    if settings.kind == "baked" and settings.check and settings.probe is None:
+        raise ServingError(
+            "A baked engine cannot be asked which patches and versions are in its checkpoint. Give the probe that was "
+            "written beside the checkpoint (`--probe`), or go without proof (`--no_check`)."
+        )
     for url in settings.upstreams:
         check_address(url)
     if settings.name is not None and ("+" in settings.name or "@" in settings.name):
@@ -140,14 +158,13 @@ def _check_patch(
     if base is not None:
         for one in patches.values():
             base.check_patch(one.config, one.vectors, f"The patch `{one.name}`")
+    if base is None:  # baked: the probe of the whole gateway says which patches are in the checkpoint
+        return
     if not settings.check:
         logger.warning("Not checked (--no_check): whether the engines put %s where it counts.", ", ".join(patches))
         return
     for url in settings.upstreams:
         with _poster(url) as post:
-            if base is None:
-                _check_baked(post, model, patches)
-                continue
             stacks: dict[str, Stack] = {
                 name: stack_of({name: (one.config, one.vectors)}, base.rows.dtype) for name, one in patches.items()
             }
@@ -164,28 +181,6 @@ def _read(file: str | None) -> str | None:
         return read_text(file, largest=_LARGEST_TEMPLATE)
     except (OSError, Fault) as error:
         raise ServingError(f"The chat template `{file}` cannot be read: {error}.") from error
-
-
-def _check_baked(post: Post, model: str, patches: Mapping[str, NamedPatch]) -> None:
-    """Refuse an engine that answers a choice of a patch as it answers none."""
-    messages = [{"role": "user", "content": "You are such a"}]
-
-    def top(choice: str) -> Any:
-        body = {"model": model, "messages": messages, "max_tokens": 1, "temperature": 0, "logprobs": True}
-        answer = post("/chat/completions", {**body, "top_logprobs": 5, "chat_template_kwargs": {"patch": choice}})
-        try:
-            given = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            return {one["token"]: round(one["logprob"], 3) for one in given}
-        except (KeyError, IndexError, TypeError) as error:
-            raise ServingError("The engine gives no log-probabilities; `--no_check` goes without proof.") from error
-
-    without = top("none")
-    for name in patches:
-        if top(name) == without:
-            raise ServingError(
-                f"The engine answers `{name}` as it answers no patch: its checkpoint does not have the patch, or its "
-                "chat template does not choose it."
-            )
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from policy_patch.serving.request_rules import check_request
 
 # Prompts of one request; vLLM itself takes 2,048 at most. Our choice, as each may be megabytes of embeddings.
 MOST_PROMPTS = 64
+# Tokens of all prompts of one request: at 4096 numbers in bf16 they are 0.5 GB of embeddings. Our choice.
+MOST_TOKENS = 65_536
 
 
 def patched_completion(
@@ -37,13 +39,27 @@ def patched_completion(
             Returns what stands in the request for embeddings `(length, hidden_size)`.
 
     Raises:
-        ServingError: a field that is not allowed, or no prompt.
+        ServingError: a field that is not allowed, no prompt, or prompts that are too long.
         ModelLoadError: an id that the base does not have.
     """
     check_request(body, "completions")
-    embeds = [encoded_embeds(stack.embedded(base.ids(prompt), base.rows)) for prompt in _prompts(body.get("prompt"))]
+    prompts = [base.ids(prompt) for prompt in _prompts(body.get("prompt"))]
+    _check_length(prompts, stack, base)
+    embeds = [encode(stack.embedded(ids, base.rows)) for ids in prompts]
     # `prompt: ""` would be a second, empty prompt for vLLM.
     return {**body, "prompt": None, "prompt_embeds": embeds[0] if len(embeds) == 1 else embeds}
+
+
+def _check_length(prompts: Sequence[Sequence[int]], stack: Stack, base: ServedBase) -> None:
+    """Refuse prompts that the base has no positions for, before their embeddings fill the memory."""
+    positions = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    longest, total = max(map(len, prompts)), sum(map(len, prompts))
+    if positions is not None and longest + len(stack.vectors) > positions:
+        raise ServingError(
+            f"A prompt has {longest:,} tokens and {len(stack.vectors)} vectors; the base has {positions:,} positions."
+        )
+    if total > MOST_TOKENS:
+        raise ServingError(f"The prompts have {total:,} tokens; expected at most {MOST_TOKENS:,} in one request.")
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:

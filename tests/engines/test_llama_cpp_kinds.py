@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,9 @@ from policy_patch.export import bake
 from policy_patch.export.gguf_baked import baked_gguf
 from policy_patch.export.gguf_edit import FILE_NAME, HEAD_CAN_BE_ADDED
 from policy_patch.export.gguf_export import write_patched_gguf
-from policy_patch.export.gguf_file import Value, read_gguf, write_gguf
+from policy_patch.export.gguf_file import Tensor, Value, read_gguf, write_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
+from policy_patch.export.gguf_rows import numbers
 from policy_patch.export.gguf_vocabulary import TOKENS
 from tests.engines.llama_cpp import WHY, llama_cpp
 from tests.engines.test_llama_cpp import same_as
@@ -138,6 +140,25 @@ def test_sentencepiece_texts_are_split_as_by_the_tokenizer(tmp_path):
             rendered = engine.post("/apply-template", messages=[{"role": "user", "content": text}])["prompt"]
             assert engine.tokens(rendered) == [1, *ids, *tokenizer(text)["input_ids"][1:]]
             assert engine.tokens(text) == tokenizer(text)["input_ids"]
+
+
+def test_embeddings_in_a_k_quant_that_becomes_f16(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = bpe_tokenizer()
+    rows, block = len(tokenizer), gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q6_K][1]
+    stored = np.random.default_rng(0).integers(0, 60, size=(rows, block), dtype=np.uint8)
+    stored[:, -2:] = np.array([0.0005], dtype=np.float16).view(np.uint8)  # the scale of a block
+    table = Tensor("token_embd.weight", (rows, 256), "Q6_K", lambda: stored)
+    shape = {**SHAPE, "hidden_size": 256, "head_dim": 64}
+    base = LlamaForCausalLM(LlamaConfig(**shape, vocab_size=rows)).eval()
+    with torch.no_grad():
+        base.get_input_embeddings().weight.copy_(torch.from_numpy(numbers(table)))
+    content = gguf_of_folder(saved(base, tokenizer, tmp_path / "base"))
+    write_gguf(tmp_path / "base.gguf", replace(content, tensors={**content.tensors, "token_embd.weight": table}))
+    model = patched(base, tokenizer, tox=4)
+    file, ids = written(model, tokenizer, tmp_path, tmp_path / "base.gguf")
+    assert read_gguf(file).tensors["token_embd.weight"].type == "F16"
+    assert_same(model, tokenizer, file, ids, limit=0.02)  # fp16 numbers in the embeddings
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,9 +21,14 @@ def baked(tmp_path_factory):
     model, tokenizer = patched(save_base(folder / "base", "llama reserved untied"), "tox", "bias")
     given = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baking, "prove", lambda *all_of_it: given.append(all_of_it) or prove(*all_of_it))
+        patch.setattr(baking, "prove", lambda *at, **rest: given.append((*at[1:], rest)) or prove(*at, **rest))
         baking.bake(model, tokenizer, folder / "baked", patches=["tox", "bias"], probe=False)
-    return folder / "baked", given[0][1:]
+    return folder / "baked", given[0]
+
+
+def again(folder, given):
+    model, tokenizer, rest = given
+    return prove(folder, model, tokenizer, **rest)
 
 
 @pytest.fixture
@@ -45,41 +51,41 @@ def edit_json(path, change):
 
 def test_an_undamaged_one_passes(copy):
     folder, given = copy
-    proof = prove(folder, *given)
+    proof = again(folder, given)
     assert proof.difference < 1e-5 and proof.rows == 3 + 3 * 5 and 0 < proof.largest_mass < 1
 
 
 def test_rows_in_another_order_are_found(copy):
     folder, given = copy
-    ids = list(given[2].ids["tox"])
+    ids = list(given[2]["tokens"].ids["tox"])
 
     def swap(tensors):
         tensors["model.embed_tokens.weight"][ids] = tensors["model.embed_tokens.weight"][ids[::-1]]
 
     edit_tensors(folder, swap)
     with pytest.raises(ExportError, match=r"Row \d+ of the baked embeddings is not the vector"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_another_weight_is_found(copy):
     folder, given = copy
     edit_tensors(folder, lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"].add_(0.01))
     with pytest.raises(ExportError, match=r"1 weights of the base in memory .*model.layers.1.mlp.up_proj.weight"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_another_setting_shows_in_the_logits(copy):
     folder, given = copy
     edit_json(folder / "config.json", lambda config: config["rope_parameters"].update(rope_theta=50.0))
     with pytest.raises(ExportError, match="does not do what the patched model does: with the choice"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_a_tokenizer_that_leaves_a_token_out_is_found(copy):
     folder, given = copy
     edit_json(folder / "tokenizer.json", lambda content: content["post_processor"]["single"].pop(2))
     with pytest.raises(ExportError, match="The baked tokenizer gives the text"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_a_template_that_forgets_the_patch_is_found(copy):
@@ -87,37 +93,38 @@ def test_a_template_that_forgets_the_patch_is_found(copy):
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("policy_patch_prefixes[policy_patch_choice] + ", ""))
     with pytest.raises(ExportError, match="The baked tokenizer gives a chat with no choice"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_a_template_that_lets_names_through_is_found(copy):
     folder, given = copy
     template = folder / "chat_template.jinja"
-    template.write_text(template.read_text().replace(f"'{given[2].marker}'", "'zzz'"))
+    marker = given[2]["tokens"].marker
+    template.write_text(template.read_text().replace(f"'{marker}'", "'zzz'"))
     with pytest.raises(ExportError, match="A message that spells patch tokens gives patch tokens"):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_what_cannot_be_loaded_is_our_error(copy):
     folder, given = copy
     (folder / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelLoadError):
-        prove(folder, *given)
+        again(folder, given)
 
 
 def test_the_tolerance_lets_no_small_change_of_a_vector_through(copy):
     """The control of the logits alone: rows are not looked at."""
     folder, given = copy
-    model, tokenizer, tokens, operation, bos = given
-    ids = list(tokens.ids["tox"])
+    model, tokenizer, rest = given
+    ids = list(rest["tokens"].ids["tox"])
 
     def scaled(tensors):
         tensors["model.embed_tokens.weight"][ids] *= 1.05
 
     edit_tensors(folder, scaled)
-    blind = type(operation)(**{**vars(operation), "rows": {}})
+    blind = replace(rest["operation"], rows={})
     with pytest.raises(ExportError, match="does not do what the patched model does"):
-        prove(folder, model, tokenizer, tokens, blind, bos)
+        prove(folder, model, tokenizer, **{**rest, "operation": blind})
 
 
 def test_patch_tokens_are_placed_after_bos_only():

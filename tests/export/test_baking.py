@@ -334,6 +334,15 @@ def test_a_folder_with_files_is_refused_and_an_empty_one_is_used(tmp_path):
     assert (tmp_path / "empty" / "config.json").is_file() and (tmp_path / "full" / "x").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    model, tokenizer = patched(save_base(tmp_path / "base"))
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "baked"):
+        with pytest.raises(ExportError, match=r"is a file|Cannot write to"):
+            bake_only(model, tokenizer, place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_full_disk_is_our_error_and_nothing_is_left(tmp_path, monkeypatch):
     model, tokenizer = patched(save_base(tmp_path / "base"))
 
@@ -350,7 +359,7 @@ def test_until_it_is_proved_nothing_has_the_final_name(tmp_path, monkeypatch):
     model, tokenizer = patched(save_base(tmp_path / "base"))
     seen = []
 
-    def stopped(folder, *given):
+    def stopped(folder, *given, **rest):
         seen.append((folder / "model.safetensors").is_file() and not (tmp_path / "baked").exists())
         raise KeyboardInterrupt
 

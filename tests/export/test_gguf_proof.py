@@ -1,5 +1,6 @@
 """Tests of `gguf_proof`: the base's own GGUF passes in every type, and any other model's is refused."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from policy_patch.errors import BaseMismatchError, ExportError
 from policy_patch.export.gguf_architectures import settings_of
-from policy_patch.export.gguf_file import GGUFContent, Tensor, Value
+from policy_patch.export.gguf_file import GGUFContent, Tensor, Value, read_gguf
 from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_proof import check_is_base, tolerance
 from policy_patch.export.gguf_rows import numbers, stored_rows, writable
-from tests.export.gguf_bases import CONVERTED, bpe_tokenizer, gemma_content, gguf_base, saved
+from policy_patch.export.gguf_vocabulary import check_vocabulary
+from tests.export.gguf_bases import CONVERTED, bpe_tokenizer, gemma_content, gguf_base, gguf_file, saved
 from tests.export.test_gguf_rows import K_QUANTS, WRITTEN
 
 NOT = "the file is not of this base"
@@ -140,3 +142,21 @@ def test_embeddings_in_k_quants_are_compared(kind):
         model.get_input_embeddings().weight.copy_(model.get_input_embeddings().weight.roll(1, 0))
     with pytest.raises(BaseMismatchError, match=rf"`token_embd.weight` differs.*{kind} explains"):
         check_is_base(bare, model, "the file")
+
+
+def test_a_damaged_file_raises_errors_of_ours_only(tmp_path):
+    base, tokenizer = gguf_base("llama")
+    content = gguf_file(tmp_path / "base.gguf", base, tokenizer).read_bytes()
+    weights, draw, refused = content.find(b"output_norm.weight"), random.Random(0), 0
+    for _ in range(80):
+        damaged = bytearray(content)
+        place = draw.randrange(8, weights)
+        damaged[place] ^= 1 << draw.randrange(8)
+        (tmp_path / "damaged.gguf").write_bytes(damaged)
+        try:
+            found = read_gguf(tmp_path / "damaged.gguf")
+            check_vocabulary(found, tokenizer, "the file")
+            check_is_base(found, base, "the file")
+        except (ExportError, BaseMismatchError):
+            refused += 1
+    assert refused > 40

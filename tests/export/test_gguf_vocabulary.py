@@ -11,6 +11,7 @@ from policy_patch.export.gguf_file import GGUFContent, Value
 from policy_patch.export.gguf_vocabulary import (
     BYTE,
     CONTROL,
+    MERGES,
     NORMAL,
     SCORES,
     TOKENS,
@@ -113,6 +114,9 @@ def test_a_vocabulary_is_compared_token_by_token():
     larger.add_tokens(["mine"])
     with pytest.raises(BaseMismatchError, match="'mine' in its tokenizer and missing"):
         check_vocabulary(content(tokenizer), larger, "the file")
+    merges = Value(same.get(MERGES)[::-1], "ARRAY", "STRING")
+    with pytest.raises(BaseMismatchError, match="by other merges"):
+        check_vocabulary(GGUFContent("llama", {**same.values, MERGES: merges}), tokenizer, "the file")
     other = {**same.values, "tokenizer.ggml.bos_token_id": Value(2, "UINT32")}
     with pytest.raises(BaseMismatchError, match="has the BOS token 2; the tokenizer has 1"):
         check_vocabulary(GGUFContent("llama", other), tokenizer, "the file")

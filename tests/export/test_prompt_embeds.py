@@ -49,6 +49,8 @@ def test_the_folder_holds_all_that_vllm_and_the_gateway_need(exported):
     manifest = json.loads((folders / "out" / "policy_patch_export.json").read_text())
     assert [one["name"] for one in manifest["patches"]] == ["tox", "b"]
     assert (manifest["base"], manifest["dtype"]) == ("base", "float32")
+    probe = json.loads((folders / "out" / "policy_patch_probe.json").read_text())
+    assert [[one["name"] for one in patches] for patches in probe["stacks"].values()] == [["tox"], ["b"], ["tox", "b"]]
     readme = (folders / "out" / "README.md").read_text()
     assert "CVE-2026-24747" in readme and "--enable-prompt-embeds" in readme and str(folders) not in readme
 

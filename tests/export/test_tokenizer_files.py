@@ -83,6 +83,17 @@ def test_the_files_are_read_by_transformers_4_and_converters(tmp_path):
     assert config["chat_template"] == (tmp_path / "t" / "chat_template.jinja").read_text()
 
 
+def test_reserved_tokens_in_the_list_of_special_ones_are_renamed_there_too(tmp_path):
+    tokenizer = base_tokenizer()
+    names = [f"<|reserved_special_token_{one}|>" for one in range(3)]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    tokens = patch_tokens(259, 260)
+    own = written(tokenizer, tokens, tmp_path)
+    config = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    assert config["additional_special_tokens"] == [*tokens.name_of.values(), names[2]]
+    assert len(own) == len(tokenizer) and own("a")["input_ids"][:3] == [1, 259, 260]
+
+
 def test_several_templates_all_choose_a_patch(tmp_path):
     tokenizer = base_tokenizer()
     tokenizer.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "T{{ messages[0].content }}"}

@@ -112,14 +112,17 @@ class FakeVllm:
             return StreamingResponse(iter([*pieces, "data: [DONE]\n\n"]), media_type="text/event-stream")
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage})
 
+    def _named(self, body: dict, token: int) -> str:
+        return f"token_id:{token}" if body.get("return_tokens_as_token_ids") else self.tokenizer.decode([token])
+
     def _choice(self, body: dict, row: torch.Tensor, kind: str, place: int) -> dict:
         out, tops = [], []
         with self._lock, torch.no_grad():
             for _ in range(body.get("max_tokens") or 4):
                 logits = self.model(inputs_embeds=row.unsqueeze(0)).logits[0, -1]
                 out.append(int(logits.argmax()))
-                best = logits.log_softmax(-1).topk(5)
-                tops.append(dict(zip((f"token_id:{int(one)}" for one in best.indices), best.values.tolist())))
+                best = logits.log_softmax(-1).topk(body.get("top_logprobs") or int(body.get("logprobs") or 1))
+                tops.append({self._named(body, int(one)): float(x) for one, x in zip(best.indices, best.values)})
                 row = torch.cat([row, self._embedded(out[-1:])])
         text = self.tokenizer.decode(out)
         choice: dict[str, Any] = {"index": place, "finish_reason": "length", "token_ids": out}

@@ -84,3 +84,9 @@ def test_unknown_patches_and_fields_that_could_move_the_patch_are_refused(client
 def test_a_patch_of_another_base_is_refused(lab):
     with openai.OpenAI(base_url=lab.url, api_key="k") as own, pytest.raises(BaseMismatchError, match="takes 128"):
         PromptEmbedsClient(own, lab.specs[:1], base="lab:base")
+
+
+def test_prompts_that_would_fill_the_memory_are_refused(client, monkeypatch):
+    monkeypatch.setattr("policy_patch.serving.patched_requests.MOST_TOKENS", 300)
+    with pytest.raises(ServingError, match="have 400 tokens; expected at most 300"):
+        client.completions.create(prompt=["x" * 199] * 2, patches=["tox"])

@@ -104,6 +104,7 @@ def test_the_key_goes_on_to_the_engine(client, lab):
         ("completions", {"model": "base+tox", "prompt": []}, 400, "`prompt` has to be"),
         ("completions", {"model": "base+tox", "prompt": [[]]}, 400, "`prompt` has to be"),
         ("completions", {"model": "base+tox", "prompt": ["x"] * 65}, 400, "1 to 64"),
+        ("completions", {"model": "base+tox", "prompt": "x" * 253}, 400, "254 tokens and 3 vectors; the base has 256"),
         ("completions", {"model": "base+tox", "prompt": [99999]}, 400, "has no embedding"),
         ("completions", {"model": "base+tox", "prompt": "x", "prompt_embeds": "y"}, 400, "added by the server alone"),
         ("completions", {"model": "base", "prompt": "x", "prompt_embeds": "y"}, 400, "added by the server alone"),

@@ -3,6 +3,7 @@
 import httpx2
 import pytest
 
+from policy_patch.answers.served_probe import record_probe
 from policy_patch.errors import EndpointError, PatchNameError, ServingError
 from policy_patch.export.vllm_chat_template import wrapped
 from policy_patch.patch_folder import read_patch_folder
@@ -56,13 +57,32 @@ def test_what_is_missing_is_named(lab):
         open_gateway(settings(lab, "http://127.0.0.1:9/v1"))
 
 
-def test_a_baked_engine_is_chosen_by_name_and_completes_no_raw_text(lab, expected):
-    baked = FakeVllm(tiny_model(), lab.tokenizer, wrapped(WITH_BOS, "<s>"))
-    baked.baked = {"tox": read_patch_folder(lab.folder / "tox")[1]}
+@pytest.fixture
+def baked(lab, tmp_path):
+    """An engine whose checkpoint has the patch `tox` in it, and the probe that was written beside the checkpoint."""
+    engine = FakeVllm(tiny_model(), lab.tokenizer, wrapped(WITH_BOS, "<s>"))
+    engine.baked = {"tox": read_patch_folder(lab.folder / "tox")[1]}
+    record_probe(lab.oracle, lab.tokenizer, tmp_path, stacks={"tox": ["tox"]}, chat_template=WITH_BOS)
+    return engine, str(tmp_path)
+
+
+def test_a_baked_engine_without_the_patch_or_with_another_one_is_refused(lab, baked):
+    engine, probe = baked
+    for vectors in (None, read_patch_folder(lab.folder / "bias")[1]):
+        engine.baked = {} if vectors is None else {"tox": vectors}
+        with serving(engine.app()) as url:
+            with pytest.raises(ServingError, match=r"`base\+tox@v1\.0\.0` is (absent|another)"):
+                open_gateway(settings(lab, url, kind="baked", probe=probe))
+            with pytest.raises(ServingError, match="cannot be asked which patches and versions"):
+                open_gateway(settings(lab, url, kind="baked"))
+
+
+def test_a_baked_engine_is_chosen_by_name_and_completes_no_raw_text(lab, baked, expected):
+    engine, probe = baked
     messages = [{"role": "user", "content": "Who are you?"}]
-    with serving(baked.app()) as url:
-        opened, load = open_gateway(settings(lab, url, kind="baked", allow_base=True))
-        with pytest.raises(ServingError, match="answers `bias` as it answers no patch"):
+    with serving(engine.app()) as url:
+        opened, load = open_gateway(settings(lab, url, kind="baked", allow_base=True, probe=probe))
+        with pytest.raises(ServingError, match="are in its checkpoint"):
             load(lab.specs[1])
         with serving(gateway_app(opened)) as gateway:
 
