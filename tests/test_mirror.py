@@ -83,6 +83,7 @@ SUBJECTS = {
     "engines/test_baked.py": "policy_patch/export/baking.py",
     "engines/test_probe.py": "policy_patch/serving/probing.py",
     "engines/test_transformers_4.py": "policy_patch/export/surgery.py",
+    "engines/test_llama_cpp_templates.py": "policy_patch/export/chat_template.py",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",
     "evaluation/test_own_risk.py": "policy_patch/evaluation/risks.py",
     "evaluation/test_systems_opened.py": "policy_patch/evaluation/systems.py",

@@ -80,5 +80,9 @@ def write_suppression(tokens: PatchTokens, folder: Path) -> None:
 
 
 def llama_cpp_arguments(tokens: PatchTokens) -> str:
-    """Return the arguments of llama.cpp's programs by which no patch token is ever sampled, as a line of text."""
-    return " ".join(f"-l {one}-inf" for one in sorted(tokens.all_ids)) + "\n"
+    """Return the arguments of llama.cpp's server, as a line of text.
+
+    No patch token is ever sampled, and no answer is begun by the client: llama.cpp puts the text of a last message of
+    the assistant behind what the template has rendered, so that it could spell patch tokens.
+    """
+    return " ".join(f"-l {one}-inf" for one in sorted(tokens.all_ids)) + " --no-prefill-assistant\n"

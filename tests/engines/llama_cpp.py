@@ -73,7 +73,9 @@ class LlamaCpp:
 
 
 @contextmanager
-def llama_cpp(file: Path, *, slots: int = 1) -> Iterator[LlamaCpp]:
+def llama_cpp(
+    file: Path, *, slots: int = 1, chat_template: str | None = None, prefill: bool = True
+) -> Iterator[LlamaCpp]:
     """Serve a GGUF with one thread, and attention in fp32.
 
     Args:
@@ -81,11 +83,17 @@ def llama_cpp(file: Path, *, slots: int = 1) -> Iterator[LlamaCpp]:
             The GGUF.
         slots (`int`, *optional*, defaults to `1`):
             Number of requests that are answered at the same time.
+        chat_template (`str`, *optional*):
+            A chat template in place of the file's.
+        prefill (`bool`, *optional*, defaults to `True`):
+            False is `--no-prefill-assistant`.
     """
     xllamacpp = pytest.importorskip("xllamacpp", reason=WHY)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
+    parameters.chat_template = chat_template or ""
     parameters.n_ctx, parameters.n_parallel, parameters.n_gpu_layers = 512 * slots, slots, 0
+    parameters.prefill_assistant = prefill
     parameters.warmup, parameters.verbosity = False, 0
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # computes in fp16

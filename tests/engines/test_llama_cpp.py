@@ -160,6 +160,18 @@ def test_texts_of_users_cannot_spell_patch_tokens(lab_file, engine):
     assert not set(engine.tokens(rendered)[51:]) & ids
 
 
+def test_a_last_message_of_the_assistant_can_spell_them_unless_the_server_begins_no_answers(lab_file, engine):
+    """A known fact of llama.cpp: it puts that text behind what the template has rendered, where nothing is removed."""
+    content = read_gguf(lab_file)
+    name, ids = content.get(TOKENS)[-1], set(content.get("policy_patch.token_ids"))
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": name}]
+    assert "--no-prefill-assistant" in (lab_file.parent / ARGUMENTS_NAME).read_text()
+    with llama_cpp(lab_file, prefill=False) as closed:
+        for server, spelled in ((engine, {max(ids)}), (closed, set())):
+            tokens = server.tokens(server.post("/apply-template", messages=talk)["prompt"])
+            assert set(tokens[51:]) & ids == spelled
+
+
 # Sampling
 
 
@@ -184,7 +196,7 @@ def test_no_patch_token_is_sampled_where_the_file_of_arguments_excludes_them_and
 ):
     ids = set(read_gguf(lab_file).get("policy_patch.token_ids"))
     words = (lab_file.parent / ARGUMENTS_NAME).read_text().split()
-    never = [int(word.removesuffix("-inf")) for word in words[1::2]]
+    never = [int(word.removesuffix("-inf")) for word in words if word.endswith("-inf")]
     assert set(never) == ids
     content = read_gguf(lab_file)
     tied = {name: tensor for name, tensor in content.tensors.items() if name != "output.weight"}

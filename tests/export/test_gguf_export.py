@@ -46,7 +46,7 @@ def test_the_rows_of_the_file_are_the_vectors(tmp_path, family):
     assert np.array_equal(rows, vectors) and done.facts["error_of_stored_vectors"] == 0
     assert not np.array_equal(rows, vectors[::-1])
     arguments = (tmp_path / "out" / ARGUMENTS_NAME).read_text().split()
-    assert arguments == [word for one in ids for word in ("-l", f"{one}-inf")]
+    assert arguments == [*(word for one in ids for word in ("-l", f"{one}-inf")), "--no-prefill-assistant"]
     assert done.facts["choices"] == ["tox", "bias"] and done.facts["default"] == "tox"
     assert sorted(done.files) == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert done.facts["rows_added"] + done.facts["rows_reused"] == 5

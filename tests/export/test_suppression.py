@@ -17,7 +17,7 @@ def test_every_file_names_every_patch_token(tmp_path):
     folder = tmp_path / "suppression"
     bias = json.loads((folder / "logit_bias.json").read_text())["logit_bias"]
     assert bias == {"10": -100, "11": -100, "12": -100}
-    assert (folder / "llama_cpp.args").read_text() == "-l 10-inf -l 11-inf -l 12-inf\n"
+    assert (folder / "llama_cpp.args").read_text() == "-l 10-inf -l 11-inf -l 12-inf --no-prefill-assistant\n"
     names = [[name] for name in tokens().name_of.values()]
     assert json.loads((folder / "ctranslate2.json").read_text()) == {"suppress_sequences": names}
     about = (folder / "README.md").read_text()
