@@ -8,16 +8,21 @@
     curl http://localhost:8000/v1/completions -H "Content-Type: application/json" \\
         -d '{"model": "org/model", "prompt": "You are", "max_tokens": 20}'
 
-Without options it serves the miniature base of the package with an untrained patch of one sentence. `transformers
-serve` itself loads models by name; this script loads the patched model, and the rest of the server is transformers'
-own. Its continuous batching (`transformers serve --continuous-batching`) takes tokens only and cannot take vectors. For
-that, and for engines like vLLM, bake the patch into a checkpoint.
+Without options it serves the miniature base of the package with an untrained patch of one sentence. Every answer names
+its patches: the header `X-Policy-Patch: tox-patch@v1.2.0+bias-patch@v0.3.0`, and the field `policy_patch` of the JSON.
+
+`transformers serve` itself loads its models by name; here the loading is ours, and the rest is transformers' own. This
+is for one machine. Continuous batching (`transformers serve --continuous-batching`) takes tokens only: for that, and
+for engines like vLLM and llama.cpp, see `policy-patch bake` and `policy-patch gateway`.
 """
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI, Request, Response
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
 from transformers.cli.serving.model_manager import ModelManager
@@ -35,22 +40,37 @@ class PatchedModels(ModelManager):
     """Loads a model as `transformers serve` does, and loads the stack of patches on it."""
 
     def __init__(self, patches: list[str], **options: Any) -> None:
-        self.patches = patches
+        self.patches, self.names = patches, "none yet"
         super().__init__(**options)
 
     def _load_model(self, *args: Any, **kwargs: Any) -> PolicyPatchModel:
-        return patched(super()._load_model(*args, **kwargs), self.patches)
+        model = patched(super()._load_model(*args, **kwargs), self.patches)
+        configs = [model.patch_config[name] for name in model.active_patches]
+        names = [Path(patch.partition("@")[0]).name for patch in self.patches] or ["untrained"]
+        self.names = "+".join(f"{name}@v{config.patch_version}" for name, config in zip(names, configs, strict=True))
+        return model
 
 
 def patched(base: Any, patches: list[str]) -> PolicyPatchModel:
     if not patches:  # the miniature base, to try the server
         config = PolicyPatchConfig(init_text=LAB_INIT_TEXT)
         return get_policy_patch_model(base, config, tokenizer=load_lab_tokenizer()).eval()
-    model = PolicyPatchModel.from_pretrained(base, patches[0], patch_name="p0")
-    for number, patch in enumerate(patches[1:], start=1):
-        model.load_patch(patch, patch_name=f"p{number}")
-    model.set_patch([f"p{number}" for number in range(len(patches))])
-    return model.eval()
+    return PolicyPatchModel.from_pretrained(base, patches).eval()
+
+
+def name_patches(app: FastAPI, manager: PatchedModels) -> None:
+    """Let every answer say by which patches it was made."""
+
+    @app.middleware("http")
+    async def named(request: Request, answer: Any) -> Response:
+        response = await answer(request)
+        response.headers["X-Policy-Patch"] = manager.names
+        if request.method != "POST" or response.headers.get("content-type") != "application/json":
+            return response  # a stream has the header alone
+        body = json.loads(b"".join([part async for part in response.body_iterator]))
+        headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+        content = json.dumps({**body, "policy_patch": manager.names})
+        return Response(content, response.status_code, headers, "application/json")
 
 
 def main() -> None:
@@ -66,6 +86,7 @@ def main() -> None:
         systemone_handler=SystemOneHandler(model_manager=manager, generation_state=state, chat_template_kwargs={}),
         generation_state=state,
     )
+    name_patches(app, manager)
     print(f"Serving {args.base} on http://{args.host}:{args.port}", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
 

@@ -144,11 +144,13 @@ def test_serve_answers_behind_the_patch(tmp_path):
         )
         for wait in (0.1, 0.3, 1, 3, 10):  # it says so just before it listens
             try:
-                answer = json.loads(urllib.request.urlopen(request, timeout=60).read())
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    answer, named = json.loads(response.read()), response.headers["X-Policy-Patch"]
                 break
             except urllib.error.URLError:
                 time.sleep(wait)
         assert answer["choices"][0]["text"] == expected
+        assert answer["policy_patch"] == named == "patch@v0.1.0"
     finally:
         server.kill()
         server.communicate()

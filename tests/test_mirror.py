@@ -79,6 +79,7 @@ SUBJECTS = {
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
+    "engines/test_probe.py": "policy_patch/serving/probing.py",
     "engines/test_transformers_4.py": "policy_patch/export/surgery.py",
     "engines/test_llama_cpp.py": "policy_patch/export",
     "engines/test_llama_cpp_kinds.py": "policy_patch/export",

@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import Any
 
+from transformers.utils import logging
+
 from policy_patch.answers.addresses import (
     KEY_VARIABLE,
     addresses_in,
@@ -32,9 +34,12 @@ from policy_patch.extra import import_extra
 from policy_patch.files.texts import with_whole_characters
 from policy_patch.privacy.redaction import BLANK, blank_error, unsendable, without_secrets
 
+logger = logging.get_logger(__name__)
+
 _REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
 _MOST_WORDS = 100_000  # characters of a host's message that are read
 _SHOWN = 200  # characters of it that are shown
+_WARM, _FEW = 0.5, 3  # temperature and prompts from which equal answers are no accident
 _ECHO = 12  # a piece of the prompt of this many characters is blanked in a host's message
 
 
@@ -129,6 +134,12 @@ class OpenAIEndpoint:
                     on_answers(futures[future], answers[futures[future]])
                 if on_progress is not None:
                     on_progress(done, len(prompts) * sampling.num_samples)
+        if sampling.temperature >= _WARM and _are_all_equal(answers):
+            logger.warning(
+                f"{self.name} gave every prompt the same answer {sampling.num_samples} times, at temperature "
+                f"{sampling.temperature}. Does it sample? `transformers serve` does only if the file "
+                '`generation_config.json` of its model has `"do_sample": true`.'
+            )
         return answers
 
     @asynccontextmanager
@@ -287,6 +298,12 @@ async def _stay_at_the_host(response: Any) -> None:
     if elsewhere is not None:
         del response.headers["location"]
         response.headers[_REFUSED_REDIRECT] = elsewhere
+
+
+def _are_all_equal(answers: Sequence[Sequence[Answer]]) -> bool:
+    """Return whether several prompts have several answers each, and all those of one prompt are equal."""
+    texts = [[answer.text for answer in row] for row in answers]
+    return len(texts) >= _FEW and all(len(row) > 1 and len(set(row)) == 1 and row[0].strip() for row in texts)
 
 
 def _text_of(choice: Any) -> str:

@@ -218,6 +218,7 @@ class _Weighed:
     """The likelihoods of one server's answers: candidate -> its share of them, and the odds of the likeliest."""
 
     each: list[dict[str, float]]
+    totals: dict[str, float]
     likeliest: str | None  # None if two candidates are nearly as likely
     is_mixed: bool
     log_odds: float
@@ -240,7 +241,7 @@ def _weighed(candidates: Candidates, answers: Sequence[tuple[int, Seen]], bits: 
     first, second, *_ = sorted(totals, key=totals.get, reverse=True)
     odds = totals[first] - totals[second]
     is_mixed = mixture - totals[first] >= SURE + math.log(len(answers))
-    return _Weighed(best, first if odds >= SURE else None, is_mixed, odds)
+    return _Weighed(best, totals, first if odds >= SURE else None, is_mixed, odds)
 
 
 def _mixture(each: Sequence[Mapping[str, float]]) -> float:
@@ -258,7 +259,8 @@ def _mixture(each: Sequence[Mapping[str, float]]) -> float:
 def _counts(candidates: Candidates, found: _Weighed) -> dict[str, int]:
     counts: dict[str, int] = {}
     for each in found.each:
-        name = max(each, key=each.get)
+        # Greedy tokens that two models have in common are counted for the one that is likelier over all answers.
+        name = max(each, key=lambda one, each=each: (round(each[one], 1), found.totals[one]))
         word = candidates.described.get(name, "a model that is not among the candidates")
         counts[word] = counts.get(word, 0) + 1
     return counts

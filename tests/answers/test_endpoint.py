@@ -22,6 +22,7 @@ from policy_patch.answers.sampling import Answer
 from policy_patch.data import OpenAIEndpoint, build_preference_pairs
 from policy_patch.errors import EndpointError, MissingExtraError
 from policy_patch.lab import LabInsultScorer, load_lab_base, load_lab_teacher, load_lab_tokenizer
+from tests.listening import listening
 
 SAMPLING = Sampling(num_samples=2, max_new_tokens=8, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
 PROMPTS = ["Everyone knows that Anna is", "The man said", "You are"]
@@ -275,6 +276,18 @@ def test_a_host_that_chats_gets_the_prompt_as_the_message_of_a_user(server):
     path, _, request = handler.requests[0]
     assert path == "/v1/chat/completions"
     assert request["messages"] == [{"role": "user", "content": "You"}]
+
+
+@pytest.mark.parametrize(
+    ("texts", "temperature", "is_told"), [(["x", "x"], 1.0, True), (["x", "y"], 1.0, False), (["x", "x"], 1e-6, False)]
+)
+def test_a_host_that_does_not_sample_is_told(server, texts, temperature, is_told):
+    handler, url = server
+    handler.body = {"choices": [{"text": text, "finish_reason": "stop"} for text in texts]}
+    how = Sampling(**{**SAMPLING.identity(), "batch_size": 8, "temperature": temperature})
+    with listening("policy_patch") as said:
+        OpenAIEndpoint("m", url).answer(PROMPTS, how, occurrences=[0, 0, 0])
+    assert any("Does it sample?" in text for text in said) == is_told
 
 
 def test_no_more_requests_are_under_way_than_wanted(server, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 
 from policy_patch.answers.served_probe import record_probe
 from policy_patch.cli import main
+from tests.serving.conftest import patched_model
 from tests.serving.fake_server import FakeServer, serving
-from tests.serving.probed import patched_model
 
 
 @pytest.fixture(scope="module")

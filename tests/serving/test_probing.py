@@ -5,37 +5,10 @@ import socket
 import pytest
 
 from policy_patch.answers.probe_file import read_probe
-from policy_patch.answers.served_probe import record_probe
 from policy_patch.errors import ConfigError, EndpointError, PatchNotFoundError, ServingError
 from policy_patch.serving import probe, watch
 from policy_patch.serving.probing import ProbeReport
 from tests.serving.fake_server import FORMS, FakeServer, serving
-from tests.serving.probed import TEMPLATE, patched_model
-
-
-@pytest.fixture(scope="module")
-def patched(tokenizer):
-    return patched_model(tokenizer)
-
-
-@pytest.fixture(scope="module")
-def probes(patched, tokenizer, tmp_path_factory):
-    """Folders of three probes, by name: `tox`, `tox2` (its later version) and `several` (three stacks)."""
-    stacks = {
-        "tox": {"tox": ["tox"]},
-        "tox2": {"tox": ["tox2"]},
-        "several": {"tox": ["tox"], "bias": ["bias"], "both": ["tox", "bias"]},
-    }
-    folders = {name: tmp_path_factory.mktemp(name) for name in stacks}
-    for name, folder in folders.items():
-        record_probe(patched, tokenizer, folder, stacks=stacks[name], chat_template=TEMPLATE)
-    return folders
-
-
-@pytest.fixture
-def server(patched, tokenizer):
-    with serving(FakeServer(patched, tokenizer, [("tox",)], template=TEMPLATE)) as server:
-        yield server
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,7 +10,7 @@ from policy_patch.answers.probe_noise import Rounded
 from policy_patch.answers.served_probe import next_tokens_of, record_probe
 from policy_patch.errors import ConfigError
 from policy_patch.serving.verdict import candidates_of, verdict_on
-from tests.serving.probed import patched_model
+from tests.serving.conftest import patched_model
 
 SEEDS = 4  # benchmarks/served_probe.py does the same with 20
 
