@@ -68,6 +68,7 @@ COVERED = {
     "report/system_names.py": "report/test_plots.py",
     "serving/patched_requests.py": "serving/test_client.py",
     "training/_trl.py": "training/test_trl_contract.py",
+    "serving/__init__.py": "test_lazy.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
 }
@@ -122,6 +123,7 @@ SUBJECTS = {
     "training/test_peft_oracle.py": "policy_patch/training",
     "training/test_save_failures.py": "policy_patch/training/_trl.py",
     "training/test_trl_contract.py": "policy_patch/training/_trl.py",
+    "recipes/test_served.py": "policy_patch/recipes",
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
     "ui/test_public_page.py": "policy_patch/ui",
