@@ -7,7 +7,8 @@
 The base is the lab's, in fp32, unmodified; the patches are the lab's own. Both kinds of requests, completions and chat,
 go through `PromptEmbedsClient` and, by model name, through `policy-patch gateway`; all systems are asked at the same
 time, so that they share batches. Controls that must fail: vectors in reversed order, and a server without our chat
-template. With `--two_engines`, one of two engines behind the gateway is killed while it is asked.
+template. With `--two_engines`, one of two engines behind the gateway is killed while it is asked; with
+`--data_parallel 2` only one rank of it, after which vLLM 0.32 ends the whole engine within seconds.
 """
 
 import argparse
@@ -227,8 +228,10 @@ def killed(
         ids = ask(case)
         answered.append(case)
         if len(answered) == len(cases) // 5:
-            for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                child.send_signal(signal.SIGKILL)
+            everything = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+            ranks = [one for one in everything if "EngineCore_DP" in " ".join(one.cmdline())]
+            for one in ranks[-1:] or everything:  # one rank where there are several, else the whole engine
+                one.send_signal(signal.SIGKILL)
         return ids
 
     with ThreadPoolExecutor(8) as pool:

@@ -50,7 +50,7 @@ class ExportFormat:
         write (`str` or `Callable[..., Exported]`):
             The function that writes it, or `"module:function"`, which is imported when the format is used. It is
             called as `write(patches, output_dir, *, base=None, hub=None, **options)`: `patches` is a list of folders
-            or Hub ids, each maybe with a name and `=` before it (see [`load_named_patch`]); `base` the name or folder
+            or Hub ids, each maybe with a name and `=` before it (see `load_named_patch`); `base` the name or folder
             of the base, None for the one that the first patch names; `hub` a [`HubOptions`] or None. Its further
             keyword arguments are the format's options: str, int, float or bool, or `... | None`, with a default.
     """

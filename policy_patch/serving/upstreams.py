@@ -13,6 +13,7 @@ from policy_patch.errors import EndpointError
 from policy_patch.extra import import_extra
 
 _OUT = 5.0  # seconds that an engine which could not be reached is asked last; our choice
+_DYING = (500, 502, 503, 504)
 _HELD = ("authorization", "x-request-id", "traceparent", "tracestate")  # headers of a client that go on to the engine
 
 
@@ -54,6 +55,9 @@ class Upstreams:
     async def send(self, path: str, content: bytes, headers: Mapping[str, str]) -> tuple[Any, str]:
         """Send a request, and return the answer whose body has not been read, and who gave it.
 
+        An engine that cannot be reached or breaks off before its first byte is passed over, and so is the first that
+        answers with a fault of its own (500, 502 to 504).
+
         Args:
             path (`str`):
                 Below `/v1`, such as `"/completions"`.
@@ -69,6 +73,7 @@ class Upstreams:
 
         kept = {name: headers[name] for name in _HELD if name in headers}
         kept |= {"content-type": "application/json", "accept-encoding": "identity"}  # pieces are passed on as they come
+        others = len(self.urls) - 1
         # A pooled connection that the engine has closed fails on its first use, so the last engine is tried twice.
         order = self.in_turn()
         last = "no engine"
@@ -76,7 +81,7 @@ class Upstreams:
             request = self._client.build_request("POST", url + path, content=content, headers=kept)
             try:
                 answer = await self._client.send(request, stream=True)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.RemoteProtocolError) as error:
+            except (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError) as error:
                 self._out_until[url] = time.monotonic() + _OUT
                 last = f"{shown_address(url)}: {type(error).__name__}"
                 continue
@@ -84,6 +89,14 @@ class Upstreams:
                 raise EndpointError(
                     f"The engine at {shown_address(url)} does not answer: {type(error).__name__}."
                 ) from None
+            if answer.status_code in _DYING and others:
+                # A vLLM of which one rank has died answers 500 until it ends. One other engine is asked, no more: a
+                # request that kills engines must not reach all of them.
+                others = 0
+                self._out_until[url] = time.monotonic() + _OUT
+                last = f"{shown_address(url)}: status {answer.status_code}"
+                await answer.aclose()
+                continue
             self._out_until[url] = 0.0
             return answer, shown_address(url)
         raise EndpointError(f"No engine can be reached; last tried: {last}.")

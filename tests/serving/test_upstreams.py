@@ -14,10 +14,10 @@ from tests.serving.fake_vllm import serving
 NOBODY = "http://127.0.0.1:9/v1"
 
 
-def engine(name, seen):
+def engine(name, seen, status=200):
     async def answer(request):
         seen.append((name, dict(request.headers)))
-        return JSONResponse({"who": name})
+        return JSONResponse({"who": name}, status_code=status)
 
     return Starlette(
         routes=[Route("/v1/completions", answer, methods=["POST"]), Route("/health", lambda request: Response())]
@@ -91,3 +91,40 @@ def test_a_pooled_connection_that_was_closed_meanwhile_costs_no_request():
         return found, len(served)
 
     assert asyncio.run(twice()) == (["a", "a"], 2)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["after the request", "while it is sent"])
+def test_an_engine_that_breaks_off_before_its_first_byte_costs_no_request(reads):
+    async def run(url):
+        async def handle(reader, writer):
+            if reads:
+                await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+
+        dying = await asyncio.start_server(handle, "127.0.0.1", 0)
+        upstreams = Upstreams([f"http://127.0.0.1:{dying.sockets[0].getsockname()[1]}/v1", url])
+        answer, by = await upstreams.send("/completions", b" " * 2**22, {})
+        found = (await answer.aread(), by)
+        await answer.aclose()
+        await upstreams.aclose()
+        dying.close()
+        await dying.wait_closed()
+        return found
+
+    with serving(engine("b", [])) as url:
+        assert asyncio.run(run(url)) == (b'{"who":"b"}', url)
+
+
+def test_one_other_engine_is_asked_where_one_answers_that_it_is_broken():
+    seen = []
+    with serving(engine("bad", seen, 500)) as bad, serving(engine("good", seen)) as good:
+        found, _ = asyncio.run(asked(Upstreams([bad, good]), 4))
+        assert found == ["good"] * 4
+        seen.clear()
+        found, _ = asyncio.run(asked(Upstreams([bad, bad, bad]), 1))
+        assert found == ["bad"] and len(seen) == 2  # what breaks engines does not reach all of them
+        seen.clear()
+        asyncio.run(asked(Upstreams([bad]), 1))
+        assert len(seen) == 1
+    with serving(engine("no", seen, 400)) as no, serving(engine("good", seen)) as good:
+        assert asyncio.run(asked(Upstreams([no, good]), 1))[0] == ["no"]  # a wrong request is wrong everywhere
