@@ -39,8 +39,8 @@ def links(page):
 def commands(page):
     """The words of each `policy-patch` command of a page."""
     lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
-    found = [shlex.split(line, comments=True) for line in lines if "policy_patch/" not in line]
-    return [words for words in found if words[:1] == ["policy-patch"]]
+    ours = [line for line in lines if line.startswith("policy-patch ") and "policy_patch/" not in line]
+    return [shlex.split(line, comments=True) for line in ours]
 
 
 def cases(find):
