@@ -43,8 +43,7 @@ def commands(page):
     """The words of each `policy-patch` command of a page."""
     lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     ours = [line for line in lines if line.startswith("policy-patch ") and "policy_patch/" not in line]
-    found = [shlex.split(line, comments=True) for line in ours]
-    return [words for words in found if words[:1] == ["policy-patch"]]
+    return [shlex.split(line, comments=True) for line in ours]
 
 
 def cases(find):

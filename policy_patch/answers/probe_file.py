@@ -23,6 +23,7 @@ BASE = "base"  # name of the system without a patch
 KINDS = ("completions", "chat")  # a text that is continued, and one message of a user
 BITS = (16, 8, 4)  # precisions of an engine: 16 bits or more, 8, 4
 _LARGEST = 2**24  # bytes of a file; with 40 tokens for each prompt and system a file has about 2**17
+_LONGEST_NAME = 1000
 _MOST_ROWS, _MOST_TOKENS, _MOST_SYSTEMS = 1000, 1000, 100
 
 
@@ -177,7 +178,7 @@ def _row_values(row: ProbeRow) -> dict[str, Any]:
 
 
 def _from_values(values: Mapping[str, Any]) -> ServedProbe:
-    stacks = {_text(name): [_patch(one) for one in _list(patches)] for name, patches in values["stacks"].items()}
+    stacks = {_name(name): [_patch(one) for one in _list(patches)] for name, patches in values["stacks"].items()}
     if not 1 <= len(stacks) < _MOST_SYSTEMS or BASE in stacks or not all(stacks.values()):
         raise ValueError("`stacks` must hold at least one stack of patches")
     rows = {kind: [_row(row, {BASE, *stacks}) for row in _list(found)] for kind, found in values["rows"].items()}
@@ -190,12 +191,12 @@ def _from_values(values: Mapping[str, Any]) -> ServedProbe:
     optional = {name: values[name] for name in ("base_model", "base_fingerprint_sha256")}
     for name, text in optional.items():
         if text is not None:
-            optional[name] = _text(text)
+            optional[name] = _name(text)
     return ServedProbe(stacks=stacks, dtype=_text(values["dtype"]), rows=rows, noise=noise, **optional)
 
 
 def _patch(values: Any) -> dict[str, Any]:
-    return {**values, "name": _text(values["name"]), "patch_version": _text(values["patch_version"])}
+    return {**values, "name": _name(values["name"]), "patch_version": _name(values["patch_version"])}
 
 
 def _row(values: Any, names: set[str]) -> ProbeRow:
@@ -224,6 +225,12 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a {type(value).__name__} in place of a text")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value).isprintable() or len(value) > _LONGEST_NAME:
+        raise ValueError(f"a name that is longer than {_LONGEST_NAME} characters or cannot be printed")
     return value
 
 

@@ -166,7 +166,7 @@ def watch(url: str, patch: str | os.PathLike | ServedProbe, *, seconds: float, *
 def _only_model(endpoint: OpenAIEndpoint) -> str:
     names = served_models(endpoint)
     if len(names) != 1:
-        listed = ", ".join(names[:20]) or "none"
+        listed = ", ".join(name[:100] for name in names[:20] if name.isprintable()) or "none"
         raise ServingError(f"{endpoint.address} lists {len(names)} models ({listed}); say which with `model`.")
     return names[0]
 

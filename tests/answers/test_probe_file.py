@@ -66,6 +66,7 @@ DAMAGED = [
     changed(*ROW, "systems", "base", "texts", value=[1, 2]), changed(*ROW, "prompt", value=3), changed("noise"),
     changed(*ROW, "systems", "base", "log_probs", value=[1, True]), changed("noise", "completions", "8"),
     changed("noise", "completions", "8", value=-1), changed("base_model", value=7), changed("stacks", "tox", 0, "name"),
+    changed("stacks", "tox", 0, "name", value="\x1b[2J"), changed("base_model", value="a\nb"),
 ]  # fmt: skip
 
 

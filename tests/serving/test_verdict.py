@@ -12,7 +12,7 @@ from policy_patch.errors import ConfigError
 from policy_patch.serving.verdict import candidates_of, verdict_on
 from tests.serving.conftest import patched_model
 
-SEEDS = 4  # benchmarks/served_probe.py does the same with 20
+SEEDS = 3  # benchmarks/served_probe.py does the same with 20
 
 
 @pytest.fixture(scope="module")
