@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from policy_patch.answers.addresses import shown_address
 from policy_patch.base.served_base import ServedBase
 from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
@@ -152,8 +153,7 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
             content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
         else:
             content = gateway.body_for(kind, body, chosen)
-        answer, told["engine"] = await gateway.upstreams.send(_PATHS[kind], content, request.headers)
-        response = await _passed_on(answer, body, chosen)
+        response, told["engine"] = await _asked(gateway, kind, (content, request.headers), body, chosen)
     except PolicyPatchError as error:
         response = _refused(error)
         told["refused"] = type(error).__name__
@@ -161,6 +161,20 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
     if gateway.is_logged:
         logger.info("%s", json.dumps(told))
     return response
+
+
+async def _asked(
+    gateway: Gateway, kind: str, sent: tuple[bytes, Mapping[str, str]], body: Mapping[str, Any], chosen: Chosen
+) -> tuple[Any, str]:
+    """Return an engine's answer and its address, as it may be shown. An answer that was cut off is asked for again."""
+    content, headers = sent
+    answer, url = await gateway.upstreams.send(_PATHS[kind], content, headers)
+    try:
+        return await _passed_on(answer, body, chosen), shown_address(url)
+    except _Aborted:
+        gateway.upstreams.failed(url)
+    answer, url = await gateway.upstreams.send(_PATHS[kind], content, headers)
+    return await _passed_on(answer, body, chosen), shown_address(url)
 
 
 async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> Any:
@@ -178,8 +192,12 @@ async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> An
         await answer.aclose()
     if answer.status_code == 200 and kind.startswith("application/json"):
         try:
-            content = json.dumps({**json.loads(content), "model": body["model"], "policy_patch": facts}).encode()
-        except (ValueError, TypeError) as error:
+            told = json.loads(content)
+            # A vLLM that ends, as after the death of a rank, cuts answers off, and sends them as good ones.
+            if any(choice.get("finish_reason") == "abort" for choice in told.get("choices") or ()):
+                raise _Aborted("The engine cut its answer off. It is going down; ask again.")
+            content = json.dumps({**told, "model": body["model"], "policy_patch": facts}).encode()
+        except (ValueError, TypeError, AttributeError) as error:
             raise EndpointError("The engine's answer is no JSON object.") from error
     return Response(content, answer.status_code, headers, media_type=kind)
 
@@ -220,6 +238,10 @@ class _TooLarge(ServingError):
     pass
 
 
+class _Aborted(EndpointError):
+    pass
+
+
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
         body = parse_json(content.decode(), most_nested=_MOST_NESTED, allow_nan=False)
@@ -235,7 +257,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def _refused(error: PolicyPatchError) -> Any:
     from starlette.responses import JSONResponse
 
-    status = {PatchNameError: 404, _TooLarge: 413, EndpointError: 502}.get(type(error), 400)
+    status = {PatchNameError: 404, _TooLarge: 413, EndpointError: 502, _Aborted: 502}.get(type(error), 400)
     told = {
         "message": str(error),
         "type": "invalid_request_error" if status < 500 else "upstream_error",

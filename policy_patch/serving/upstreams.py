@@ -52,8 +52,12 @@ class Upstreams:
         now = time.monotonic()
         return sorted(order, key=lambda url: self._out_until[url] > now)  # stable: turns are kept within both groups
 
+    def failed(self, url: str) -> None:
+        """Ask an engine last for a while: it did not answer, or its answer was of no use."""
+        self._out_until[url] = time.monotonic() + _OUT
+
     async def send(self, path: str, content: bytes, headers: Mapping[str, str]) -> tuple[Any, str]:
-        """Send a request, and return the answer whose body has not been read, and who gave it.
+        """Send a request, and return the answer whose body has not been read, and the address that gave it.
 
         An engine that cannot be reached or breaks off before its first byte is passed over, and so is the first that
         answers with a fault of its own (500, 502 to 504).
@@ -82,7 +86,7 @@ class Upstreams:
             try:
                 answer = await self._client.send(request, stream=True)
             except (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError) as error:
-                self._out_until[url] = time.monotonic() + _OUT
+                self.failed(url)
                 last = f"{shown_address(url)}: {type(error).__name__}"
                 continue
             except httpx2.HTTPError as error:
@@ -93,12 +97,12 @@ class Upstreams:
                 # A vLLM of which one rank has died answers 500 until it ends. One other engine is asked, no more: a
                 # request that kills engines must not reach all of them.
                 others = 0
-                self._out_until[url] = time.monotonic() + _OUT
+                self.failed(url)
                 last = f"{shown_address(url)}: status {answer.status_code}"
                 await answer.aclose()
                 continue
             self._out_until[url] = 0.0
-            return answer, shown_address(url)
+            return answer, url
         raise EndpointError(f"No engine can be reached; last tried: {last}.")
 
     async def health(self) -> dict[str, bool]:

@@ -30,6 +30,7 @@ class FakeVllm:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.seen: list[tuple[dict, dict]] = []
         self.takes_embeds, self.scale, self.gives_logprobs = True, 1.0, True
+        self.finish_reason = "length"
         self.baked: dict[str, torch.Tensor] | None = None
         self._lock = threading.Lock()
 
@@ -125,7 +126,7 @@ class FakeVllm:
                 tops.append({self._named(body, int(one)): float(x) for one, x in zip(best.indices, best.values)})
                 row = torch.cat([row, self._embedded(out[-1:])])
         text = self.tokenizer.decode(out)
-        choice: dict[str, Any] = {"index": place, "finish_reason": "length", "token_ids": out}
+        choice: dict[str, Any] = {"index": place, "finish_reason": self.finish_reason, "token_ids": out}
         if kind == "text":
             return choice | {"text": text, "logprobs": {"top_logprobs": tops} if self.gives_logprobs else None}
         content = [

@@ -97,3 +97,17 @@ def test_a_baked_engine_is_chosen_by_name_and_completes_no_raw_text(lab, baked, 
             assert refused.status_code == 400 and "would complete without them" in refused.text
             kwargs = ask("chat/completions", "base+tox", messages=messages, chat_template_kwargs={"patch": "none"})
             assert kwargs.status_code == 400
+
+
+def test_an_answer_that_a_dying_engine_cut_off_is_asked_for_again_elsewhere(lab, expected):
+    dying = FakeVllm(tiny_model(), lab.tokenizer, wrapped(WITH_BOS, "<s>"))
+    body = {"model": "base+tox", "prompt": "Hello", "max_tokens": 6, "temperature": 0}
+    with serving(dying.app()) as url:
+        both = GatewaySettings(upstreams=[url, lab.url], patches=lab.specs[:1], base=str(lab.base))
+        opened = [open_gateway(each)[0] for each in (both, settings(lab, url))]
+        dying.finish_reason = "abort"
+        with serving(gateway_app(opened[0])) as two, serving(gateway_app(opened[1])) as one:
+            answers = [httpx2.post(f"{two}/completions", json=body, trust_env=False) for _ in range(4)]
+            assert [each.json()["choices"][0]["text"] for each in answers] == [expected(["tox"], "Hello")] * 4
+            alone = httpx2.post(f"{one}/completions", json=body, trust_env=False)
+            assert alone.status_code == 502 and "cut its answer off" in alone.text
