@@ -26,7 +26,7 @@ from policy_patch.answers.addresses import (
     split_spec,
 )
 from policy_patch.answers.protocol import Sampling
-from policy_patch.answers.replicas import Replicas
+from policy_patch.answers.replicas import AbortedAnswerError, Replicas, check_whole
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
 from policy_patch.errors import EndpointError
@@ -194,8 +194,11 @@ class OpenAIEndpoint:
     async def _choices(self, client: Any, prompt: str, settings: dict[str, Any]) -> list[Any]:
         if self.chat:
             messages = [{"role": "user", "content": prompt}]
-            return (await client.chat.completions.create(messages=messages, **settings)).choices
-        return (await client.completions.create(prompt=prompt, **settings)).choices
+            choices = (await client.chat.completions.create(messages=messages, **settings)).choices
+        else:
+            choices = (await client.completions.create(prompt=prompt, **settings)).choices
+        check_whole(choices)
+        return choices
 
     @contextmanager
     def clear_errors(self, prompt: str) -> Iterator[None]:
@@ -226,6 +229,11 @@ class OpenAIEndpoint:
             return (
                 f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
                 "end with `/v1`? The answers so far are stored; the same command continues."
+            )
+        if isinstance(error, AbortedAnswerError):
+            return (
+                "broke off an answer (`finish_reason` is `abort`), as an engine does that shuts down. The answers so"
+                " far are kept; the same command goes on."
             )
         if not isinstance(error, openai.APIStatusError):
             return f"does not follow the OpenAI protocol in its answer: {clean(str(error))}."

@@ -14,6 +14,21 @@ _LONGEST_WAIT = 8.0  # seconds between two rounds in which every replica failed,
 Found = TypeVar("Found")
 
 
+class AbortedAnswerError(ValueError):
+    """Raised when a replica ends an answer with `finish_reason: "abort"`, as vLLM does, with status 200, in dying."""
+
+
+def check_whole(choices: Sequence[Any]) -> None:
+    """Raise [`AbortedAnswerError`] if a replica broke an answer off: its text is not what the model would have written.
+
+    Args:
+        choices (`Sequence[Any]`):
+            The choices of a response, each with a `finish_reason`.
+    """
+    if any(getattr(choice, "finish_reason", None) == "abort" for choice in choices):
+        raise AbortedAnswerError("the answer was broken off")
+
+
 class Replicas:
     """The clients of a model's replicas.
 
@@ -38,6 +53,7 @@ class Replicas:
 
         Raises:
             openai.OpenAIError: a replica refuses the request, or none answers it after all rounds.
+            AbortedAnswerError: every replica broke its answer off.
         """
         for round_ in range(self.max_retries + 1):
             error = None
@@ -68,7 +84,7 @@ def _is_passing(error: Exception) -> bool:
     """Return whether another replica, or the same one later, may answer: as the client itself decides on retries."""
     import openai
 
-    if isinstance(error, openai.APIConnectionError):  # also timeouts
+    if isinstance(error, openai.APIConnectionError | AbortedAnswerError):  # the first covers timeouts
         return True
     return isinstance(error, openai.APIStatusError) and (
         error.status_code in (408, 409, 429) or error.status_code >= 500

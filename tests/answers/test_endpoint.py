@@ -149,9 +149,10 @@ class Misbehaving(BaseHTTPRequestHandler):
         """Note the request and answer as told."""
         length = int(self.headers["Content-Length"])
         type(self).requests.append((self.path, self.headers["Authorization"], json.loads(self.rfile.read(length))))
-        content = json.dumps(self.body).encode() if self.raw is None else self.raw
         if callable(self.body):
             content = json.dumps(self.body(self)).encode()
+        else:
+            content = json.dumps(self.body).encode() if self.raw is None else self.raw
         moved = self.location is not None and not self.path.startswith("/moved")
         self.send_response(self.status if moved or self.location is None else 200)
         if moved:
@@ -240,6 +241,13 @@ def test_half_a_character_at_the_end_of_an_answer_is_a_replacement_character(ser
     handler, url = server
     handler.body = {"choices": [{"text": " so \ud83d", "finish_reason": "length", "index": 0}] * 2}
     assert ask(url) == [[Answer(" so \ufffd", False)] * 2]
+
+
+def test_an_answer_that_the_engine_broke_off_is_not_kept(server):
+    handler, url = server
+    handler.body = {"choices": [{"text": " half a", "finish_reason": "abort", "index": 0}] * 2}
+    with pytest.raises(EndpointError, match=r"broke off an answer .*the same command goes on"):
+        ask(url)
 
 
 def test_a_dead_host_is_told():

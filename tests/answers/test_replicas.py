@@ -1,18 +1,21 @@
 """Requests take turns at replicas; a dead one is left out, and a refusal is not sent to another."""
 
 import asyncio
+from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 
 from policy_patch.answers import replicas
-from policy_patch.answers.replicas import Replicas
+from policy_patch.answers.replicas import AbortedAnswerError, Replicas, check_whole
 
 REQUEST = httpx.Request("POST", "http://host/v1")
 
 
 def failure(status):
+    if status == "abort":
+        return AbortedAnswerError("broken off")
     if status is None:
         return openai.APIConnectionError(request=REQUEST)
     kind = openai.InternalServerError if status >= 500 else openai.APIStatusError
@@ -41,7 +44,7 @@ def test_they_take_turns():
     assert sorted(answered[:3]) == sorted(answered[3:]) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("status", [None, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [None, "abort", 408, 429, 500, 503])
 def test_a_replica_that_fails_is_replaced_and_left_out(status):
     answered, tries = asked(["a", "b"], {"b"}, 20, status=status)
     assert answered == ["a"] * 20 and tries["b"] <= 2
@@ -69,3 +72,9 @@ def test_if_all_fail_they_are_asked_again_and_then_it_is_an_error(monkeypatch):
     assert pauses == [0.5, 1.0]
     with pytest.raises(openai.APIConnectionError):
         asked(["a", "b"], {"a", "b"}, 1, max_retries=2)
+
+
+def test_an_answer_that_was_broken_off_is_no_answer():
+    check_whole([SimpleNamespace(finish_reason="stop"), SimpleNamespace(finish_reason="length"), SimpleNamespace()])
+    with pytest.raises(AbortedAnswerError):
+        check_whole([SimpleNamespace(finish_reason="stop"), SimpleNamespace(finish_reason="abort")])
