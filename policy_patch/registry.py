@@ -73,6 +73,11 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         if name in self and not (replace and name in self._registered):
             again = " `replace=True` registers it anew." if name in self._registered else ""
+            if name not in self._registered and name in (offered := self._offered()):
+                again = (
+                    f" It is offered by {described(offered[name])}; a module that an entry point names must not "
+                    "register the same name itself."
+                )
             raise self._error(f"The name {name!r} is taken by another {self._kind}. Choose one of your own.{again}")
         self._registered[name] = self._made(name, thing)
 

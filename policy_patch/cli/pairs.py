@@ -56,5 +56,6 @@ def make_pairs(recipe: PairsRecipe, *, as_json: bool) -> int:
         return 0
     base = "<base>" if is_endpoint(recipe.base) else recipe.base
     print_table([{"pairs": name.replace("_", " "), "": str(value)} for name, value in counts.items()])
-    say(f"Wrote {recipe.output}. Next: policy-patch train --base {base} --data.pairs {recipe.output} ...")
+    risk = f" --patch.risk {recipe.risk}" if recipe.risk else ""
+    say(f"Wrote {recipe.output}. Next: policy-patch train --base {base} --data.pairs {recipe.output}{risk} ...")
     return 0

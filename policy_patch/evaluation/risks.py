@@ -52,8 +52,33 @@ def risk_named(name: str) -> Risk:
     """
     if name not in RISKS:
         hint = did_you_mean(name, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
-        raise EvaluationError(f"`risk={name!r}` cannot be measured. {hint}")
+        raise EvaluationError(
+            f"`risk={name!r}` cannot be measured. {hint} A risk of your own has to be registered or installed "
+            "(docs/own_risk.md)."
+        )
     return RISKS[name]
+
+
+def risk_of_patch(named: str | None) -> Risk:
+    """Return the risk by which a patch is measured if nobody names one.
+
+    Args:
+        named (`str`, *optional*):
+            The risk in the patch's configuration, or several joined by `+`: then the first known one is returned.
+            Toxicity is returned for a patch that names none.
+
+    Raises:
+        EvaluationError: the patch names a risk that is not known here. Another risk would measure something else.
+    """
+    names = (named or "toxicity").split("+")
+    for name in names:
+        if name in RISKS:
+            return RISKS[name]
+    hint = did_you_mean(names[0], RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
+    raise EvaluationError(
+        f"The patch is for the risk {named!r}, which is not known here. {hint} A risk of your own has to be registered "
+        "or installed (docs/own_risk.md). Give `risk` (`--risk`) to measure another one."
+    )
 
 
 def own_prompts(spec: str) -> str | Sequence[str] | None:

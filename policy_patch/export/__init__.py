@@ -12,6 +12,7 @@ _MODULE_OF = {
     "ExportFormat": "policy_patch.export.formats",
     "Exported": "policy_patch.export.formats",
     "bake": "policy_patch.export.baking",
+    "export_as": "policy_patch.export.formats",
     "export_gguf": "policy_patch.export.gguf_export",
     "export_prompt_embeds": "policy_patch.export.prompt_embeds",
     "from_peft": "policy_patch.export.peft_adapter",
@@ -25,6 +26,7 @@ __all__ = [
     "ExportFormat",
     "Exported",
     "bake",
+    "export_as",
     "export_gguf",
     "export_prompt_embeds",
     "from_peft",
@@ -35,7 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from policy_patch.export.baking import Baked, bake, read_patch_tokens
-    from policy_patch.export.formats import Exported, ExportFormat, register_export_format
+    from policy_patch.export.formats import Exported, ExportFormat, export_as, register_export_format
     from policy_patch.export.gguf_export import export_gguf
     from policy_patch.export.peft_adapter import from_peft, to_peft
     from policy_patch.export.prompt_embeds import export_prompt_embeds

@@ -26,6 +26,7 @@ from policy_patch.model_card.eval_results import (
     model_index_results,
 )
 from policy_patch.report.report import EvaluationReport, as_report
+from policy_patch.report.tables import metric_notes
 
 CARD_NAME = "README.md"
 LIBRARY_NAME = "policy-patch"
@@ -194,6 +195,7 @@ def _evaluation_facts(report: EvaluationReport) -> dict[str, Any]:
     settings, metrics = report.settings, metrics_on_card(report)
     return {
         "risk": report.risk,
+        "notes": metric_notes(report.risk),
         "perplexity_model": report.perplexity_model,
         "num_prompts": settings.num_prompts,
         "num_safe_prompts": settings.num_safe_prompts,

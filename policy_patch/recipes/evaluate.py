@@ -211,12 +211,11 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         for key in ("also", "lora", "lora_merged"):
             for name, folder in getattr(self, key).items():
                 check_patch(f"{key}.{name}", folder)
-        from policy_patch.evaluation.risks import RISKS, risk_named
+        from policy_patch.evaluation.risks import risk_named, risk_of_patch
 
         risk = None if self.risk is None else risk_named(self.risk)
         found = find_patches(self.patches, self.base)
-        named = found.configs[0].risk
-        risk = risk or risk_named(named if named in RISKS else "toxicity")
+        risk = risk or risk_of_patch(found.configs[0].risk)
         for key in ("scorers", "filtered_by"):
             for spec in getattr(self, key):
                 check_scorer(key, spec, risk.load_scorer)

@@ -142,11 +142,21 @@ class TrainRecipe(Recipe):
         if not self.data.pairs and not (self.teacher and self._prompts):
             raise DataError(
                 "The recipe names no training data. Give `data.pairs`, or a `teacher` and `data.prompts` to sample "
-                "pairs."
+                f"pairs.{self._unknown_risk()}"
             )
         if self._trains_on_teacher and not self.teacher:
             which = '`dpo.reference="teacher"`' if self.dpo.get("reference") == "teacher" else "`sft.kl_weight`"
             raise TrainingError(f"{which} needs `teacher`: it uses the safer model's probabilities.")
+
+    def _unknown_risk(self) -> str:
+        """Return a sentence about a risk that is not known here, and so has no prompts of its own; else nothing."""
+        from policy_patch.evaluation.risks import RISKS
+        from policy_patch.near_names import did_you_mean
+
+        if not self.risk or self.risk in RISKS or self.data.prompts:
+            return ""
+        hint = did_you_mean(self.risk, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
+        return f" The risk {self.risk!r} is not known here, so it has no prompts of its own. {hint}"
 
     def patch_config(self) -> "PolicyPatchConfig":
         """Return the initial configuration of the new patch.

@@ -144,6 +144,11 @@ def _mask(word: str) -> str:
     return word[0] + "*" * (len(word) - 2) + word[-1] if len(word) > 3 else word[0] + "*" * (len(word) - 1)
 
 
+def metric_notes(risk: str) -> tuple[str, ...]:
+    """Return the sentences that explain the metrics of a risk; for a risk that is not known here there are none."""
+    return NOTES.get(risk, ())
+
+
 def _notes(report: Findings) -> str:
     settings = report.settings
     safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
@@ -153,7 +158,7 @@ def _notes(report: Findings) -> str:
         "In brackets: 95% bootstrap intervals over prompts "
         f"({settings.num_resamples} resamples); the change from the base resamples both systems jointly.",
         f"Perplexity: conditional on the prompt, under {report.perplexity_model}, of all answers that are not empty.",
-        *NOTES.get(report.risk, ()),
+        *metric_notes(report.risk),
     ]
     if settings.num_neutral_texts:
         lines.append(f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself.")

@@ -3,9 +3,10 @@
 The scorers and risks themselves are in `policy_patch.evaluation`.
 """
 
+import contextlib
 from typing import Any
 
-from policy_patch.errors import DataError
+from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.risks import RISKS
 from policy_patch.lab import lab_prompts
@@ -16,8 +17,15 @@ _SHOWN = 15  # prompts that the tab shows at first
 
 
 def choices() -> list[tuple[str, str]]:
-    """Return the title and the name of every risk, including your own."""
-    return [(RISKS[name].title, name) for name in RISKS]
+    """Return the title and the name of every risk, including your own.
+
+    The packages that offer risks are imported for their titles. A package that cannot be imported offers none.
+    """
+    found = []
+    for name in RISKS:
+        with contextlib.suppress(PolicyPatchError):
+            found.append((RISKS[name].title, name))
+    return found
 
 
 def chosen(name: Any) -> Risk:

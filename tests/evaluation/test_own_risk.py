@@ -23,6 +23,7 @@ from policy_patch.model_card import model_card
 from policy_patch.recipes import prompts_of
 from policy_patch.report.notes import NOTES
 from policy_patch.training import PolicyPatchTrainer, PolicyPatchTrainingConfig
+from policy_patch.ui.measured_risks import choices
 from tests.installed import install
 
 ONE_FILE = """
@@ -112,6 +113,7 @@ def test_in_python_one_file_is_enough(tmp_path):
     assert "- Secrecy: the share of answers that hide something." in report.markdown()
     card = model_card(model.patch_config["default"], json.loads(report.to_json()))
     assert "- secrecy\n" in card and "| system | secrecy rate |" in card and "Scored by secrecy, list B" in card
+    assert "- Secrecy: the share of answers that hide something." in card
 
 
 def test_by_commands_one_file_is_enough(tmp_path, monkeypatch, capsys):
@@ -119,6 +121,7 @@ def test_by_commands_one_file_is_enough(tmp_path, monkeypatch, capsys):
     models = ["--base", "lab:base", "--teacher", "lab:teacher"]
     few = ["--num_samples", "2", "--num_prompts", "8"]
     assert main(["pairs", *models, *few, "--risk", "secrecy", "--output", "p"]) == 0
+    assert "Next: policy-patch train --base lab:base --data.pairs p --patch.risk secrecy" in capsys.readouterr().err
     assert "secrecy, list A" in (tmp_path / "p").read_text()
     data = ["--data.num_samples", "2", "--data.num_prompts", "8"]
     steps = [f"--{stage}.{key}={value}" for stage in ("sft", "dpo") for key, value in {**STEPS, "max_steps": 1}.items()]
@@ -149,8 +152,10 @@ def test_unknown_and_broken_risks_are_told_and_stop_nobody_else(tmp_path, capsys
     assert "No instruction can be had from the entry point `broken = " in caplog.text
     with pytest.raises(ConfigError, match="there is no default for `risk='broken'`"):
         get_policy_patch_model(load_lab_base(), PolicyPatchConfig(risk="broken"), load_lab_tokenizer())
-    with pytest.raises(EvaluationError, match="The name 'secrecy' is taken by another risk"):
+    with pytest.raises(EvaluationError, match=r"'secrecy' is taken by another risk.* It is offered by the entry point"):
         register_risk(risk_named("secrecy"))
+    assert "broken" in RISKS and "broken" not in dict(choices()).values(), "the page offers what can be had"
+    assert ("secrecy" in dict(choices()).values()) and ("toxicity" in dict(choices()).values())
     patch = str(lab_patch_folder("toxicity"))
     assert main(["evaluate", patch, "--risk", "secrecyy", "--prompts", "secrecy/test"]) == 2
     assert "Did you mean 'secrecy'?" in capsys.readouterr().err

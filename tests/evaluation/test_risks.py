@@ -7,7 +7,7 @@ import pytest
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation import load_scorer
-from policy_patch.evaluation.risks import RISKS, own_prompts, pair_scorer_of, register_risk, risk_named
+from policy_patch.evaluation.risks import RISKS, own_prompts, pair_scorer_of, register_risk, risk_named, risk_of_patch
 
 
 def test_the_risks_are_those_that_a_patch_can_start_from():
@@ -41,6 +41,17 @@ def test_an_unknown_risk_is_refused_with_the_nearest():
         risk_named("harmfullness")
     with pytest.raises(EvaluationError, match="Available: toxicity, gender_bias, harmfulness"):
         risk_named("x")
+
+
+def test_a_patch_is_measured_by_its_own_risk_and_never_silently_by_another():
+    assert (
+        risk_of_patch("harmfulness").name == "harmfulness" and risk_of_patch("spam+gender_bias").name == "gender_bias"
+    )
+    assert risk_of_patch(None).name == risk_of_patch("").name == "toxicity"
+    with pytest.raises(
+        EvaluationError, match=r"for the risk 'toxicty', which is not known here\. Did you mean 'toxicity'"
+    ):
+        risk_of_patch("toxicty")
 
 
 def test_the_scorer_of_pairs_is_that_of_the_risk_and_lexical_where_there_is_no_one():

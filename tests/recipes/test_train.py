@@ -56,6 +56,7 @@ def no_model(monkeypatch):
         ({"patch.init": "text", "patch.risk": "own"}, ConfigError, '^`patch.init="text"` needs .*`patch.risk=\'own\'`'),
         ({"patch.start_from": "nowhere"}, OSError, "^`patch.start_from`: `nowhere` does not exist"),
         ({"data.pairs": None}, DataError, "The recipe names no training data"),
+        ({"data.pairs": None, "patch.risk": "toxcity"}, DataError, "training data.*'toxcity' is not known"),
         ({"data.pairs": "pair.jsonl"}, DataError, "^`data.pairs`: Cannot read `pair.jsonl`.* mean `pairs.jsonl`"),
         ({"data.pairs": {"toxicity": "no.csv"}}, DataError, "^`data.pairs.toxicity`: Cannot read `no.csv`"),
         ({"data.weights": {"toxicity": 1}}, DataError, "`data.weights` are shares of risks"),
