@@ -4,16 +4,15 @@ It gives what `base.get_input_embeddings()` returns for token ids, in the dtype 
 that are in memory are asked themselves (`token_embeddings.py`).
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from policy_patch.errors import ModelLoadError, UnsupportedModelError
+from policy_patch.files.documents import parse_json, read_text
 from policy_patch.privacy.local_names import lab_folder
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -129,9 +128,7 @@ def _weight(base: str, hub: dict[str, Any]) -> torch.Tensor:
                 )
             with safe_open(single, "pt") as file:
                 return file.get_tensor(_name(list(file.keys()), base))
-        if os.path.getsize(index) > _LARGEST_INDEX:
-            raise ModelLoadError(f"`{index}` has more than {_LARGEST_INDEX:,} bytes; it was not read.")
-        places = json.loads(Path(index).read_text())["weight_map"]
+        places = parse_json(read_text(index, largest=_LARGEST_INDEX))["weight_map"]
         name = _name(list(places), base)
         shard = os.path.basename(str(places[name]))
         found = _file(base, shard, hub)

@@ -124,6 +124,27 @@ _ELSEWHERE = (
 )
 
 
+def load_config(source: str | os.PathLike, *, named: str | None = None, **options: Any) -> Any:
+    """Return the configuration of a model; no code of the repository runs, and no model is built.
+
+    Args:
+        source (`str` or `os.PathLike`):
+            Hub id or folder.
+        named (`str`, *optional*):
+            Name of the model in messages. Defaults to "the model" and its source.
+        options (*optional*):
+            Passed to `AutoConfig.from_pretrained`.
+
+    Raises:
+        ModelLoadError: the configuration cannot be read, or is oversized.
+    """
+    from transformers import AutoConfig
+
+    with load_errors(named or f"the model `{os.fspath(source)}`"):
+        _check_config_size(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
+
+
 def _check_config_size(source: Any) -> None:
     """Refuse a folder with an oversized configuration: transformers would read all of it into memory."""
     path = os.path.join(source, "config.json")

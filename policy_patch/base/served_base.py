@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from policy_patch.base.embedding_rows import EmbeddingRows, embedding_rows
-from policy_patch.base.loading import load_errors
+from policy_patch.base.loading import load_config, load_errors
 from policy_patch.base.recorded_fingerprint import read_fingerprint
 from policy_patch.base.tokenizer_hash import tokenizer_hash
 from policy_patch.config import PolicyPatchConfig
@@ -87,11 +87,11 @@ def read_served_base(
         ModelLoadError: a file is missing or cannot be read.
         UnsupportedModelError: a model type whose embeddings nobody has read yet.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     place = lab_folder(os.fspath(name)) or os.fspath(name)
     options = {key: value for key, value in {**hub, "revision": revision}.items() if value is not None}
+    config = load_config(place, named=f"the base `{name}`", **options)
     with load_errors(f"the base `{name}`"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
     return ServedBase(os.fspath(name), config, tokenizer, embedding_rows(place, config, dtype=dtype, **options))

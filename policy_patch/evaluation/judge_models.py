@@ -337,9 +337,8 @@ def _prompt_in_card(source: str) -> str:
     try:
         found = _first_prompt(read_text(cached_file(source, "README.md"), largest=_LARGEST_CARD))
     except (OSError, Fault) as error:
-        raise EvaluationError(
-            f"Cannot read the prompt from the card of `{source}`: {str(error).splitlines()[0]} {what_to_do}"
-        ) from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise EvaluationError(f"Cannot read the prompt from the card of `{source}`: {reason}. {what_to_do}") from error
     if found is None:
         raise EvaluationError(f"The card of `{source}` publishes no `prompt`. {what_to_do}")
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policy_patch.base.loading import load_errors
+from policy_patch.base.loading import load_config, load_errors
 from policy_patch.errors import ExportError
 from policy_patch.export.gguf_architectures import (
     ADVICE,
@@ -51,13 +51,13 @@ def gguf_of_folder(folder: str | os.PathLike, *, weight_type: str = "auto") -> G
         ModelLoadError: the configuration or the tokenizer cannot be read.
         MissingExtraError: the package `gguf` is not installed.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if weight_type not in WEIGHT_TYPES:
         raise ExportError(f"`weight_type={weight_type!r}` is not known; expected one of {', '.join(WEIGHT_TYPES)}.")
     folder = Path(folder)
+    config = load_config(folder, named=f"`{folder}`")
     with load_errors(f"`{folder}`"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ExportError(f"`{folder}` holds quantised weights, which are not converted here. {ADVICE}")

@@ -197,7 +197,7 @@ async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> An
             if any(choice.get("finish_reason") == "abort" for choice in told.get("choices") or ()):
                 raise _Aborted("The engine cut its answer off. It is going down; ask again.")
             content = json.dumps({**told, "model": body["model"], "policy_patch": facts}).encode()
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise EndpointError("The engine's answer is no JSON object.") from error
     return Response(content, answer.status_code, headers, media_type=kind)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from policy_patch.errors import PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
+from policy_patch.files.documents import parse_json
 from policy_patch.hub.named_patch import NamedPatch
 from policy_patch.serving.served_patches import ServedPatches
 
@@ -93,7 +94,7 @@ async def _spec(request: Any) -> str:
         if len(content) > _MOST_BYTES:
             raise ServingError(f"The request has more than {_MOST_BYTES:,} bytes.")
     try:
-        spec = json.loads(content)["patch"]
+        spec = parse_json(content.decode())["patch"]
     except (ValueError, KeyError, TypeError):
         spec = None
     if not isinstance(spec, str):

@@ -102,7 +102,7 @@ def test_without_a_patch_there_is_nothing_to_record(patched, tokenizer, tmp_path
         record_probe(patched, tokenizer, tmp_path, stacks={"none": []})
     with pytest.raises(ExportError, match="none may be called `base`"):
         record_probe(patched, tokenizer, tmp_path, stacks={"base": ["tox"]})
-    with pytest.raises(PatchNameError, match="No patch is called `nobody`"):
+    with pytest.raises(PatchNameError, match="No patch named `nobody` is loaded"):
         record_probe(patched, tokenizer, tmp_path, stacks={"x": ["nobody"]})
     with pytest.raises(ExportError, match="Activate a patch"):
         record_probe(patched.get_base_model(), tokenizer, tmp_path)

@@ -407,6 +407,8 @@ def test_no_file_of_the_package_loads_a_model_by_itself():
                 "from_config",
             )
             of = ast.unparse(node.func.value).rpartition(".")[2] if is_load else ""
+            if (path.name, of) == ("loading.py", "AutoConfig"):
+                continue  # builds no model
             if is_load and ("Tokenizer" not in of) and of not in ("PolicyPatchModel", "PeftModel", "auto_class"):
                 found.append((path.name, ast.unparse(node)))
     assert not found, "go through `load_pretrained`"

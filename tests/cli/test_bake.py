@@ -35,7 +35,7 @@ def test_several_patches_are_choices_and_a_stack_is_one_too(patch_folder, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--stack", "a+nox"], "No patch is called `nox`"),
+        (["--stack", "a+nox"], "No patch named `nox` is loaded"),
         (["--default", "nox"], "`default='nox'`; expected one of a"),
         (["--base", "lab:bse"], "There is no model `lab:bse`"),
     ],

@@ -66,7 +66,7 @@ def test_an_engine_that_fails_the_check_is_exit_code_1(lab, capsys):
 def test_a_patch_that_is_not_there_is_bad_usage(lab, capsys):
     _, url = lab
     assert main(["gateway", "--upstream", url, "--patch", "./nothing"]) == 2
-    assert "neither a folder nor a repository" in capsys.readouterr().err
+    assert "neither a folder nor a name like" in capsys.readouterr().err
 
 
 def free_ports():

@@ -273,7 +273,7 @@ def nothing_left(tmp_path):
 
 def test_wrong_names_and_places_are_refused(tmp_path):
     model, tokenizer = patched(save_base(tmp_path / "base"))
-    with pytest.raises(PatchNameError, match="No patch is called `nox`"):
+    with pytest.raises(PatchNameError, match="No patch named `nox` is loaded"):
         bake_only(model, tokenizer, tmp_path / "baked", patches=["nox"])
     with pytest.raises(ExportError, match="expected one of tox"):
         bake_only(model, tokenizer, tmp_path / "baked", default="nox")
