@@ -5,6 +5,7 @@ All files are parsed, so an import inside a function or for type checkers counts
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def imported_modules(node: ast.AST, path: Path) -> list[str]:
     return [own.get(alias.name, f"policy_patch.{alias.name}") for alias in node.names if alias.name != "__version__"]
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """Return each imported module with whether the import is inside a function."""
     found = []
@@ -106,7 +108,8 @@ def calls(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def own_imports(path: Path) -> set[str]:
+@cache
+def own_imports(path: Path) -> frozenset[str]:
     """Return the files of the package that a file imports, as `policy_patch.room.file`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -114,7 +117,7 @@ def own_imports(path: Path) -> set[str]:
             names = [f"{module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             inner = {name for name in names if name in MODULES}  # `from room import file`
             found |= inner or ({module} if module in MODULES else set())
-    return found - {module_of(path)}
+    return frozenset(found - {module_of(path)})
 
 
 def module_of(path: Path) -> str:
