@@ -10,7 +10,8 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # stay under 40 minutes on two cores.
 CORE_TESTS = tests/test_compat.py tests/test_config.py tests/injection tests/base/test_state.py tests/base/test_bos.py \
 	tests/base/test_fingerprint.py tests/base/test_probe.py tests/patch/test_folder.py \
-	$(addprefix tests/model/test_, $(addsuffix .py, patched_model named_patches calls files delegation auto))
+	$(addprefix tests/model/test_, $(addsuffix .py, patched_model named_patches calls files delegation auto)) \
+	$(addprefix tests/export/test_, $(addsuffix .py, baking token_rows head_rows tokenizer_files)) tests/answers/test_served_probe.py
 NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/model/test_trainer_hook.py tests/base/test_loading.py \
 	tests/hub/test_round_trip.py tests/hub/test_push.py \
 	$(addprefix tests/training/test_, $(addsuffix .py, trl_contract sft dpo two_stage adopted settings fused_head))
