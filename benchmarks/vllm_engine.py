@@ -241,10 +241,12 @@ def killed(
 
 
 @contextmanager
-def engine(args: argparse.Namespace, more: list[str]) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Start vLLM with the lab's base, and give its address and process."""
+def engine(
+    args: argparse.Namespace, more: list[str], model: Path = LAB_MODELS_PATH / "base"
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Start vLLM with a base, the lab's by default, and give its address and process."""
     port = free_port()
-    command = [args.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(LAB_MODELS_PATH / "base")]
+    command = [args.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port), "--enable-prompt-embeds"]
     settings = {
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -150,10 +150,14 @@ class TrainRecipe(Recipe):
 
     def _unknown_risk(self) -> str:
         """Return a sentence about a risk that is not known here, and so has no prompts of its own; else nothing."""
+        from policy_patch.config import DEFAULT_INIT_TEXTS
+
+        if not self.risk or self.risk in DEFAULT_INIT_TEXTS or self.data.prompts:
+            return ""  # the risks of this package, so that torch need not be imported for this message
         from policy_patch.evaluation.risks import RISKS
         from policy_patch.near_names import did_you_mean
 
-        if not self.risk or self.risk in RISKS or self.data.prompts:
+        if self.risk in RISKS:
             return ""
         hint = did_you_mean(self.risk, RISKS, shown=repr, then=f"Available: {', '.join(RISKS)}.")
         return f" The risk {self.risk!r} is not known here, so it has no prompts of its own. {hint}"
