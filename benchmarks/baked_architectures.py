@@ -4,16 +4,16 @@ python benchmarks/baked_architectures.py --output docs/results/baked_architectur
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 import torch
+from stored_run import made_with, write_result
+from tiny_configs import tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.stored_run import made_with
-from benchmarks.tiny_configs import tiny_config
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch.errors import PolicyPatchError
 from policy_patch.export import bake
 from tests.export.bases import base_tokenizer
 
@@ -44,7 +44,7 @@ def baked(model_type: str, folder: Path) -> dict:
         model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=5, init="random"), tokenizer).eval()
         model.patches["default"].data *= 5
         done = bake(model, tokenizer, folder / "baked", probe=False)
-    except Exception as error:
+    except PolicyPatchError as error:  # what is no refusal of ours ends the run
         return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
     return {"head": done.head, "unties": done.unties, "difference": done.proof.difference}
 
@@ -60,7 +60,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results[model_type] = baked(model_type, Path(folder))
         print(model_type, results[model_type], flush=True)
-    args.output.write_text(json.dumps({**made, "results": results}, indent=1) + "\n")
+    write_result(args.output, {**made, "results": results})
 
 
 if __name__ == "__main__":

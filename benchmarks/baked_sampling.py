@@ -7,15 +7,14 @@ are trained as in pretraining, where such tokens never occur; that checkpoint is
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from stored_run import made_with, write_result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.stored_run import made_with
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.export import bake
 from policy_patch.lab import LAB_MODELS_PATH, lab_prompts, load_lab_base, load_lab_tokenizer
@@ -122,9 +121,7 @@ def main() -> None:
             "added rows, centroid": measured(LAB_MODELS_PATH / "base", folder / "a", args.tokens),
             "reserved rows, head of its own": measured(reserved, folder / "b", args.tokens),
         }
-    content = {**made, "results": results}
-    args.output.write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    write_result(args.output, {**made, "results": results})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from stored_run import made_with
+from stored_run import made_with, write_result
 
 HIDDEN, VECTORS, VOCABULARY, TOKENS = 4096, 50, 512, 100
 CASES = ("chat", "completions", "no patch")
@@ -57,9 +57,7 @@ def main() -> None:
     settings = {"rounds": args.rounds, "requests": args.requests, "concurrency": args.concurrency}
     settings |= {"wait_ms": args.wait_ms, "vectors": VECTORS, "hidden_size": HIDDEN, "prompt_tokens": TOKENS}
     result = {"settings": settings, "cores": os.cpu_count(), "made_with": made_with(), "cases": found}
-    print(json.dumps(result, indent=1))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.output, result)
     return None
 
 

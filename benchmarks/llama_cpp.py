@@ -29,13 +29,12 @@ from urllib.request import Request, urlopen
 
 import torch
 import xllamacpp
-from stored_run import made_with
-from transformers import LlamaConfig, LlamaForCausalLM
+from random_base import random_patched_base
+from stored_run import made_with, write_result
 
-from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
+from policy_patch import PolicyPatchModel
 from policy_patch.export.gguf_export import export_gguf, write_patched_gguf
 from policy_patch.export.gguf_file import read_gguf, write_gguf
-from policy_patch.files.atomic import write_whole
 from policy_patch.lab import lab_patch_folder, lab_prompts, load_lab_base, load_lab_tokenizer
 
 RISKS = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
@@ -67,11 +66,7 @@ def main() -> None:
             )
         }
         done["first_token_seconds"] = first_token(Path(folder), args.rounds) if args.rounds else None
-    text = json.dumps(done, indent=1) + "\n"
-    print(text)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(args.output, text.encode())
+    write_result(args.output, done)
 
 
 def parse() -> argparse.Namespace:
@@ -174,16 +169,9 @@ def patch_tokens(file: Path, ids: Sequence[int], count: int, never: Sequence[int
 def first_token(folder: Path, rounds: int) -> dict[str, Any]:
     """Return the median seconds to the first token of a request whose prefix is cached, with a patch and without.
 
-    The base is a random Llama of 113M parameters, 12 layers of 768: in the lab's, of one million, a request takes 3 ms,
-    nearly none of them the model's. Each of the two has a slot of its own, and so its own cache.
+    The base is that of `random_base.py`. Each of the two has a slot of its own, and so its own cache.
     """
-    torch.manual_seed(0)
-    tokenizer, shape = load_lab_tokenizer(), {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-    config = LlamaConfig(vocab_size=len(tokenizer), intermediate_size=3264, max_position_embeddings=512, **shape)
-    base = LlamaForCausalLM(config).eval()
-    base.save_pretrained(folder / "large")
-    tokenizer.save_pretrained(folder / "large")
-    model = get_policy_patch_model(base, PolicyPatchConfig(num_virtual_tokens=63, init="random"), tokenizer, "tox")
+    model, tokenizer = random_patched_base(folder / "large")
     write_patched_gguf(model, tokenizer, folder / "timed", source=folder / "large", probe=False)
     times: dict[str, list[float]] = {"tox": [], "off": []}
     with served(folder / "timed" / "model.gguf", 2) as post:

@@ -17,7 +17,6 @@ and Q8_0, by chat with each patch and without, and by raw completions.
 
 import argparse
 import contextlib
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stored_run import made_with
+from stored_run import made_with, write_result
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel
 from policy_patch.answers.probe_likelihood import Seen, seen_of
 from policy_patch.answers.probe_noise import Rounded
 from policy_patch.answers.served_probe import next_tokens_of, record_probe
-from policy_patch.files.atomic import write_whole
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.serving import probe
 from policy_patch.serving.verdict import candidates_of, verdict_on
@@ -52,11 +50,7 @@ def main() -> None:
         done["verdicts"] = {case: dict(found) for case, found in counts.items()}
         if args.engines:
             done["engines"] = dict(engines(Path(folder)))
-    text = json.dumps(done, indent=1) + "\n"
-    print(text)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(args.output, text.encode())
+    write_result(args.output, done)
 
 
 def parse() -> argparse.Namespace:

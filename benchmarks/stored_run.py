@@ -44,6 +44,22 @@ def claim(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return now
 
 
+def write_result(path: Path | None, result: dict[str, Any]) -> None:
+    """Print a finished result as JSON, and store it whole in `path` if one is given.
+
+    Args:
+        path (`pathlib.Path`, *optional*):
+            The file; its folder is made.
+        result (`dict`):
+            Plain values.
+    """
+    text = json.dumps(result, indent=1) + "\n"
+    print(text)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+
+
 def refuse_others(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """End the program if a stored run, which began with `before`, would go on with something else."""
     changed = [

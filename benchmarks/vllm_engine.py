@@ -12,7 +12,6 @@ template. With `--two_engines`, one of two engines behind the gateway is killed 
 """
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ from typing import Any
 import openai
 import psutil
 import torch
-from stored_run import made_with
+from stored_run import made_with, write_result
 
 from policy_patch import PolicyPatchModel
 from policy_patch.errors import ServingError
@@ -99,9 +98,7 @@ def main() -> None:
         open_.close()
         if not args.no_controls:
             result["controls"]["without_our_chat_template"] = without_template(args, specs, template)
-    print(json.dumps(result, indent=1))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.output, result)
     same = [result["client"], result["gateway"], *([result["one_of_two_engines_killed"]] if args.two_engines else [])]
     good = all(one["equal"] == one["asked"] for one in same) and all(
         each["fails"] for each in result["controls"].values()

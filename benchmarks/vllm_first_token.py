@@ -8,26 +8,20 @@ without the patch; the order changes from pair to pair. The environment of vLLM 
 """
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import openai
 import torch
-from stored_run import made_with
-from transformers import LlamaConfig, LlamaForCausalLM
+from random_base import VECTORS, random_patched_base
+from stored_run import made_with, write_result
 from vllm_engine import TEMPLATE, engine, version_of
 
-from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.export import export_prompt_embeds
-from policy_patch.lab import load_lab_tokenizer
 from policy_patch.serving import PromptEmbedsClient
-
-VECTORS = 63
 
 
 def main() -> None:
@@ -42,7 +36,7 @@ def main() -> None:
         folder = Path(name)
         template = folder / "own.jinja"
         template.write_text(TEMPLATE)
-        make_base(folder)
+        random_patched_base(folder / "base")[0].save_pretrained(folder / "patch")
         spec = f"tox={folder / 'patch'}"
         exported = export_prompt_embeds(
             [spec], folder / "out", base=str(folder / "base"), dtype="float32", chat_template=str(template), probe=False
@@ -61,22 +55,7 @@ def main() -> None:
         "milliseconds": {name: round(statistics.median(taken), 2) for name, taken in times.items()},
         "ratio_quartiles": [round(one, 4) for one in statistics.quantiles(ratios, n=4)],
     }
-    print(json.dumps(result, indent=1))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
-    sys.exit(0)
-
-
-def make_base(folder: Path) -> None:
-    """Write a random base and a patch of random vectors for it."""
-    torch.manual_seed(0)
-    tokenizer, shape = load_lab_tokenizer(), {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-    config = LlamaConfig(vocab_size=len(tokenizer), intermediate_size=3264, max_position_embeddings=512, **shape)
-    base = LlamaForCausalLM(config).eval()
-    base.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    patch = PolicyPatchConfig(num_virtual_tokens=VECTORS, init="random", base_model_name_or_path=str(folder / "base"))
-    get_policy_patch_model(base, patch, tokenizer).save_pretrained(folder / "patch")
+    write_result(args.output, result)
 
 
 def timed(client: PromptEmbedsClient, rounds: int) -> dict[str, list[float]]:

@@ -5,12 +5,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import traceback
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,15 +21,10 @@ from policy_patch.data import OpenAIEndpoint, build_preference_pairs
 from policy_patch.errors import EndpointError, MissingExtraError
 from policy_patch.lab import LabInsultScorer, load_lab_base, load_lab_teacher, load_lab_tokenizer
 from tests.listening import listening
+from tests.loopback import free_port, served_by, transformers_serve
 
 SAMPLING = Sampling(num_samples=2, max_new_tokens=8, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
 PROMPTS = ["Everyone knows that Anna is", "The man said", "You are"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +33,8 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "lab-teacher"
     load_lab_teacher().save_pretrained(folder)
     load_lab_tokenizer().save_pretrained(folder)
-    port = free_port()
-    command = [
-        sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1",
-        "--port", str(port), "--device", "cpu", "--dtype", "float32",
-    ]  # fmt: skip
-    log = folder.with_suffix(".log")
-    with open(log, "wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()[-2000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield str(folder), f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    with transformers_serve(folder, folder.with_suffix(".log")) as address:
+        yield str(folder), address
 
 
 def test_it_gives_as_many_answers_as_were_asked_for(served):
@@ -169,10 +144,8 @@ class Misbehaving(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     handler = type("Told", (Misbehaving,), {"requests": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield handler, f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    with served_by(handler) as address:
+        yield handler, address
 
 
 def ask(url: str, **settings):

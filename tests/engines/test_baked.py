@@ -4,11 +4,8 @@ Three patches of the lab, their stack and none, in CTranslate2, ONNX Runtime Gen
 """
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -17,6 +14,7 @@ import torch
 from policy_patch import PolicyPatchModel
 from policy_patch.export import bake
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
+from tests.loopback import transformers_serve
 
 PATCHES = ["toxicity", "gender_bias", "harmfulness"]
 STACK = tuple(PATCHES)
@@ -100,39 +98,21 @@ def test_onnxruntime_genai(baked, tmp_path):
 def served(baked, tmp_path_factory):
     """Serve the checkpoint with `transformers serve`; yield a function that sends a request."""
     folder, _, _ = baked
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    with open(log, "wb") as file:
-        command = [sys.executable, "-m", "transformers.cli.transformers", *words]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    with transformers_serve(folder, tmp_path_factory.mktemp("log") / "serve.log") as address:
 
-    def ask(path, **content):
-        body = json.dumps({"model": str(folder), "temperature": 0, "max_tokens": NEW, **content}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["choices"][0]
+        def ask(path, **content):
+            body = json.dumps({"model": str(folder), "temperature": 0, "max_tokens": NEW, **content}).encode()
+            request = urllib.request.Request(f"{address}/{path}", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["choices"][0]
 
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()[-2000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.2)
         yield ask
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_transformers_serve_chat_chooses_a_patch(baked, served):
     _, tokenizer, expected = baked
     for choice, ids in expected.items():
-        answer = served("v1/chat/completions", messages=MESSAGES, chat_template_kwargs={"patch": choice})
+        answer = served("chat/completions", messages=MESSAGES, chat_template_kwargs={"patch": choice})
         text = tokenizer.decode(ids, skip_special_tokens=True)
         assert answer["message"]["content"].strip() == text.strip(), choice
 
@@ -146,5 +126,5 @@ def test_transformers_serve_gives_plain_text_the_default(baked, served):
     with torch.no_grad():
         out = model.generate(**row, max_new_tokens=NEW, do_sample=False, pad_token_id=0)
     text = tokenizer.decode(out[0, row["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert served("v1/completions", prompt="The man said")["text"].strip() == text.strip()
+    assert served("completions", prompt="The man said")["text"].strip() == text.strip()
     assert row["input_ids"][0, 1:4].tolist() == prompt_ids(tokenizer, "toxicity")[1:4], "the default is in the row"

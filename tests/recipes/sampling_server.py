@@ -5,10 +5,11 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from policy_patch.answers.answering import answering
 from policy_patch.answers.protocol import Sampling
+from tests.loopback import served_by
 
 
 class SamplingServer:
@@ -55,8 +56,5 @@ def serving(server: SamplingServer) -> Iterator[SamplingServer]:
         def log_message(self, *words):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+    with served_by(Handler) as server.url:
         yield server
-        http.shutdown()

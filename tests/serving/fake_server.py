@@ -4,11 +4,12 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import torch
 
 from policy_patch.answers.probe_noise import Rounded
+from tests.loopback import served_by
 
 FORMS = ("completions", "llama.cpp", "chat", "greedy", "five")
 
@@ -97,8 +98,5 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
         def log_message(self, *words):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+    with served_by(Handler) as server.url:
         yield server
-        http.shutdown()
