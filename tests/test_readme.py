@@ -80,11 +80,15 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21 asks for it
 @pytest.mark.parametrize("block", cases(standing))
-def test_python_that_stands_by_itself_runs(block, tmp_path, monkeypatch):
+def test_python_that_stands_by_itself_runs_and_prints_what_it_says(block, tmp_path, monkeypatch, capsys):
+    """A comment in the line after a `print` is what it prints."""
     if "peft" in block:
         pytest.importorskip("peft")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "block", "exec"), {})
+    printed = capsys.readouterr().out
+    for said in re.findall(r"print\(.*\)\n *# (.*)", block):
+        assert said in printed
 
 
 def unknown(block):
