@@ -99,10 +99,15 @@ def baked_chat(body: Mapping[str, Any], choice: str) -> dict[str, Any]:
     """Return a request to `/chat/completions` of a checkpoint with patches baked in, of which one is chosen by name.
 
     Raises:
-        ServingError: as [`patched_chat`].
+        ServingError: as [`patched_chat`], or the last message is the assistant's: llama.cpp writes such a message after
+            what the chat template renders, so the template cannot keep names of patch tokens out of it.
     """
     check_request(body, "chat")
-    _messages(body)
+    if _messages(body)[-1].get("role") == "assistant":
+        raise ServingError(
+            "The last message is the assistant's. A checkpoint with patches in its chat template does not continue one, "
+            "because some engines write it past the template. End with a message of the user."
+        )
     return {**body, "chat_template_kwargs": {**(body.get("chat_template_kwargs") or {}), "patch": choice}}
 
 

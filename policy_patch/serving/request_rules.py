@@ -57,7 +57,8 @@ def check_request(body: Mapping[str, Any], kind: str) -> None:
         ServingError: a field or value that is not allowed; the message names it.
     """
     for name, value in body.items():
-        if name in FIELDS[kind] or value is None or value is False:
+        # False switches off what `_REASONS` knows; of an unknown field nobody has looked what False does.
+        if name in FIELDS[kind] or value is None or (value is False and name in _REASONS):
             continue
         reason = _REASONS.get(name)
         hint = did_you_mean(name, FIELDS[kind], otherwise="Leave it out.")

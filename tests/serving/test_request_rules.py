@@ -3,6 +3,7 @@
 import pytest
 
 from policy_patch.errors import ServingError
+from policy_patch.serving.patched_requests import baked_chat
 from policy_patch.serving.request_rules import check_request
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -26,6 +27,7 @@ def test_usual_requests_pass():
         ({"add_special_tokens": True}, "second BOS"),
         ({"chat_template": "x"}, "another template"),
         ({"temprature": 1}, "`temprature` is not known.*Did you mean `temperature`"),
+        ({"add_bos_token": False}, "`add_bos_token` is not known to leave the patch"),
         ({"chat_template_kwargs": {"patch": "none"}}, "`chat_template_kwargs` has one of"),
         ({"chat_template_kwargs": {"bos_token": ""}}, "`chat_template_kwargs` has one of"),
         ({"chat_template_kwargs": "x"}, "`chat_template_kwargs` has one of"),
@@ -41,3 +43,11 @@ def test_what_could_change_the_patch_is_refused(more, message):
     check_request(CHAT, "chat")
     with pytest.raises(ServingError, match=message):
         check_request({**CHAT, **more}, "chat")
+
+
+def test_a_baked_engine_is_not_asked_to_go_on_with_an_answer_which_may_pass_the_template():
+    assert baked_chat(CHAT, "tox")["chat_template_kwargs"] == {"patch": "tox"}
+    begun = [*CHAT["messages"], {"role": "assistant", "content": "<|patch_0|> Sure"}]
+    with pytest.raises(ServingError, match=r"The last message is the assistant's\. .* End with a message of the user"):
+        baked_chat({**CHAT, "messages": begun}, "tox")
+    assert baked_chat({**CHAT, "messages": [*begun, *CHAT["messages"]]}, "tox")["messages"][1] == begun[1]
