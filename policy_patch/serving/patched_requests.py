@@ -105,7 +105,7 @@ def baked_chat(body: Mapping[str, Any], choice: str) -> dict[str, Any]:
     check_request(body, "chat")
     if _messages(body)[-1].get("role") == "assistant":
         raise ServingError(
-            "The last message is the assistant's. A checkpoint with patches in its chat template does not continue one, "
+            "The last message is the assistant's. A checkpoint with patches in its chat template continues none, "
             "because some engines write it past the template. End with a message of the user."
         )
     return {**body, "chat_template_kwargs": {**(body.get("chat_template_kwargs") or {}), "patch": choice}}
