@@ -3,16 +3,21 @@
     python benchmarks/vllm_first_token.py --vllm .venv-vllm/bin/python --output docs/results/vllm_first_token.json
 
 The base is a random Llama of 113 million parameters in fp32, 12 layers of 768; the patch has 63 vectors, so BOS and the
-vectors fill two blocks of 32. Chat requests for one token, with new text each time, take turns with the same text
-without the patch; the order changes from pair to pair. The environment of vLLM is made as `vllm_engine.py` says.
+vectors fill two blocks of 32. It is served in both ways, one server after the other: the unmodified base, to which each
+request carries the vectors as embeddings, and a baked checkpoint, in which they are tokens. Chat requests for one
+token, with new text each time, take turns with the same text without the patch; the order changes from pair to pair.
+The environment of vLLM is made as `vllm_engine.py` says.
 """
 
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import openai
 import torch
@@ -20,8 +25,10 @@ from random_base import VECTORS, random_patched_base
 from stored_run import made_with, write_result
 from vllm_engine import TEMPLATE, engine, version_of
 
-from policy_patch.export import export_prompt_embeds
+from policy_patch.export import bake, export_prompt_embeds
 from policy_patch.serving import PromptEmbedsClient
+
+Ask = Callable[[str, bool], object]  # text, with the patch or without
 
 
 def main() -> None:
@@ -34,43 +41,79 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        template = folder / "own.jinja"
-        template.write_text(TEMPLATE)
-        random_patched_base(folder / "base")[0].save_pretrained(folder / "patch")
-        spec = f"tox={folder / 'patch'}"
-        exported = export_prompt_embeds(
-            [spec], folder / "out", base=str(folder / "base"), dtype="float32", chat_template=str(template), probe=False
-        )
-        chat = ["--chat-template", str(exported.folder / "chat_template.jinja")]
-        chat += ["--chat-template-content-format", "string"]
-        with engine(args, chat, model=folder / "base") as (url, _), openai.OpenAI(base_url=url, api_key="none") as own:
-            client = PromptEmbedsClient(own, [spec], base=str(folder / "base"), model="base", dtype=torch.float32)
-            times = timed(client, args.rounds)
-    ratios = [with_patch / without for with_patch, without in zip(times["tox"], times["none"])]
+        model, tokenizer = random_patched_base(folder / "base")
+        model.save_pretrained(folder / "patch")
+        tokenizer.chat_template = TEMPLATE
+        bake(model, tokenizer, folder / "baked", base_folder=folder / "base", probe=False)
+        ways = {"embeddings": with_embeddings(args, folder), "baked": with_baked(args, folder)}
     result = {
         "settings": {"rounds": args.rounds, "vectors": VECTORS, "block_size": 32},
         "made_with": made_with(),
         "vllm": version_of(args.vllm),
         "cores": os.cpu_count(),
-        "milliseconds": {name: round(statistics.median(taken), 2) for name, taken in times.items()},
-        "ratio_quartiles": [round(one, 4) for one in statistics.quantiles(ratios, n=4)],
+        "ways": ways,
     }
     write_result(args.output, result)
 
 
-def timed(client: PromptEmbedsClient, rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each request, after five pairs of warming up."""
-    times: dict[str, list[float]] = {"tox": [], "none": []}
+def with_embeddings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the times of the unmodified base, to which each request carries the vectors."""
+    template, spec = folder / "own.jinja", f"tox={folder / 'patch'}"
+    template.write_text(TEMPLATE)
+    exported = export_prompt_embeds(
+        [spec], folder / "out", base=str(folder / "base"), dtype="float32", chat_template=str(template), probe=False
+    )
+    chat = ["--chat-template", str(exported.folder / "chat_template.jinja")]
+    chat += ["--chat-template-content-format", "string"]
+    with engine(args, chat, model=folder / "base") as (url, _), openai.OpenAI(base_url=url, api_key="none") as own:
+        client = PromptEmbedsClient(own, [spec], base=str(folder / "base"), model="base", dtype=torch.float32)
+
+        def ask(text: str, patched: bool) -> object:
+            messages = [{"role": "user", "content": text}]
+            patches = ["tox"] if patched else []
+            return client.chat.completions.create(messages=messages, patches=patches, max_tokens=1, temperature=0)
+
+        return timed(ask, args.rounds)
+
+
+def with_baked(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the times of a baked checkpoint, in which each request chooses the patch by name."""
+    with engine(args, [], model=folder / "baked") as (url, _), openai.OpenAI(base_url=url, api_key="none") as own:
+
+        def ask(text: str, patched: bool) -> object:
+            choice = {"chat_template_kwargs": {"patch": "tox" if patched else "none"}}
+            messages = [{"role": "user", "content": text}]
+            return own.chat.completions.create(
+                model="base", messages=messages, max_tokens=1, temperature=0, extra_body=choice
+            )
+
+        asked = {patched: ask("hello", patched).usage.prompt_tokens for patched in (True, False)}
+        if asked[True] - asked[False] != VECTORS:
+            sys.exit(f"The patch has {VECTORS} tokens; the prompts have {asked[True]} and {asked[False]}.")
+        return timed(ask, args.rounds)
+
+
+def timed(ask: Ask, rounds: int) -> dict[str, Any]:
+    """Return the median milliseconds of requests with the patch and without, and the quartiles of their ratio.
+
+    The first five pairs warm up and do not count.
+    """
+    times: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(rounds + 5):
         text = f"{turn} the man said that he and the woman went to the market in the morning"
-        for name in sorted(times, reverse=bool(turn % 2)):
+        for patched in sorted(times, reverse=bool(turn % 2)):
             start = time.perf_counter()
-            client.chat.completions.create(
-                messages=[{"role": "user", "content": text}], patches=[] if name == "none" else [name], max_tokens=1,
-                temperature=0,
-            )  # fmt: skip
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: taken[5:] for name, taken in times.items()}
+            ask(text, patched)
+            times[patched].append(1000 * (time.perf_counter() - start))
+    with_patch, without = times[True][5:], times[False][5:]
+    ratios = [one / other for one, other in zip(with_patch, without)]
+    return {
+        "milliseconds": {
+            "with": round(statistics.median(with_patch), 2),
+            "without": round(statistics.median(without), 2),
+        },
+        "ratio_quartiles": [round(one, 4) for one in statistics.quantiles(ratios, n=4)],
+    }
 
 
 if __name__ == "__main__":
