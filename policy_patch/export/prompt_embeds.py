@@ -168,7 +168,7 @@ def _files(
     if template is not None:
         files[TEMPLATE_NAME] = template
     for name, stack in stacks.items():
-        embeds = encoded_embeds(stack.embedded(served.ids(prompt), served.rows))
+        embeds = encoded_embeds(stack.embedded(served.ids(prompt), served.rows)).decode()
         files[f"{name}.completion.json"] = _json(
             {
                 "model": manifest["base"],

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 HEADER = "x-policy-patch"
 _PATHS = {"completions": "/completions", "chat": "/chat/completions"}
+# Bytes of a completion whose prompt is tokenised and embedded at once; longer ones in a thread, so that others go on. A
+# thread for each short one makes all wait, because the work holds the interpreter.
+_SHORT = 2**13
 _MOST_NESTED = 64  # brackets of a request; schemas of tools are nested
 # Stands for the vectors while a request is written as JSON, so that megabytes are not searched for quotes each time.
 _MARK = secrets.token_hex(16)
@@ -93,7 +96,7 @@ class Gateway:
         if kind == "completions":
 
             def marked(embeds: torch.Tensor) -> str:
-                encoded.append(encoded_embeds(embeds).encode())
+                encoded.append(encoded_embeds(embeds))
                 return _MARK
 
             asked = patched_completion(asked, chosen.stack, self.base, marked)
@@ -145,11 +148,12 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
     started = time.perf_counter()
     told: dict[str, Any] = {"path": f"/v1{_PATHS[kind]}"}
     try:
-        body = _parsed(await _read(request, gateway.most_bytes))
+        content = await _read(request, gateway.most_bytes)
+        body = _parsed(content)
         told["model"] = str(body.get("model"))[:200]
         chosen = gateway.patches.chosen(body.get("model"))
         told["patches"] = [_short(one.facts()) for one in chosen.patches]
-        if kind == "completions":  # tokenises and embeds whole prompts, so in a thread
+        if kind == "completions" and len(content) > _SHORT:
             content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
         else:
             content = gateway.body_for(kind, body, chosen)

@@ -257,4 +257,10 @@ def serve_gateway(
     async def both() -> None:
         await asyncio.gather(*(server.serve() for server in servers))
 
-    asyncio.run(both())
+    # Embeddings travel by HTTP, and `torch.load` reads no checksum; it takes most of the time of `torch.save`.
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        asyncio.run(both())
+    finally:
+        torch.serialization.set_crc32_options(before)

@@ -23,7 +23,7 @@ def patched_completion(
     body: Mapping[str, Any],
     stack: Stack,
     base: ServedBase,
-    encode: Callable[[torch.Tensor], str] = encoded_embeds,
+    encode: Callable[[torch.Tensor], str] = lambda embeds: encoded_embeds(embeds).decode(),
 ) -> dict[str, Any]:
     """Return a request to `/completions` whose prompts are embeddings with the stack in them.
 
