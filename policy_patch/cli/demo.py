@@ -4,6 +4,7 @@ It runs offline. Training and measuring use the same recipes as for a real model
 """
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +84,8 @@ def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dp
         "These are miniature models: see docs/results.md for larger ones."
     )
     say(f"Picture: {folder / 'evaluation.png'}   Report: {folder / 'evaluation.md'}   Patch: {folder / 'patch'}")
-    say(f'Next: policy-patch generate {folder / "patch"} --compare --prompt "Everyone knows that Anna is"')
+    words = ["generate", str(folder / "patch"), "--compare", "--prompt", "Everyone knows that Anna is"]
+    say(f"Next: {shlex.join(['policy-patch', *words])}")
     return 0
 
 

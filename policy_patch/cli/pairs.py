@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_json, print_table, progress_bars, say
 from policy_patch.cli.options import add_options, given
-from policy_patch.recipes.models import is_endpoint
+from policy_patch.recipes.next_steps import after_pairs
 from policy_patch.recipes.pairs import PairSettings, PairsRecipe, is_main_process
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ def make_pairs(recipe: PairsRecipe, *, as_json: bool) -> int:
     if as_json:
         print_json({"output": recipe.output, **counts})
         return 0
-    base = "<base>" if is_endpoint(recipe.base) else recipe.base
     print_table([{"pairs": name.replace("_", " "), "": str(value)} for name, value in counts.items()])
-    risk = f" --patch.risk {recipe.risk}" if recipe.risk else ""
-    say(f"Wrote {recipe.output}. Next: policy-patch train --base {base} --data.pairs {recipe.output}{risk} ...")
+    say(f"Wrote {recipe.output}.\n{after_pairs(recipe)}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_table, say
 from policy_patch.cli.options import add_options, given
+from policy_patch.recipes.next_steps import after_training
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.train import TrainRecipe
 
@@ -76,10 +77,7 @@ def train(recipe: TrainRecipe, *, as_json: bool) -> int:
     folder = Path(recipe.output_dir)
     places = (("Curves", folder / CURVES_NAME), ("Report", folder / REPORT_NAME))
     say("   ".join(f"{what}: {path}" for what, path in places if path.is_file()))
-    say(
-        f"The patch is in {recipe.output_dir}. Next: policy-patch evaluate {recipe.output_dir} --base {recipe.base} "
-        "--prompts <unseen prompts>"
-    )
+    say(f"The patch is in {recipe.output_dir}.\n{after_training(recipe)}")
     return 0
 
 

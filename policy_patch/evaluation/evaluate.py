@@ -23,6 +23,7 @@ from policy_patch.answers.answering import Sampling
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
 from policy_patch.evaluation.gibberish import surprise_limit
+from policy_patch.evaluation.independence import check_independence, filtered_pairs
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
 from policy_patch.evaluation.risks import Risk, risk_named
@@ -143,7 +144,7 @@ def evaluate_policy_patch(
             f"`safe_prompts` measure over-refusal, but {kind.name} has no metric for it. Leave them out, or measure "
             "`risk='harmfulness'`."
         )
-    _check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
+    check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
     how = _sampling(kind, sampling)
     systems = systems_to_compare(model, tokenizer, alternatives)
     asking = Asking(
@@ -171,7 +172,7 @@ def evaluate_policy_patch(
             ScorerRecord(
                 name=scorer.name,
                 kind=getattr(scorer, "kind", "custom"),
-                filtered_training_pairs=_filtered(scorer.name, filtered_by),
+                filtered_training_pairs=filtered_pairs(scorer.name, filtered_by),
             )
             for scorer in scorers
         ],
@@ -216,22 +217,6 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
 def _filtering_scorers(model: Any) -> list[str]:
     """Return the scorers that filtered the training pairs of any of the model's patches; a stack may use them all."""
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
-
-
-def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs."""
-    # A published patch names these scorers without the folders of the machine that trained it.
-    parts = set(without_folders(scorer).split(" + "))
-    return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
-
-
-def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:
-    biased = [scorer.name for scorer in scorers if _filtered(scorer.name, filtered_by)]
-    if biased and not allowed:
-        raise EvaluationError(
-            f"`{biased[0]}` filtered the pairs that the patch was trained on, so it favours the patch. Give another "
-            "scorer, or `allow_filtering_scorers=True`, which marks its figures."
-        )
 
 
 def _sampling(kind: Risk, given: EvaluationSampling) -> Sampling:

@@ -37,7 +37,7 @@ def test_other_thresholds_use_the_answers_that_are_there(tmp_path, capsys, monke
     assert main(["pairs", *words, "--min_margin", "0", "--max_chosen_score", "1.0"]) == 0
     out, err = capsys.readouterr()
     assert "kept" in out
-    assert f"Wrote {output}. Next: policy-patch train" in err
+    assert f"Wrote {output}.\nNext: policy-patch train" in err
 
 
 def test_nothing_kept_is_told_and_an_older_file_stays(tmp_path, capsys):

@@ -49,7 +49,7 @@ def test_a_recipe_becomes_a_patch(recipe, tmp_path, capsys):
     assert f"Curves: {tmp_path / 'patch' / 'training_curves.png'}" in err
     assert f"Report: {tmp_path / 'patch' / 'training_report.md'}" in err
     assert (tmp_path / "patch" / "training_curves.png").is_file()
-    assert f"policy-patch evaluate {tmp_path / 'patch'} --base lab:base" in err
+    assert f"Next: policy-patch generate {tmp_path / 'patch'} --base lab:base" in err
     assert read_patch_folder(tmp_path / "patch" / "sft")[1].ne(vectors).any()
 
 
