@@ -103,6 +103,8 @@ def patched(name: str, folder: Path) -> tuple[PolicyPatchModel, PreTrainedTokeni
                 num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, **SIZES,
             )
         )  # fmt: skip
+    with torch.no_grad():  # no base is trained to write a row that no token has
+        base.get_output_embeddings().weight[len(tokenizer) :] = 0
     base.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(folder).eval()
