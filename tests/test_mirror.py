@@ -83,6 +83,7 @@ SUBJECTS = {
     "engines/test_probe.py": "policy_patch/serving/probing.py",
     "engines/test_transformers_4.py": "policy_patch/export/surgery.py",
     "engines/test_llama_cpp.py": "policy_patch/export",
+    "engines/test_llama_cpp_k_quants.py": "policy_patch/export/gguf_edit.py",
     "engines/test_llama_cpp_kinds.py": "policy_patch/export",
     "engines/test_llama_cpp_templates.py": "policy_patch/export/chat_template.py",
     "evaluation/test_evaluate_risks.py": "policy_patch/evaluation/evaluate.py",

@@ -48,12 +48,24 @@ def served_models(endpoint: OpenAIEndpoint) -> list[str]:
     Raises:
         EndpointError: as [`OpenAIEndpoint.answer`].
     """
+    return [model.id for model in listed_models(endpoint)]
+
+
+def listed_models(endpoint: OpenAIEndpoint) -> list[Any]:
+    """Return the models that a host lists, as the client gives them: `id`, and in `model_extra` what is not OpenAI's.
+
+    Raises:
+        EndpointError: as [`OpenAIEndpoint.answer`].
+    """
     from anyio.from_thread import start_blocking_portal
 
-    async def ask() -> list[str]:
+    async def ask() -> list[Any]:
         async with endpoint.clients() as clients:
             with endpoint.clear_errors(""):
-                return [model.id for model in (await clients.ask(lambda client: client.models.list())).data]
+                found = list((await clients.ask(lambda client: client.models.list())).data)
+                if not all(isinstance(model.id, str) for model in found):
+                    raise TypeError("a model without a name")
+                return found
 
     with start_blocking_portal() as portal:
         return portal.call(ask)

@@ -229,15 +229,12 @@ def _write(
     bos_token_id: int | None,
 ) -> None:
     write_weights(checkpoint, operation, folder)
-    named = ("bos_token_id", "eos_token_id", "pad_token_id")
-    defaults = {key: checkpoint.config[key] for key in named if checkpoint.config.get(key) is not None}
     write_configs(
         checkpoint,
         folder,
         added=operation.added,
         unties=operation.unties,
         suppressed=list(tokens.all_ids),
-        defaults=defaults,
     )
     write_tokenizer(tokenizer, tokens, folder, bos_token_id=bos_token_id)
     write_suppression(tokens, folder)

@@ -16,6 +16,7 @@ _STRIPPED = "-"
 _GENERATION = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")  # tags of transformers: what the assistant wrote
 _OWN = ("patch", "policy_patch_prefixes", "policy_patch_choice", "policy_patch_rendered")
 
+# Minja, which OpenVINO renders with, has the method `replace` and no filter of that name.
 # Tags that only hold an empty string keep the whitespace of the original template from being trimmed by ours.
 _WRAPPED = (
     "{%- set policy_patch_prefixes = @PREFIXES@ -%}"
@@ -25,7 +26,7 @@ _WRAPPED = (
     "{{- raise_exception('There is no patch of this name; there are: @CHOICES@') -}}"
     "{%- endif -%}"
     "{%- set policy_patch_rendered -%}{{ '' }}@TEMPLATE@{{ '' }}{%- endset -%}"
-    "{%- set policy_patch_rendered = policy_patch_rendered | replace(@MARKER@, @STRIPPED@) -%}"
+    "{%- set policy_patch_rendered = policy_patch_rendered.replace(@MARKER@, @STRIPPED@) -%}"
 )
 _AFTER_BOS = (
     "{%- if policy_patch_rendered.startswith(@BOS@) -%}"

@@ -20,6 +20,13 @@ from policy_patch.export.formats import Exported
 from policy_patch.export.new_folder import new_folder
 from policy_patch.files.atomic import write_whole
 from policy_patch.files.documents import Fault, parse_json, read_text
+from policy_patch.hub.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_TENSORS,
+    LARGEST_ADAPTER_CONFIG,
+    PICKLED_TENSORS,
+    locate_adapter,
+)
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.named_patch import load_named_patches
 from policy_patch.model.patched_model import PolicyPatchModel
@@ -31,9 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _TENSOR = "prompt_embeddings"
-_LARGEST_CONFIG = 2**20  # bytes
 _KIND = "PROMPT_TUNING"
 _REASONS = {
     "P_TUNING": "its vectors come out of an encoder network, which only PEFT runs",
@@ -116,7 +121,7 @@ def export_peft(
 
 def from_peft(
     base: "PreTrainedModel",
-    folder: str | os.PathLike,
+    model_id: str | os.PathLike,
     *,
     patch_name: str = "default",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -124,6 +129,12 @@ def from_peft(
     patch_version: str = "0.1.0",
     is_trainable: bool = False,
     allow_large_vectors: bool = False,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> PolicyPatchModel:
     """Put a prompt-tuning adapter of PEFT in front of a base, as a patch with `placement="before_bos"`, PEFT's order.
 
@@ -133,8 +144,9 @@ def from_peft(
     Args:
         base ([`~transformers.PreTrainedModel`]):
             The loaded base that the adapter was made for.
-        folder (`str` or `os.PathLike`):
-            A folder with `adapter_config.json` and `adapter_model.safetensors`.
+        model_id (`str` or `os.PathLike`):
+            A folder with `adapter_config.json` and `adapter_model.safetensors`, or a repository on the Hub that holds
+            them: `"org/tox-adapter"`, `"org/tox-adapter@v1.2.0"`.
         patch_name (`str`, *optional*, defaults to `"default"`):
             Name of the patch in the model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
@@ -147,33 +159,40 @@ def from_peft(
             Whether the vectors get gradients.
         allow_large_vectors (`bool`, *optional*, defaults to `False`):
             Accept vectors that are more than 100 times as long as the base's token embeddings.
+        revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*):
+            As in [`PolicyPatchModel.from_pretrained`].
 
     Returns:
         [`PolicyPatchModel`]: with the patch active.
 
     Raises:
-        PatchNotFoundError: there is no adapter in the folder.
+        PatchNotFoundError: there is no adapter in the folder or the repository.
         ExportError: another kind of adapter, a damaged one, or one whose tensors are pickled.
         BaseMismatchError: vectors of another size than the base's.
-        PatchFileError: the vectors hold NaN or infinity, or are far longer than token embeddings.
+        PatchFileError: the vectors hold NaN or infinity, or are far longer than token embeddings; or a file on the Hub
+            is far larger than that of a patch.
+        HubAccessError, HubRevisionError, HubUnavailableError, DamagedDownloadError, HubError: the Hub does not deliver
+            the adapter, or delivers a damaged file.
         UnsupportedModelError, ConfigError, PatchNameError: as [`get_policy_patch_model`].
     """
-    folder = Path(folder)
-    values = _adapter_config(folder)
+    options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
+    location = locate_adapter(model_id, options)
+    folder, name = location.folder, os.fspath(model_id)
+    values = _adapter_config(folder, name)
     vectors = _vectors(folder, values)
-    source = f"The vectors of `{folder}`"
+    source = f"The vectors of `{name}`"
     check_finite(vectors, source)
     named = values.get("base_model_name_or_path")
     size = base.get_input_embeddings().embedding_dim
     if vectors.shape[1] != size:
         raise BaseMismatchError(
-            f"`{folder}` has vectors of {vectors.shape[1]} numbers and was made for `{named}`; this base, "
+            f"`{name}` has vectors of {vectors.shape[1]} numbers and was made for `{named}`; this base, "
             f"`{base.config._name_or_path}`, has a hidden size of {size}. Load the base that it was made for."
         )
     if not allow_large_vectors:
         check_norms(vectors, base.get_input_embeddings(), source)
     if named and base.config._name_or_path and Path(named).name != Path(base.config._name_or_path).name:
-        logger.warning(f"`{folder}` was made for `{named}`; the base given is `{base.config._name_or_path}`.")
+        logger.warning(f"`{name}` was made for `{named}`; the base given is `{base.config._name_or_path}`.")
     config = PolicyPatchConfig(
         num_virtual_tokens=vectors.shape[0], placement="before_bos", init="random", risk=risk,
         patch_version=patch_version,
@@ -231,7 +250,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 # In
 
 
-def _adapter_config(folder: Path) -> dict[str, Any]:
+def _adapter_config(folder: Path, name: str) -> dict[str, Any]:
     """Return the configuration of a prompt-tuning adapter for a causal language model.
 
     Raises:
@@ -240,10 +259,11 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
         raise PatchNotFoundError(
-            f"`{folder}` holds no {ADAPTER_CONFIG}, so no PEFT adapter. Of one on the Hub, download the folder first."
+            f"`{name}` holds no {ADAPTER_CONFIG}, so no PEFT adapter. Expected a folder that PEFT has saved, or a "
+            "repository on the Hub such as `org/tox-adapter`."
         )
     try:
-        values = parse_json(read_text(path, largest=_LARGEST_CONFIG), allow_nan=False)
+        values = parse_json(read_text(path, largest=LARGEST_ADAPTER_CONFIG), allow_nan=False)
     except (OSError, ValueError) as error:
         reason = error.at("it") if isinstance(error, Fault) else error
         raise ExportError(f"{path} cannot be read: {reason}.") from error
@@ -252,14 +272,14 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     kind = values.get("peft_type")
     if kind != _KIND:
         reason = _REASONS.get(str(kind), "it changes weights, and a patch changes none")
-        raise ExportError(f"`{folder}` is an adapter of the type {kind!r}: {reason}. Only {_KIND} becomes a patch.")
+        raise ExportError(f"`{name}` is an adapter of the type {kind!r}: {reason}. Only {_KIND} becomes a patch.")
     if values.get("task_type") not in (None, "CAUSAL_LM") or values.get("num_transformer_submodules") not in (None, 1):
         raise ExportError(
-            f"`{folder}` is for {values.get('task_type')!r}, {values.get('num_transformer_submodules')!r} submodules; "
+            f"`{name}` is for {values.get('task_type')!r}, {values.get('num_transformer_submodules')!r} submodules; "
             "a patch is for a causal language model, CAUSAL_LM with 1."
         )
     if values.get("modules_to_save"):
-        raise ExportError(f"`{folder}` also replaces {values['modules_to_save']}; a patch changes no weights.")
+        raise ExportError(f"`{name}` also replaces {values['modules_to_save']}; a patch changes no weights.")
     return values
 
 
@@ -267,10 +287,10 @@ def _vectors(folder: Path, values: dict[str, Any]) -> torch.Tensor:
     """Return the vectors `(num_virtual_tokens, hidden_size)` of an adapter in fp32."""
     path = folder / ADAPTER_TENSORS
     if not path.is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
+        pickled = (folder / PICKLED_TENSORS).is_file()
         raise ExportError(
             f"`{folder}` has no {ADAPTER_TENSORS}."
-            + (" Its adapter_model.bin is pickled and is not read: save it anew with PEFT." if pickled else "")
+            + (f" Its {PICKLED_TENSORS} is pickled and is not read: save it anew with PEFT." if pickled else "")
         )
     expected = (values.get("num_virtual_tokens"), values.get("token_dim"))
     try:

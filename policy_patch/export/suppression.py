@@ -60,8 +60,11 @@ engine has a way to leave none:
 | llama.cpp | add the words of `llama_cpp.args`: `llama-server -m model.gguf $(cat suppression/llama_cpp.args)` |
 | CTranslate2 | `suppress_sequences` of `ctranslate2.json`, given to `generate_batch` |
 | ONNX Runtime GenAI | there is no such setting (microsoft/onnxruntime-genai#2201); `bound` holds |
+| OpenVINO GenAI | there is no such setting; `bound` holds |
 
-vLLM does not read `suppress_tokens` of `generation_config.json`.
+vLLM does not read `suppress_tokens` of `generation_config.json`. A request to llama.cpp with a `logit_bias` of its
+own replaces what the arguments exclude, and older servers, such as build 8084 of February 2026, take no notice of these
+arguments (ggml-org/llama.cpp#19699): there, send `logit_bias.json` with each request.
 """
 
 

@@ -6,6 +6,7 @@ are in `tokenizer_files.py`.
 """
 
 import contextlib
+import copy
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import GenerationConfig
 
 from policy_patch.base.token_embeddings import embedded
 from policy_patch.base.weights import is_tied
@@ -203,9 +205,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def write_configs(
-    checkpoint: Checkpoint, folder: Path, *, added: int, unties: bool, suppressed: list[int], defaults: dict[str, Any]
-) -> None:
+def write_configs(checkpoint: Checkpoint, folder: Path, *, added: int, unties: bool, suppressed: list[int]) -> None:
     """Write `config.json` and `generation_config.json`: the base's own, with what the rows change.
 
     Args:
@@ -219,8 +219,6 @@ def write_configs(
             Whether the head became a matrix of its own.
         suppressed (`list[int]`):
             Ids that generation is told never to choose.
-        defaults (`dict`):
-            The generation settings, where the base has no file of them.
     """
     config = dict(checkpoint.config)
     nested = [key for key in ("text_config",) if isinstance(config.get(key), dict)]
@@ -233,9 +231,18 @@ def write_configs(
         _add_old_keys(part)
     write_json(folder / "config.json", config)
     path = checkpoint.folder / "generation_config.json"
-    generation = read_object(path) if path.is_file() else defaults
+    generation = read_object(path) if path.is_file() else _settings_in(checkpoint.config)
     before = generation.get("suppress_tokens") or []
     write_json(folder / "generation_config.json", {**generation, "suppress_tokens": sorted({*before, *suppressed})})
+
+
+def _settings_in(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the generation settings that transformers takes from `config.json` where there is no file of them.
+
+    As soon as there is a `generation_config.json`, it takes no notice of those, such as `do_sample` of old models.
+    """
+    found = GenerationConfig.from_model_config(copy.deepcopy(config)).to_diff_dict()
+    return {key: value for key, value in found.items() if key not in ("_from_model_config", "transformers_version")}
 
 
 def _add_old_keys(config: dict[str, Any]) -> None:

@@ -110,7 +110,19 @@ def locate_patch(
         DamagedDownloadError: a file arrived twice with another hash than the Hub states.
         PatchFileError: a file is far larger than that of a patch; it is not fetched.
     """
-    options = options or HubOptions()
+    place = place_of(model_id, options or HubOptions())
+    return place if isinstance(place, PatchLocation) else _fetch(*place, optional)
+
+
+def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation | tuple[str, HubOptions]":
+    """Return the folder that an id names, or the name of its repository and the options with the id's own revision.
+
+    No request is made.
+
+    Raises:
+        PatchNotFoundError: `model_id` is an address.
+        HubRevisionError, HubAccessError, ConfigError: id and options name different revisions, or an option is wrong.
+    """
     check_subfolder(options.subfolder)
     check_revision(options.revision)
     if isinstance(options.token, str):
@@ -132,20 +144,14 @@ def locate_patch(
             "one. Give only one of them."
         )
     check_revision(revision)
-    return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
+    return repo_id, replace(options, revision=revision or options.revision)
 
 
 def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchLocation:
-    api = hub_api(options.token)
+    api, commit = hub_api(options.token), commit_of(repo_id, options)
     local = options.local_files_only or constants.HF_HUB_OFFLINE
-    with hub_errors(repo_id, options.revision):
-        commit = api.resolve_revision(
-            repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=options.local_files_only
-        ).resolved
-    if not is_commit(commit):  # it becomes part of URLs and of paths in the cache
-        raise HubError(f"The Hub gave {commit[:80]!r} as a commit of `{repo_id}`, which is not a commit. Try again.")
     subfolder = subfolder_with_slash(options.subfolder)
-    cached = {name: _cached(repo_id, subfolder + name, commit, options) for name in (*PATCH_FILES, *optional)}
+    cached = {name: cached_file(repo_id, subfolder + name, commit, options) for name in (*PATCH_FILES, *optional)}
     complete = all(cached.values()) and not options.force_download
     # One request returns names and sizes of the commit's files; a complete cache needs none.
     sizes = None if local or complete else _sizes(api, repo_id, commit, subfolder, optional)
@@ -160,7 +166,25 @@ def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchL
     return PatchLocation(cached[CONFIG_NAME].parent, repo_id, commit)
 
 
-def _cached(repo_id: str, name: str, commit: str, options: HubOptions) -> Path | None:
+def commit_of(repo_id: str, options: HubOptions) -> str:
+    """Return the commit of a repository that the options name.
+
+    Raises:
+        HubAccessError, HubRevisionError, HubUnavailableError, HubError: the Hub does not say.
+    """
+    api, local = hub_api(options.token), options.local_files_only
+    with hub_errors(repo_id, options.revision):
+        found = api.resolve_revision(
+            repo_id, revision=options.revision, cache_dir=options.cache_dir, local_files_only=local
+        )
+    commit = found.resolved
+    if not is_commit(commit):  # it becomes part of URLs and of paths in the cache
+        raise HubError(f"The Hub gave {commit[:80]!r} as a commit of `{repo_id}`, which is not a commit. Try again.")
+    return commit
+
+
+def cached_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Path | None:
+    """Return where the cache has a file of a commit; None if it has not."""
     found = try_to_load_from_cache(repo_id, name, cache_dir=options.cache_dir, revision=commit)
     return Path(found) if isinstance(found, str) and os.path.exists(found) else None
 
@@ -175,7 +199,10 @@ def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequ
     if not set(PATCH_FILES) <= set(found):
         where = f"`{repo_id}`" + (f", folder `{subfolder[:-1]}`," if subfolder else "")
         if "adapter_config.json" in found:
-            reason = "it is a PEFT adapter (adapter_config.json). Load it with PEFT: `PeftModel.from_pretrained`."
+            reason = (
+                "it is a PEFT adapter (adapter_config.json). Load it with PEFT: `PeftModel.from_pretrained`; if it is "
+                "of prompt tuning, `policy_patch.export.from_peft` makes a patch of it."
+            )
         elif "config.json" in found:
             reason = "it is a whole model (config.json). Give it as the base, and the patch's own repository here."
         elif set(PATCH_FILES) & set(found):

@@ -182,7 +182,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
     lora: dict[str, str] = option({}, "LoRA folders of PEFT, to compare.")
     lora_merged: dict[str, str] = option({}, "The same, added to the base's weights.")
-    endpoint: str | None = option(None, f"The patch at a running server, to compare. {REPLICAS_HELP}")
+    endpoint: str | None = option(
+        None, f"The patch at a running server, to compare; with --stack, a gateway. {REPLICAS_HELP}"
+    )
     scorers: list[str] = option([], f"{SCORERS_HELP} Default: those of the risk.")
     filtered_by: list[str] = option([], "Scorers that filtered the training pairs, beside those that the patch names.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)

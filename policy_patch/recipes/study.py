@@ -16,16 +16,17 @@ from policy_patch.recipes.evaluate import (
     other_patches,
 )
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP
-from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer, under
+from policy_patch.recipes.names import check_is_endpoint, check_model, check_patch, check_prompts, check_scorer, under
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.patched import PATCHES_HELP, FoundPatches, find_patches
 from policy_patch.recipes.perplexity import perplexity_model_of
 from policy_patch.recipes.prompts import prompts_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.report.system_names import SERVED
 
 if TYPE_CHECKING:
-    from policy_patch.evaluation import CompositionReport, RiskInputs
+    from policy_patch.evaluation import CompositionReport, RiskInputs, System
     from policy_patch.evaluation.risks import Risk
 
 
@@ -47,6 +48,9 @@ class StudyRecipe(MeasuringSettings, Recipe):
             A safety instruction. The base is also measured with it in front of each prompt.
         also (`dict[str, str]`, *optional*):
             More patches to measure for comparison: name -> folder.
+        endpoint (`str`, *optional*):
+            `openai:<base>@<address>/v1` of a running `policy-patch gateway`. Every stack is also measured as it serves
+            it, as `<stack>, served`. The gateway must serve these very patches.
         orders (`"all"` or `"given"`, *optional*, defaults to `"all"`):
             Measure stacks in all orders, or only in the given order.
         prompts_of (`dict[str, str]`, *optional*):
@@ -73,6 +77,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
     safe_prompt: str | None = option(None, "Safety instruction to compare with, in front of the base's prompts.")
     also: dict[str, str] = option({}, "More patches to compare with: name -> folder.")
+    endpoint: str | None = option(None, "With --stack: a gateway, at which every stack is measured, too.")
     orders: Literal["all", "given"] = option(
         "all", "With --stack: measure stacks in all orders, or only in the given order."
     )
@@ -102,6 +107,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
         for key in ("base", "perplexity_model"):
             check_model(key, getattr(self, key))
         check_model("teacher", self.teacher, may_be_endpoint=True)
+        check_is_endpoint("endpoint", self.endpoint)
         check_prompts("safe_prompts", self.safe_prompts)
         for name, source in self.prompts_of.items():
             check_prompts(f"prompts_of.{name}", source)
@@ -156,11 +162,13 @@ class StudyRecipe(MeasuringSettings, Recipe):
         Raises:
             ConfigError, ModelLoadError, DataError, EvaluationError, PatchNotFoundError, HubError: something that the
                 recipe names cannot be loaded, or cannot be measured.
+            ServingError, EndpointError: the gateway does not serve these patches, or does not answer.
         """
         from policy_patch.evaluation import Alternatives, EvaluationSampling, study_composition
 
         found, risks = self._checked()
         inputs = {risk.name: self._inputs(risk, found) for risk in risks}
+        served = self._served(found)
         opened = open_models(found, self, self.teacher, on_note or ignore)
         perplexity = perplexity_model_of(
             self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
@@ -169,7 +177,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
             opened.model, opened.tokenizer, inputs, orders=self.orders, perplexity=perplexity,
             alternatives=Alternatives(
                 teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, safe_prompt=self.safe_prompt,
-                extra_systems=other_patches(opened, self.also),
+                extra_systems={**other_patches(opened, self.also), **served},
             ),
             sampling=EvaluationSampling(
                 num_samples=self.num_samples, max_new_tokens=self.max_new_tokens, top_p=self.top_p,
@@ -181,6 +189,21 @@ class StudyRecipe(MeasuringSettings, Recipe):
         if is_main_process():
             report.save(self.folder)
         return report
+
+    def _served(self, found: FoundPatches) -> "dict[str, System]":
+        """Return each stack as the gateway serves it, by its name in the report."""
+        if self.endpoint is None:
+            return {}
+        from policy_patch.evaluation import System
+        from policy_patch.evaluation.composition import stacks_of
+        from policy_patch.hub.named_patch import load_named_patch
+        from policy_patch.model.files import distinct_names
+        from policy_patch.serving.served_stacks import served_stacks
+
+        names = distinct_names(found.names)
+        hashes = {name: load_named_patch(f"patch={one}").sha256 for name, one in zip(names, found.ids, strict=True)}
+        served = served_stacks(self.endpoint, hashes, stacks_of(names, self.orders))
+        return {f"{stack}, {SERVED}": System(endpoint) for stack, endpoint in served.items()}
 
     def _inputs(self, risk: "Risk", found: FoundPatches) -> "RiskInputs":
         """Load prompts, scorers and look-alikes of one risk."""

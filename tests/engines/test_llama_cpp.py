@@ -3,14 +3,17 @@
 llama.cpp's server is run by the package xllamacpp. Attention is in fp32 there, so that numbers can be compared.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policy_patch import PolicyPatchModel
+from policy_patch.export import bake
+from policy_patch.export.gguf_baked import baked_gguf
 from policy_patch.export.gguf_edit import ARGUMENTS_NAME, FILE_NAME
 from policy_patch.export.gguf_export import export_gguf, write_patched_gguf
 from policy_patch.export.gguf_file import read_gguf, write_gguf
@@ -203,6 +206,30 @@ def test_no_patch_token_is_sampled_where_the_file_of_arguments_excludes_them_and
     write_gguf(tmp_path / "tied.gguf", replace(content, tensors=tied))
     assert sum(token in ids for token in sampled(tmp_path / "tied.gguf", 400)) > 4
     assert not ids & set(sampled(tmp_path / "tied.gguf", 400, never=never))
+
+
+def test_no_patch_token_is_sampled_where_requests_carry_the_content_of_a_bakes_logit_bias_json(tmp_path):
+    tokenizer = load_lab_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    base = AutoModelForCausalLM.from_pretrained(LAB_MODELS_PATH / "base")
+    model = PolicyPatchModel.from_pretrained(base, [lab_patch_folder("toxicity")], ["tox"], tokenizer=tokenizer).eval()
+    ids = set(bake(model, tokenizer, tmp_path / "baked", probe=False).tokens.all_ids)
+    baked_gguf(tmp_path / "baked", tmp_path / "out")
+    content = read_gguf(tmp_path / "out" / FILE_NAME)
+    tied = {name: tensor for name, tensor in content.tensors.items() if name != "output.weight"}
+    write_gguf(tmp_path / "tied.gguf", replace(content, tensors=tied))  # so that there is something to exclude
+    given = json.loads((tmp_path / "baked" / "suppression" / "logit_bias.json").read_text())
+    how = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 200, "ignore_eos": True, "seed": 1}
+    with llama_cpp(tmp_path / "tied.gguf") as engine:
+        messages = [{"role": "user", "content": "You are"}]
+        prompt = engine.post("/apply-template", messages=messages)["prompt"]
+        for path, asked in (
+            ("/v1/chat/completions", {"messages": messages, "logprobs": True}),
+            ("/v1/completions", {"prompt": prompt, "logprobs": 1}),
+        ):
+            for bias, is_free in (({}, False), (given, True)):
+                answer = engine.post(path, **asked, **how, **bias)["choices"][0]["logprobs"]["content"]
+                assert len(answer) == 200 and bool(ids & {token["id"] for token in answer}) != is_free
 
 
 # Quantised files

@@ -173,6 +173,22 @@ def test_the_head_of_the_base_is_kept_and_generation_never_chooses_a_patch_token
     assert baked.generation_config.eos_token_id == 2
 
 
+@pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("settings", [{"do_sample": True, "temperature": 0.5}, {}])
+def test_how_the_base_generates_by_default_is_kept(tmp_path, place, settings):
+    folder = save_base(tmp_path / "base", "llama tied")
+    if place == "config.json":  # as in old models, which have no file of generation settings
+        (folder / "generation_config.json").unlink()
+    path = folder / place
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    done = bake_only(*patched(folder, "tox"), tmp_path / "baked")
+    before, after = (AutoModelForCausalLM.from_pretrained(one).generation_config for one in (folder, done.folder))
+    assert bool(before.do_sample) == bool(settings)
+    unlike = ("suppress_tokens", "_from_model_config", "transformers_version")
+    kept, now = ({k: v for k, v in one.to_dict().items() if k not in unlike} for one in (before, after))
+    assert now == kept and set(after.suppress_tokens) == set(done.tokens.all_ids) and before.suppress_tokens is None
+
+
 def test_the_control_a_head_that_stays_tied_writes_patch_tokens(baked_of):
     _, tokenizer, done = baked_of("llama tied")
     row = tokenizer(TEXTS[0])["input_ids"]

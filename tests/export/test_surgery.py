@@ -71,7 +71,7 @@ def test_the_name_of_a_new_head_is_known_or_refused():
 
 def configs(tmp_path, config, **options):
     (tmp_path / "base").mkdir()
-    given = {"added": 0, "unties": False, "suppressed": [7, 8], "defaults": {"eos_token_id": 2, "pad_token_id": 0}}
+    given = {"added": 0, "unties": False, "suppressed": [7, 8]}
     generation = options.pop("generation", None)
     if generation is not None:
         (tmp_path / "base" / "generation_config.json").write_text(json.dumps(generation))
@@ -89,10 +89,11 @@ def test_only_what_changes_is_edited(tmp_path):
 
 
 def test_nested_configurations_are_edited_inside(tmp_path):
-    config = {"text_config": {"vocab_size": 5}, "image_token_index": 3}
+    config = {"text_config": {"vocab_size": 5, "eos_token_id": 2}, "image_token_index": 3}
     after, generation = configs(tmp_path, config, added=2, unties=True)
-    assert after == {"text_config": {"vocab_size": 7}, "image_token_index": 3, "tie_word_embeddings": False}
-    assert generation == {"suppress_tokens": [7, 8], "eos_token_id": 2, "pad_token_id": 0}, "generation has to end"
+    text = {"vocab_size": 7, "eos_token_id": 2}
+    assert after == {"text_config": text, "image_token_index": 3, "tie_word_embeddings": False}
+    assert generation == {"suppress_tokens": [7, 8], "eos_token_id": 2}, "generation has to end"
 
 
 ROPE = {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0}

@@ -13,9 +13,22 @@ from tests.loopback import served_by
 
 
 class SamplingServer:
-    """`models` are what it serves, by name; `left` the requests that it still answers, -1 for ever."""
+    """`models` are what it serves, by name; `left` the requests that it still answers, -1 for ever.
 
-    def __init__(self, models, tokenizer, left=-1):
+    `listed` is what it lists, as `policy-patch gateway` does: name -> hashes of the patches.
+    """
+
+    def __init__(self, models, tokenizer, left=-1, listed=None):
+        self.listed = [
+            {
+                "id": name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "x",
+                "policy_patch": [{"sha256": one} for one in own],
+            }
+            for name, own in (listed or {}).items()
+        ]
         self.models = {name: answering(model, tokenizer) for name, model in models.items()}
         self.left, self.asked, self.lock, self.url = left, [], threading.Lock(), ""
 
@@ -45,9 +58,15 @@ def serving(server: SamplingServer) -> Iterator[SamplingServer]:
                     return
                 server.left -= 1
                 server.asked.append((body["model"], body["prompt"], body["seed"]))
-            text = json.dumps(
+            self.answer(
                 {"id": "x", "object": "x", "created": 0, "model": body["model"], "choices": server.choices(body)}
-            ).encode()
+            )
+
+        def do_GET(self):
+            self.answer({"object": "list", "data": server.listed})
+
+        def answer(self, content):
+            text = json.dumps(content).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
