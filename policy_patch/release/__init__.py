@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "PatchPolicy": "policy_patch.trust.policy_file",
     "sign_policy_patch": "policy_patch.trust.signing",
+    "verify_policy_patch": "policy_patch.release.verification",
 }
 
 __all__ = [
+    "PatchPolicy",
     "sign_policy_patch",
+    "verify_policy_patch",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.release.verification import verify_policy_patch
+    from policy_patch.trust.policy_file import PatchPolicy
     from policy_patch.trust.signing import sign_policy_patch
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
