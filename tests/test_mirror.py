@@ -68,7 +68,11 @@ COVERED = {
     "report/system_names.py": "report/test_plots.py",
     "serving/patched_requests.py": "serving/test_client.py",
     "training/_trl.py": "training/test_trl_contract.py",
+    "release/__init__.py": "test_lazy.py",
     "serving/__init__.py": "test_lazy.py",
+    "trust/bundle.py": "trust/test_verifying.py",
+    "trust/signed_files.py": "trust/test_verifying.py",
+    "trust/signers.py": "trust/test_verifying.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
 }
@@ -78,6 +82,7 @@ SUBJECTS = {
     "base/test_architectures.py": "policy_patch/base",
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
+    "cli/test_policy.py": "policy_patch/cli",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
     "engines/test_probe.py": "policy_patch/serving/probing.py",
@@ -94,6 +99,7 @@ SUBJECTS = {
     "hub/test_push_rules.py": "policy_patch/hub/push.py",
     "hub/test_round_trip.py": "policy_patch/hub",
     "hub/test_scenarios.py": "policy_patch/hub",
+    "hub/test_signed_push.py": "policy_patch/hub/push.py",
     "hub/test_wrong_base.py": "policy_patch/model/files.py",
     "injection/test_copies.py": "policy_patch/injection",
     "injection/test_decoding.py": "policy_patch/injection",
@@ -127,6 +133,7 @@ SUBJECTS = {
     "recipes/test_served.py": "policy_patch/recipes",
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
+    "ui/test_policy.py": "policy_patch/ui/fetching.py",
     "ui/test_public_page.py": "policy_patch/ui",
 }
 
