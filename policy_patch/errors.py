@@ -124,6 +124,10 @@ class LockError(PolicyPatchError, ValueError):
     """Raised when a lock file is damaged, cannot be made or written, or what it locks is not what is there."""
 
 
+class LockMismatchError(LockError):
+    """Raised when something is not what a lock pins: other bytes, another version, or a commit that is gone."""
+
+
 class AdvisoryError(PolicyPatchError, ValueError):
     """Raised when an advisory is damaged or incomplete. Then nothing is audited: the one left out could matter."""
 
