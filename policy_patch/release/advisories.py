@@ -292,7 +292,7 @@ class _Reader:
             purl = package_url.from_string(text[:1000])
         except ValueError as error:
             self.refuse(where, f"`{text[:80]}` is no package URL ({error})")
-        name = f"{purl.namespace}/{purl.name}"
+        name = "/".join(filter(None, [purl.namespace, purl.name]))
         if purl.type == "huggingface" and (not REPO_ID.fullmatch(name) or ".." in name):
             self.refuse(where, f"`{text[:80]}` names no repository; expected one like `pkg:huggingface/org/model`")
         return purl.type, name, purl.version
