@@ -124,7 +124,7 @@ class LockError(PolicyPatchError, ValueError):
     """Raised when a lock file is damaged, cannot be made or written, or what it locks is not what is there."""
 
 
-class LockMismatchError(LockError):
+class LockMismatchError(LockError, RuntimeError):
     """Raised when something is not what a lock pins: other bytes, another version, or a commit that is gone."""
 
 
