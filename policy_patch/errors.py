@@ -121,7 +121,7 @@ class VersionRangeError(PolicyPatchError, ValueError):
 
 
 class LockError(PolicyPatchError, ValueError):
-    """Raised when a lock file is damaged, or cannot be made, written or rolled back. The one that was there is intact."""
+    """Raised when a lock file is damaged, or cannot be made, written or rolled back. The old one is intact."""
 
 
 class LockMismatchError(PolicyPatchError, RuntimeError):
