@@ -112,6 +112,7 @@ SUBJECTS = {
     "injection/test_patch_names.py": "policy_patch/injection",
     "injection/test_threads.py": "policy_patch/injection",
     "injection/test_wrapped.py": "policy_patch/injection",
+    "release/test_lock_pages.py": "docs/lock.md",
     "serving/test_gateway_lock.py": "policy_patch/serving/gateway_setup.py",
     "patch/test_two_writers.py": "policy_patch/patch/folder.py",
     "test_data_page.py": "docs/data.md",
