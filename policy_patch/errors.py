@@ -28,6 +28,10 @@ class PatchNameError(PolicyPatchError, LookupError):
     """Raised when a patch name is unknown to the model, already taken or not allowed."""
 
 
+class PatchConflictError(PolicyPatchError, ValueError):
+    """Raised when a stack breaks a rule of one of its patches, and such stacks are refused."""
+
+
 class BaseMismatchError(PolicyPatchError, ValueError):
     """Raised when a patch was made for a base other than the one it is applied to."""
 

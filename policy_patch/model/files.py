@@ -128,6 +128,7 @@ class PatchFiles:
             is_trainable=is_trainable,
             tokenizer=tokenizer,
             source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
+            origin=(location.repo_id, location.commit),
         )
 
     @classmethod
@@ -138,6 +139,7 @@ class PatchFiles:
         patch_name: str | Sequence[str] | None = None,
         *,
         is_trainable: bool = False,
+        on_conflict: str = "warn",
         **options: Any,
     ) -> Any:
         """Wrap `base` and load a saved patch, or a stack of them. Mirrors PEFT's `PeftModel.from_pretrained`.
@@ -153,6 +155,8 @@ class PatchFiles:
                 ids for several.
             is_trainable (`bool`, *optional*, defaults to `False`):
                 Whether the vectors get gradients, so that the patch can be trained further.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+                What follows if a stack of this model breaks a rule of its patches, now or later.
             options (*optional*):
                 `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
                 `token`, `cache_dir`, `local_files_only` and `force_download`, as in [`load_patch`].
@@ -164,6 +168,7 @@ class PatchFiles:
             UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
                 exact.
             PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: see [`load_patch`].
+            PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         """
         if isinstance(base, str | PathLike):
             raise UnsupportedModelError(
@@ -180,6 +185,7 @@ class PatchFiles:
             )
         model = cls(base)
         try:
+            model.on_conflict = on_conflict
             with looking_once():
                 for one, name in zip(ids, names, strict=True):
                     model.load_patch(one, name, is_trainable=is_trainable, **options)
