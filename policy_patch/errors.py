@@ -32,6 +32,10 @@ class PatchConflictError(PolicyPatchError, ValueError):
     """Raised when a stack breaks a rule of one of its patches, and such stacks are refused."""
 
 
+class SignatureError(PolicyPatchError, ValueError):
+    """Raised when a patch is not signed by somebody who is trusted, or its files are not the signed ones."""
+
+
 class BaseMismatchError(PolicyPatchError, ValueError):
     """Raised when a patch was made for a base other than the one it is applied to."""
 

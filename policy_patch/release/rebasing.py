@@ -223,13 +223,12 @@ def rebased_config(
         "base_model_revision": config.base_model_revision,
         "mapping": mapping,
     }
-    fresh = replace(config, bos_token_id="auto")  # noqa: S106: a token of the vocabulary
     return replace(
         config,
         patch_version=patch_version or next_breaking(config.patch_version),
         base_model_name_or_path=name,
         base_model_revision=None,
-        bos_token_id=decided_bos(fresh, base, tokenizer),
+        bos_token_id=decided_bos(PolicyPatchConfig(), base, tokenizer),
         base_fingerprint=base_fingerprint(base, tokenizer),
         rebased_from={key: value for key, value in before.items() if value is not None},
         interference=None,  # measured on the old base

@@ -257,9 +257,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def _refused(error: PolicyPatchError) -> Any:
     from starlette.responses import JSONResponse
 
-    status = {PatchNameError: 404, PatchConflictError: 409, _TooLarge: 413, EndpointError: 502, _Aborted: 502}.get(
-        type(error), 400
-    )
+    codes = {PatchNameError: 404, PatchConflictError: 409, _TooLarge: 413, EndpointError: 502, _Aborted: 502}
+    status = codes.get(type(error), 400)
     told = {
         "message": str(error),
         "type": "invalid_request_error" if status < 500 else "upstream_error",
