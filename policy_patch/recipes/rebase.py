@@ -82,6 +82,7 @@ def rebase_policy_patch(
     *,
     recipe: str | os.PathLike | None = None,
     overrides: Mapping[str, Any] | None = None,
+    stages: str = "dpo",
     steps: float = STEPS,
     mapping: str = "auto",
     patch_version: str | None = None,
@@ -107,8 +108,12 @@ def rebase_policy_patch(
             The recipe of `policy-patch train`. Defaults to `training_recipe.yaml` in the folder of the patch.
         overrides (`Mapping[str, Any]`, *optional*):
             Dotted keys of the recipe and other values, such as `{"teacher": "org/new-teacher"}`.
+        stages (`"dpo"` or `"both"`, *optional*, defaults to `"dpo"`):
+            Which stages are run. The old vectors have been through both; SFT would first undo what DPO has reached.
+            A recipe without DPO runs SFT.
         steps (`float`, *optional*, defaults to `1/3`):
-            Share of the recipe's steps in each stage, above 0 and at most 1.
+            Share of the recipe's steps in each stage that is run, from 0 to 1. With 0 nothing is trained: the mapped
+            vectors are the result.
         mapping (`"auto"`, `"identity"` or `"tokens"`, *optional*, defaults to `"auto"`):
             Whether the vectors are mapped. `"identity"` does not need the old base.
         patch_version (`str`, *optional*):
@@ -132,9 +137,12 @@ def rebase_policy_patch(
         ModelLoadError, PatchNotFoundError, DataError, TrainingError, PatchSaveError: as [`TrainRecipe.run`].
     """
     from policy_patch.hub.fetch import locate_patch
+    from policy_patch.patch.folder import copy_patch_folder
 
-    if not 0 < steps <= 1:
-        raise ConfigError(f"`steps={steps}`: expected a share of the recipe's steps, above 0 and at most 1.")
+    if not 0 <= steps <= 1:
+        raise ConfigError(f"`steps={steps}`: expected a share of the recipe's steps, from 0 to 1.")
+    if stages not in ("dpo", "both"):
+        raise ConfigError(f"`stages={stages!r}`: expected 'dpo' or 'both'.")
     if compare and not measure:
         raise ConfigError("`compare` needs `measure`: name the prompts on which both patches are measured.")
     on_progress, on_note = on_progress or ignore, on_note or ignore
@@ -142,7 +150,7 @@ def rebase_policy_patch(
     location = locate_patch(patch)
     changed = {**(overrides or {}), "base": onto, "output_dir": str(output)}
     full = recorded_recipe(location.folder, recipe, changed)
-    short = full.with_overrides({**shortened(full, steps), "patch.start_from": None})
+    short = full.with_overrides({**shortened(full, steps or 1, stages), "patch.start_from": None})
     short.check()
     config, told = _write_start(
         location, onto, output / START, mapping=mapping, patch_version=patch_version,
@@ -150,18 +158,27 @@ def rebase_policy_patch(
     )  # fmt: skip
     short = short.with_overrides({"patch.start_from": str(output / START)})
     listeners = {"callbacks": callbacks, "on_progress": on_progress, "on_note": on_note}
-    short.run(**listeners)
+    if steps:
+        short.run(**listeners)
+    elif is_main_process():
+        copy_patch_folder(output / START, output)
     places = {"base": None, "start": output / START, "rebased": output}
     if compare:
         on_note("For comparison: training a patch from scratch.")
         places["from scratch"] = output / SCRATCH
         full.with_overrides({"patch.start_from": None, "output_dir": str(output / SCRATCH)}).run(**listeners)
-    scorer = pair_scorer_name(full) if measure else None
     result = RebaseResult(
-        output_dir=str(output), patch_version=config.patch_version, onto=onto, rebased_from=config.rebased_from,
-        mapping=told, steps=_lengths(short), recipe_steps=_lengths(full), unit=_units(full), scorer=scorer,
+        output_dir=str(output),
+        patch_version=config.patch_version,
+        onto=onto,
+        rebased_from=config.rebased_from,
+        mapping=told,
+        steps=_lengths(short) if steps else dict.fromkeys(STAGES, 0),
+        recipe_steps=_lengths(full),
+        unit=_units(full),
+        scorer=pair_scorer_name(full) if measure else None,
         figures=measured(full, places, prompts_of(measure), on_progress=on_progress) if measure else {},
-    )  # fmt: skip
+    )
     _write_report(result, output)
     return result
 
@@ -221,8 +238,10 @@ def _old_base(config: "PolicyPatchConfig", tokenizer: Any, mapping: str, on_note
         return None
 
 
-def shortened(recipe: "TrainRecipe", steps: float) -> dict[str, Any]:
+def shortened(recipe: "TrainRecipe", steps: float, stages: str) -> dict[str, Any]:
     """Return overrides of a recipe that take a share of its steps in each stage, at least one; 0 steps stay 0.
+
+    With `stages="dpo"` the first stage is skipped, unless the recipe has no second one.
 
     Example:
 
@@ -230,8 +249,8 @@ def shortened(recipe: "TrainRecipe", steps: float) -> dict[str, Any]:
     >>> from policy_patch.recipes import TrainRecipe
     >>> from policy_patch.recipes.rebase import shortened
     >>> recipe = TrainRecipe(base="b", output_dir="o", sft={"max_steps": 80}, dpo={"num_train_epochs": 3})
-    >>> shortened(recipe, 1 / 3)
-    {'sft.max_steps': 27, 'dpo.num_train_epochs': 1.0}
+    >>> shortened(recipe, 1 / 3, "both"), shortened(recipe, 1 / 3, "dpo")
+    ({'sft.max_steps': 27, 'dpo.num_train_epochs': 1.0}, {'sft.max_steps': 0, 'dpo.num_train_epochs': 1.0})
 
     ```
     """
@@ -241,6 +260,9 @@ def shortened(recipe: "TrainRecipe", steps: float) -> dict[str, Any]:
             changed[f"{stage}.num_train_epochs"] = length * steps
         elif length:
             changed[f"{stage}.max_steps"] = max(1, round(length * steps))
+    if stages == "dpo" and _lengths(recipe)["dpo"]:
+        changed = {key: value for key, value in changed.items() if not key.startswith("sft.")}
+        return {"sft.max_steps": 0, **changed}
     return changed
 
 
