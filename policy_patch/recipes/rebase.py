@@ -16,14 +16,14 @@ from policy_patch.recipes.models import display_name, load_model
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.prompts import prompts_of
 from policy_patch.recipes.recipe import Note, Progress, ignore
-from policy_patch.recipes.recorded_recipe import recorded_recipe
+from policy_patch.recipes.recorded_recipe import recipe_file
+from policy_patch.recipes.train import TrainRecipe
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from policy_patch.config import PolicyPatchConfig
     from policy_patch.hub.fetch import PatchLocation
-    from policy_patch.recipes.train import TrainRecipe
 
 STEPS = 1 / 3  # of the recipe's; docs/results/rebase.json has what that gives
 START, SCRATCH, REPORT_NAME = "start", "from-scratch", "rebase.json"
@@ -149,7 +149,7 @@ def rebase_policy_patch(
     output = Path(output_dir)
     location = locate_patch(patch)
     changed = {**(overrides or {}), "base": onto, "output_dir": str(output)}
-    full = recorded_recipe(location.folder, recipe, changed)
+    full = TrainRecipe.from_yaml(recipe_file(location.folder, recipe), changed)
     short = full.with_overrides({**shortened(full, steps or 1, stages), "patch.start_from": None})
     short.check()
     config, told = _write_start(
@@ -238,7 +238,7 @@ def _old_base(config: "PolicyPatchConfig", tokenizer: Any, mapping: str, on_note
         return None
 
 
-def shortened(recipe: "TrainRecipe", steps: float, stages: str) -> dict[str, Any]:
+def shortened(recipe: TrainRecipe, steps: float, stages: str) -> dict[str, Any]:
     """Return overrides of a recipe that take a share of its steps in each stage, at least one; 0 steps stay 0.
 
     With `stages="dpo"` the first stage is skipped, unless the recipe has no second one.
@@ -266,7 +266,7 @@ def shortened(recipe: "TrainRecipe", steps: float, stages: str) -> dict[str, Any
     return changed
 
 
-def _lengths(recipe: "TrainRecipe") -> dict[str, float]:
+def _lengths(recipe: TrainRecipe) -> dict[str, float]:
     return {
         stage: getattr(recipe, stage).get("num_train_epochs", 3.0)  # 3.0 is TRL's default
         if unit == "epochs"
@@ -275,11 +275,11 @@ def _lengths(recipe: "TrainRecipe") -> dict[str, float]:
     }
 
 
-def _units(recipe: "TrainRecipe") -> dict[str, str]:
+def _units(recipe: TrainRecipe) -> dict[str, str]:
     return {stage: "steps" if getattr(recipe, stage).get("max_steps", -1) >= 0 else "epochs" for stage in STAGES}
 
 
-def pair_scorer_name(recipe: "TrainRecipe") -> str:
+def pair_scorer_name(recipe: TrainRecipe) -> str:
     """Return the name of the scorer that filters a recipe's pairs."""
     from policy_patch.evaluation.risks import pair_scorer_of
 
@@ -287,7 +287,7 @@ def pair_scorer_name(recipe: "TrainRecipe") -> str:
 
 
 def measured(
-    recipe: "TrainRecipe", places: Mapping[str, Path | None], prompts: Sequence[str], *, on_progress: Progress = ignore
+    recipe: TrainRecipe, places: Mapping[str, Path | None], prompts: Sequence[str], *, on_progress: Progress = ignore
 ) -> dict[str, float]:
     """Return the mean over prompts of the highest score of 8 answers, for each patch and the base.
 

@@ -5,7 +5,7 @@ A patch is rebased by it (`rebase.py`). It stays on this machine: publishing a p
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from policy_patch.errors import CheckpointSaveError, ConfigError
 from policy_patch.files.atomic import write_whole
@@ -35,26 +35,22 @@ def record_recipe(recipe: "Recipe", output_dir: str | os.PathLike) -> None:
         ) from error
 
 
-def recorded_recipe(folder: str | os.PathLike, given: str | os.PathLike | None, overrides: dict[str, Any]) -> Any:
-    """Return the `TrainRecipe` in the file `given`, else the one recorded in the folder of a patch.
+def recipe_file(folder: str | os.PathLike, given: str | os.PathLike | None = None) -> Path:
+    """Return the recipe file `given`, else the one in the folder of a patch.
 
     Args:
         folder (`str` or `os.PathLike`):
             Folder of the patch.
         given (`str` or `os.PathLike`, *optional*):
-            A recipe file.
-        overrides (`dict[str, Any]`):
-            Dotted keys, and values that replace those of the file.
+            A recipe file, which is not looked for.
 
     Raises:
-        ConfigError: there is no recipe, or it cannot be read.
+        ConfigError: none is given, and the folder has none.
     """
-    from policy_patch.recipes.train import TrainRecipe
-
     path = Path(given) if given is not None else Path(folder, RECIPE_NAME)
     if given is None and not path.is_file():
         raise ConfigError(
             f"`{folder}` has no {RECIPE_NAME}, so it is unknown how the patch was trained: it comes from the Hub, or "
             "from an earlier version of policy-patch. Give the recipe: `recipe=` (`--recipe train.yaml`)."
         )
-    return TrainRecipe.from_yaml(path, overrides)
+    return path
