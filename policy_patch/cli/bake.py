@@ -101,7 +101,7 @@ def baked_facts(
 
     patched = PolicyPatchModel.from_pretrained(
         model, found.ids, names, tokenizer=tokenizer, allow_base_mismatch=where["allow_base_mismatch"],
-        on_conflict="ignore",
+        activate=False,
     )  # fmt: skip
     patched.on_conflict = where["on_conflict"]
     if chat_template is not None:

@@ -43,6 +43,7 @@ from policy_patch.hub.named_patch import base_of, load_named_patches
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import check_same_place, check_stack
 from policy_patch.privacy.local_names import lab_folder
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,12 +120,16 @@ def export_gguf(
         [one.folder for one in named],
         [one.name for one in named],
         tokenizer=tokenizer,
-        on_conflict="ignore",
+        activate=False,
     )
     choices = choices_of([*(one.name for one in named), *_stacks(stacks)])
     members = {one.name: one.member for one in named}
     for stack in choices.values():
-        check_stack([members[name] for name in stack if name in members], on_conflict=on_conflict)
+        check_stack(
+            [members[name] for name in stack if name in members],
+            on_conflict=lambda: on_conflict_in_force(on_conflict),
+        )
+    patched.on_conflict = "ignore"  # all of them have been checked
     return write_patched_gguf(
         patched,
         tokenizer,
@@ -178,6 +183,8 @@ def write_patched_gguf(
     names = list(dict.fromkeys(name for stack in choices.values() for name in stack))
     default = next(iter(choices), "") if default is None else default
     check_choices(choices, default, set(model.patch_config))
+    for stack in choices.values():
+        model.check_stack(stack)
     bos = _bos_text(model, names, tokenizer)
     content = _read(source, weight_type)
     check_vocabulary(content, tokenizer, f"`{fspath(source)}`")

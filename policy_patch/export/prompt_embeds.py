@@ -24,6 +24,7 @@ from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.prompt_embeds import Stack, encoded_embeds, stack_of
 from policy_patch.patch.stack_check import check_stack
 from policy_patch.privacy.local_names import lab_folder, without_folders
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 TEMPLATE_NAME, MANIFEST_NAME, README_NAME = "chat_template.jinja", "policy_patch_export.json", "README.md"
 _LARGEST_TEMPLATE = 2**20  # bytes; our choice
@@ -92,7 +93,7 @@ def export_prompt_embeds(
     for one in named:
         served.check_patch(one.config, one.vectors, f"The patch `{one.name}`")
         stacks[one.name] = stack_of({one.name: (one.config, one.vectors)}, served.rows.dtype, on_conflict="ignore")
-    check_stack([one.member for one in named], on_conflict=on_conflict)
+    check_stack([one.member for one in named], on_conflict=lambda: on_conflict_in_force(on_conflict))
     everything = {one.name: (one.config, one.vectors) for one in named}
     all_of_them = stack_of(everything, served.rows.dtype, on_conflict="ignore")
     template = vllm_chat_template(served.tokenizer, all_of_them, _read(chat_template)) if chat else None
@@ -151,7 +152,7 @@ def _record(
     own = {one.name: one.name.replace(".", "_") for one in named}  # names in a model may not have dots
     model = PolicyPatchModel.from_pretrained(
         base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer,
-        on_conflict="ignore",
+        activate=False,
     )  # fmt: skip
     shown = {inside: name for name, inside in own.items()}
     stacks = {one.name: [own[one.name]] for one in named}

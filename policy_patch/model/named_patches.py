@@ -5,7 +5,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import BaseMismatchError, ConfigError, PatchNameError
 from policy_patch.hub.fetch import only_cached_commit
 from policy_patch.patch.composing import composed
+from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import (
     Broken,
     check_on_conflict,
@@ -30,6 +31,7 @@ from policy_patch.patch.stack_check import (
     member,
 )
 from policy_patch.patch.vectors import initial_vectors
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +52,7 @@ class NamedPatches:
     _sources: dict[str, str]  # name -> folder, or repository and commit, that a patch was loaded from
     _origins: dict[str, tuple[str | None, str | None]]  # name -> repository and commit that a patch was loaded from
     _on_conflict: str
+    _policies: list[Any]  # the policies that patches were loaded under
     _tokenizers: dict[str, Any]  # name -> the tokenizer that the patch was made or loaded with
 
     # The active stack
@@ -64,7 +67,8 @@ class NamedPatches:
         """What follows if a stack breaks a rule of its patches: `"warn"`, `"refuse"` or `"ignore"`.
 
         A rule is a conflict, a required order, or a measurement that the stack makes a risk worse. It counts for
-        `set_patch`, `patch_names=` and `compose_patch`, unless these say otherwise.
+        `set_patch`, `patch_names=` and `compose_patch`, unless these say otherwise. If a policy in force refuses such
+        stacks, they are refused whatever this says.
         """
         return self._on_conflict
 
@@ -120,7 +124,28 @@ class NamedPatches:
             return []
         origins = self._origins
         members = [member(name, self.patch_config[name], origins.get(name, (None, None))) for name in patch_names]
-        return check_stack(members, on_conflict=on_conflict or self._on_conflict)
+        return check_stack(members, on_conflict=self._in_force(on_conflict))
+
+    def _in_force(self, on_conflict: str | None) -> Callable[[], str]:
+        """Return a function that says what follows from a broken rule; policies are read only if one is broken."""
+        asked = check_on_conflict(on_conflict or self._on_conflict)
+        return lambda: on_conflict_in_force(asked, self._policies)
+
+    def patch_identities(self, patch_names: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """Return which patches these are: `patch_version`, `sha256` of the tensor file, repository `id` and `commit`.
+
+        The hash is that of the vectors as they are now; repository and commit are None for a patch from a folder.
+
+        Raises:
+            PatchNameError: a name is not loaded.
+        """
+        found = {}
+        for name in patch_names:
+            self._check_known(name)
+            config, (repo_id, commit) = self.patch_config[name], self._origins.get(name, (None, None))
+            sha256 = patch_hash(config, self.patches[name].detach())
+            found[name] = {"patch_version": config.patch_version, "sha256": sha256, "id": repo_id, "commit": commit}
+        return found
 
     # Adding and deleting
 
@@ -183,7 +208,7 @@ class NamedPatches:
         for name in patch_names:
             self._check_known(name)
         patches = [(name, self.patch_config[name], self.patches[name].detach()) for name in patch_names]
-        config, vectors = composed(patches, origins=self._origins, on_conflict=on_conflict or self._on_conflict)
+        config, vectors = composed(patches, origins=self._origins, on_conflict=self._in_force(on_conflict))
         check_length(self._base_model, vectors.shape[0])
         self._insert(patch_name, config, vectors, is_trainable=False)
 

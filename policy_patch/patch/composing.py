@@ -13,7 +13,7 @@ import torch
 
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.patch.folder import patch_hash
-from policy_patch.patch.stack_check import check_same_place, check_stack, member
+from policy_patch.patch.stack_check import OnConflict, check_same_place, check_stack, member
 from policy_patch.stack_rules import ORDERS, OWN
 
 Origin = tuple[str | None, str | None]  # repository and commit
@@ -23,7 +23,7 @@ def composed(
     patches: Sequence[tuple[str, PolicyPatchConfig, torch.Tensor]],
     *,
     origins: Mapping[str, Origin] | None = None,
-    on_conflict: str = "warn",
+    on_conflict: OnConflict = "warn",
 ) -> tuple[PolicyPatchConfig, torch.Tensor]:
     """Return configuration and vectors of one patch that equals the stack of the given patches (arXiv 2511.08484).
 

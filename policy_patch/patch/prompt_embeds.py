@@ -16,7 +16,7 @@ import torch
 from policy_patch.base.embedding_rows import EmbeddingRows
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import ConfigError
-from policy_patch.patch.stack_check import check_same_place, check_stack, member
+from policy_patch.patch.stack_check import OnConflict, check_same_place, check_stack, member
 
 # vLLM puts this word where a chat part with embeddings stands, renders the template, and replaces the word's token by
 # the vectors (vllm/renderers/chat_utils.py, `PROMPT_EMBEDS_PLACEHOLDER_TOKEN`). Text of users may not contain it.
@@ -83,7 +83,7 @@ def stack_of(
     dtype: torch.dtype,
     *,
     origins: Mapping[str, tuple[str | None, str | None]] | None = None,
-    on_conflict: str = "warn",
+    on_conflict: OnConflict = "warn",
 ) -> Stack:
     """Return patches as one stack.
 

@@ -4,7 +4,7 @@ Every stack passes `check_stack`: of a model, of single rows, composed patches, 
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from policy_patch.semver import SEMVER, precedence
 from policy_patch.stack_rules import OWN, Reference, read_reference
 
 ON_CONFLICT = ("warn", "refuse", "ignore")
+OnConflict = str | Callable[[], str]
 
 
 class PatchConflictWarning(UserWarning):
@@ -116,7 +117,7 @@ def _part(values: Mapping[str, Any]) -> StackMember:
     )
 
 
-def check_stack(members: Sequence[StackMember], *, on_conflict: str = "warn") -> list[Broken]:
+def check_stack(members: Sequence[StackMember], *, on_conflict: OnConflict = "warn") -> list[Broken]:
     """Return the rules that a stack breaks, after a warning for each or an error for all.
 
     A single composed patch is a stack of its parts.
@@ -124,20 +125,25 @@ def check_stack(members: Sequence[StackMember], *, on_conflict: str = "warn") ->
     Args:
         members (`Sequence[StackMember]`):
             The patches, in order.
-        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
-            What a broken rule leads to.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, or a function that returns one, *optional*, defaults to
+            `"warn"`):
+            What a broken rule leads to. A function is called only if a rule is broken.
 
     Raises:
         PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
         ConfigError: `on_conflict` is something else, or a rule cannot be read.
     """
-    check_on_conflict(on_conflict)
+    if isinstance(on_conflict, str):
+        check_on_conflict(on_conflict)
     found = list(dict.fromkeys(broken_rules(members)))
+    if not found:
+        return []
+    on_conflict = on_conflict if isinstance(on_conflict, str) else check_on_conflict(on_conflict())
     names = " + ".join(one.name for one in members)
-    if found and on_conflict == "refuse":
+    if on_conflict == "refuse":
         raise PatchConflictError(
             f"The stack {names} is refused. {' '.join(one.message for one in found)} Leave a patch out, change the "
-            'order, or accept it knowingly with `on_conflict="warn"`.'
+            'order, or, if no policy forbids it, accept it knowingly with `on_conflict="warn"`.'
         )
     if on_conflict == "warn":
         for one in found:

@@ -20,6 +20,7 @@ from policy_patch.patch.stack_check import check_on_conflict
 from policy_patch.serving.engine_check import check_engine
 from policy_patch.serving.patched_requests import patched_chat, patched_completion
 from policy_patch.serving.request_rules import check_request
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 
 class PromptEmbedsClient:
@@ -102,7 +103,12 @@ class PromptEmbedsClient:
                 raise PatchNameError(f"`patches={list(names)}`: expected each name once.")
             chosen = {name: (self.patches[name].config, self.patches[name].vectors) for name in key}
             origins = {name: (self.patches[name].repo_id, self.patches[name].commit) for name in key}
-            self._stacks[key] = stack_of(chosen, self.base.rows.dtype, origins=origins, on_conflict=self._on_conflict)
+            self._stacks[key] = stack_of(
+                chosen,
+                self.base.rows.dtype,
+                origins=origins,
+                on_conflict=lambda: on_conflict_in_force(self._on_conflict),
+            )
         return self._stacks[key]
 
     def check(self, *stacks: Sequence[str], chat: bool = True) -> dict[str, float]:

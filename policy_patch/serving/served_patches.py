@@ -18,6 +18,7 @@ from policy_patch.near_names import did_you_mean
 from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.patch.stack_check import check_on_conflict
 from policy_patch.semver import SEMVER
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 _MOST_STACKS = 256  # stacks whose encoded vectors are kept; our choice, each may be megabytes
 _PART = re.compile(r"(?P<name>[^+@]+)(?:@v?(?P<version>[^@]+))?")
@@ -143,7 +144,7 @@ class ServedPatches:
                     {one.name: (one.config, one.vectors) for one in patches},
                     self.dtype,
                     origins={one.name: (one.repo_id, one.commit) for one in patches},
-                    on_conflict=self._on_conflict,
+                    on_conflict=lambda: on_conflict_in_force(self._on_conflict),
                 )
                 if len(self._stacks) >= _MOST_STACKS:
                     self._stacks.pop(next(iter(self._stacks)))
