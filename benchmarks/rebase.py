@@ -11,8 +11,9 @@ examples/prepare_real_toxicity_prompts.py).
 
 The figure is the mean over prompts of the highest score of 8 answers (0 is safe), by the pairs' own scorer. How the
 patch is carried (which stages, how many steps) is chosen on development prompts: the fewest steps whose mean over seeds
-is at most that from scratch, else the lowest figure. Only the chosen way meets the test prompts, once, with a second
-scorer and the perplexity of the answers under the teacher. Seeds change the pairs and all of training.
+is at most that from scratch, else the lowest figure. The chosen way and the command's default meet the test prompts,
+once, with a second scorer and the perplexity of the answers under the teacher. Nothing is chosen there. Seeds change
+the pairs and all of training.
 """
 
 import argparse
@@ -39,6 +40,7 @@ WAYS = {
     "DPO, 2/3": ("dpo", 2 / 3),
     "both, 1/3": ("both", 1 / 3),
 }
+DEFAULT = "DPO, 1/3"  # of the command
 SCRATCH, SHORT = "from scratch", "from scratch, 1/3"
 MODELS_RECIPE = {
     "patch": {"risk": "toxicity", "num_virtual_tokens": 50},
@@ -63,7 +65,7 @@ def main() -> None:
     test: dict[str, list[dict[str, float]]] = {}
     for seed in args.seeds:
         folder = work / f"seed-{seed}"
-        places = {"base": None, "0 steps": folder / "0 steps", chosen: folder / chosen}
+        places = {"base": None, "0 steps": folder / "0 steps", chosen: folder / chosen, DEFAULT: folder / DEFAULT}
         places |= {SCRATCH: folder / SCRATCH, SHORT: folder / SHORT}
         for name, place in places.items():
             test.setdefault(name, []).append(measured(setting, place, setting["test"], seed, everything=True))
