@@ -11,6 +11,7 @@ _MODULE_OF = {
     "ComposedFolder": "policy_patch.release.composed_folders",
     "PatchPolicy": "policy_patch.trust.policy_file",
     "compose_policy_patches": "policy_patch.release.composed_folders",
+    "make_bom": "policy_patch.release.bill_of_materials",
     "sign_policy_patch": "policy_patch.trust.signing",
     "verify_policy_patch": "policy_patch.release.verification",
 }
@@ -19,11 +20,13 @@ __all__ = [
     "ComposedFolder",
     "PatchPolicy",
     "compose_policy_patches",
+    "make_bom",
     "sign_policy_patch",
     "verify_policy_patch",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy
