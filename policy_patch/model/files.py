@@ -3,12 +3,10 @@
 `policy_patch.patch.folder` reads and writes the files; `policy_patch.hub.fetch` finds them.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
@@ -20,13 +18,13 @@ from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import (
     HubRevisionError,
     PatchNameError,
-    PatchNotFoundError,
     UnsupportedModelError,
 )
-from policy_patch.hub.fetch import HubOptions, split_id
+from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.opening import open_patch
 from policy_patch.hub.publishing import published_config, push_patch
 from policy_patch.hub.push import PushOptions
+from policy_patch.model.ids import check_is_id, ids_of, patch_names_of
 from policy_patch.patch.folder import patch_files, write_patch_folder
 from policy_patch.patch.vectors import check_norms
 from policy_patch.report.report import EvaluationReport
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from policy_patch.trust.policy_file import PatchPolicy
-
-DEFAULT_PATCH_NAME = "default"
 
 
 class PatchFiles:
@@ -122,9 +118,10 @@ class PatchFiles:
         options = HubOptions(
             revision, subfolder, token, cache_dir, local_files_only, force_download, trusted_keys, policy
         )
-        _check_is_id(model_id)
+        check_is_id(model_id)
         opened = open_patch(model_id, options)
         config, vectors, location = opened.config, opened.vectors, opened.location
+        self._policies += [] if policy is None else [policy]
         base = self.get_base_model()
         self._check_fits(config, model_id)
         check_base(
@@ -147,6 +144,7 @@ class PatchFiles:
             is_trainable=is_trainable,
             tokenizer=tokenizer,
             source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
+            origin=(location.repo_id, location.commit),
         )
 
     @classmethod
@@ -157,6 +155,8 @@ class PatchFiles:
         patch_name: str | Sequence[str] | None = None,
         *,
         is_trainable: bool = False,
+        on_conflict: str = "warn",
+        activate: bool = True,
         **options: Any,
     ) -> Any:
         """Wrap `base` and load a saved patch, or a stack of them. Mirrors PEFT's `PeftModel.from_pretrained`.
@@ -172,19 +172,24 @@ class PatchFiles:
                 ids for several.
             is_trainable (`bool`, *optional*, defaults to `False`):
                 Whether the vectors get gradients, so that the patch can be trained further.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+                What follows if a stack of this model breaks a rule of its patches, now or later.
+            activate (`bool`, *optional*, defaults to `True`):
+                Whether the patches become the active stack. Otherwise none is active.
             options (*optional*):
                 `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
                 `token`, `cache_dir`, `local_files_only`, `force_download`, `trusted_keys` and `policy`, as in
                 [`load_patch`].
 
         Returns:
-            [`PolicyPatchModel`]: the patched model, with the patch or the stack active.
+            [`PolicyPatchModel`]: the patched model, with the patch or the stack active, unless `activate` is false.
 
         Raises:
             UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
                 exact.
             PatchNotFoundError, ConfigError, PatchFileError, SignatureError, BaseMismatchError, HubError: see
                 [`load_patch`].
+            PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         """
         if isinstance(base, str | PathLike):
             raise UnsupportedModelError(
@@ -193,7 +198,7 @@ class PatchFiles:
                 "takes only the patch, and loads the base that the patch names."
             )
         ids = ids_of(model_id)
-        names = _patch_names(ids, patch_name)
+        names = patch_names_of(ids, patch_name)
         if len(ids) > 1 and options.get("revision"):
             raise HubRevisionError(
                 f"`revision={options['revision']!r}` was given for {len(ids)} patches. Give each id its own revision, "
@@ -201,10 +206,12 @@ class PatchFiles:
             )
         model = cls(base)
         try:
+            model.on_conflict = on_conflict
             with looking_once():
                 for one, name in zip(ids, names, strict=True):
                     model.load_patch(one, name, is_trainable=is_trainable, **options)
-            model.set_patch(names)
+            if activate:
+                model.set_patch(names)
         except BaseException:
             model.unload()
             raise
@@ -331,63 +338,3 @@ class PatchFiles:
                 "`patch_name=`; to save a stack as one patch, make it with `compose_patch` first."
             )
         return names[0]
-
-
-def ids_of(model_id: Any) -> list[str | PathLike]:
-    """Return the ids of one patch, or of a stack of them.
-
-    Raises:
-        PatchNotFoundError: `model_id` is neither an id nor a sequence of ids.
-    """
-    if not isinstance(model_id, Sequence):
-        _check_is_id(model_id)
-    ids = list(model_id) if isinstance(model_id, Sequence) and not isinstance(model_id, str) else [model_id]
-    for one in ids:
-        _check_is_id(one)
-    return ids
-
-
-def _check_is_id(model_id: Any) -> None:
-    if not isinstance(model_id, str | PathLike):
-        raise PatchNotFoundError(
-            f"`model_id` is a {type(model_id).__name__}; expected a folder or a repository on the Hub, like "
-            '"org/tox-patch".'
-        )
-
-
-def _patch_names(ids: list[str | PathLike], given: str | Sequence[str] | None) -> list[str]:
-    if not ids:
-        raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
-    if given is None and len(ids) == 1:
-        return [DEFAULT_PATCH_NAME]
-    if given is None:
-        return distinct_names(ids)
-    names = [given] if isinstance(given, str) else list(given)
-    if len(names) != len(ids):
-        raise PatchNameError(
-            f"There are {len(ids)} patches and {len(names)} names ({names}). Give one name per patch, or no names."
-        )
-    return names
-
-
-def distinct_names(ids: Sequence[str | PathLike]) -> list[str]:
-    """Return a name for each id, made from its last part. Equal names get different numbers.
-
-    Example:
-
-    ```python
-    >>> from policy_patch.model.files import distinct_names
-    >>> distinct_names(["org/tox-patch@v1.0.0", "other/tox-patch", "./bias.patch/"])
-    ['tox-patch', 'tox-patch-2', 'bias_patch']
-
-    ```
-    """
-    names: list[str] = []
-    for one in ids:
-        word = re.sub(r"[^A-Za-z0-9_-]", "_", Path(split_id(one)[0]).name) or "patch"
-        count = 2
-        name = word
-        while name in names:
-            name, count = f"{word}-{count}", count + 1
-        names.append(name)
-    return names

@@ -20,8 +20,9 @@ from policy_patch.injection.disabling import Disabling
 from policy_patch.injection.self_check import checked_injection
 from policy_patch.model.calls import PatchedCalls
 from policy_patch.model.delegation import BaseDelegation
-from policy_patch.model.files import DEFAULT_PATCH_NAME, PatchFiles
+from policy_patch.model.files import PatchFiles
 from policy_patch.model.freezing import Freezing, looking_on
+from policy_patch.model.ids import DEFAULT_PATCH_NAME
 from policy_patch.model.named_patches import NamedPatches
 from policy_patch.model.trainer_hook import watch_trainers
 from policy_patch.patch.vectors import whole
@@ -111,6 +112,9 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         self.patch_config: dict[str, PolicyPatchConfig] = {}
         self._loads: dict[str, int] = {}
         self._sources: dict[str, str] = {}  # name -> folder, or repository and commit, that a patch was loaded from
+        self._origins: dict[str, tuple[str | None, str | None]] = {}  # name -> repository and commit, None for a folder
+        self._on_conflict = "warn"
+        self._policies: list[Any] = []  # the policies that patches were loaded under
         self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that the patch was made or loaded with
         self._active: tuple[str, ...] = ()
         self._disabling = Disabling()

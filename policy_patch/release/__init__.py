@@ -10,7 +10,9 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
+    "ComposedFolder": "policy_patch.release.composed_folders",
     "PatchPolicy": "policy_patch.trust.policy_file",
+    "compose_policy_patches": "policy_patch.release.composed_folders",
     "make_bom": "policy_patch.release.bill_of_materials",
     "Resolving": "policy_patch.release.locking",
     "apply_lock": "policy_patch.release.applying",
@@ -30,10 +32,12 @@ _MODULE_OF = {
 __all__ = [
     "Advisory",
     "AuditReport",
+    "ComposedFolder",
     "PatchPolicy",
     "Resolving",
     "apply_lock",
     "audit",
+    "compose_policy_patches",
     "load_advisories",
     "lock_stack",
     "lock_status",
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
     from policy_patch.release.bill_of_materials import make_bom
+    from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy
