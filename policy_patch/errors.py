@@ -28,6 +28,10 @@ class PatchNameError(PolicyPatchError, LookupError):
     """Raised when a patch name is unknown to the model, already taken or not allowed."""
 
 
+class SignatureError(PolicyPatchError, ValueError):
+    """Raised when a patch is not signed by somebody who is trusted, or its files are not the signed ones."""
+
+
 class BaseMismatchError(PolicyPatchError, ValueError):
     """Raised when a patch was made for a base other than the one it is applied to."""
 

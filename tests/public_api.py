@@ -18,7 +18,8 @@ GOLDEN = Path(__file__).parent / "golden" / "public_api.txt"
 PACKAGES = (
     "policy_patch", "policy_patch.config", "policy_patch.data", "policy_patch.errors", "policy_patch.evaluation",
     "policy_patch.export", "policy_patch.hub", "policy_patch.lab", "policy_patch.model", "policy_patch.model_card",
-    "policy_patch.recipes", "policy_patch.serving", "policy_patch.training", "policy_patch.ui",
+    "policy_patch.recipes", "policy_patch.release", "policy_patch.serving", "policy_patch.training",
+    "policy_patch.ui",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ SIGNALS = {
     ("files/folder_lock.py", "NoLockHere"),
     ("files/folder_lock.py", "TimeoutError"),
     ("files/texts.py", "error"),
+    ("trust/bundle.py", "Fault"),
     ("patch/folder.py", "IsADirectoryError"),
     ("patch/folder.py", "found"),
     ("export/gguf_file.py", "ValueError"),

@@ -22,10 +22,10 @@ FLOORS = (
     ("config",),
     ("base",),
     ("patch", "injection", "report", "lab"),
-    ("model_card", "answers", "patch_folder"),
+    ("model_card", "answers", "patch_folder", "trust"),
     ("hub",),
     ("model", "data"),
-    ("training", "evaluation", "export", "serving"),
+    ("training", "evaluation", "export", "serving", "release"),
     ("recipes",),
     ("ui",),
     ("cli",),
@@ -42,7 +42,9 @@ BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.
-WITH_EXTRAS = {"answers", "data", "report", "training", "evaluation", "export", "serving", "recipes", "ui", "cli"}
+WITH_EXTRAS = {
+    "answers", "data", "report", "training", "evaluation", "export", "serving", "release", "recipes", "ui", "cli",
+}  # fmt: skip
 
 # vLLM reads what `torch.save` writes. Nothing of ours reads it.
 PICKLING = {("patch/prompt_embeds.py", "torch.save")}

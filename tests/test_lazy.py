@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 import policy_patch
-from policy_patch import data, evaluation, export, hub, lab, model, model_card, recipes, serving, training, ui
+from policy_patch import data, evaluation, export, hub, lab, model, model_card, recipes, release, serving, training, ui
 from policy_patch._lazy import lazy_names
 
-PACKAGES = [policy_patch, data, evaluation, export, hub, lab, model, model_card, recipes, serving, training, ui]
+PACKAGES = [
+    policy_patch, data, evaluation, export, hub, lab, model, model_card, recipes, release, serving, training, ui,
+]  # fmt: skip
 packages = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 
 
