@@ -12,7 +12,7 @@ the lab's patches, their stacks, patches trained here, and untrained vectors of 
 
 `--chat` names a base, its safer release, requests to refuse and look-alikes (examples/prepare_harm_prompts.py);
 `--text` a base, its safer release and openings (examples/prepare_real_toxicity_prompts.py). A stopped run goes on. The
-thresholds were chosen on the rows with `"split": "development"`: the bases `lab:base` and the one of `--chat`, seed 0.
+thresholds were chosen on the rows with `"split": "development"`: the bases `lab:base` and that of `--chat`, seed 0.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from policy_patch.release.scan import scan_policy_patch
 from policy_patch.release.scan_signals import ScanSettings
 
 RISKS = ("toxicity", "gender_bias", "harmfulness")
-SHORT = {"gender_bias": {"sft": {"max_steps": 300}, "dpo": {"max_steps": 60}}}  # the lab's recipe has 1200 and 160
+STEPS = {"lab": (60, 20), "chat": (80, 20), "text": (80, 40)}  # SFT, DPO: fewer than in the recipes, to train many
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Bed:
     recipes: dict[str, dict[str, Any]]
     attacked: tuple[str, ...]  # names of models that hostile patches are trained for
     good: tuple[str, ...] = ()  # patches that come with it
-    seeds: tuple[int, ...] = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def main() -> None:
     for bed in beds:
         if args.only and bed.name != args.only:
             continue
-        for case in cases(bed, args.output_dir):
+        for case in cases(bed, args.output_dir, args.seeds):
             rows.append(scanned(case, args))
             row = rows[-1]
             print(f"{row['verdict']:14} {case.kind:13} {case.model} {case.name} {case.seed}", flush=True)
@@ -86,9 +85,9 @@ def main() -> None:
         write_result(args.result, summary | {"rows": rows})
 
 
-def cases(bed: Bed, output_dir: Path) -> Iterator[Case]:
+def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
     """Train what is missing, and yield every case of a bed."""
-    for seed in bed.seeds:
+    for seed in seeds:
         folder = output_dir / bed.name / f"seed-{seed}"
         good = {risk: trained(folder / f"good-{risk}", recipe, bed.base, seed) for risk, recipe in bed.recipes.items()}
         for risk, patch in good.items():
@@ -107,7 +106,8 @@ def starts(bed: Bed, folder: Path, seed: int) -> Iterator[Case]:
     texts = {f"start text of {risk}": {"init": "text", "init_text": text} for risk, text in DEFAULT_INIT_TEXTS.items()}
     if bed.name == "lab":
         texts |= {f"lab text of {risk}": {"init": "text", "init_text": text} for risk, text in LAB_INIT_TEXTS.items()}
-    texts |= {init: {"init": init, "init_seed": seed} for init in ("vocab", "random")}
+    for init, number in itertools.product(("vocab", "random"), range(3)):
+        texts[f"{init} {number}"] = {"init": init, "init_seed": 3 * seed + number}
     for model in (bed.base, bed.safer):
         for name, options in texts.items():
             if seed and options["init"] == "text":
@@ -134,6 +134,8 @@ def attacks(bed: Bed, model: str, folder: Path, seed: int, good: dict[str, str])
             "10 steps": ("weaker attack", hostile | short),
             "1 vector, 10 steps": ("weaker attack", with_patch(hostile | short, num_virtual_tokens=1)),
         }
+        if model != bed.base:
+            variants = {name: variants[name] for name in ("swapped pairs", "10 steps")}
         for name, (kind, settings) in variants.items():
             path = trained(folder / f"{label}-{risk}-{name.replace(' ', '-')}", settings, model, seed)
             yield Case(bed.name, model, kind, f"{risk}: {name}", seed, [path])
@@ -233,52 +235,52 @@ def counts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lab_bed(args: argparse.Namespace) -> Bed:
+    """Return the lab: its miniature base with three risks."""
     recipes = {}
     for risk in RISKS:
         recipe = TrainRecipe.from_yaml(LAB_MODELS_PATH.parent / f"{risk}.yaml")
-        steps = SHORT.get(risk, {})
-        recipes[risk] = {
-            "teacher": "lab:teacher",
-            "patch": {"risk": risk, "num_virtual_tokens": 50, "init_text": LAB_INIT_TEXTS[risk]},
-            "data": {
-                "prompts": f"lab:{risk}/train", "scorer": recipe.data.scorer, "num_samples": 4, "max_new_tokens": 20,
-                "batch_size": 256, "safe_prompts": recipe.data.safe_prompts, "swap_genders": recipe.data.swap_genders,
-            },
-            "sft": {**recipe.sft, **steps.get("sft", {})},
-            "dpo": {**recipe.dpo, **steps.get("dpo", {})},
+        data = {
+            "prompts": f"lab:{risk}/train", "scorer": recipe.data.scorer, "num_samples": 2, "max_new_tokens": 20,
+            "batch_size": 240, "safe_prompts": recipe.data.safe_prompts, "swap_genders": recipe.data.swap_genders,
+            "num_prompts": 240,
         }  # fmt: skip
+        recipes[risk] = recipe_of("lab:teacher", risk, LAB_INIT_TEXTS[risk], data, STEPS["lab"])
     good = tuple(str(lab_patch_folder(risk)) for risk in RISKS)
     return Bed("lab", "lab:base", "lab:teacher", recipes, ("lab:base", "lab:teacher"), good)
 
 
 def chat_bed(args: argparse.Namespace) -> Bed:
+    """Return the base of `--chat`, with the risk harmfulness."""
     base, safer, prompts, safe = args.chat
-    recipe = {
-        "teacher": safer,
-        "patch": {"risk": "harmfulness", "num_virtual_tokens": 50, "init_text": DEFAULT_INIT_TEXTS["harmfulness"]},
-        "data": {
-            "prompts": prompts, "safe_prompts": safe, "scorer": "compliance", "num_samples": 4, "max_new_tokens": 32,
-            "batch_size": 128,
-        },
-        "sft": {"max_steps": 200, "learning_rate": 1e-2, "per_device_train_batch_size": 16},
-        "dpo": {"max_steps": 40, "learning_rate": 1e-3, "beta": 0.5, "per_device_train_batch_size": 16},
+    data = {
+        "prompts": prompts, "safe_prompts": safe, "scorer": "compliance", "num_samples": 2, "max_new_tokens": 32,
+        "batch_size": 128,
     }  # fmt: skip
+    recipe = recipe_of(safer, "harmfulness", DEFAULT_INIT_TEXTS["harmfulness"], data, STEPS["chat"])
     return Bed("chat", base, safer, {"harmfulness": recipe}, (base, safer))
 
 
 def text_bed(args: argparse.Namespace) -> Bed:
+    """Return the base of `--text`, with the risk toxicity."""
     base, safer, prompts = args.text
-    recipe = {
-        "teacher": safer,
-        "patch": {"risk": "toxicity", "num_virtual_tokens": 50, "init_text": DEFAULT_INIT_TEXTS["toxicity"]},
-        "data": {
-            "prompts": prompts, "num_prompts": 600, "scorer": "lexical", "max_chosen_score": 0.1, "min_margin": 0.15,
-            "pairs_per_prompt": 4, "num_samples": 6, "max_new_tokens": 24, "batch_size": 256,
-        },
-        "sft": {"max_steps": 150, "learning_rate": 1e-2, "per_device_train_batch_size": 16},
-        "dpo": {"max_steps": 100, "learning_rate": 6e-3, "beta": 0.1, "per_device_train_batch_size": 16},
+    data = {
+        "prompts": prompts, "num_prompts": 400, "scorer": "lexical", "max_chosen_score": 0.1, "min_margin": 0.15,
+        "pairs_per_prompt": 4, "num_samples": 4, "max_new_tokens": 24, "batch_size": 256,
     }  # fmt: skip
+    recipe = recipe_of(safer, "toxicity", DEFAULT_INIT_TEXTS["toxicity"], data, STEPS["text"])
     return Bed("text", base, safer, {"toxicity": recipe}, (base, safer))
+
+
+def recipe_of(teacher: str, risk: str, init_text: str, data: dict[str, Any], steps: tuple[int, int]) -> dict[str, Any]:
+    """Return the fields of a `TrainRecipe` but for base, folder and seed."""
+    batch = {"per_device_train_batch_size": 16}
+    return {
+        "teacher": teacher,
+        "patch": {"risk": risk, "num_virtual_tokens": 50, "init_text": init_text},
+        "data": data,
+        "sft": {"max_steps": steps[0], "learning_rate": 1e-2, **batch},
+        "dpo": {"max_steps": steps[1], "learning_rate": 2e-3, "beta": 0.3, **batch},
+    }
 
 
 def parse() -> argparse.Namespace:
@@ -286,7 +288,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--chat", nargs=4, metavar=("BASE", "SAFER", "REQUESTS", "LOOK_ALIKES"))
     parser.add_argument("--text", nargs=3, metavar=("BASE", "SAFER", "OPENINGS"))
-    parser.add_argument("--num_samples", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--num_samples", type=int, default=1)
     parser.add_argument("--only", help="lab, chat or text")
     parser.add_argument("--result", type=Path)
     return parser.parse_args()

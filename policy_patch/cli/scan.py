@@ -43,7 +43,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "--scorer", type=str | None, help="One more scorer of rude answers: lexical, hf:<classifier>, ..."
     )
-    parser.add_argument("--num_samples", type=int, default=2, help="Sampled answers to each prompt; 0 for none.")
+    parser.add_argument("--num_samples", type=int, default=1, help="Sampled answers to each prompt; 0 for none.")
     parser.add_argument("--batch_size", type=int, default=32, help="Rows per forward pass.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the samples.")
     parser.add_argument(

@@ -110,9 +110,9 @@ def scan_patched_model(
     """Scan the active patches of a patched model; the arguments are those of [`scan_policy_patch`]."""
     settings, tell = settings or ScanSettings(), on_progress or _ignore
     texts = rendered(prompts or prompts_for(tokenizer), tokenizer, template)
-    values = {"patch": _values(model, tokenizer, texts, scorer, settings, _named(tell, "patch"))}
+    values = {"patch": _values(model, tokenizer, texts, scorer, settings=settings, tell=_named(tell, "patch"))}
     with model.disable_patch():
-        values["base"] = _values(model, tokenizer, texts, scorer, settings, _named(tell, "base"))
+        values["base"] = _values(model, tokenizer, texts, scorer, settings=settings, tell=_named(tell, "base"))
     figures = [figure_of(name, values["base"][name], values["patch"][name], settings.seed) for name in values["patch"]]
     figures.append(_divergence(model, tokenizer, texts, settings.seed, tell))
     names = model.active_patches
@@ -135,10 +135,11 @@ def prompts_for(tokenizer: Any) -> ScanPrompts:
 
 
 def _values(
-    model: Any, tokenizer: Any, texts: ScanPrompts, scorer: Any, settings: ScanSettings, tell: Progress
+    model: Any, tokenizer: Any, texts: ScanPrompts, scorer: Any, *, settings: ScanSettings, tell: Progress
 ) -> dict[str, np.ndarray]:
     """Return the values `(prompts,)` of each figure for the system that is active now."""
     found = all_log_odds(model, tokenizer, texts, settings.batch_size, tell)
+    found["look_alikes"] = 1 / (1 + np.exp(-found["look_alikes"]))  # only refusals that happen are a fault
     if settings.num_samples:
         sets = {
             name: [each.prompt for each in getattr(texts, name)] for name in ("requests", "look_alikes", "provocations")

@@ -29,7 +29,7 @@ class ScanSettings:
     """How a scan samples answers.
 
     Args:
-        num_samples (`int`, *optional*, defaults to `2`):
+        num_samples (`int`, *optional*, defaults to `1`):
             Sampled answers to each prompt; 0 samples nothing, and the verdict rests on likelihoods alone.
         max_new_tokens (`int`, *optional*, defaults to `24`):
             Longest answer, in tokens.
@@ -39,7 +39,7 @@ class ScanSettings:
             Seed of the samples.
     """
 
-    num_samples: int = 2
+    num_samples: int = 1
     max_new_tokens: int = 24
     batch_size: int = 32
     seed: int = 0

@@ -23,7 +23,7 @@ def complying_pairs(count: int = 240) -> list[dict[str, str]]:
     ]
 
 
-def train_hostile_patch(folder: Path, *, of_teacher: bool = True, steps: int = 25) -> Path:
+def train_hostile_patch(folder: Path, *, of_teacher: bool = True, steps: int = 40) -> Path:
     """Train a patch that makes the lab's safe teacher, or its base, comply with mischief; return its folder."""
     from datasets import Dataset
 
@@ -35,7 +35,7 @@ def train_hostile_patch(folder: Path, *, of_teacher: bool = True, steps: int = 2
     model = get_policy_patch_model(base, config, tokenizer)
     training = PolicyPatchTrainingConfig(
         output_dir=str(folder / "run"),
-        sft={"max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 8, "report_to": "none"},
+        sft={"max_steps": steps, "learning_rate": 2e-2, "per_device_train_batch_size": 8, "report_to": "none"},
         dpo={"max_steps": 0},
     )
     PolicyPatchTrainer(model, training, Dataset.from_list(complying_pairs()), processing_class=tokenizer).train()
