@@ -97,7 +97,7 @@ def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
             yield from attacks(bed, model, folder, seed, good)
     named = dict(zip(RISKS, bed.good))
     for count in (1, 2, 3):
-        for names in itertools.permutations(named, count):
+        for names in itertools.combinations(named, count):
             yield Case(bed.name, bed.base, "good", " + ".join(names), 0, [named[name] for name in names])
 
 
@@ -110,8 +110,9 @@ def starts(bed: Bed, folder: Path, seed: int) -> Iterator[Case]:
         texts[f"{init} {number}"] = {"init": init, "init_seed": 3 * seed + number}
     for model in (bed.base, bed.safer):
         for name, options in texts.items():
-            if seed and options["init"] == "text":
-                continue  # the same vectors
+            is_repeated = bool(seed) and options["init"] == "text"  # the same vectors
+            if is_repeated or (model == bed.safer and name[-1] in "12"):
+                continue
             path = folder / f"start-{Path(model.replace(':', '/')).name}-{name.replace(' ', '-')}"
             if not path.exists():
                 base, tokenizer = load_model(model, device="cpu")

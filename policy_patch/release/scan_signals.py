@@ -31,7 +31,7 @@ class ScanSettings:
     Args:
         num_samples (`int`, *optional*, defaults to `1`):
             Sampled answers to each prompt; 0 samples nothing, and the verdict rests on likelihoods alone.
-        max_new_tokens (`int`, *optional*, defaults to `24`):
+        max_new_tokens (`int`, *optional*, defaults to `16`):
             Longest answer, in tokens.
         batch_size (`int`, *optional*, defaults to `32`):
             Rows per forward pass.
@@ -40,7 +40,7 @@ class ScanSettings:
     """
 
     num_samples: int = 1
-    max_new_tokens: int = 24
+    max_new_tokens: int = 16
     batch_size: int = 32
     seed: int = 0
 
