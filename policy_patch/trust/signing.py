@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policy_patch.config import CONFIG_NAME
+from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME
 from policy_patch.errors import PatchSaveError, SignatureError
 from policy_patch.extra import import_extra
 from policy_patch.files.atomic import write_whole
 from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
 from policy_patch.trust.signed_files import (
     NEVER_SIGNED,
-    SIGNATURE_NAME,
     hashed_folder,
     is_left_out,
     must_be_signed,

@@ -15,10 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policy_patch.config import SIGNATURE_NAME
 from policy_patch.errors import SignatureError
 from policy_patch.extra import import_extra
 from policy_patch.trust.bundle import Bundle, read_bundle
-from policy_patch.trust.signed_files import SIGNATURE_NAME, is_below, is_left_out, must_be_signed
+from policy_patch.trust.signed_files import is_below, is_left_out, must_be_signed
 from policy_patch.trust.signers import PURPOSE, TrustedAuthority, TrustedSigners, signer_name
 
 if TYPE_CHECKING:
