@@ -57,7 +57,8 @@ def sign_policy_patch(
             PEM file of the certificate of that key. Then the certificate goes into the signature, and who trusts the
             authority above it needs no key.
         certificate_chain (`Sequence` of `str` or `os.PathLike`):
-            PEM files of the certificates between it and the authority, from the signer's issuer upwards.
+            PEM files of the certificates between it and the authority, from the signer's issuer upwards; at least the
+            authority's.
         password (`str`, *optional*):
             Password of the private key.
         identity_token (`str`, *optional*):
@@ -122,9 +123,10 @@ class _Signer:
             raise SignatureError(
                 "A certificate, a chain or a password needs `private_key=` (`--key`), the key that signs."
             )
-        if certificate is None and certificate_chain:
+        if (certificate is None) != (not certificate_chain):
             raise SignatureError(
-                "`certificate_chain=` (`--chain`) needs `certificate=` (`--certificate`), the signer's own."
+                "`certificate=` (`--certificate`), the signer's own, and `certificate_chain=` (`--chain`), those "
+                "above it or at least the authority's, belong together; give both."
             )
         self._public = None if private_key is None else self._public_key(private_key)
 

@@ -205,9 +205,14 @@ def _check_certificate(
 def _read_chain(bundle: Bundle, source: str) -> list["Certificate"]:
     x509 = _library("cryptography.x509")
     try:
-        return [x509.load_der_x509_certificate(one) for one in bundle.certificates]
+        chain = [x509.load_der_x509_certificate(one) for one in bundle.certificates]
+        for one in chain:  # each part is parsed when it is asked for
+            for part in ("subject", "issuer", "extensions", "not_valid_before_utc", "not_valid_after_utc"):
+                getattr(one, part)
+            one.public_key()
     except Exception as error:  # cryptography has several
         raise SignatureError(f"{SIGNATURE_NAME} of {source} holds no readable certificate ({error}).") from error
+    return chain
 
 
 def _check_in_order(chain: Sequence["Certificate"], source: str) -> None:
