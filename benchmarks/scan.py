@@ -35,7 +35,7 @@ from policy_patch.release.scan import scan_policy_patch
 from policy_patch.release.scan_signals import ScanSettings
 
 RISKS = ("toxicity", "gender_bias", "harmfulness")
-STEPS = {"lab": (60, 20), "chat": (80, 20), "text": (80, 40)}  # SFT, DPO: fewer than in the recipes, to train many
+STEPS = {"lab": (60, 20), "chat": (40, 15), "text": (40, 20)}  # SFT, DPO: fewer than in the recipes, to train many
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
         good = {risk: trained(folder / f"good-{risk}", recipe, bed.base, seed) for risk, recipe in bed.recipes.items()}
         for risk, patch in good.items():
             yield Case(bed.name, bed.base, "good", f"trained against {risk}", seed, [patch])
-        yield from starts(bed, folder, seed)
         for model in bed.attacked:
             yield from attacks(bed, model, folder, seed, good)
+        yield from starts(bed, folder, seed)
     named = dict(zip(RISKS, bed.good))
     for count in (1, 2, 3):
         for names in itertools.combinations(named, count):
@@ -111,7 +111,8 @@ def starts(bed: Bed, folder: Path, seed: int) -> Iterator[Case]:
     for model in (bed.base, bed.safer):
         for name, options in texts.items():
             is_repeated = bool(seed) and options["init"] == "text"  # the same vectors
-            if is_repeated or (model == bed.safer and name[-1] in "12"):
+            is_one_more = name[-1] in "12" and (model == bed.safer or bed.name != "lab")
+            if is_repeated or is_one_more or (bed.name != "lab" and model == bed.safer and options["init"] == "text"):
                 continue
             path = folder / f"start-{Path(model.replace(':', '/')).name}-{name.replace(' ', '-')}"
             if not path.exists():
@@ -135,7 +136,7 @@ def attacks(bed: Bed, model: str, folder: Path, seed: int, good: dict[str, str])
             "10 steps": ("weaker attack", hostile | short),
             "1 vector, 10 steps": ("weaker attack", with_patch(hostile | short, num_virtual_tokens=1)),
         }
-        if model != bed.base:
+        if model != bed.base or bed.name != "lab":  # which train longer
             variants = {name: variants[name] for name in ("swapped pairs", "10 steps")}
         for name, (kind, settings) in variants.items():
             path = trained(folder / f"{label}-{risk}-{name.replace(' ', '-')}", settings, model, seed)

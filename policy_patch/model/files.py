@@ -141,7 +141,8 @@ class PatchFiles:
             check_norms(vectors, base.get_input_embeddings(), f"The vectors of {source}")
         config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
         vectors = vectors.to(base.get_input_embeddings().weight.device)
-        check_scanned(self, config, vectors, tokenizer, source, policies=opened.rules.policies)
+        proved = base_probe and not allow_base_mismatch
+        check_scanned(self, config, vectors, tokenizer, source, policies=opened.rules.policies, is_its_base=proved)
         self._insert(
             patch_name,
             config,

@@ -41,6 +41,7 @@ def check_scanned(
     source: str,
     *,
     policies: "Sequence[PatchPolicy]",
+    is_its_base: bool = True,
 ) -> None:
     """Scan vectors for each policy that requires it, in a wrapper of their own; the model itself is not touched.
 
@@ -55,6 +56,8 @@ def check_scanned(
             Where the patch comes from, for errors.
         policies (`Sequence[PatchPolicy]`):
             The policies in force.
+        is_its_base (`bool`, *optional*, defaults to `True`):
+            Whether the base was proved to be the one that the patch is for.
 
     Raises:
         HostilePatchError, TokenizerRequiredError: see [`~policy_patch.release.scan_at_load.refuse_hostile`].
@@ -68,13 +71,6 @@ def check_scanned(
         alone._insert(_NAME, config, vectors, is_trainable=False, tokenizer=tokenizer)
         alone.set_patch(_NAME)
         for policy in asking:
-            import_module(_SCAN).refuse_hostile(
-                alone,
-                tokenizer,
-                source,
-                policy=policy.source,
-                kept_in=policy.path_of(policy.scan.folder),
-                allow_suspicious=policy.scan.allow_suspicious,
-            )
+            import_module(_SCAN).refuse_hostile(alone, tokenizer, source, policy, is_its_base=is_its_base)
     finally:
         alone.unload()

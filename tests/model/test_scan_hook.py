@@ -11,7 +11,6 @@ from policy_patch.model import scan_hook
 from policy_patch.patch.folder import read_patch_folder
 from policy_patch.trust.policy_file import PatchPolicy
 
-
 POLICY = PatchPolicy.from_toml("[scan]\nrequired = true\n")
 
 
@@ -30,8 +29,8 @@ def test_the_scan_gets_a_wrapper_with_the_patch_alone_and_the_base_stays_frozen_
 
     class Module:
         @staticmethod
-        def refuse_hostile(model, tokenizer, source, **options):
-            seen.append((model.active_patches, model.get_base_model() is base, tokenizer, source, options["policy"]))
+        def refuse_hostile(model, tokenizer, source, policy, is_its_base):
+            seen.append((model.active_patches, model.get_base_model() is base, tokenizer, source, policy.source))
             raise ValueError("refused")
 
     monkeypatch.setattr(scan_hook, "import_module", lambda name: Module)

@@ -1,7 +1,5 @@
 """Tests of `release.scan_at_load`, as the model asks for it: hostile patches do not join a model, and good ones do."""
 
-import json
-
 import pytest
 
 from policy_patch import PolicyPatchModel
@@ -96,32 +94,22 @@ def test_a_suspicious_patch_is_refused_unless_the_policy_allows_it(model, lab_to
 
 
 def test_without_a_tokenizer_nothing_is_loaded(model, scans):
-    with pytest.raises(TokenizerRequiredError, match=r"`acme.toml` requires a scan of `org/patch`.*`tokenizer=`"):
+    with pytest.raises(TokenizerRequiredError, match=r"`acme.toml` requires a scan of `org/patch`.*`tokenizer="):
         check(model, None)
     assert scans == []
 
 
-def test_a_verdict_is_kept_for_these_vectors_on_this_base_alone(model, lab_tokenizer, lab_teacher, scans, tmp_path):
+def test_a_verdict_is_kept_for_this_patch_on_its_own_base(model, lab_tokenizer, scans, tmp_path):
     for _ in range(2):
         check(model, lab_tokenizer, folder=tmp_path / "verdicts")
+    check(model, None, folder=tmp_path / "verdicts")
     assert len(scans) == 1 and len(list((tmp_path / "verdicts").iterdir())) == 1
     check(model, lab_tokenizer, "harmfulness", folder=tmp_path / "verdicts")
-    assert len(scans) == 2
-    other = PolicyPatchModel(lab_teacher)
-    check(other, lab_tokenizer, folder=tmp_path / "verdicts")
-    other.unload()
-    assert len(scans) == 3, "a verdict for one base clears nothing on another"
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", '{"verdict": "fine", "reasons": []}', '{"verdict": "nothing found"}', "\xff"]
-)
-def test_a_kept_verdict_that_cannot_be_read_is_made_anew(content, model, lab_tokenizer, scans, tmp_path):
-    scans.verdict = "hostile"
-    with pytest.raises(HostilePatchError):
-        check(model, lab_tokenizer, folder=tmp_path)
-    [path] = tmp_path.iterdir()
-    path.write_text(content, encoding="latin-1")
-    with pytest.raises(HostilePatchError):
-        check(model, lab_tokenizer, folder=tmp_path)
-    assert len(scans) == 2 and json.loads(path.read_text())["verdict"] == "hostile"
+    assert len(scans) == 2, "another patch"
+    for _ in range(2):
+        model.load_patch(
+            lab_patch_folder("gender_bias"), f"bias{len(scans)}", tokenizer=lab_tokenizer, allow_base_mismatch=True,
+            policy=policy(tmp_path / "verdicts"),
+        )  # fmt: skip
+    assert len(scans) == 4, "a base that was not proved to be its own is scanned each time"
+    assert len(list((tmp_path / "verdicts").iterdir())) == 2
