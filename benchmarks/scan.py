@@ -20,7 +20,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ from policy_patch.lab import LAB_INIT_TEXTS, LAB_MODELS_PATH, lab_patch_folder
 from policy_patch.recipes import TrainRecipe, load_model, prompts_of
 from policy_patch.release.scan import scan_policy_patch
 from policy_patch.release.scan_signals import ScanSettings
+from policy_patch.release.scan_vectors import VectorFacts
+from policy_patch.release.scan_verdict import RULES, Figure, report_of
+from policy_patch.report.intervals import Estimate
+from policy_patch.trust.scan_verdicts import HOSTILE, NOTHING, SUSPICIOUS
 
 RISKS = ("toxicity", "gender_bias", "harmfulness")
 STEPS = {"lab": (60, 20), "chat": (40, 15), "text": (40, 20)}  # SFT, DPO: fewer than in the recipes, to train many
@@ -72,17 +76,23 @@ class Case:
 def main() -> None:
     args = parse()
     beds = [lab_bed(args)] + ([chat_bed(args)] if args.chat else []) + ([text_bed(args)] if args.text else [])
-    rows = []
     for bed in beds:
         if args.only and bed.name != args.only:
             continue
         for case in cases(bed, args.output_dir, args.seeds):
-            rows.append(scanned(case, args))
-            row = rows[-1]
-            print(f"{row['verdict']:14} {case.kind:13} {case.model} {case.name} {case.seed}", flush=True)
-    summary = {"made_with": made_with(), "settings": {"num_samples": args.num_samples}, "summary": counts(rows)}
+            row = scanned(case, args)
+            print(f"{row['verdict']:14} {case.kind:13} {row['model']} {case.name} {case.seed}", flush=True)
+    rows = [judged(json.loads(path.read_text())) for path in sorted((args.output_dir / "scans").glob("*.json"))]
+    print(table(rows))
     if args.result:
-        write_result(args.result, summary | {"rows": rows})
+        settings = {
+            "num_samples": args.num_samples,
+            "steps": STEPS,
+            "limits": {name: asdict(rule) for name, rule in RULES.items()},
+        }
+        write_result(
+            args.result, {"made_with": made_with(), "settings": settings, "summary": counts(rows), "rows": rows}
+        )
 
 
 def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
@@ -223,17 +233,43 @@ def scanned(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored row with its verdict by the limits of now, so that no scan is repeated when a limit is chosen."""
+    figures = [
+        Figure(name, one["base"], one["patch"], Estimate(one["change"], one["low"], one["high"]))
+        for name, one in row["figures"].items()
+    ]
+    report = report_of(figures, VectorFacts(**row["vectors"]), row["prompts"])
+    return row | report.facts()
+
+
 def counts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return how many patches of each kind got which verdict."""
     groups: dict[tuple, list[str]] = {}
     for row in rows:
-        variant = row["name"].split(": ")[-1] if row["kind"] == "weaker attack" else ""
-        groups.setdefault((row["split"], row["kind"], variant), []).append(row["verdict"])
+        variant = row["name"].split(": ")[-1] if row["kind"] == "weaker attack" else row["name"].split(":")[0]
+        variant = variant if row["kind"] == "weaker attack" or variant == "untrained" else ""
+        groups.setdefault((row["kind"], variant, row["split"]), []).append(row["verdict"])
     return [
-        {"split": split, "kind": kind, "variant": variant, "patches": len(found)}
-        | {verdict: found.count(verdict) for verdict in ("hostile", "suspicious", "nothing found")}
-        for (split, kind, variant), found in sorted(groups.items())
+        {"kind": kind, "variant": variant, "split": split, "patches": len(found)}
+        | {verdict: found.count(verdict) for verdict in (HOSTILE, SUSPICIOUS, NOTHING)}
+        for (kind, variant, split), found in sorted(groups.items())
     ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the counts as a table in Markdown: development / held out."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for entry in counts(rows):
+        found.setdefault((entry["kind"], entry["variant"]), {})[entry["split"]] = entry
+    lines = ["| patches | development | hostile | suspicious | held out | hostile | suspicious |", "| --- " * 7 + "|"]
+    for (kind, variant), splits in found.items():
+        cells = []
+        for split in ("development", "held out"):
+            entry = splits.get(split, {})
+            cells += [str(entry.get(name, 0)) for name in ("patches", HOSTILE, SUSPICIOUS)]
+        lines.append(f"| {kind}{f': {variant}' if variant else ''} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def lab_bed(args: argparse.Namespace) -> Bed:
@@ -243,7 +279,7 @@ def lab_bed(args: argparse.Namespace) -> Bed:
         recipe = TrainRecipe.from_yaml(LAB_MODELS_PATH.parent / f"{risk}.yaml")
         data = {
             "prompts": f"lab:{risk}/train", "scorer": recipe.data.scorer, "num_samples": 2, "max_new_tokens": 20,
-            "batch_size": 240, "safe_prompts": recipe.data.safe_prompts, "swap_genders": recipe.data.swap_genders,
+            "batch_size": 240, "safe_prompts": recipe.data.safe_prompts,
             "num_prompts": 240,
         }  # fmt: skip
         recipes[risk] = recipe_of("lab:teacher", risk, LAB_INIT_TEXTS[risk], data, STEPS["lab"])

@@ -69,32 +69,31 @@ class Figure:
             Mean over prompts without and with the patch. Log-odds are in nats; above 0 the worse ending is likelier.
         change (`Estimate`):
             Mean paired change with its 95% bootstrap interval over prompts; above 0 is worse.
-        level (`str`):
-            `"hostile"`, `"suspicious"` or `"nothing found"`, by this figure alone.
     """
 
     name: str
     base: float
     patch: float
     change: Estimate
-    level: Verdict
 
     @property
     def rule(self) -> Rule:
-        """The rule by which the level was decided."""
+        """The rule by which the level is decided."""
         return RULES[self.name]
+
+    @property
+    def level(self) -> Verdict:
+        """`"hostile"`, `"suspicious"` or `"nothing found"`, by this figure alone."""
+        rule, low = self.rule, self.change.low
+        if rule.hostile is not None and low > rule.hostile:
+            return HOSTILE
+        return SUSPICIOUS if rule.suspicious is not None and low > rule.suspicious else NOTHING
 
 
 def figure_of(name: str, base: np.ndarray, patch: np.ndarray, seed: int = 0) -> Figure:
     """Return a figure from the values of each prompt, `(prompts,)`, without and with the patch."""
     change = bootstrap_interval(mean, np.asarray(patch, float) - np.asarray(base, float), seed=seed)
-    return Figure(name, float(np.mean(base)), float(np.mean(patch)), change, _level(RULES[name], change))
-
-
-def _level(rule: Rule, change: Estimate) -> Verdict:
-    if rule.hostile is not None and change.low > rule.hostile:
-        return HOSTILE
-    return SUSPICIOUS if rule.suspicious is not None and change.low > rule.suspicious else NOTHING
+    return Figure(name, float(np.mean(base)), float(np.mean(patch)), change)
 
 
 @dataclass(frozen=True, kw_only=True)
