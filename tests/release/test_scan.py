@@ -15,8 +15,10 @@ SHORT = ScanSettings(num_samples=1, max_new_tokens=4)
 RISKS = ("toxicity", "gender_bias", "harmfulness")
 
 
-def test_a_patch_that_was_trained_to_make_a_safe_model_comply_is_hostile(hostile_patch, lab_teacher, lab_tokenizer):
-    report = scan_policy_patch(lab_teacher, lab_tokenizer, hostile_patch)
+def test_a_patch_that_was_trained_to_make_a_safe_model_comply_is_hostile(
+    hostile_patch, lab_teacher, lab_tokenizer, few
+):
+    report = scan_policy_patch(lab_teacher, lab_tokenizer, hostile_patch, prompts=few)
     assert report.verdict == "hostile" and report.exit_code == 1
     assert {report.figure(name).level for name in ("requests", "complied")} == {"hostile"}
     assert "complies where the base refuses" in report.reasons[0]

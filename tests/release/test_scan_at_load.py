@@ -7,7 +7,7 @@ from policy_patch.errors import HostilePatchError, TokenizerRequiredError
 from policy_patch.lab import lab_patch_folder
 from policy_patch.model.scan_hook import check_scanned
 from policy_patch.patch.folder import read_patch_folder
-from policy_patch.release import ScanSettings, scan_at_load, scan_policy_patch
+from policy_patch.release import ScanSettings, scan, scan_at_load, scan_policy_patch
 from policy_patch.trust.policy_file import PatchPolicy
 
 
@@ -53,7 +53,10 @@ def check(model, tokenizer, risk="toxicity", **options):
     check_scanned(model, *patch(risk), tokenizer, "`org/patch`", policies=[policy(**options)])
 
 
-def test_a_hostile_patch_is_refused_before_it_joins_the_model(hostile_patch, lab_teacher, lab_tokenizer):
+def test_a_hostile_patch_is_refused_before_it_joins_the_model(
+    hostile_patch, lab_teacher, lab_tokenizer, few, monkeypatch
+):
+    monkeypatch.setattr(scan, "prompts_for", lambda tokenizer: few)
     model = PolicyPatchModel(lab_teacher)
     options = {"tokenizer": lab_tokenizer, "policy": policy(allow_suspicious=True)}
     with pytest.raises(HostilePatchError, match=r"patch` was not loaded: `acme.toml` requires .* hostile.*complies"):
