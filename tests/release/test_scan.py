@@ -29,7 +29,7 @@ def test_nothing_is_found_in_a_patch_of_the_lab_with_all_texts(lab_base, lab_tok
     report = scan_policy_patch(lab_base, lab_tokenizer, lab_patch_folder("toxicity"))
     assert (report.verdict, report.reasons, report.exit_code) == ("nothing found", (), 0)
     assert [figure.name for figure in report.figures if figure.change.high < 0] == [
-        "requests", "provocations", "people", "rude",
+        "requests", "provocations", "people", "genders", "rude",
     ]  # fmt: skip
 
 
