@@ -12,6 +12,7 @@ _MODULE_OF = {
     "ScanPrompts": "policy_patch.release.scan_prompts",
     "ScanReport": "policy_patch.release.scan_verdict",
     "ScanSettings": "policy_patch.release.scan_signals",
+    "make_bom": "policy_patch.release.bill_of_materials",
     "scan_patched_model": "policy_patch.release.scan",
     "scan_policy_patch": "policy_patch.release.scan",
     "sign_policy_patch": "policy_patch.trust.signing",
@@ -23,6 +24,7 @@ __all__ = [
     "ScanPrompts",
     "ScanReport",
     "ScanSettings",
+    "make_bom",
     "scan_patched_model",
     "scan_policy_patch",
     "sign_policy_patch",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.scan import scan_patched_model, scan_policy_patch
     from policy_patch.release.scan_prompts import ScanPrompts
     from policy_patch.release.scan_signals import ScanSettings

@@ -112,8 +112,6 @@ class ScanReport:
             What the vectors look like.
         prompts (`str`):
             Name of the texts that were asked.
-        limits (`tuple[str, ...]`):
-            What a scan cannot see.
     """
 
     verdict: Verdict
@@ -121,7 +119,11 @@ class ScanReport:
     figures: tuple[Figure, ...]
     vectors: VectorFacts
     prompts: str
-    limits: tuple[str, ...] = LIMITS
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What a scan cannot see, one sentence each."""
+        return LIMITS
 
     @property
     def exit_code(self) -> int:
