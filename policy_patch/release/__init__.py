@@ -23,6 +23,11 @@ _MODULE_OF = {
     "new_advisory": "policy_patch.release.advisory_template",
     "read_lock": "policy_patch.hub.lock_file",
     "roll_back": "policy_patch.hub.lock_history",
+    "ScanPrompts": "policy_patch.release.scan_prompts",
+    "ScanReport": "policy_patch.release.scan_verdict",
+    "ScanSettings": "policy_patch.release.scan_signals",
+    "scan_patched_model": "policy_patch.release.scan",
+    "scan_policy_patch": "policy_patch.release.scan",
     "sign_policy_patch": "policy_patch.trust.signing",
     "upgrade_lock": "policy_patch.release.locking",
     "verify_policy_patch": "policy_patch.release.verification",
@@ -35,6 +40,9 @@ __all__ = [
     "ComposedFolder",
     "PatchPolicy",
     "Resolving",
+    "ScanPrompts",
+    "ScanReport",
+    "ScanSettings",
     "apply_lock",
     "audit",
     "compose_policy_patches",
@@ -45,6 +53,8 @@ __all__ = [
     "new_advisory",
     "read_lock",
     "roll_back",
+    "scan_patched_model",
+    "scan_policy_patch",
     "sign_policy_patch",
     "upgrade_lock",
     "verify_policy_patch",
@@ -62,6 +72,10 @@ if TYPE_CHECKING:
     from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
+    from policy_patch.release.scan import scan_patched_model, scan_policy_patch
+    from policy_patch.release.scan_prompts import ScanPrompts
+    from policy_patch.release.scan_signals import ScanSettings
+    from policy_patch.release.scan_verdict import ScanReport
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy
     from policy_patch.trust.signing import sign_policy_patch
