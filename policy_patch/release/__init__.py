@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "Gate": "policy_patch.release.gate_file",
+    "GateResult": "policy_patch.release.gate_result",
+    "GateRow": "policy_patch.release.gate_result",
+    "check_gate": "policy_patch.release.gate",
     "sign_policy_patch": "policy_patch.trust.signing",
 }
 
 __all__ = [
+    "Gate",
+    "GateResult",
+    "GateRow",
+    "check_gate",
     "sign_policy_patch",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.release.gate import check_gate
+    from policy_patch.release.gate_file import Gate
+    from policy_patch.release.gate_result import GateResult, GateRow
     from policy_patch.trust.signing import sign_policy_patch
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
