@@ -12,7 +12,9 @@ _MODULE_OF = {
     "GateResult": "policy_patch.release.gate_result",
     "GateRow": "policy_patch.release.gate_result",
     "check_gate": "policy_patch.release.gate",
+    "PatchPolicy": "policy_patch.trust.policy_file",
     "sign_policy_patch": "policy_patch.trust.signing",
+    "verify_policy_patch": "policy_patch.release.verification",
 }
 
 __all__ = [
@@ -20,13 +22,17 @@ __all__ = [
     "GateResult",
     "GateRow",
     "check_gate",
+    "PatchPolicy",
     "sign_policy_patch",
+    "verify_policy_patch",
 ]
 
 if TYPE_CHECKING:
     from policy_patch.release.gate import check_gate
     from policy_patch.release.gate_file import Gate
     from policy_patch.release.gate_result import GateResult, GateRow
+    from policy_patch.release.verification import verify_policy_patch
+    from policy_patch.trust.policy_file import PatchPolicy
     from policy_patch.trust.signing import sign_policy_patch
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
