@@ -3,6 +3,7 @@
 `policy_patch.hub` decides which files are sent and in which order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ versions only go up, because users pin them: other vectors need a higher
 publishing, the new configuration is written into the folder, too. The token is
 the one of `hf auth login`, or HF_TOKEN.
 
-With `--gate`, the patch has to pass `policy-patch gate` first. If it does not,
-nothing is sent, and the exit code is 1.
+With `--gate`, the patch has to pass `policy-patch gate` first; so it has to if a
+policy names a gate. If it does not, nothing is sent, and the exit code is 1.
 
 Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
@@ -114,10 +115,13 @@ class Publication:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    one = _publication(args)
-    if args.gate is not None and not passes_gate(one, args.gate, base=args.gate_base, as_json=args.json):
-        return 1
-    return (show if args.dry_run else push)(one, as_json=args.json)
+    from policy_patch.hub.policy_gates import policy_gates
+
+    one, named = _publication(args), policy_gates()
+    for gate in [*([] if args.gate is None else [args.gate]), *map(str, named)]:
+        if not passes_gate(one, gate, base=args.gate_base, as_json=args.json):
+            return 1
+    return show(one, as_json=args.json) if args.dry_run else push(one, as_json=args.json, gates_passed=named)
 
 
 def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool) -> bool:
@@ -197,11 +201,11 @@ def show(one: Publication, *, as_json: bool) -> int:
     return 0
 
 
-def push(one: Publication, *, as_json: bool) -> int:
+def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) -> int:
     """Publish the patch, print its address, and return the exit code."""
     from policy_patch.hub.publishing import push_patch
 
-    commit = push_patch(one.repo_id, one.config, one.files, options=one.options, **one.about)
+    commit = push_patch(one.repo_id, one.config, one.files, options=one.options, gates_passed=gates_passed, **one.about)
     if one.changes_folder:
         _write_published(one.folder, one.files, commit)
     version, url = one.config.patch_version, commit.pr_url or commit.commit_url

@@ -21,8 +21,8 @@ __all__ = [
     "Gate",
     "GateResult",
     "GateRow",
-    "check_gate",
     "PatchPolicy",
+    "check_gate",
     "sign_policy_patch",
     "verify_policy_patch",
 ]
