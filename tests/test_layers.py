@@ -37,8 +37,11 @@ MOST_FLOORS, MOST_LINES, MOST_BODY, MOST_POSITIONAL = 12, 400, 60, 5
 CALLBACKS = {("ui/compare.py", "write"), ("ui/measure.py", "measure"), ("ui/train.py", "train")}
 
 # Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and what
-# those then do is the business of training, which takes seconds to import.
-BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
+# those then do is the business of training, which takes seconds to import. A push is held to the gates of policies.
+BY_NAME = {
+    ("model/trainer_hook.py", "policy_patch.training.adopted"),
+    ("hub/policy_gates.py", "policy_patch.release.gated_push"),
+}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.

@@ -24,10 +24,13 @@ other risk is worse; over-refusal, perplexity and a utility task are within
 limits; the report is of this patch on this base; and, if asked for, speed and
 signature. What was not measured fails, with the command that measures it.
 
+`--template` prints a gate file with all limits and comments: redirect it into
+gate.yaml and change what you need.
+
 Exit codes: 0 the patch passes, 1 a check failed, 2 bad usage.
 
 Examples:
-  policy-patch gate --template > gate.yaml
+  policy-patch gate --template
   policy-patch evaluate tox-patch --gate gate.yaml
   policy-patch gate tox-patch --gate gate.yaml --base org/model
   policy-patch gate org/tox-patch@v1.2.0 --gate gate.yaml --report report --json"""

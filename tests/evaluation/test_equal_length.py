@@ -30,17 +30,17 @@ def test_it_has_as_many_tokens_as_the_patch_and_they_are_its_start(tokenizer, le
 
 
 def test_a_stack_gives_each_of_its_sentences(tokenizer):
-    model = model_of(tokenizer, num_virtual_tokens=8, init_text="Be kind.")
-    model.add_patch("b", PolicyPatchConfig(num_virtual_tokens=6, init_text="Say they.\n"), tokenizer=tokenizer)
+    model = model_of(tokenizer, num_virtual_tokens=15, init_text="Be kind.")
+    model.add_patch("b", PolicyPatchConfig(num_virtual_tokens=12, init_text="Say they.\n"), tokenizer=tokenizer)
     model.set_patch(["default", "b"])
     prompt = equal_length_prompt(model, tokenizer)
-    assert prompt.startswith("Be kind.Be kind") and " Say they." in prompt and prompt.endswith("\n")
+    assert prompt.startswith("Be kind.Be kind") and " Say they.Say" in prompt and prompt.endswith("\n")
 
 
 def test_another_start_takes_the_given_sentence_or_that_of_the_risk(tokenizer):
-    model = model_of(tokenizer, num_virtual_tokens=9, init="vocab", risk="toxicity")
+    model = model_of(tokenizer, num_virtual_tokens=30, init="vocab", risk="toxicity")
     assert equal_length_prompt(model, tokenizer, "Hello.\n").startswith("Hello.")
     assert equal_length_prompt(model, tokenizer).startswith("Continue the text")
-    unknown = model_of(tokenizer, num_virtual_tokens=9, init="random")
-    with pytest.raises(EvaluationError, match="'default' has no sentence to repeat: .*Give `safe_prompt`"):
+    unknown = model_of(tokenizer, num_virtual_tokens=30, init="random")
+    with pytest.raises(EvaluationError, match=r"'default' has no sentence to repeat: .*Give `safe_prompt`"):
         equal_length_prompt(unknown, tokenizer)

@@ -1,43 +1,54 @@
 """Tests of `evaluation.last_word`: a word counts if greedy decoding would give it, with any batch size."""
 
 import numpy as np
+import pytest
 import torch
 
 from policy_patch.evaluation.last_word import last_word_predicted
 from tests.tiny_models import tiny_model
 
-TEXTS = ["The weather is fine today.", "All is well", "One", "", "A cat and a dog and another cat!", "Go home, Anna."]
+KNOWN = "The weather is fine"
+TEXTS = [KNOWN, "All is well", "One", "", "A cat and a dog and another cat!", "Go home, Anna.", "The weather is bad"]
 
 
-def test_a_word_counts_if_greedy_decoding_gives_it(tokenizer):
+@pytest.fixture(scope="module")
+def taught(tokenizer):
+    """A model that was trained on one text alone."""
     model = tiny_model()
-    ids = tokenizer("The weather is", add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        chosen = model(ids).logits[0, -1].argsort(descending=True)
-    words = [tokenizer.decode([int(one)]) for one in chosen]
-    whole = [word for word in words if word.startswith(" ") and word.strip().isalpha()]
-    best = next(word for word in words if word in whole)
-    found = last_word_predicted(model, tokenizer, ["", ""], [f"The weather is{best}.", f"The weather is{whole[-1]}."])
-    assert found[1] == 0.0, "the control: the least likely word is not predicted"
-    assert found[0] == float(words[0] == best)
-
-
-def test_it_does_not_depend_on_the_batch_and_short_texts_are_not_predicted(tokenizer):
-    model = tiny_model("gpt2", seed=7)
-    one = last_word_predicted(model, tokenizer, [""] * len(TEXTS), TEXTS, batch_size=1)
-    all_ = last_word_predicted(model, tokenizer, [""] * len(TEXTS), TEXTS, batch_size=8)
-    assert np.array_equal(one, all_) and one.shape == (6,) and one[2] == one[3] == 0.0
-
-
-def test_a_model_that_knows_the_text_predicts_its_last_word(tokenizer):
-    """A model that was trained on one text alone; before, it does not know it."""
-    model, text = tiny_model(), "The weather is fine today"
-    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
-    before = last_word_predicted(model, tokenizer, [""], [text])
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(KNOWN, add_special_tokens=False)["input_ids"]]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(30):
-        loss = model(ids, labels=ids).loss
-        loss.backward()
+        model(ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert (before[0], last_word_predicted(model, tokenizer, [""], [f"{text}!"])[0]) == (0.0, 1.0)
+    return model.eval()
+
+
+def predicted(model, tokenizer, texts, instruction="", **options):
+    """Return the values as a list."""
+    return last_word_predicted(model, tokenizer, [instruction] * len(texts), texts, **options).tolist()
+
+
+def test_a_model_that_knows_the_text_predicts_its_last_word(taught, tokenizer):
+    assert predicted(tiny_model(), tokenizer, [KNOWN]) == [0.0], "the control: before the training"
+    assert predicted(taught, tokenizer, [KNOWN, f"{KNOWN}!", "The weather is bad"]) == [1.0, 1.0, 0.0]
+
+
+def test_it_is_what_greedy_decoding_gives(taught, tokenizer):
+    for word in (" fine", " bad", " fin"):
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        start = torch.tensor(
+            [[tokenizer.bos_token_id, *tokenizer("The weather is", add_special_tokens=False)["input_ids"]]]
+        )
+        greedy = taught.generate(start, max_new_tokens=len(ids), do_sample=False)[0, start.shape[1] :].tolist()
+        assert predicted(taught, tokenizer, [f"The weather is{word}"]) == [float(greedy == ids)]
+
+
+def test_it_does_not_depend_on_the_batch_and_texts_without_two_words_are_not_predicted(taught, tokenizer):
+    one, many = (predicted(taught, tokenizer, TEXTS, batch_size=size) for size in (1, 8))
+    assert one == many and len(one) == len(TEXTS) and one[2] == one[3] == 0.0 and one[0] == 1.0
+
+
+def test_an_instruction_comes_before_the_text(taught, tokenizer):
+    assert predicted(taught, tokenizer, ["weather is fine"], "The ") == [1.0]
+    assert np.isfinite(predicted(taught, tokenizer, ["weather is fine"], "A cat. ")).all()

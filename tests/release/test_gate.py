@@ -28,7 +28,7 @@ def failed(result):
 
 
 def test_a_good_patch_passes_all_limits_of_the_template():
-    """Its report was made by the command in the README beside it, on all 180 prompts of the lab with 25 samples each."""
+    """The README beside it has the commands: its report is of all 180 prompts of the lab, with 25 samples each."""
     timed = {"base": load_lab_base(), "tokenizer": load_lab_tokenizer()}
     result = check_gate(GOOD, {"overhead": {"max_ratio": 9}}, **timed)
     assert failed(result) == {} and result.passed
