@@ -5,12 +5,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from huggingface_hub import CommitInfo
     from jsonargparse import ArgumentParser, Namespace
 
@@ -25,7 +28,8 @@ the report that `policy-patch evaluate` wrote into the folder.
 
 Edits that people made to the card stay. A published version never changes, and
 versions only go up, because users pin them: other vectors need a higher
-`--version`. If the base was loaded from a folder, name it with `--base`. After
+`--version`. A signature in the folder is published with the patch if it covers
+what is published; `--sign` makes one. If the base was loaded from a folder, name it with `--base`. After
 publishing, the new configuration is written into the folder, too. The token is
 the one of `hf auth login`, or HF_TOKEN.
 
@@ -37,6 +41,7 @@ Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --private
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --gate gate.yaml
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr
+  policy-patch push tox-patch org/tox-patch --version 1.1.0 --sign key.pem
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --base org/model"""
 
 
@@ -77,6 +82,9 @@ def add_arguments(parser: "ArgumentParser") -> None:
         type=str | None,
         help="Commit that must be the newest one of the branch. With it, a lower version may follow a higher one.",
     )
+    parser.add_argument("--sign", type=str | None, help="Sign what is published with this private key, a PEM file.")
+    parser.add_argument("--certificate", type=str | None, help="PEM file of the key's certificate.")
+    parser.add_argument("--chain", type=str, nargs="+", default=[], help="PEM files of the certificates above it.")
     parser.add_argument("--gate", type=str | None, help="Gate file that the patch has to pass before anything is sent.")
     parser.add_argument(
         "--gate_base", type=str | None, help="Base on which the gate times the patch. Default: the one it names."
@@ -137,11 +145,11 @@ def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool)
         as_json (`bool`):
             Print JSON.
     """
-    from policy_patch.cli.gate import as_text, gated
+    from policy_patch.cli.gate import as_text, with_base
+    from policy_patch.release.gated_push import gate_of_push
 
     base = base or one.config.base_model_name_or_path
-    report, where = one.about["evaluation"], {"device": None, "dtype": "auto"}
-    result = gated(one.folder, gate, base=base, report=report, where=where, published=one.files)
+    result = with_base(partial(gate_of_push, files=_published(one), named=one.folder, base_name=base), gate, base=base)
     if result.passed:
         say(f"The patch passes the gate {gate}: {len(result.rows)} checks.")
         return True
@@ -169,6 +177,7 @@ def _publication(args: "Namespace") -> Publication:
         create_pr=args.create_pr,
         parent_commit=args.parent_commit,
         subfolder=args.subfolder,
+        sign=_signature(args),
     )
     return Publication(
         folder=args.folder,
@@ -181,16 +190,28 @@ def _publication(args: "Namespace") -> Publication:
     )
 
 
+def _signature(args: "Namespace") -> "Callable[[Mapping[str, bytes]], bytes] | None":
+    """Return what signs the published files: the given key, or the signature in the folder if there is one."""
+    import os
+
+    from policy_patch.cli.sign import PASSWORD_VARIABLE
+    from policy_patch.trust.signing import earlier_signature, signed_files
+
+    if args.sign is None:
+        return earlier_signature(args.folder)
+    signer = {"private_key": args.sign, "certificate": args.certificate, "certificate_chain": args.chain}
+    return lambda files: signed_files(files, **signer, password=os.environ.get(PASSWORD_VARIABLE))
+
+
 def show(one: Publication, *, as_json: bool) -> int:
     """Print the card and the files that a push would send, and return the exit code."""
     from policy_patch.hub.fetch import CARD_NAME
-    from policy_patch.hub.publishing import patch_card, report_files
+    from policy_patch.hub.publishing import patch_card
 
     place = {"subfolder": one.options.subfolder, "revision": one.options.revision}
     card = patch_card(one.repo_id, one.config, **one.about, **place)
-    where = {"dataset_id": one.about["dataset_id"], "task_id": one.about["task_id"], **place}
-    files = one.files | report_files(one.repo_id, one.config, one.about["evaluation"], **where)
-    sizes = {name: len(content) for name, content in (files | {CARD_NAME: card.encode()}).items()}
+    files = _published(one) | {CARD_NAME: card.encode()}
+    sizes = {name: len(content) for name, content in files.items()}
     version = one.config.patch_version
     if as_json:
         print_json({"repo_id": one.repo_id, "version": version, "files": sizes, "card": card})
@@ -199,6 +220,17 @@ def show(one: Publication, *, as_json: bool) -> int:
         listed = ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
         say(f"Would publish version {version} in {one.repo_id}: {listed}. Nothing was sent.")
     return 0
+
+
+def _published(one: Publication) -> dict[str, bytes]:
+    """Return all files that a push would send except the card, signed if it signs."""
+    from policy_patch.config import SIGNATURE_NAME
+    from policy_patch.hub.publishing import report_files
+
+    place = {"subfolder": one.options.subfolder, "revision": one.options.revision}
+    where = {"dataset_id": one.about["dataset_id"], "task_id": one.about["task_id"], **place}
+    files = one.files | report_files(one.repo_id, one.config, one.about["evaluation"], **where)
+    return files if one.options.sign is None else {**files, SIGNATURE_NAME: one.options.sign(files)}
 
 
 def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) -> int:

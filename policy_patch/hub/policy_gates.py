@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.report.report import EvaluationReport
 from policy_patch.trust.policy_file import policies_in_force
 
 _RELEASE = "policy_patch.release.gated_push"
@@ -25,22 +24,19 @@ def policy_gates() -> list[Path]:
 
 
 def hold_to_gates(
-    config: PolicyPatchConfig,
-    files: Mapping[str, bytes],
-    report: EvaluationReport | None,
-    *,
-    base: Any = None,
-    passed: Sequence[Path] = (),
+    config: PolicyPatchConfig, files: Mapping[str, bytes], *, base: Any = None, passed: Sequence[Path] = ()
 ) -> None:
     """Raise `GateError` if a policy names a gate that a patch does not pass.
 
     Args:
-        config ([`PolicyPatchConfig`]), files (`Mapping[str, bytes]`), report ([`EvaluationReport`], *optional*):
-            What is about to be published.
+        config ([`PolicyPatchConfig`]):
+            The configuration of the patch.
+        files (`Mapping[str, bytes]`):
+            What is about to be published: the patch, its report and its signature.
         base ([`~transformers.PreTrainedModel`], *optional*):
             The base, if it is loaded. A gate that times the patch needs it.
         passed (`Sequence[Path]`, *optional*):
-            Gate files that the caller has checked with the same files and report.
+            Gate files that the caller has checked with the same files.
 
     Raises:
         ConfigError: a policy cannot be read.
@@ -48,4 +44,5 @@ def hold_to_gates(
     """
     for gate in policy_gates():
         if gate not in passed:
-            import_module(_RELEASE).check_before_push(gate, config, files, report, base)
+            check = import_module(_RELEASE).check_before_push
+            check(gate, files, base_name=config.base_model_name_or_path, base=base)

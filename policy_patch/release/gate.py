@@ -35,7 +35,6 @@ def check_gate(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     base_name: str | None = None,
     options: HubOptions | None = None,
-    published: Mapping[str, bytes] | None = None,
 ) -> GateResult:
     """Check whether a patch may be released. A check that cannot be made has failed.
 
@@ -55,9 +54,6 @@ def check_gate(
             Name of the base for the commands in messages. Defaults to none.
         options ([`HubOptions`], *optional*):
             Revision, token, cache and so on for a patch on the Hub.
-        published (`Mapping[str, bytes]`, *optional*):
-            File name -> content as it will be published, if that differs from the folder, such as a configuration with
-            another version. A signature then has to be on these contents.
 
     Returns:
         [`GateResult`]: one row for each check. `result.raise_if_failed()` raises a `GateError`.
@@ -77,7 +73,7 @@ def check_gate(
     location = locate_patch(patch, options, optional=[EVALUATION_NAME, SIGNATURE_NAME])
     return check_folder(
         location.folder, _gate(gate), named=os.fspath(patch), is_folder=location.commit is None, report=report,
-        base=base, tokenizer=tokenizer, base_name=base_name, published=published, place=os.fspath(patch),
+        base=base, tokenizer=tokenizer, base_name=base_name, place=os.fspath(patch),
         options=options,
     )  # fmt: skip
 
@@ -92,7 +88,6 @@ def check_folder(
     base: "PreTrainedModel | None" = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     base_name: str | None = None,
-    published: Mapping[str, bytes] | None = None,
     place: str | None = None,
     options: HubOptions | None = None,
 ) -> GateResult:
@@ -109,7 +104,7 @@ def check_folder(
             Whether that is a folder, into which an evaluation writes.
         place (`str`, *optional*):
             Folder or Hub id whose signature counts. Defaults to `folder`.
-        report, base, tokenizer, base_name, published, options:
+        report, base, tokenizer, base_name, options:
             As in [`check_gate`].
     """
     config, vectors = read_patch_folder(folder)
@@ -123,7 +118,7 @@ def check_folder(
     for risk in evidence.own_risks or ["risk"]:
         rows += risk_rows(evidence, risk)
     rows += [*other_risk_rows(evidence), *cost_rows(evidence)]
-    rows += [_overhead(evidence, folder, base, tokenizer), signature_row(evidence, place or folder, options, published)]
+    rows += [_overhead(evidence, folder, base, tokenizer), signature_row(evidence, place or folder, options)]
     return GateResult(
         patch=named, patch_version=config.patch_version, risk=config.risk or "", gate=limits.source, rows=rows
     )

@@ -3,8 +3,6 @@
 They compare hashes; what the report says is checked in `gate_checks.py`.
 """
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from policy_patch.base.fingerprint import fingerprint_hash
@@ -15,8 +13,6 @@ from policy_patch.release.gate_evidence import Evidence, NotShownError
 from policy_patch.release.gate_result import FAILED, PASSED, GateRow
 from policy_patch.release.verification import verify_policy_patch
 from policy_patch.report.records import MeasuredPatch
-
-Published = Mapping[str, bytes] | None
 
 
 def origin_rows(evidence: Evidence) -> list[GateRow]:
@@ -68,33 +64,26 @@ def _base_row(evidence: Evidence) -> GateRow:
     return GateRow(check=check, status=FAILED, figure="", limit=limit, why=why, todo=evidence.to_measure)
 
 
-def signature_row(evidence: Evidence, place: str | Path, options: HubOptions | None, published: Published) -> GateRow:
-    """Return the row of the signature; the keys of the gate count, and the contents as they will be published.
+def signature_row(evidence: Evidence, place: str | Path, options: HubOptions | None = None) -> GateRow:
+    """Return the row of the signature; the keys of the gate count.
 
     Args:
         evidence ([`Evidence`]):
             What is known about the patch.
         place (`str` or `Path`), options ([`HubOptions`], *optional*):
             The patch, for [`verify_policy_patch`].
-        published (`Mapping[str, bytes]`, *optional*):
-            File name -> content as it will be published.
     """
     check, limits = "signature", evidence.gate.signature
     if not limits.required:
         return switched_off(check, "signature.required")
     todo = (
-        f"Sign it: `policy-patch sign {evidence.patch} --key key.pem`, after the last change of the folder, and name "
-        "the public key in `signature.trusted_keys`."
+        f"Sign it: `policy-patch sign {evidence.patch} --key key.pem`, after its last change or `push --sign key.pem`, "
+        "and name the public key in `signature.trusted_keys`."
     )
     try:
         signed = verify_policy_patch(
             place, trusted_keys=limits.trusted_keys, certificate_authorities=limits.certificate_authorities, hub=options
         )
-        for name, content in (published or {}).items():
-            if signed.files.get(name) != hashlib.sha256(content).hexdigest():
-                raise SignatureError(
-                    f"`{name}` would be published with another content than the signed one, such as another version."
-                )
     except SignatureError as error:
         return GateRow(check=check, status=FAILED, limit="by a trusted key", why=str(error), todo=todo)
     return GateRow(check=check, status=PASSED, limit="by a trusted key", figure=signed.signer[:30], why=signed.signer)

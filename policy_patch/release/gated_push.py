@@ -1,6 +1,6 @@
-"""Holds a push to the gates that policy files name. `policy_patch.hub` calls it by name before it sends anything.
+"""The gate of a push: it judges the files as they will be published, with their report and their signature.
 
-`policy-patch push` checks the same gates first and shows their tables.
+`policy-patch push` shows its table; `policy_patch.hub` calls it by name for the gates of policies, for every push.
 """
 
 import tempfile
@@ -8,37 +8,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policy_patch.config import PolicyPatchConfig
-from policy_patch.patch.folder import write_patch_files
 from policy_patch.release.gate import check_folder
 from policy_patch.release.gate_file import Gate
-from policy_patch.report.report import EvaluationReport
+from policy_patch.release.gate_result import GateResult
 
 
-def check_before_push(
-    gate_file: Path, config: PolicyPatchConfig, files: Mapping[str, bytes], report: EvaluationReport | None, base: Any
-) -> None:
-    """Raise `GateError` if a patch that is about to be published does not pass a gate.
+def gate_of_push(
+    files: Mapping[str, bytes],
+    gate: Gate,
+    *,
+    named: str,
+    base_name: str | None,
+    base: Any = None,
+    tokenizer: Any = None,
+) -> GateResult:
+    """Check files that are about to be published.
+
+    Args:
+        files (`Mapping[str, bytes]`):
+            Name -> content: the patch, and its report and signature if there are any.
+        gate ([`Gate`]):
+            The limits.
+        named (`str`):
+            What messages call the patch.
+        base_name (`str`, *optional*):
+            Name of the base, for messages.
+        base ([`~transformers.PreTrainedModel`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            As in [`check_gate`].
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        return check_folder(folder, gate, named=named, base=base, tokenizer=tokenizer, base_name=base_name)
+
+
+def check_before_push(gate_file: Path, files: Mapping[str, bytes], *, base_name: str | None, base: Any) -> None:
+    """Raise `GateError` if files that are about to be published do not pass a gate.
 
     Args:
         gate_file (`Path`):
             The gate file.
-        config ([`PolicyPatchConfig`]):
-            The configuration of the patch.
-        files (`Mapping[str, bytes]`):
-            The files of the patch as they will be published.
-        report ([`EvaluationReport`], *optional*):
-            The report that will be published.
-        base ([`~transformers.PreTrainedModel`], *optional*):
-            The base, to time the patch on.
+        files (`Mapping[str, bytes]`), base_name (`str`, *optional*), base ([`~transformers.PreTrainedModel`],
+        *optional*):
+            As in [`gate_of_push`].
 
     Raises:
         GateError: a check failed, or the gate file is wrong.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        write_patch_files(folder, dict(files))
-        result = check_folder(
-            Path(folder), Gate.from_yaml(gate_file), named="PATCH_FOLDER", report=report, base=base,
-            base_name=config.base_model_name_or_path,
-        )  # fmt: skip
-    result.raise_if_failed()
+    gate = Gate.from_yaml(gate_file)
+    gate_of_push(files, gate, named="PATCH_FOLDER", base_name=base_name, base=base).raise_if_failed()

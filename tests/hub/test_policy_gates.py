@@ -13,6 +13,7 @@ from policy_patch.hub.policy_gates import policy_gates
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.report.report import EvaluationReport
 from tests.release.lab_patches import GOOD
+from tests.trust.conftest import write_key
 
 REPO = "acme/tox-patch"
 NO_TIME = "overhead: {max_ratio: null}\n"
@@ -91,6 +92,17 @@ def test_a_gate_that_times_the_patch_gets_the_base_of_the_model(hub, good, polic
         model.push_to_hub(REPO, evaluation=EvaluationReport.load(good))
     gate.write_text("overhead: {max_ratio: 100.0, rounds: 1, max_new_tokens: 2}\n")
     model.push_to_hub(REPO, evaluation=EvaluationReport.load(good))
+
+
+def test_a_gate_that_asks_for_a_signature_sees_the_one_that_is_published(hub, good, gate, tmp_path, capsys):
+    for name in ("ours", "theirs"):
+        write_key(tmp_path / f"{name}.key")
+    gate.write_text(f"{NO_TIME}signature: {{required: true, trusted_keys: [{tmp_path / 'ours.pub'}]}}\n")
+    for words in ([], ["--sign", str(tmp_path / "theirs.key")]):
+        assert push(good, "--gate", str(gate), *words) == 1
+        assert "FAILED signature" in capsys.readouterr().out and not hub.log
+    assert push(good, "--gate", str(gate), "--sign", str(tmp_path / "ours.key")) == 0
+    assert "model.sig" in HfApi().list_repo_files(REPO)
 
 
 def test_a_policy_that_cannot_be_read_lets_nothing_pass(hub, good, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig
-from policy_patch.patch.folder import CONFIG_NAME, write_patch_folder
+from policy_patch.patch.folder import write_patch_folder
 from policy_patch.release import sign_policy_patch
 from policy_patch.release.gate_origin import origin_rows, signature_row
 from policy_patch.release.gate_result import FAILED, OFF, PASSED
@@ -53,13 +53,13 @@ def test_a_patch_without_a_fingerprint_has_no_base_to_compare():
     assert "does not say which base" in outcome(good_report(), base_fingerprint=None)[1].why
 
 
-def signature(folder, *, required=True, published=None, **gate):
+def signature(folder, *, required=True, **gate):
     """Return the row of the signature of a folder."""
     one = evidence(good_report(), {"signature": {"required": required, **gate}})
-    return signature_row(one, folder, None, published)
+    return signature_row(one, folder)
 
 
-def test_a_signature_counts_for_the_keys_of_the_gate_and_for_what_is_published(tmp_path):
+def test_a_signature_counts_for_the_keys_of_the_gate_and_all_files(tmp_path):
     folder = tmp_path / "tox"
     write_patch_folder(folder, PolicyPatchConfig(risk="toxicity"), torch.ones(2, 3))
     for name in ("ours", "theirs"):
@@ -72,7 +72,5 @@ def test_a_signature_counts_for_the_keys_of_the_gate_and_for_what_is_published(t
     assert signature(folder, **keys).status == PASSED
     assert signature(folder).status == FAILED, "nobody is trusted"
     assert signature(folder, trusted_keys=[str(tmp_path / "theirs.pub")]).status == FAILED
-    same = {CONFIG_NAME: (folder / CONFIG_NAME).read_bytes()}
-    assert signature(folder, published=same, **keys).status == PASSED
-    other = signature(folder, published={CONFIG_NAME: b"{}"}, **keys)
-    assert other.status == FAILED and "would be published with another content" in other.why
+    (folder / "more.txt").write_text("not signed")
+    assert signature(folder, **keys).status == FAILED
