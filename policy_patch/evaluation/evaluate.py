@@ -22,8 +22,10 @@ from policy_patch._version import __version__
 from policy_patch.answers.answering import Sampling
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
+from policy_patch.evaluation.costs import costs_of
 from policy_patch.evaluation.gibberish import surprise_limit
-from policy_patch.evaluation.independence import check_independence, filtered_pairs
+from policy_patch.evaluation.independence import check_independence
+from policy_patch.evaluation.measured_patches import measured_patches
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
 from policy_patch.evaluation.risks import Risk, risk_named
@@ -35,14 +37,15 @@ from policy_patch.evaluation.settings import (
     takes_groups,
 )
 from policy_patch.evaluation.stored_values import Progress
-from policy_patch.evaluation.systems import systems_to_compare
+from policy_patch.evaluation.systems import System, systems_to_compare
 from policy_patch.files.texts import check_texts
 from policy_patch.privacy.local_names import without_folders
 from policy_patch.report.comparisons import Comparison, paired
+from policy_patch.report.independence import filtered_pairs
 from policy_patch.report.intervals import Estimate, bootstrap_interval, mean, perplexity
 from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
 from policy_patch.report.report import EvaluationReport
-from policy_patch.report.system_names import BASE, PATCH
+from policy_patch.report.system_names import BASE, EQUAL_LENGTH, PATCH
 
 NUM_SHOWN_PROMPTS = 5
 
@@ -70,7 +73,8 @@ def evaluate_policy_patch(
     """Measure how a patch changes one risk and what it costs, compared with its base and the alternatives.
 
     The systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction before the prompt),
-    "untrained patch", the extra systems, "patch". All get the same prompts and the same random numbers.
+    "safe prompt, equal length", "untrained patch", the extra systems, "patch". All get the same prompts and the same
+    random numbers.
 
     If a model thinks before it answers, only the answer counts, in every figure and for every scorer. Thoughts that
     `max_new_tokens` cut are no answer: they count as empty, neither a refusal nor compliance. A warning gives their
@@ -93,7 +97,8 @@ def evaluate_policy_patch(
         safe_prompts (`Sequence[str]`, *optional*):
             For harmfulness: harmless requests that look like harmful ones, to measure over-refusal.
         neutral_texts (`Sequence[str]`, *optional*):
-            Ordinary texts. Their perplexity under each system shows what the patch costs on other subjects.
+            Ordinary texts. Their perplexity under each system, and how often it predicts their last word, show what the
+            patch costs on other subjects.
         categories (`Sequence[str]`, *optional*):
             The category of each prompt. The report then has figures for each category.
         alternatives ([`Alternatives`], *optional*):
@@ -167,7 +172,7 @@ def evaluate_policy_patch(
     return EvaluationReport(
         risk=risk,
         metrics=list(kind.metrics),
-        settings=_settings(asking, limit, safe_prompt=alternatives.safe_prompt, num_resamples=num_resamples),
+        settings=_settings(asking, limit, systems, safe_prompt=alternatives.safe_prompt, num_resamples=num_resamples),
         scorers=[
             ScorerRecord(
                 name=scorer.name,
@@ -183,6 +188,7 @@ def evaluate_policy_patch(
         categories=None if categories is None else list(categories),
         offensive_words=_offensive_words(samples, scorers[0]) if kind.masks_words else [],
         environment=_environment(model),
+        patches=measured_patches(model, tokenizer),
     )  # fmt: skip
 
 
@@ -228,7 +234,7 @@ def _sampling(kind: Risk, given: EvaluationSampling) -> Sampling:
 
 
 def _settings(
-    asking: Asking, limit: float | None, *, safe_prompt: str | None, num_resamples: int
+    asking: Asking, limit: float | None, systems: Mapping[str, System], *, safe_prompt: str | None, num_resamples: int
 ) -> EvaluationSettings:
     how = asking.sampling
     return EvaluationSettings(
@@ -238,6 +244,7 @@ def _settings(
         num_resamples=num_resamples, safe_prompt=safe_prompt or None, surprise_limit=limit,
         prompts_sha256=_sha256(asking.prompts), safe_prompts_sha256=_sha256(asking.safe_prompts),
         neutral_texts_sha256=_sha256(asking.neutral_texts),
+        equal_length_prompt=systems[EQUAL_LENGTH].instruction if EQUAL_LENGTH in systems else None,
     )  # fmt: skip
 
 
@@ -257,6 +264,8 @@ def _result(
     }
     if observed.neutral is not None:
         fluency["neutral_perplexity"] = interval(perplexity, *observed.neutral)
+    if observed.last_word is not None:
+        fluency["last_word_accuracy"] = interval(mean, observed.last_word)
     return SystemResult(
         model=model,
         metrics={
@@ -272,6 +281,7 @@ def _result(
         },
         nll_per_prompt=nll.tolist(),
         tokens_per_prompt=tokens.tolist(),
+        costs=costs_of(observed),
     )
 
 

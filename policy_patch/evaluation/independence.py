@@ -7,21 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy_patch.errors import EvaluationError
-from policy_patch.privacy.local_names import without_folders
-
-
-def filtered_pairs(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs.
-
-    Args:
-        scorer (`str`):
-            Its name.
-        filtered_by (`Sequence[str]`):
-            Names of the scorers that filtered them, as a patch's configuration keeps them.
-    """
-    # A published patch names these scorers without the folders of the machine that trained it.
-    parts = set(without_folders(scorer).split(" + "))
-    return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
+from policy_patch.report.independence import filtered_pairs
 
 
 def check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:

@@ -72,8 +72,8 @@ def _unseen(prompts: str | None, risk: str | None) -> str | None:
 
 def _scorers(recipe: TrainRecipe, prompts: str) -> list[str] | None:
     """Return scorers that did not filter the training pairs; none if the risk's own will do, None if there are none."""
-    from policy_patch.evaluation.independence import filtered_pairs
     from policy_patch.evaluation.risks import RISKS
+    from policy_patch.report.independence import filtered_pairs
 
     filtering = read_patch_folder(recipe.output_dir)[0].filtered_by or ()
     risk = RISKS[recipe.risk]

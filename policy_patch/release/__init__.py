@@ -11,6 +11,10 @@ _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
     "ComposedFolder": "policy_patch.release.composed_folders",
+    "Gate": "policy_patch.release.gate_file",
+    "GateResult": "policy_patch.release.gate_result",
+    "GateRow": "policy_patch.release.gate_result",
+    "check_gate": "policy_patch.release.gate",
     "PatchPolicy": "policy_patch.trust.policy_file",
     "compose_policy_patches": "policy_patch.release.composed_folders",
     "make_bom": "policy_patch.release.bill_of_materials",
@@ -38,6 +42,9 @@ __all__ = [
     "Advisory",
     "AuditReport",
     "ComposedFolder",
+    "Gate",
+    "GateResult",
+    "GateRow",
     "PatchPolicy",
     "Resolving",
     "ScanPrompts",
@@ -45,6 +52,7 @@ __all__ = [
     "ScanSettings",
     "apply_lock",
     "audit",
+    "check_gate",
     "compose_policy_patches",
     "load_advisories",
     "lock_stack",
@@ -71,6 +79,9 @@ if TYPE_CHECKING:
     from policy_patch.release.auditing import AuditReport, audit
     from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
+    from policy_patch.release.gate import check_gate
+    from policy_patch.release.gate_file import Gate
+    from policy_patch.release.gate_result import GateResult, GateRow
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
     from policy_patch.release.scan import scan_patched_model, scan_policy_patch
     from policy_patch.release.scan_prompts import ScanPrompts
