@@ -144,7 +144,7 @@ def judge_figures(
             )
         sign = 1.0 if metric.lower_is_better else -1.0
         p_values = [sign_flip_p_value(sign * (one - other)) for one, other in windows]
-        best = int(np.argmin(p_values))
+        best = 0 if p_values[0] < limit else int(np.argmin(p_values))
         interval = bootstrap_interval(mean, values, seed=0)
         figures.append(
             DriftFigure(

@@ -37,7 +37,7 @@ class DriftFigure:
         release (`float`):
             The release's figure on the same prompts.
         p_value (`float`):
-            The smaller p-value of the two windows: this look, and the last pass over all prompts.
+            Of this look if that decides, else the smaller one of this look and the last pass over all prompts.
         num_prompts (`int`):
             Prompts in the window of that p-value.
         window_value, window_release (`float`):
