@@ -116,5 +116,21 @@ class ServingError(PolicyPatchError, RuntimeError):
     """Raised when a served model does not do what a request with a patch needs."""
 
 
+class VersionRangeError(PolicyPatchError, ValueError):
+    """Raised when a text is no range of versions, such as `^1.0` or `>=1.1,<2`."""
+
+
+class LockError(PolicyPatchError, ValueError):
+    """Raised when a lock file is damaged, cannot be made or written, or what it locks is not what is there."""
+
+
+class LockMismatchError(LockError):
+    """Raised when something is not what a lock pins: other bytes, another version, or a commit that is gone."""
+
+
+class AdvisoryError(PolicyPatchError, ValueError):
+    """Raised when an advisory is damaged or incomplete. Then nothing is audited: the one left out could matter."""
+
+
 class MissingExtraError(PolicyPatchError, ImportError):
     """Raised when a feature needs an optional package; the message names the extra that installs it."""

@@ -3,7 +3,7 @@
 `fingerprint.py` decides what follows from a difference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,24 +70,7 @@ class Comparison:
 
     def moved(self) -> list[str]:
         """Return the weights whose samples differ by more than loading in another precision can explain."""
-        recorded, moved = self._recorded.samples, {}
-        by_count: dict[int, list[str]] = {}
-        for name, samples in self._found.items():
-            count = samples.values.numel()
-            if recorded[name].values.numel() == count:
-                by_count.setdefault(count, []).append(name)
-            else:
-                moved[name] = count  # a weight of another shape
-        for names in by_count.values():  # many parameters at once
-            sides = [_together([samples[name] for name in names]) for samples in (recorded, self._found)]
-            moved |= {name: int(count) for name, count in zip(names, moved_samples(*sides).sum(1)) if count}
-        if not moved:
-            return []
-        total = sum(samples.values.numel() for samples in self._found.values())
-        return [
-            f"{sum(moved.values())} of {total} samples of its weights moved further than rounding explains, those of "
-            f"{_some(moved)}"
-        ]
+        return moved_weights(self._recorded.samples, self._found)
 
     def names(self) -> list[str]:
         """Return the parameters that are missing or new. A fingerprint of format 1 lists only a few parameters."""
@@ -145,6 +128,27 @@ class Comparison:
             why_not = why_not or "the fingerprint has no predictions of the right base"
         weights = [f"{len(unread)} of {len(names)} weights ({_some(unread)})"] if unread else []
         return weights + ([f"its predictions ({why_not})"] if why_not else [])
+
+
+def moved_weights(recorded: Mapping[str, Samples], found: Mapping[str, Samples]) -> list[str]:
+    """Return in words which weights of `found` moved further than another precision explains; those of both count."""
+    moved, by_count = {}, {}
+    for name, samples in found.items():
+        count = samples.values.numel()
+        if recorded[name].values.numel() == count:
+            by_count.setdefault(count, []).append(name)
+        else:
+            moved[name] = count  # a weight of another shape
+    for names in by_count.values():  # many parameters at once
+        sides = [_together([samples[name] for name in names]) for samples in (recorded, found)]
+        moved |= {name: int(count) for name, count in zip(names, moved_samples(*sides).sum(1)) if count}
+    if not moved:
+        return []
+    total = sum(samples.values.numel() for samples in found.values())
+    return [
+        f"{sum(moved.values())} of {total} samples of its weights moved further than rounding explains, those of "
+        f"{_some(moved)}"
+    ]
 
 
 def _together(samples: list[Samples]) -> Samples:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "bake", "export", "gateway", "probe",
-    "drift",
+    "audit", "lock", "apply", "status", "upgrade", "rollback", "drift",
 )  # fmt: skip
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
 

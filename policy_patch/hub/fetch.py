@@ -200,7 +200,7 @@ def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, st
         )
 
 
-def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Path:
+def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions, *, repo_type: str = "model") -> Path:
     """Return the cached path of one file of a commit, after comparing its hash; fetch it again once if it is damaged.
 
     Raises:
@@ -209,12 +209,12 @@ def fetch_file(repo_id: str, name: str, commit: str, options: HubOptions) -> Pat
     """
 
     def get(force_download: bool) -> tuple[Path, str | None]:
-        with hub_errors(repo_id, options.revision):
+        with hub_errors(repo_id, options.revision, repo_type=repo_type):
             path = Path(
                 hf_hub_download(
-                    repo_id, name, revision=commit, token=options.token, cache_dir=options.cache_dir,
-                    local_files_only=options.local_files_only, force_download=force_download,
-                    library_name="policy-patch", library_version=__version__,
+                    repo_id, name, repo_type=repo_type, revision=commit, token=options.token,
+                    cache_dir=options.cache_dir, local_files_only=options.local_files_only,
+                    force_download=force_download, library_name="policy-patch", library_version=__version__,
                 )
             )  # fmt: skip
             return path, _damage(path)

@@ -126,6 +126,11 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         self._active = ()
         return self._base_model
 
+    @property
+    def patch_sources(self) -> dict[str, str]:
+        """The folder, or the repository and commit, that each patch was loaded from; `"made here"` for the others."""
+        return dict(self._sources)
+
     # Copying and printing
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,14 +8,48 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "Advisory": "policy_patch.release.advisories",
+    "AuditReport": "policy_patch.release.auditing",
+    "Resolving": "policy_patch.release.locking",
+    "apply_lock": "policy_patch.release.applying",
+    "audit": "policy_patch.release.auditing",
+    "load_advisories": "policy_patch.release.advisory_files",
+    "lock_stack": "policy_patch.release.locking",
+    "lock_status": "policy_patch.release.applying",
+    "new_advisory": "policy_patch.release.advisory_template",
+    "read_lock": "policy_patch.hub.lock_file",
+    "roll_back": "policy_patch.hub.lock_history",
+    "upgrade_lock": "policy_patch.release.locking",
+    "write_lock": "policy_patch.hub.lock_history",
     "sign_policy_patch": "policy_patch.trust.signing",
 }
 
 __all__ = [
+    "Advisory",
+    "AuditReport",
+    "Resolving",
+    "apply_lock",
+    "audit",
+    "load_advisories",
+    "lock_stack",
+    "lock_status",
+    "new_advisory",
+    "read_lock",
+    "roll_back",
     "sign_policy_patch",
+    "upgrade_lock",
+    "write_lock",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.hub.lock_file import read_lock
+    from policy_patch.hub.lock_history import roll_back, write_lock
+    from policy_patch.release.advisories import Advisory
+    from policy_patch.release.advisory_files import load_advisories
+    from policy_patch.release.advisory_template import new_advisory
+    from policy_patch.release.applying import apply_lock, lock_status
+    from policy_patch.release.auditing import AuditReport, audit
+    from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
     from policy_patch.trust.signing import sign_policy_patch
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
