@@ -24,6 +24,7 @@ from policy_patch.semver import SEMVER
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 CONFIG_NAME = "policy_patch_config.json"
+SIGNATURE_NAME = "model.sig"  # beside it, if the patch is signed
 LARGEST_CONFIG = 2**22  # bytes; with the fingerprint of a base of 80 layers a configuration has under 2**18
 
 # Our own wording: the paper (arXiv 2511.08484) starts from "a human-readable safety instruction" and prints none.

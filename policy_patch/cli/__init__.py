@@ -4,8 +4,10 @@ Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a ch
 130 stopped by Ctrl-C.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "bake", "export", "gateway", "probe",
-    "audit", "lock", "apply", "status", "upgrade", "rollback", "drift",
+    "sign", "verify", "audit", "lock", "apply", "status", "upgrade", "rollback", "drift",
 )  # fmt: skip
+POLICY_VARIABLE = "POLICY_PATCH_POLICY"
+POLICY_HELP = f"Policy file that every loaded patch has to satisfy, beside the one that {POLICY_VARIABLE} names."
 _DESCRIPTION = """Safety patches for language models: a few learned vectors before a frozen base.
 
 Start with `policy-patch demo`: it trains a patch on two miniature models that come with the package, offline, and shows
@@ -38,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(_with_config(list(sys.argv[1:] if argv is None else argv)))
         command = arguments.command
         module = import_module(f"policy_patch.cli.{command}")
-        return module.run(arguments[command])
+        with _policy_in_force(arguments[command].pop("policy")):
+            return module.run(arguments[command])
     except PolicyPatchError as error:
         print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
         return 2
@@ -51,6 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a bug: the traceback is shown, without secrets
         blank_error(error)
         raise
+
+
+@contextmanager
+def _policy_in_force(path: str | None) -> Iterator[None]:
+    """Let a policy hold for this command, and for the processes that it starts, which find it in the same variable."""
+    if path is None:
+        yield
+        return
+    from policy_patch.trust.policy_file import PatchPolicy
+
+    PatchPolicy.load(path)  # a wrong one is bad usage, before anything starts
+    before = os.environ.get(POLICY_VARIABLE)
+    os.environ[POLICY_VARIABLE] = os.pathsep.join(filter(None, [before, os.path.abspath(path)]))  # both hold
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[POLICY_VARIABLE]
+        else:
+            os.environ[POLICY_VARIABLE] = before
 
 
 def _with_config(words: list[str]) -> list[str]:
@@ -79,5 +104,6 @@ def _parser() -> "ArgumentParser":
         module = import_module(f"policy_patch.cli.{name}")
         command = Parser(description=module.DESCRIPTION, formatter_class=Formatter)
         module.add_arguments(command)
+        command.add_argument("--policy", type=str | None, help=POLICY_HELP)
         commands.add_subcommand(name, command, help=module.HELP)
     return parser

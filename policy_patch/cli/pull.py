@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = "Copy a patch from the Hub into a folder, or roll back to an older version."
 DESCRIPTION = """Copy a patch from the Hub into a folder: patch, card and report of one commit.
-Each file is checked.
+Each file is checked. A signature comes with them, and with --key it has to hold.
 
 Files of an earlier pull are replaced. Pull an older version to roll back; pull
 the same version again to repair a damaged patch. Other files in the folder may
@@ -25,6 +25,7 @@ it. A private repository needs the token of `hf auth login`, or HF_TOKEN.
 Examples:
   policy-patch pull org/tox-patch
   policy-patch pull org/tox-patch@v1.1.0 --output_dir pulled/tox-patch
+  policy-patch pull org/tox-patch --key acme.pub
   policy-patch info org/tox-patch"""
 
 
@@ -41,6 +42,9 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--subfolder", type=str | None, help="Folder of the repository that holds the patch.")
     parser.add_argument("--cache_dir", type=str | None, help="Cache of the Hub's client. Default: HF_HUB_CACHE.")
     parser.add_argument("--force_download", action="store_true", help="Download files again that are in the cache.")
+    parser.add_argument(
+        "--key", type=str, nargs="+", default=[], help="Pull only what one of these public keys signed."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
@@ -48,7 +52,10 @@ def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.hub.fetch import HubOptions
 
-    options = HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download)
+    options = HubOptions(
+        args.revision, args.subfolder, cache_dir=args.cache_dir, force_download=args.force_download,
+        trusted_keys=args.key or None,
+    )  # fmt: skip
     return pull(args.patch, options, output_dir=args.output_dir, overwrite=args.overwrite, as_json=args.json)
 
 
@@ -56,15 +63,18 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
     """Copy the patch into a folder, print the folder, and return the exit code."""
     from pathlib import Path
 
+    from policy_patch.config import SIGNATURE_NAME
     from policy_patch.errors import PatchNotFoundError
-    from policy_patch.hub.fetch import DESCRIBING_FILES, locate_patch
+    from policy_patch.hub.fetch import DESCRIBING_FILES
+    from policy_patch.hub.opening import open_patch
     from policy_patch.hub.pulled_folder import pull_into
 
-    location = locate_patch(patch, options, optional=DESCRIBING_FILES)
+    opened = open_patch(patch, options, optional=(*DESCRIBING_FILES, SIGNATURE_NAME))
+    location = opened.location
     if location.repo_id is None:
         raise PatchNotFoundError(f"`{patch}` is a folder; `pull` needs a repository, like `org/tox-patch`.")
     folder = Path(output_dir or location.repo_id.rpartition("/")[2])
-    pulled = pull_into(location, folder, overwrite=overwrite)
+    pulled = pull_into(location, folder, overwrite=overwrite, files=opened.files)
     version, base = pulled.config.patch_version, pulled.config.base_model_name_or_path
     if as_json:
         kept = pulled.kept and str(pulled.kept)

@@ -13,11 +13,11 @@ from typing import Any
 from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError, PositionLimitError
 from policy_patch.extra import import_extra
-from policy_patch.hub.fetch import locate_patch
+from policy_patch.hub.opening import open_patch
 from policy_patch.model.files import distinct_names
 from policy_patch.model.named_patches import BASE_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.patch.folder import patch_hash, read_patch_folder
+from policy_patch.patch.folder import patch_hash
 
 MODEL_NAME = "policy-patch"  # as lm-eval's `--model`
 
@@ -268,9 +268,7 @@ def _pinned(ids: list[str | os.PathLike]) -> list[str]:
     Raises:
         PatchNotFoundError, ConfigError, PatchFileError, HubError: a patch cannot be found, fetched or read.
     """
-    locations = [locate_patch(one) for one in ids]
-    for location in locations:
-        read_patch_folder(location.folder)
+    locations = [open_patch(one).location for one in ids]
     return [f"{one.repo_id}@{one.commit}" if one.commit else str(one.folder) for one in locations]
 
 

@@ -40,11 +40,11 @@ class Fault(ValueError):
         return f"{place} has {f'in `{where}` ' if where else ''}{self.reason}"
 
 
-def read_text(path: str | os.PathLike, *, largest: int) -> str:
-    """Return the text of a file; at most `largest` bytes are read.
+def read_bytes(path: str | os.PathLike, *, largest: int) -> bytes:
+    """Return the content of a file; at most `largest` bytes are read.
 
     Raises:
-        Fault: the file is larger, or not UTF-8.
+        Fault: the file is larger.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
@@ -52,6 +52,17 @@ def read_text(path: str | os.PathLike, *, largest: int) -> str:
         content = b"" if is_larger else file.read(largest + 1)  # special files do not report their size
     if is_larger or len(content) > largest:
         raise Fault((), f"more than {largest:,} bytes; it was not read")
+    return content
+
+
+def read_text(path: str | os.PathLike, *, largest: int) -> str:
+    """Return the text of a file; at most `largest` bytes are read.
+
+    Raises:
+        Fault: the file is larger, or not UTF-8.
+        OSError: it cannot be read.
+    """
+    content = read_bytes(path, largest=largest)
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -16,8 +16,9 @@ from huggingface_hub.file_download import repo_folder_name
 from transformers.utils import logging
 
 from policy_patch._version import __version__
-from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import DamagedDownloadError, HubError, HubRevisionError, PatchFileError, PatchNotFoundError
+from policy_patch.files.documents import Fault, read_bytes
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.names import (
     REPO_ID,
@@ -31,6 +32,7 @@ from policy_patch.hub.names import (
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.privacy.redaction import without_secrets
 from policy_patch.semver import precedence, version_of_tag
+from policy_patch.trust.policy_file import PatchPolicy
 
 logger = logging.get_logger(__name__)
 
@@ -39,7 +41,7 @@ EVALUATION_NAME = "evaluation.json"
 PATCH_FILES = (CONFIG_NAME, TENSORS_NAME)
 DESCRIBING_FILES = (CARD_NAME, EVALUATION_NAME)  # describe a patch to people; fetched only on request
 LARGEST_CARD = 2**22  # bytes; our cards are far smaller
-_LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26}
+LARGEST = {CONFIG_NAME: LARGEST_CONFIG, CARD_NAME: LARGEST_CARD, EVALUATION_NAME: 2**26, SIGNATURE_NAME: 2**20}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class HubOptions:
             Use only the cache, and make no request.
         force_download (`bool`, *optional*, defaults to `False`):
             Fetch files again even if the cache holds them.
+        trusted_keys (`Sequence` of `str` or `os.PathLike`, *optional*):
+            Public keys, as paths of PEM files or PEM texts: load only a patch that one of them has signed.
+        policy ([`~policy_patch.trust.policy_file.PatchPolicy`], `str` or `os.PathLike`, *optional*):
+            A policy or its file. The one that POLICY_PATCH_POLICY names holds, too.
     """
 
     revision: str | None = None
@@ -67,15 +73,23 @@ class HubOptions:
     cache_dir: str | os.PathLike | None = None
     local_files_only: bool = False
     force_download: bool = False
+    trusted_keys: Sequence[str | os.PathLike] | str | os.PathLike | None = None
+    policy: PatchPolicy | str | os.PathLike | None = None
 
 
 @dataclass(frozen=True)
-class PatchLocation:
-    """Where a patch is on this machine: `folder` holds its files. If they come from the Hub, `commit` of `repo_id`."""
+class PatchLocation(os.PathLike[str]):
+    """Where a patch is on this machine: `folder` holds its files. If they come from the Hub, `commit` of `repo_id`.
+
+    As a path it is its folder.
+    """
 
     folder: Path
     repo_id: str | None = None
     commit: str | None = None
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.folder)
 
 
 def hub_api(token: str | bool | None = None) -> HfApi:
@@ -115,6 +129,8 @@ def locate_patch(
     check_revision(options.revision)
     if isinstance(options.token, str):
         check_token(options.token)
+    if isinstance(model_id, PatchLocation):
+        return model_id
     if os.path.isdir(model_id):
         return PatchLocation(Path(model_id, options.subfolder or ""))
     if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
@@ -122,9 +138,8 @@ def locate_patch(
             f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "
             "`org/tox-patch`, and a token as `token=`."
         )
-    repo_id, revision = split_id(model_id)
-    if os.path.isabs(repo_id) or not REPO_ID.fullmatch(repo_id):
-        # Not a repository's name, so a folder was meant: reading it reports what is wrong.
+    repo_id, revision = repository_of(model_id), split_id(model_id)[1]
+    if repo_id is None:  # a folder was meant: reading it reports what is wrong
         return PatchLocation(Path(model_id, options.subfolder or ""))
     if revision and options.revision and revision != options.revision:
         raise HubRevisionError(
@@ -133,6 +148,15 @@ def locate_patch(
         )
     check_revision(revision)
     return _fetch(repo_id, replace(options, revision=revision or options.revision), optional)
+
+
+def repository_of(model_id: str | os.PathLike) -> str | None:
+    """Return the repository on the Hub that an id means; None if it means a folder."""
+    if isinstance(model_id, PatchLocation):
+        return model_id.repo_id
+    repo_id = split_id(model_id)[0]
+    is_name = not os.path.isdir(model_id) and not os.path.isabs(repo_id) and REPO_ID.fullmatch(repo_id)
+    return repo_id if is_name else None
 
 
 def _fetch(repo_id: str, options: HubOptions, optional: Sequence[str]) -> PatchLocation:
@@ -193,7 +217,7 @@ def _check_size(name: str, size: int, repo_id: str, config_path: Path | None, st
         text = config_path.read_text(encoding="utf-8", errors="replace")
         largest = largest_tensor_file(PolicyPatchConfig.from_json(text, source=f"{repo_id}/{CONFIG_NAME}"))
     else:
-        largest = _LARGEST.get(name, 2**22)
+        largest = LARGEST.get(name, 2**22)
     if size > largest:
         raise PatchFileError(
             f"{repo_id}/{name} has {size:,} bytes; a patch like this one has at most {largest:,}. It was not {step}."
@@ -271,6 +295,38 @@ def _forget(path: Path) -> None:
         path.unlink()
         path = target
     path.unlink(missing_ok=True)
+
+
+def files_beside(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the content of each of these files that exists beside a patch, by name.
+
+    Raises:
+        PatchFileError: one cannot be read, or is too large for a file of a patch.
+    """
+    found = {}
+    for name in names:
+        path = folder / name
+        if name in PATCH_FILES or not path.is_file():
+            continue
+        try:
+            found[name] = read_bytes(path, largest=LARGEST.get(name, 2**22))
+        except Fault as fault:
+            raise PatchFileError(f"{fault.at(f'`{path}`')}. It is no file of a patch.") from fault
+        except OSError as error:
+            raise PatchFileError(f"`{path}` cannot be read: {error}.") from error
+    return found
+
+
+def names_in(location: PatchLocation, options: HubOptions) -> list[str]:
+    """Return the names of all files of a repository at a commit; below the subfolder, if there is one.
+
+    Raises:
+        HubAccessError, HubUnavailableError, HubError: the Hub does not list them.
+    """
+    subfolder = subfolder_with_slash(options.subfolder)
+    with hub_errors(location.repo_id, location.commit):
+        names = hub_api(options.token).list_repo_files(location.repo_id, revision=location.commit)
+    return [name.removeprefix(subfolder) for name in names if name.startswith(subfolder)]
 
 
 def only_cached_commit(repo_id: str | None) -> str | None:

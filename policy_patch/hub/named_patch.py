@@ -14,9 +14,10 @@ import torch
 
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import PatchNameError
-from policy_patch.hub.fetch import HubOptions, locate_patch
+from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.names import split_id
-from policy_patch.patch.folder import patch_hash, read_patch_folder
+from policy_patch.hub.opening import open_patch
+from policy_patch.patch.folder import patch_hash
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
@@ -107,12 +108,12 @@ def load_named_patch(spec: str | os.PathLike, options: HubOptions | None = None)
 
     Raises:
         PatchNameError: a name that is not allowed.
-        PolicyPatchError: what [`locate_patch`] and [`read_patch_folder`] raise.
+        PolicyPatchError: what [`~policy_patch.hub.opening.open_patch`] raises.
     """
     name, model_id = split_name(spec)
-    location = locate_patch(model_id, options)
-    config, vectors = read_patch_folder(location.folder)
-    return NamedPatch(name, config, vectors, location.repo_id, location.commit, location.folder)
+    opened = open_patch(model_id, options)
+    location = opened.location
+    return NamedPatch(name, opened.config, opened.vectors, location.repo_id, location.commit, location.folder)
 
 
 def load_named_patches(specs: Sequence[str | os.PathLike], options: HubOptions | None = None) -> list[NamedPatch]:

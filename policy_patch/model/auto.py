@@ -9,11 +9,12 @@ from typing import Any
 
 from policy_patch.base.loading import load_pretrained
 from policy_patch.errors import ModelLoadError, PatchNameError
-from policy_patch.hub.fetch import HubOptions, locate_patch
+from policy_patch.hub.fetch import HubOptions
+from policy_patch.hub.opening import open_patch
 from policy_patch.model.files import ids_of
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.patch.folder import read_patch_folder
 from policy_patch.privacy.local_names import lab_folder
+from policy_patch.trust.policy_file import PatchPolicy
 
 
 class AutoPolicyPatchModel:
@@ -36,6 +37,8 @@ class AutoPolicyPatchModel:
         cache_dir: str | PathLike | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        trusted_keys: Sequence[str | PathLike] | str | PathLike | None = None,
+        policy: PatchPolicy | str | PathLike | None = None,
         **base_kwargs: Any,
     ) -> PolicyPatchModel:
         """Load the base that a patch names, at the commit in its configuration, and add the patch.
@@ -48,6 +51,8 @@ class AutoPolicyPatchModel:
                 Options of the patch, as in [`PolicyPatchModel.from_pretrained`].
             tokenizer, allow_base_mismatch, base_probe, allow_large_vectors (*optional*):
                 Options of the checks of patch and base, as in [`PolicyPatchModel.from_pretrained`].
+            trusted_keys, policy (*optional*):
+                Whose patches are loaded, as in [`PolicyPatchModel.load_patch`]. They say nothing about the base.
             token, cache_dir, local_files_only, force_download (*optional*):
                 Options of all downloads, for patch and base.
             base_kwargs (*optional*):
@@ -68,9 +73,10 @@ class AutoPolicyPatchModel:
         if not ids:
             raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
         first = ids[0]
-        options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
-        location = locate_patch(first, options)
-        config, _ = read_patch_folder(location.folder)
+        trust = {"trusted_keys": trusted_keys, "policy": policy}
+        options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download, **trust)
+        opened = open_patch(first, options)
+        config, location = opened.config, opened.location
         name = config.base_model_name_or_path
         if not name:
             raise ModelLoadError(
@@ -104,4 +110,5 @@ class AutoPolicyPatchModel:
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            **trust,
         )

@@ -22,10 +22,11 @@ from policy_patch.errors import (
     PatchNotFoundError,
     UnsupportedModelError,
 )
-from policy_patch.hub.fetch import HubOptions, locate_patch, split_id
+from policy_patch.hub.fetch import HubOptions, split_id
+from policy_patch.hub.opening import open_patch
 from policy_patch.hub.publishing import published_config, push_patch
 from policy_patch.hub.push import PushOptions
-from policy_patch.patch.folder import patch_files, read_patch_folder, write_patch_folder
+from policy_patch.patch.folder import patch_files, write_patch_folder
 from policy_patch.patch.vectors import check_norms
 from policy_patch.report.report import EvaluationReport
 
@@ -34,6 +35,8 @@ logger = logging.get_logger(__name__)
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from policy_patch.trust.policy_file import PatchPolicy
 
 DEFAULT_PATCH_NAME = "default"
 
@@ -60,6 +63,8 @@ class PatchFiles:
         cache_dir: str | PathLike | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        trusted_keys: Sequence[str | PathLike] | str | PathLike | None = None,
+        policy: "PatchPolicy | str | PathLike | None" = None,
     ) -> None:
         """Load a saved patch under a name. It is not active yet. Mirrors PEFT's `load_adapter`.
 
@@ -93,19 +98,31 @@ class PatchFiles:
                 Use only the cache, and make no request.
             force_download (`bool`, *optional*, defaults to `False`):
                 Download files again even if the cache holds them.
+            trusted_keys (`Sequence` of `str` or `os.PathLike`, *optional*):
+                Public keys, as paths of PEM files or PEM texts. Only a patch that one of them has signed is loaded, and
+                its vectors are the signed ones. Needs the extra `signing`.
+            policy ([`~policy_patch.trust.policy_file.PatchPolicy`], `str` or `os.PathLike`, *optional*):
+                A policy or its file: what is asked of the patch. The policy that the variable POLICY_PATCH_POLICY names
+                holds, too.
 
         Raises:
             PatchNotFoundError, ConfigError, PatchFileError: see [`~policy_patch.patch.folder.read_patch_folder`].
+            SignatureError: the patch is not signed by somebody trusted, its files are not the signed ones, or the
+            policy
+                does not allow where it comes from.
+            EvaluationError: its report shows less than the policy asks for.
             HubAccessError, HubRevisionError, HubUnavailableError, DamagedDownloadError, HubError: the Hub does not
                 deliver the patch, or delivers a damaged file.
             BaseMismatchError: the patch was made for another base.
             PositionLimitError: the patch is longer than the base's learned positions.
             PatchNameError: the name is taken or not allowed.
         """
-        options = HubOptions(revision, subfolder, token, cache_dir, local_files_only, force_download)
+        options = HubOptions(
+            revision, subfolder, token, cache_dir, local_files_only, force_download, trusted_keys, policy
+        )
         _check_is_id(model_id)
-        location = locate_patch(model_id, options)
-        config, vectors = read_patch_folder(location.folder)
+        opened = open_patch(model_id, options)
+        config, vectors, location = opened.config, opened.vectors, opened.location
         base = self.get_base_model()
         self._check_fits(config, model_id)
         check_base(
@@ -155,7 +172,8 @@ class PatchFiles:
                 Whether the vectors get gradients, so that the patch can be trained further.
             options (*optional*):
                 `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
-                `token`, `cache_dir`, `local_files_only` and `force_download`, as in [`load_patch`].
+                `token`, `cache_dir`, `local_files_only`, `force_download`, `trusted_keys` and `policy`, as in
+                [`load_patch`].
 
         Returns:
             [`PolicyPatchModel`]: the patched model, with the patch or the stack active.
@@ -163,7 +181,8 @@ class PatchFiles:
         Raises:
             UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
                 exact.
-            PatchNotFoundError, ConfigError, PatchFileError, BaseMismatchError, HubError: see [`load_patch`].
+            PatchNotFoundError, ConfigError, PatchFileError, SignatureError, BaseMismatchError, HubError: see
+                [`load_patch`].
         """
         if isinstance(base, str | PathLike):
             raise UnsupportedModelError(

@@ -15,14 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from policy_patch._version import __version__
-from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, PolicyPatchConfig, read_config
+from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig, read_config
 from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError, PatchSaveError, PolicyPatchError
 from policy_patch.files.atomic import pending_files, remove_pending, write_pending, write_whole
 from policy_patch.files.documents import Fault, read_text
 from policy_patch.files.folder_lock import NoLockHere, no_writer, only_writer, pause
 from policy_patch.patch.vectors import config_hash_in, vectors_from_bytes, vectors_to_bytes
+
+logger = logging.get_logger(__name__)
 
 TENSORS_NAME = "policy_patch.safetensors"
 _HEADER_LIMIT = 64 * 1024  # the header that we write has under 400 bytes; a far longer one is not read
@@ -101,6 +104,7 @@ def write_patch_files(folder: str | os.PathLike, files: dict[str, bytes]) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         with only_writer(folder):
             _finish_killed_save(folder)
+            _remove_stale_signature(folder, files)
             _replace_pair(folder, files)
     except OSError as error:
         raise PatchSaveError(
@@ -114,11 +118,26 @@ def _finish_killed_save(folder: Path) -> None:
     if any(pending_files(folder / CONFIG_NAME)):
         with contextlib.suppress(PolicyPatchError):
             found = _read_once(folder)
-            if isinstance(found, _Pair) and found.config_path != folder / CONFIG_NAME:
+            if isinstance(found, PatchFiles) and found.config_path != folder / CONFIG_NAME:
                 os.replace(found.config_path, folder / CONFIG_NAME)
     for name in (TENSORS_NAME, CONFIG_NAME):
         with contextlib.suppress(PermissionError):  # a file of another user in a shared folder; it does no harm
             remove_pending(folder / name)
+
+
+def _remove_stale_signature(folder: Path, files: dict[str, bytes]) -> None:
+    """Remove the signature of another patch, before it is replaced: no folder claims a signature that does not hold."""
+    signature = folder / SIGNATURE_NAME
+    if os.path.lexists(signature) and not all(_holds(folder / name, content) for name, content in files.items()):
+        signature.unlink()
+        logger.warning(f"{signature} was the signature of the earlier patch, and is removed. Sign the new one.")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _replace_pair(folder: Path, files: dict[str, bytes]) -> None:
@@ -154,9 +173,17 @@ def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, tor
     return pair.config, pair.vectors
 
 
+def read_patch_files(folder: str | os.PathLike) -> "PatchFiles":
+    """Read one patch with the bytes of its two files. Results and errors as [`read_patch_folder`]."""
+    return _read_pair(Path(folder))
+
+
 @dataclass(frozen=True)
-class _Pair:
-    """Two files that belong together; `config_path` is a pending file during a save, or after a killed one."""
+class PatchFiles:
+    """Two files that belong together, parsed and as bytes by name.
+
+    `config_path` is a pending file during a save, or after a killed one.
+    """
 
     config: PolicyPatchConfig
     vectors: torch.Tensor
@@ -164,7 +191,7 @@ class _Pair:
     files: dict[str, bytes]
 
 
-def _read_pair(folder: Path) -> _Pair:
+def _read_pair(folder: Path) -> PatchFiles:
     found = _read_once(folder)
     if isinstance(found, PatchFileError):
         found = _read_undisturbed(folder)
@@ -173,7 +200,7 @@ def _read_pair(folder: Path) -> _Pair:
     return found
 
 
-def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
+def _read_undisturbed(folder: Path) -> PatchFiles | PatchFileError:
     """Return the pair, or the error if the files do not form one although no save is under way."""
     end = time.monotonic() + _PATIENCE
     before, since = None, 0.0
@@ -190,7 +217,7 @@ def _read_undisturbed(folder: Path) -> _Pair | PatchFileError:
             raise
         except FileNotFoundError as error:  # the folder itself was removed
             raise PatchNotFoundError(_why_no_patch(folder)) from error
-        if is_alone or isinstance(found, _Pair):
+        if is_alone or isinstance(found, PatchFiles):
             return found
         pause()
     return PatchFileError(
@@ -205,7 +232,7 @@ def _state(folder: Path) -> list[tuple[int, int, int]]:
     return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in found]
 
 
-def _read_once(folder: Path) -> _Pair | PatchFileError:
+def _read_once(folder: Path) -> PatchFiles | PatchFileError:
     """Return the pair, or the reason why the files are no pair; a save in between is a possible reason."""
     config_path, fault = folder / CONFIG_NAME, None
     if not (folder / TENSORS_NAME).is_file():
@@ -239,7 +266,7 @@ def _read_config(path: Path) -> tuple[str, PolicyPatchConfig, str]:
     return text, *read_config(text, str(path))
 
 
-def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchConfig, config_sha256: str) -> _Pair:
+def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchConfig, config_sha256: str) -> PatchFiles:
     """Return the pair if the vectors and this configuration were saved together."""
     path = folder / TENSORS_NAME
     largest = largest_tensor_file(config)
@@ -264,7 +291,7 @@ def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchCo
             f"{config_path} has the hash {config_sha256}; {TENSORS_NAME} beside it says {expected}. The configuration "
             "was altered or damaged after it was saved: get the patch again from where it came from."
         )
-    return _Pair(config, vectors, config_path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
+    return PatchFiles(config, vectors, config_path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
 
 
 def copy_patch_folder(

@@ -58,15 +58,15 @@ def find_patches(patches: Sequence[str], base: str | None) -> FoundPatches:
         ModelLoadError: no base is given and the first patch names none, or the base is an endpoint.
         PatchNotFoundError, ConfigError, PatchFileError, HubError: as `PolicyPatchModel.from_pretrained`.
     """
-    from policy_patch.hub.fetch import locate_patch
-    from policy_patch.patch.folder import read_patch_folder
+    from policy_patch.hub.opening import open_patch
 
-    locations = [locate_patch(patch) for patch in patches]
-    configs = [read_patch_folder(location.folder)[0] for location in locations]
+    opened = [open_patch(patch) for patch in patches]
+    configs = [one.config for one in opened]
     name, revision = base or configs[0].base_model_name_or_path, None if base else configs[0].base_model_revision
     if name is None:
         raise ModelLoadError(f"`{patches[0]}` names no base. Give one with `--base`, or with `base=` in Python.")
     check_has_weights(name)
+    locations = [one.location for one in opened]
     ids = [f"{one.repo_id}@{one.commit}" if one.commit else str(one.folder) for one in locations]
     return FoundPatches(names=list(patches), ids=ids, configs=configs, base=name, revision=revision)
 

@@ -10,6 +10,7 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
+    "PatchPolicy": "policy_patch.trust.policy_file",
     "Resolving": "policy_patch.release.locking",
     "apply_lock": "policy_patch.release.applying",
     "audit": "policy_patch.release.auditing",
@@ -19,14 +20,16 @@ _MODULE_OF = {
     "new_advisory": "policy_patch.release.advisory_template",
     "read_lock": "policy_patch.hub.lock_file",
     "roll_back": "policy_patch.hub.lock_history",
-    "upgrade_lock": "policy_patch.release.locking",
-    "write_lock": "policy_patch.hub.lock_history",
     "sign_policy_patch": "policy_patch.trust.signing",
+    "upgrade_lock": "policy_patch.release.locking",
+    "verify_policy_patch": "policy_patch.release.verification",
+    "write_lock": "policy_patch.hub.lock_history",
 }
 
 __all__ = [
     "Advisory",
     "AuditReport",
+    "PatchPolicy",
     "Resolving",
     "apply_lock",
     "audit",
@@ -38,6 +41,7 @@ __all__ = [
     "roll_back",
     "sign_policy_patch",
     "upgrade_lock",
+    "verify_policy_patch",
     "write_lock",
 ]
 
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
+    from policy_patch.release.verification import verify_policy_patch
+    from policy_patch.trust.policy_file import PatchPolicy
     from policy_patch.trust.signing import sign_policy_patch
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policy_patch.config import SIGNATURE_NAME
 from policy_patch.errors import EvaluationError
 from policy_patch.files.atomic import write_whole
 from policy_patch.files.documents import Fault, read_text
@@ -95,7 +96,8 @@ class EvaluationReport(Findings):
 
         Args:
             folder (`str` or `os.PathLike`):
-                Made if it does not exist; an older report in it is replaced.
+                Made if it does not exist; an older report in it is replaced, and the signature of a patch there,
+                which covered that report, is removed.
             mask_words (`bool`, *optional*, defaults to `True`):
                 Hide the inner letters of offensive words in the samples of `evaluation.md`.
 
@@ -113,6 +115,7 @@ class EvaluationReport(Findings):
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / SIGNATURE_NAME).unlink(missing_ok=True)  # it covered the earlier report, or the lack of one
             for name, content in contents.items():
                 write_whole(folder / name, content)
         except OSError as error:

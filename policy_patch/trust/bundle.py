@@ -1,7 +1,8 @@
 """Reads the file `model.sig`, a Sigstore bundle of OpenSSF model-signing v1.0, in one strict form.
 
 Each byte of it either means something, and is then compared or signed, or it is refused: the layout must be one that a
-JSON writer gives, base64 the shortest one, and no field unknown. Whether the signature holds is decided elsewhere.
+JSON writer gives, base64 the shortest one, and no field unknown. Only of keyless bundles, whose records of the public
+log are Sigstore's to read, the layout is free. Whether the signature holds is decided elsewhere.
 """
 
 import base64
@@ -13,7 +14,7 @@ from typing import Any
 
 from policy_patch.errors import SignatureError
 from policy_patch.files.documents import Fault, parse_json
-from policy_patch.trust.signed_files import LARGEST_SIGNATURE
+from policy_patch.trust.signed_files import LARGEST_SIGNATURE, MOST_FILES
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -63,7 +64,7 @@ def read_bundle(content: bytes, source: str) -> Bundle:
             `source` names the file.
     """
     try:
-        document = _document(content)
+        text, document = _document(content)
         _only(document, {"mediaType", "verificationMaterial", "dsseEnvelope"}, "the bundle")
         _equal(document.get("mediaType"), MEDIA_TYPE, "mediaType")
         files, ignored = _signed(_of(document, "dsseEnvelope", dict))
@@ -74,6 +75,7 @@ def read_bundle(content: bytes, source: str) -> Bundle:
             raise Fault(("verificationMaterial",), f"{len(found)} of {', '.join(kinds)}; expected one")
         if found == ["keyless"]:
             return Bundle("keyless", files, ignored, document=document)
+        _check_layout(text, document)
         _only(material, {"publicKey", "x509CertificateChain", "tlogEntries"}, "verificationMaterial")
         _equal(material.get("tlogEntries", []), [], "tlogEntries")
         if found == ["key"]:
@@ -88,22 +90,25 @@ def read_bundle(content: bytes, source: str) -> Bundle:
         ) from fault
 
 
-def _document(content: bytes) -> dict[str, Any]:
+def _document(content: bytes) -> tuple[str, dict[str, Any]]:
     if len(content) > LARGEST_SIGNATURE:
         raise Fault((), f"{len(content):,} bytes; expected at most {LARGEST_SIGNATURE:,}")
     try:
-        text = content.decode("ascii")
+        text = content.decode()
         document = parse_json(text, allow_nan=False)
     except UnicodeDecodeError as error:
-        raise Fault((), f"the byte 0x{content[error.start]:02x} at {error.start}; expected ASCII") from error
+        raise Fault((), f"the byte 0x{content[error.start]:02x} at {error.start}; expected UTF-8") from error
     except json.JSONDecodeError as error:
         raise Fault((), f"no valid JSON ({error})") from error
     if not isinstance(document, dict):
         raise Fault((), f"a {type(document).__name__}; expected an object")
+    return text, document
+
+
+def _check_layout(text: str, document: dict[str, Any]) -> None:
     layouts = [json.dumps(document, **layout) for layout in _LAYOUTS]
     if text not in (*layouts, *(f"{one}\n" for one in layouts[3:])):
         raise Fault((), "spaces or letters that no JSON writer puts there; each byte of a signature counts")
-    return document
 
 
 def _signed(envelope: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -114,7 +119,7 @@ def _signed(envelope: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...
     if len(signatures) != 1 or not isinstance(signatures[0], dict):
         raise Fault(("signatures",), f"{len(signatures)} signatures; expected one")
     _only(signatures[0], {"sig", "keyid"}, "signatures")
-    _equal(signatures[0].get("keyid", ""), "", "keyid")
+    _equal(signatures[0].get("keyid") or "", "", "keyid")  # model-signing 1.0 wrote null
     decoded(signatures[0].get("sig"), "sig")
     try:
         statement = parse_json(decoded(envelope.get("payload"), "payload").decode(), allow_nan=False)
@@ -143,11 +148,13 @@ def _resources(resources: list[Any]) -> dict[str, str]:
         digest = one.get("digest")
         if one.get("algorithm") != "sha256" or not isinstance(digest, str) or not _is_sha256(digest):
             raise Fault(path, "no SHA-256")
-        if not name or name.startswith("/") or {"", ".", ".."} & set(name.split("/")) or "\\" in name or name in files:
+        leads_out = name.startswith("/") or "\\" in name or {"", ".", ".."} & set(name.split("/"))
+        is_one_file = name == "." and len(resources) == 1  # how model-signing 1.0 names a model that is a single file
+        if name in files or (leads_out and not is_one_file):
             raise Fault(path, f"the name {name[:80]!r}, which leads out of the folder or is there twice")
         files[name] = digest
-    if not files:
-        raise Fault(("resources",), "no files")
+    if not 1 <= len(files) <= MOST_FILES:
+        raise Fault(("resources",), f"{len(files)} files; expected 1 to {MOST_FILES}")
     return files
 
 

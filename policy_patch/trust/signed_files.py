@@ -9,13 +9,12 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from policy_patch.config import CONFIG_NAME
+from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME
 from policy_patch.errors import SignatureError
 from policy_patch.files.atomic import PENDING
 from policy_patch.files.folder_lock import LOCK_NAME
 from policy_patch.patch.folder import TENSORS_NAME
 
-SIGNATURE_NAME = "model.sig"
 LARGEST_SIGNATURE = 2**20  # bytes; ours have 2 kB, and 4 kB with certificates
 REPORT_NAME = "evaluation.json"
 RESULTS_FOLDER = ".eval_results"
@@ -25,7 +24,7 @@ NEVER_SIGNED = (
     "README.md", SIGNATURE_NAME, ".gitattributes", ".git", ".gitignore", ".github", ".cache", LOCK_NAME,
     PULL_RECORD_NAME,
 )  # fmt: skip
-_MOST_FILES = 1000
+MOST_FILES = 100  # a patch has fewer than ten
 
 
 def must_be_signed(name: str) -> bool:
@@ -61,10 +60,10 @@ def hashed_folder(
             Paths that are not read.
 
     Raises:
-        SignatureError: the folder holds a link to a folder, something that is no file, or over 1000 files.
+        SignatureError: the folder holds a link to a folder, something that is no file, or over 100 files.
     """
     folder, contents = Path(folder), contents or {}
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    found = {name: hash_of(content) for name, content in contents.items()}
     waiting = [folder]
     while waiting:
         for entry in sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name):
@@ -75,12 +74,17 @@ def hashed_folder(
                 waiting.append(Path(entry.path))
                 continue
             found[name] = _hash(entry.path, name)
-            if len(found) > _MOST_FILES:
+            if len(found) > MOST_FILES:
                 raise SignatureError(
-                    f"`{folder}` holds more than {_MOST_FILES} files; a patch has fewer than ten. Give the folder of "
+                    f"`{folder}` holds more than {MOST_FILES} files; a patch has fewer than ten. Give the folder of "
                     "the patch alone."
                 )
     return found
+
+
+def hash_of(content: bytes) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _hash(path: str, name: str) -> str:

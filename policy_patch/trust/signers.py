@@ -84,7 +84,7 @@ def read_signers(
 
     Args:
         keys, certificate_authorities (`Sequence` of `str` or `os.PathLike`):
-            Paths of PEM files, or the PEM texts themselves.
+            Paths of PEM files, or the PEM texts themselves. A certificate among the keys is an authority's.
         identities (`Sequence[Identity]`):
             Identities of keyless signing.
 
@@ -92,11 +92,16 @@ def read_signers(
         SignatureError: a file cannot be read, or holds no elliptic-curve public key or no certificate.
         MissingExtraError: the extra `signing` is not installed.
     """
-    return TrustedSigners(
-        tuple(_key(one) for one in _listed(keys)),
-        tuple(each for one in _listed(certificate_authorities) for each in _authorities(one)),
-        tuple(identities),
-    )
+    found: list[TrustedKey] = []
+    authorities = [
+        each for one in _listed(certificate_authorities) for each in _authorities(one, "certificate authority")
+    ]
+    for one in _listed(keys):
+        if b"BEGIN CERTIFICATE" in read_pem(one, "public key")[0]:
+            authorities += _authorities(one, "public key")
+        else:
+            found.append(_key(one))
+    return TrustedSigners(tuple(found), tuple(authorities), tuple(identities))
 
 
 def key_of(public_key: Any, source: str) -> TrustedKey:
@@ -149,9 +154,9 @@ def _key(given: str | os.PathLike) -> TrustedKey:
     return key_of(public_key, source)
 
 
-def _authorities(given: str | os.PathLike) -> list[TrustedAuthority]:
+def _authorities(given: str | os.PathLike, what: str) -> list[TrustedAuthority]:
     x509 = import_extra("cryptography.x509", "model-signing", "signing", PURPOSE)
-    pem, source = read_pem(given, "certificate authority")
+    pem, source = read_pem(given, what)
     try:
         return [TrustedAuthority(one, source) for one in x509.load_pem_x509_certificates(pem)]
     except Exception as error:  # cryptography has several

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policy_patch.config import CONFIG_NAME
+from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME
 from policy_patch.errors import PatchSaveError, SignatureError
 from policy_patch.extra import import_extra
 from policy_patch.files.atomic import write_whole
 from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
 from policy_patch.trust.signed_files import (
     NEVER_SIGNED,
-    SIGNATURE_NAME,
     hashed_folder,
     is_left_out,
     must_be_signed,
@@ -58,7 +57,8 @@ def sign_policy_patch(
             PEM file of the certificate of that key. Then the certificate goes into the signature, and who trusts the
             authority above it needs no key.
         certificate_chain (`Sequence` of `str` or `os.PathLike`):
-            PEM files of the certificates between it and the authority, from the signer's issuer upwards.
+            PEM files of the certificates between it and the authority, from the signer's issuer upwards; at least the
+            authority's.
         password (`str`, *optional*):
             Password of the private key.
         identity_token (`str`, *optional*):
@@ -123,9 +123,10 @@ class _Signer:
             raise SignatureError(
                 "A certificate, a chain or a password needs `private_key=` (`--key`), the key that signs."
             )
-        if certificate is None and certificate_chain:
+        if (certificate is None) != (not certificate_chain):
             raise SignatureError(
-                "`certificate_chain=` (`--chain`) needs `certificate=` (`--certificate`), the signer's own."
+                "`certificate=` (`--certificate`), the signer's own, and `certificate_chain=` (`--chain`), those "
+                "above it or at least the authority's, belong together; give both."
             )
         self._public = None if private_key is None else self._public_key(private_key)
 

@@ -15,10 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policy_patch.config import SIGNATURE_NAME
 from policy_patch.errors import SignatureError
 from policy_patch.extra import import_extra
 from policy_patch.trust.bundle import Bundle, read_bundle
-from policy_patch.trust.signed_files import SIGNATURE_NAME, is_below, is_left_out, must_be_signed
+from policy_patch.trust.signed_files import is_below, is_left_out, must_be_signed
 from policy_patch.trust.signers import PURPOSE, TrustedAuthority, TrustedSigners, signer_name
 
 if TYPE_CHECKING:
@@ -204,9 +205,14 @@ def _check_certificate(
 def _read_chain(bundle: Bundle, source: str) -> list["Certificate"]:
     x509 = _library("cryptography.x509")
     try:
-        return [x509.load_der_x509_certificate(one) for one in bundle.certificates]
+        chain = [x509.load_der_x509_certificate(one) for one in bundle.certificates]
+        for one in chain:  # each part is parsed when it is asked for
+            for part in ("subject", "issuer", "extensions", "not_valid_before_utc", "not_valid_after_utc"):
+                getattr(one, part)
+            one.public_key()
     except Exception as error:  # cryptography has several
         raise SignatureError(f"{SIGNATURE_NAME} of {source} holds no readable certificate ({error}).") from error
+    return chain
 
 
 def _check_in_order(chain: Sequence["Certificate"], source: str) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from policy_patch._version import __version__
-from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import (
     BaseMismatchError,
     HubAccessError,
@@ -24,9 +24,13 @@ from policy_patch.errors import (
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.fetch import hub_api
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
+from policy_patch.trust.bundle import read_bundle
+from policy_patch.trust.rules import PatchRules, rules_for
+from policy_patch.trust.signed_files import LARGEST_SIGNATURE, REPORT_NAME
 
 MOST_VECTORS = 256  # in one patch; most patches have 50
 MOST_CONFIG_BYTES = 2**20
+MOST_FILES_BESIDE, MOST_BYTES_BESIDE = 8, 2**22  # report and results, which only a policy asks for
 MOST_SECONDS = 60.0  # for one file
 
 
@@ -58,7 +62,9 @@ def public_commit(repo_id: str, revision: str | None = None) -> str:
 
 
 def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) -> None:
-    """Fetch the two files of a patch into `folder`. The vectors are fetched only if the configuration is accepted.
+    """Fetch the files of a patch into `folder`. The vectors are fetched only if the configuration is accepted.
+
+    What is beside the two files of a patch is fetched only if a policy asks for it.
 
     Args:
         repo_id (`str`):
@@ -74,8 +80,11 @@ def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) ->
         PatchNotFoundError: the repository has no patch.
         ConfigError, PatchFileError: the patch is not valid, or is above the limits of the page.
         BaseMismatchError: the vectors do not have the width of the page's base.
+        SignatureError: a policy does not allow the repository's organisation, or the signature cannot be read.
         HubAccessError, HubUnavailableError, HubError: the Hub does not return the files.
     """
+    rules = rules_for()
+    rules.check_origin(repo_id, f"`{repo_id}`")
     content = _fetch(repo_id, commit, CONFIG_NAME, MOST_CONFIG_BYTES)
     try:
         config = PolicyPatchConfig.from_json(content.decode(), source=f"{CONFIG_NAME} of `{repo_id}`")
@@ -94,6 +103,30 @@ def fetch_patch(repo_id: str, commit: str, folder: Path, *, hidden_size: int) ->
     tensors = _fetch(repo_id, commit, TENSORS_NAME, largest_tensor_file(config))
     (folder / CONFIG_NAME).write_bytes(content)
     (folder / TENSORS_NAME).write_bytes(tensors)
+    for name in _asked_for(repo_id, commit, folder, rules):
+        _fetch_into(folder, repo_id, commit, name, MOST_BYTES_BESIDE)
+
+
+def _asked_for(repo_id: str, commit: str, folder: Path, rules: PatchRules) -> list[str]:
+    """Return the files beside a patch that a policy needs, after fetching its signature. Loading checks them."""
+    names = {REPORT_NAME} if rules.asks_for_report else set()
+    if rules.asks_for_signature and _fetch_into(folder, repo_id, commit, SIGNATURE_NAME, LARGEST_SIGNATURE):
+        names |= set(read_bundle((folder / SIGNATURE_NAME).read_bytes(), f"{SIGNATURE_NAME} of `{repo_id}`").files)
+    beside = sorted(names - {CONFIG_NAME, TENSORS_NAME})
+    if len(beside) > MOST_FILES_BESIDE:
+        raise PatchFileError(f"The signature of `{repo_id}` covers {len(beside) + 2} files; this page takes fewer.")
+    return beside
+
+
+def _fetch_into(folder: Path, repo_id: str, commit: str, name: str, most: int) -> bool:
+    """Fetch one file if it exists; return whether it does."""
+    try:
+        content = _fetch(repo_id, commit, name, most)
+    except PatchNotFoundError:
+        return False
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return True
 
 
 def _fetch(repo_id: str, commit: str, name: str, most: int) -> bytes:

@@ -132,7 +132,7 @@ class Guests:
                     self._make_room()
             if new:
                 name, location = f"guest-{secrets.token_hex(8)}", locate()
-                self._model.load_patch(location.folder, name, tokenizer=self._tokenizer)
+                self._model.load_patch(location, name, tokenizer=self._tokenizer)
             with self._lock:
                 if new:
                     self._patches[key] = Offered(label, name, location)

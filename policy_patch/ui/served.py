@@ -15,7 +15,8 @@ import torch
 from policy_patch.base.supported import embedding_size
 from policy_patch.errors import HubError, ModelLoadError, PatchNameError
 from policy_patch.evaluation import load_scorer
-from policy_patch.hub.fetch import HubOptions, PatchLocation, locate_patch
+from policy_patch.hub.fetch import PatchLocation
+from policy_patch.hub.opening import open_patch
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit
 from policy_patch.ui.guests import Guests, Offered
@@ -87,7 +88,7 @@ class Loaded:
         chosen = self.chosen(labels, visitor)
         model = PolicyPatchModel(self.model.get_base_model())
         for one in chosen:
-            model.load_patch(one.location.folder, one.name, tokenizer=self.tokenizer)
+            model.load_patch(one.location, one.name, tokenizer=self.tokenizer)
         if chosen:
             model.set_patch([one.name for one in chosen])
         return model.eval()
@@ -240,14 +241,14 @@ def _located(source: str) -> PatchLocation:
 
     if source.startswith("lab:"):
         return PatchLocation(lab_patch_folder(source.removeprefix("lab:")))
-    return locate_patch(source, HubOptions())
+    return open_patch(source).location
 
 
 def _put(loaded: Loaded, label: str, location: PatchLocation) -> None:
     """Load one of the page's own patches. Two folders with the same name get different labels."""
     label = _free(label, loaded.patches)
     name = _free(re.sub(r"\W", "-", label).strip("-") or "patch", {one.name for one in loaded.patches.values()})
-    loaded.model.load_patch(location.folder, name, tokenizer=loaded.tokenizer)
+    loaded.model.load_patch(location, name, tokenizer=loaded.tokenizer)
     loaded.patches[label] = Offered(label, name, location)
 
 

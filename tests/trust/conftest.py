@@ -1,16 +1,17 @@
 """Fixtures of the tests of signatures: keys and certificates, made with openssl's library, and a small signed patch."""
 
 import datetime
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from policy_patch.lab import lab_patch_folder
+from policy_patch import PolicyPatchConfig
+from policy_patch.patch.folder import write_patch_folder
 from policy_patch.trust.signing import sign_policy_patch
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -78,7 +79,7 @@ def keys(tmp_path):
 def patch(tmp_path):
     """A folder with a patch, a report, a result and a card."""
     folder = tmp_path / "tox-patch"
-    shutil.copytree(lab_patch_folder("toxicity"), folder)
+    write_patch_folder(folder, PolicyPatchConfig(risk="toxicity", patch_version="1.0.0"), torch.ones(2, 3))
     (folder / "evaluation.json").write_text('{"risk": "toxicity"}\n')
     (folder / ".eval_results").mkdir()
     (folder / ".eval_results" / "toxicity.yaml").write_text("- value: 0.1\n")
@@ -91,3 +92,10 @@ def signed(patch, keys):
     """That folder, signed by `ours`."""
     sign_policy_patch(patch, private_key=keys / "ours.key")
     return patch
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Nothing outside this machine can be reached, wherever the tests run."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
