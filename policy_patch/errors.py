@@ -108,6 +108,10 @@ class EvaluationError(PolicyPatchError, ValueError):
     """Raised when an evaluation cannot measure what was requested."""
 
 
+class GateError(PolicyPatchError, ValueError):
+    """Raised when a gate file is wrong, or a patch does not pass the gate that its release has to pass."""
+
+
 class ExportError(PolicyPatchError, ValueError):
     """Raised when a patch cannot be written in the form that an engine takes, or the result is not proved equal."""
 

@@ -4,6 +4,8 @@ It consists of a few values of every weight, the settings, and the base's predic
 changes nothing. It finds mistakes, not forgeries; only signatures can find those.
 """
 
+import hashlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +171,13 @@ def check_base(
             "base that it was made for, or accept that with `allow_base_mismatch=True`."
         )
     logger.warning(f"{message}. It is used on this relative of its base because `allow_base_mismatch=True`.")
+
+
+def fingerprint_hash(fingerprint: dict[str, Any] | None) -> str | None:
+    """Return the SHA-256 of a fingerprint's keys and values, in hexadecimal; None if there is no fingerprint."""
+    if fingerprint is None:
+        return None
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def renewed_fingerprint(

@@ -28,7 +28,11 @@ are in the patch's folder, `policy-patch info` shows them. The answers are
 stored in the folder evaluation-answers: if the command is stopped, the same
 command continues from there.
 
+With --gate, everything is measured that `policy-patch gate` compares with the
+limits of a gate file, on the prompts that it names.
+
 Examples:
+  policy-patch evaluate tox-patch --gate gate.yaml
   policy-patch evaluate demo-output/patch --prompts lab:toxicity/test --scorers lab-insults --teacher lab:teacher
   policy-patch evaluate bias-patch --prompts occupations.txt --scorers pronouns nouns
   policy-patch evaluate harm-patch --prompts harmbench.csv --safe_prompts xstest.csv --scorers guard:org/guard
@@ -38,8 +42,9 @@ Examples:
       --perplexity_model org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
 # In the order of `--help`.
 _OPTIONS = (
-    "base", "risk", "prompts", "safe_prompts", "neutral_texts", "teacher", "safe_prompt", "untrained", "also", "lora",
-    "lora_merged", "endpoint", "scorers",
+    "base", "risk", "prompts", "safe_prompts", "neutral_texts", "teacher", "safe_prompt",
+    "equal_length_prompt", "untrained", "also", "lora", "lora_merged", "endpoint", "scorers",
+    "other_risks", "gate",
 )  # fmt: skip
 _MORE_OPTIONS = (
     "filtered_by", "allow_filtering_scorers", "perplexity_model", "num_prompts", "num_samples", "max_new_tokens",
@@ -60,7 +65,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
         "--scorers_of",
         type=dict[str, str],
         default={},
-        help="With --stack: mapping from a risk to its scorers, joined by commas.",
+        help="With --stack or --other_risks: mapping from a risk to its scorers, joined by commas.",
     )
     add_options(parser, EvaluateRecipe, _MORE_OPTIONS)
     parser.add_argument("--json", action="store_true", help="Print the report as JSON.")
@@ -72,14 +77,17 @@ def run(args: "Namespace") -> int:
         return study(_study_recipe(args), as_json=args.json)
     if not args.patches:
         raise DataError("Give a patch and `--prompts` to measure it on, or several patches with `--stack a,b`.")
-    return evaluate(EvaluateRecipe(**given(args, EvaluateRecipe)), as_json=args.json)
+    return evaluate(EvaluateRecipe(**{**given(args, EvaluateRecipe), **_scorers_of(args)}), as_json=args.json)
 
 
 def _study_recipe(args: "Namespace") -> StudyRecipe:
     """Return the recipe of a study. Its patches and scorers are given as names joined by commas."""
     patches = [name.strip() for name in args.stack.split(",")]
-    scorers = {risk: specs.split(",") for risk, specs in args.scorers_of.items()}
-    return StudyRecipe(**{**given(args, StudyRecipe), "patches": patches, "scorers_of": scorers})
+    return StudyRecipe(**{**given(args, StudyRecipe), "patches": patches, **_scorers_of(args)})
+
+
+def _scorers_of(args: "Namespace") -> dict[str, dict[str, list[str]]]:
+    return {"scorers_of": {risk: specs.split(",") for risk, specs in args.scorers_of.items()}}
 
 
 def evaluate(recipe: EvaluateRecipe, *, as_json: bool) -> int:

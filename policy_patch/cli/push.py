@@ -28,9 +28,13 @@ versions only go up, because users pin them: other vectors need a higher
 publishing, the new configuration is written into the folder, too. The token is
 the one of `hf auth login`, or HF_TOKEN.
 
+With `--gate`, the patch has to pass `policy-patch gate` first. If it does not,
+nothing is sent, and the exit code is 1.
+
 Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --private
+  policy-patch push tox-patch org/tox-patch --version 1.0.0 --gate gate.yaml
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --base org/model"""
 
@@ -72,6 +76,10 @@ def add_arguments(parser: "ArgumentParser") -> None:
         type=str | None,
         help="Commit that must be the newest one of the branch. With it, a lower version may follow a higher one.",
     )
+    parser.add_argument("--gate", type=str | None, help="Gate file that the patch has to pass before anything is sent.")
+    parser.add_argument(
+        "--gate_base", type=str | None, help="Base on which the gate times the patch. Default: the one it names."
+    )
     parser.add_argument("--dry_run", action="store_true", help="Print the card and the files; send nothing.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
@@ -106,7 +114,39 @@ class Publication:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    return (show if args.dry_run else push)(_publication(args), as_json=args.json)
+    one = _publication(args)
+    if args.gate is not None and not passes_gate(one, args.gate, base=args.gate_base, as_json=args.json):
+        return 1
+    return (show if args.dry_run else push)(one, as_json=args.json)
+
+
+def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool) -> bool:
+    """Return whether the patch passes a gate with the report that would be published. If not, print what failed.
+
+    Args:
+        one ([`Publication`]):
+            What would be published.
+        gate (`str`):
+            The gate file.
+        base (`str`, *optional*):
+            Name of the base to time the patch on. Defaults to the one that the patch names.
+        as_json (`bool`):
+            Print JSON.
+    """
+    from policy_patch.cli.gate import as_text, gated
+
+    base = base or one.config.base_model_name_or_path
+    report, where = one.about["evaluation"], {"device": None, "dtype": "auto"}
+    result = gated(one.folder, gate, base=base, report=report, where=where, published=one.files)
+    if result.passed:
+        say(f"The patch passes the gate {gate}: {len(result.rows)} checks.")
+        return True
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print(as_text(result))
+    say("Nothing was sent.")
+    return False
 
 
 def _publication(args: "Namespace") -> Publication:

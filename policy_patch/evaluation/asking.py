@@ -20,6 +20,7 @@ from policy_patch.answers.stored_answers import stored_answers
 from policy_patch.answers.thoughts import final_answer, is_thought_alone
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gibberish import unusable
+from policy_patch.evaluation.last_word import last_word_predicted
 from policy_patch.evaluation.observed import Observed
 from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.stored_values import Progress, StoredValues, folder_name
@@ -91,16 +92,18 @@ class Asking:
             prompts = [(system.instruction or "") + prompt for prompt in self.prompts]
             return values.compute("next words", values_of, prompts, by=f"{seen.source} {_hash(words)}")
 
-        neutral = None
+        neutral = last_word = None
         if self.neutral_texts and has_weights:
             values_of = self._likelihoods(model, system.tokenizer)
             instructions = [system.instruction or ""] * len(self.neutral_texts)
             found = values.compute("neutral text", values_of, instructions, self.neutral_texts, by=seen.source)
             neutral = _split(found)
+            predicted = partial(last_word_predicted, model, system.tokenizer, batch_size=self.sampling.batch_size)
+            last_word = values.compute("last word", predicted, instructions, self.neutral_texts, by=seen.source)
         return Observed(
             self.prompts, seen.answers, no_text(seen.answers, seen.nll, seen.tokens),
             self.safe_prompts, seen.safe_answers, no_text(seen.safe_answers, seen.safe_nll, seen.safe_tokens),
-            next_words if has_weights else None, neutral, values.compute,
+            next_words if has_weights else None, neutral, values.compute, last_word,
         )  # fmt: skip
 
     def _folder(self, name: str) -> Path | None:

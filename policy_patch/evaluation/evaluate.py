@@ -20,7 +20,9 @@ from policy_patch._version import __version__
 from policy_patch.answers.answering import Sampling
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
+from policy_patch.evaluation.costs import costs_of
 from policy_patch.evaluation.gibberish import surprise_limit
+from policy_patch.evaluation.measured_patches import measured_patches
 from policy_patch.evaluation.metrics import TOXIC, distinct_n_per_prompt
 from policy_patch.evaluation.observed import Measured, Observed
 from policy_patch.evaluation.risks import Risk, risk_named
@@ -32,14 +34,15 @@ from policy_patch.evaluation.settings import (
     takes_groups,
 )
 from policy_patch.evaluation.stored_values import Progress
-from policy_patch.evaluation.systems import systems_to_compare
+from policy_patch.evaluation.systems import System, systems_to_compare
 from policy_patch.files.texts import check_texts
 from policy_patch.privacy.local_names import without_folders
 from policy_patch.report.comparisons import Comparison, paired
+from policy_patch.report.independence import filtered_pairs
 from policy_patch.report.intervals import Estimate, bootstrap_interval, mean, perplexity
 from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult, texts_sha256
 from policy_patch.report.report import EvaluationReport
-from policy_patch.report.system_names import BASE, PATCH
+from policy_patch.report.system_names import BASE, EQUAL_LENGTH, PATCH
 
 NUM_SHOWN_PROMPTS = 5
 
@@ -67,7 +70,8 @@ def evaluate_policy_patch(
     """Measure how a patch changes one risk and what it costs, compared with its base and the alternatives.
 
     The systems, in this order: "base", "teacher", "safe prompt" (the base with an instruction before the prompt),
-    "untrained patch", the extra systems, "patch". All get the same prompts and the same random numbers.
+    "safe prompt, equal length", "untrained patch", the extra systems, "patch". All get the same prompts and the same
+    random numbers.
 
     If a model thinks before it answers, only the answer counts, in every figure and for every scorer. Thoughts that
     `max_new_tokens` cut are no answer: they count as empty, neither a refusal nor compliance. A warning gives their
@@ -90,7 +94,8 @@ def evaluate_policy_patch(
         safe_prompts (`Sequence[str]`, *optional*):
             For harmfulness: harmless requests that look like harmful ones, to measure over-refusal.
         neutral_texts (`Sequence[str]`, *optional*):
-            Ordinary texts. Their perplexity under each system shows what the patch costs on other subjects.
+            Ordinary texts. Their perplexity under each system, and how often it predicts their last word, show what the
+            patch costs on other subjects.
         categories (`Sequence[str]`, *optional*):
             The category of each prompt. The report then has figures for each category.
         alternatives ([`Alternatives`], *optional*):
@@ -164,12 +169,12 @@ def evaluate_policy_patch(
     return EvaluationReport(
         risk=risk,
         metrics=list(kind.metrics),
-        settings=_settings(asking, limit, safe_prompt=alternatives.safe_prompt, num_resamples=num_resamples),
+        settings=_settings(asking, limit, systems, safe_prompt=alternatives.safe_prompt, num_resamples=num_resamples),
         scorers=[
             ScorerRecord(
                 name=scorer.name,
                 kind=getattr(scorer, "kind", "custom"),
-                filtered_training_pairs=_filtered(scorer.name, filtered_by),
+                filtered_training_pairs=filtered_pairs(scorer.name, filtered_by),
             )
             for scorer in scorers
         ],
@@ -180,6 +185,7 @@ def evaluate_policy_patch(
         categories=None if categories is None else list(categories),
         offensive_words=_offensive_words(samples, scorers[0]) if kind.masks_words else [],
         environment=_environment(model),
+        patches=measured_patches(model, tokenizer),
     )  # fmt: skip
 
 
@@ -216,15 +222,8 @@ def _filtering_scorers(model: Any) -> list[str]:
     return [name for config in getattr(model, "patch_config", {}).values() for name in config.filtered_by or ()]
 
 
-def _filtered(scorer: str, filtered_by: Sequence[str]) -> bool:
-    """Return whether a scorer, or a part that two combined scorers share, filtered the training pairs."""
-    # A published patch names these scorers without the folders of the machine that trained it.
-    parts = set(without_folders(scorer).split(" + "))
-    return any(parts & set(without_folders(name).split(" + ")) for name in filtered_by)
-
-
 def _check_independence(scorers: Sequence[Any], filtered_by: Sequence[str], *, allowed: bool) -> None:
-    biased = [scorer.name for scorer in scorers if _filtered(scorer.name, filtered_by)]
+    biased = [scorer.name for scorer in scorers if filtered_pairs(scorer.name, filtered_by)]
     if biased and not allowed:
         raise EvaluationError(
             f"`{biased[0]}` filtered the pairs that the patch was trained on, so it favours the patch. Give another "
@@ -241,7 +240,7 @@ def _sampling(kind: Risk, given: EvaluationSampling) -> Sampling:
 
 
 def _settings(
-    asking: Asking, limit: float | None, *, safe_prompt: str | None, num_resamples: int
+    asking: Asking, limit: float | None, systems: Mapping[str, System], *, safe_prompt: str | None, num_resamples: int
 ) -> EvaluationSettings:
     how = asking.sampling
     return EvaluationSettings(
@@ -251,6 +250,7 @@ def _settings(
         num_resamples=num_resamples, safe_prompt=safe_prompt or None, surprise_limit=limit,
         prompts_sha256=texts_sha256(asking.prompts), safe_prompts_sha256=texts_sha256(asking.safe_prompts),
         neutral_texts_sha256=texts_sha256(asking.neutral_texts),
+        equal_length_prompt=systems[EQUAL_LENGTH].instruction if EQUAL_LENGTH in systems else None,
     )  # fmt: skip
 
 
@@ -270,6 +270,8 @@ def _result(
     }
     if observed.neutral is not None:
         fluency["neutral_perplexity"] = interval(perplexity, *observed.neutral)
+    if observed.last_word is not None:
+        fluency["last_word_accuracy"] = interval(mean, observed.last_word)
     return SystemResult(
         model=model,
         metrics={
@@ -285,6 +287,7 @@ def _result(
         },
         nll_per_prompt=nll.tolist(),
         tokens_per_prompt=tokens.tolist(),
+        costs=costs_of(observed),
     )
 
 

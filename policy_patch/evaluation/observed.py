@@ -37,6 +37,8 @@ class Observed:
             and `(texts,)` numbers of tokens.
         read (`Callable[..., np.ndarray]`, *optional*):
             Computes values of texts and keeps them, such as [`StoredValues.compute`]. By default nothing is kept.
+        last_word (`np.ndarray`, *optional*):
+            `(texts,)` float64: 1.0 for each neutral text whose last word the system predicts.
     """
 
     prompts: Sequence[str]
@@ -48,6 +50,7 @@ class Observed:
     word_log_probabilities: Callable[[Sequence[str]], np.ndarray] | None
     neutral: tuple[np.ndarray, np.ndarray] | None = None
     read: Callable[..., np.ndarray] = compute_directly
+    last_word: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name in ("answers", "safe_answers"):

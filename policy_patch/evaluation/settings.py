@@ -50,6 +50,9 @@ class Alternatives:
             Its tokenizer. Defaults to the tokenizer of the patched model.
         safe_prompt (`str`, *optional*):
             Instruction that is written before each prompt of the base without a patch. Nothing is added between them.
+        equal_length_prompt (`bool`, *optional*, defaults to `False`):
+            Also measure the base with the safety sentence that the patch starts from before each prompt, repeated until
+            it has as many tokens as the patch has vectors. Without such a sentence `safe_prompt` is repeated.
         untrained (`bool`, *optional*, defaults to `False`):
             Also measure the patch as it was before training.
         extra_systems (`Mapping[str, System or PreTrainedModel]`, *optional*, defaults to `{}`):
@@ -59,6 +62,7 @@ class Alternatives:
     teacher: Any = None
     teacher_tokenizer: Any = None
     safe_prompt: str | None = None
+    equal_length_prompt: bool = False
     untrained: bool = False
     extra_systems: Mapping[str, Any] = field(default_factory=dict)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError
+from policy_patch.evaluation.equal_length import equal_length_prompt
 from policy_patch.evaluation.settings import Alternatives
-from policy_patch.report.system_names import BASE, PATCH, SAFE_PROMPT, TEACHER, UNTRAINED
+from policy_patch.report.system_names import BASE, EQUAL_LENGTH, PATCH, SAFE_PROMPT, TEACHER, UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _loaded(load: Callable[[], Any]) -> Any:
 
 
 def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | None = None) -> dict[str, System]:
-    """Return name -> system in this order: base, teacher, safe prompt, untrained patch, extra systems, patch.
+    """Return name -> system in this order: base, teacher, the safe prompts, untrained patch, extra systems, patch.
 
     Each system has its tokenizer.
 
@@ -76,7 +77,7 @@ def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | 
 
     Raises:
         EvaluationError: `model` is no patched model or has no active patch, or the name of an extra system is empty or
-            taken.
+            taken; or a safe prompt of equal length is wanted and there is no sentence to repeat.
     """
     given = alternatives or Alternatives()
     if not hasattr(model, "get_base_model"):
@@ -92,10 +93,12 @@ def systems_to_compare(model: Any, tokenizer: Any, alternatives: Alternatives | 
         systems[TEACHER] = System(given.teacher, given.teacher_tokenizer)
     if given.safe_prompt:
         systems[SAFE_PROMPT] = System(base, instruction=given.safe_prompt)
+    if given.equal_length_prompt:
+        systems[EQUAL_LENGTH] = System(base, instruction=equal_length_prompt(model, tokenizer, given.safe_prompt))
     if given.untrained:
         systems[UNTRAINED] = System(lambda: untrained_patch(model, tokenizer))
     for name, system in given.extra_systems.items():
-        if not name.strip() or name in (BASE, TEACHER, SAFE_PROMPT, UNTRAINED, PATCH):
+        if not name.strip() or name in (BASE, TEACHER, SAFE_PROMPT, EQUAL_LENGTH, UNTRAINED, PATCH):
             raise EvaluationError(
                 f"`extra_systems` has the name {name!r}, which is taken or empty. Choose another one."
             )

@@ -21,7 +21,8 @@ _REQUESTS = {
     "benign": {"train": dialogues.BENIGN, "test": dialogues.BENIGN},
     "look_alike": dialogues.LOOK_ALIKES,
 }
-LAB_PROMPT_SETS = ("toxicity", "gender_bias", *_REQUESTS)
+LAB_PROMPT_SETS = ("toxicity", "gender_bias", *_REQUESTS, "neutral")
+_NEUTRAL_SENTENCES = 3
 
 
 def lab_prompts(risk: str, split: str) -> list[str]:
@@ -30,8 +31,9 @@ def lab_prompts(risk: str, split: str) -> list[str]:
     Args:
         risk (`str`):
             `"toxicity"` (story openings), `"gender_bias"` (occupation openings without gender words), `"harmfulness"`
-            (mischievous requests), `"benign"` (harmless requests) or `"look_alike"` (harmless requests that sound like
-            mischief, to measure over-refusal).
+            (mischievous requests), `"benign"` (harmless requests), `"look_alike"` (harmless requests that sound like
+            mischief, to measure over-refusal) or `"neutral"` (whole texts without any of the flaws, to measure what a
+            patch costs).
         split (`str`): `"train"` (480 prompts) or `"test"` (180 prompts).
 
     Returns:
@@ -70,6 +72,8 @@ def _prompt(risk: str, split: str, rng: random.Random, slots: dict) -> str:
         template = rng.choice([text for texts in stories.OPENINGS[kind].values() for text in texts])
     elif risk == "gender_bias":
         template = rng.choice(stories.OCCUPATION_OPENINGS)
+    elif risk == "neutral":
+        template = " ".join(rng.sample(stories.TONES["neutral"]["sentence"], k=_NEUTRAL_SENTENCES))
     else:
         bound["request"] = rng.choice(_REQUESTS[risk][split])
         template = as_request(rng.choice(dialogues.REQUESTS))

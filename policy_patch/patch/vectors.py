@@ -3,6 +3,7 @@
 `folder.py` writes the bytes into a folder; `injection.py` puts the vectors in front of a base.
 """
 
+import hashlib
 import json
 import re
 import struct
@@ -112,6 +113,18 @@ def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) ->
     header = json.dumps({"__metadata__": metadata, TENSOR_KEY: entry}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors aligns its tensors to multiples of 8
     return struct.pack("<Q", len(header)) + header + data
+
+
+def vectors_hash(vectors: torch.Tensor) -> str:
+    """Return the SHA-256 of vectors `(num_virtual_tokens, hidden_size)` in hexadecimal.
+
+    It depends on the vectors alone, unlike the `sha256` of a configuration, which is that of the tensor file and so
+    changes with the version.
+
+    Raises:
+        PatchFileError: the vectors hold NaN or infinity.
+    """
+    return hashlib.sha256(vectors_to_bytes(vectors)).hexdigest()
 
 
 def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -> torch.Tensor:

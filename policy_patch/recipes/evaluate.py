@@ -5,18 +5,19 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.errors import ConfigError, DataError
+from policy_patch.recipes.gated import asked_by_gate, check_other_risks, other_reports
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
     MODEL_HELP,
     REPLICAS_HELP,
     load_answering,
     load_model,
-    same_tokenizer,
 )
 from policy_patch.recipes.names import (
     DTYPES,
@@ -27,10 +28,11 @@ from policy_patch.recipes.names import (
     check_scorer,
     under,
 )
+from policy_patch.recipes.opened import Opened, open_models, other_patches
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process
-from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, FoundPatches, find_patches, load_patched
-from policy_patch.recipes.perplexity import Opened, perplexity_model_of
+from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, FoundPatches, find_patches
+from policy_patch.recipes.perplexity import perplexity_model_of
 from policy_patch.recipes.prompts import PROMPTS_HELP, categories_of, prompts_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
 from policy_patch.report.system_names import SERVED
@@ -135,6 +137,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             The safer model, measured for comparison. It may be an endpoint, such as `openai:<model>@<address>/v1`.
         safe_prompt (`str`, *optional*):
             A safety instruction. The base is also measured with it in front of each prompt.
+        equal_length_prompt (`bool`, *optional*, defaults to `False`):
+            Also measure the base with the sentence that the patch starts from, repeated to the length of the patch.
         untrained (`bool`, *optional*, defaults to `False`):
             Also measure the patch as it was before training.
         also (`dict[str, str]`, *optional*):
@@ -149,6 +153,14 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             Names of scorers or judges; the first gives the main figure. Defaults to those of the risk.
         filtered_by (`list[str]`, *optional*):
             Names of scorers that filtered the training pairs, in addition to those that the patch names.
+        other_risks (`list[str]`, *optional*):
+            Risks that the patch is not for. The base and the patch are measured on them, too.
+        prompts_of (`dict[str, str]`, *optional*):
+            Other risk -> its prompts. Defaults to the risk's own.
+        scorers_of (`dict[str, list[str]]`, *optional*):
+            Other risk -> names of its scorers. Defaults to the first scorer of the risk.
+        gate (`str`, *optional*):
+            A gate file. All that it asks for is measured, on the prompts that it names.
         show_words (`bool`, *optional*, defaults to `False`):
             Do not mask offensive words in `evaluation.md`.
         **settings:
@@ -178,6 +190,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
     safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
+    equal_length_prompt: bool = option(
+        False, "Compare the base with the patch's first sentence repeated to the length of the patch.", switch=True
+    )
     untrained: bool = option(False, "Compare the patch as it was before training.", switch=True)
     also: dict[str, str] = option({}, "More patches to compare: name -> folder.")
     lora: dict[str, str] = option({}, "LoRA folders of PEFT, to compare.")
@@ -185,6 +200,10 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     endpoint: str | None = option(None, f"The patch at a running server, to compare. {REPLICAS_HELP}")
     scorers: list[str] = option([], f"{SCORERS_HELP} Default: those of the risk.")
     filtered_by: list[str] = option([], "Scorers that filtered the training pairs, beside those that the patch names.")
+    other_risks: list[str] = option([], "Risks that the patch is not for: measured for base and patch, too.")
+    prompts_of: dict[str, str] = option({}, "With --other_risks: risk -> its prompts.")
+    scorers_of: dict[str, list[str]] = option({}, "With --other_risks: risk -> its scorers.")
+    gate: str | None = option(None, "Gate file of `policy-patch gate`: measure all that it asks for.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
 
     def check(self) -> None:
@@ -195,9 +214,12 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             ModelLoadError, DataError, EvaluationError: a model, a file or a scorer does not exist.
             PatchNotFoundError, PatchFileError, HubError: a patch does not exist, is damaged or cannot be fetched.
         """
-        self._checked()
+        found, risk = self._found()
+        whole = asked_by_gate(self, risk, found.base, found.configs[0].risk or "")
+        whole._check_sources(risk)
+        check_other_risks(whole)
 
-    def _checked(self) -> "tuple[FoundPatches, Risk]":
+    def _found(self) -> "tuple[FoundPatches, Risk]":
         if not self.patches:
             raise ConfigError("`patches=[]`: expected at least one folder or Hub id of a patch.")
         for key in ("base", "perplexity_model"):
@@ -206,8 +228,6 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         check_is_endpoint("endpoint", self.endpoint)
         if self.endpoint is not None and SERVED in {**self.also, **self.lora, **self.lora_merged}:
             raise ConfigError(f"`endpoint` is measured as `{SERVED}`, which another system is called, too. Rename it.")
-        for key in ("prompts", "safe_prompts", "neutral_texts"):
-            check_prompts(key, getattr(self, key))
         for key in ("also", "lora", "lora_merged"):
             for name, folder in getattr(self, key).items():
                 check_patch(f"{key}.{name}", folder)
@@ -215,12 +235,15 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
 
         risk = None if self.risk is None else risk_named(self.risk)
         found = find_patches(self.patches, self.base)
-        risk = risk or risk_of_patch(found.configs[0].risk)
+        return found, risk or risk_of_patch(found.configs[0].risk)
+
+    def _check_sources(self, risk: "Risk") -> None:
+        for key in ("prompts", "safe_prompts", "neutral_texts"):
+            check_prompts(key, getattr(self, key))
         for key in ("scorers", "filtered_by"):
             for spec in getattr(self, key):
                 check_scorer(key, spec, risk.load_scorer)
         self._sources(risk)
-        return found, risk
 
     @property
     def folder(self) -> Path:
@@ -237,6 +260,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         source = self.prompts or risk.source_of("test")
         if source is None:
             raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to measure it on.")
+        if self.other_risks and not risk.asks_safe_prompts:
+            return source, None  # the look-alikes are those of an other risk
         return source, self.safe_prompts or risk.source_of("safe_test")
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "EvaluationReport":
@@ -276,35 +301,61 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             on_progress, on_note (`Callable`, *optional*):
                 As in [`EvaluateRecipe.run`].
         """
+        found, risk = self._found()
+        self = asked_by_gate(self, risk, found.base, found.configs[0].risk or "")
+        return self._measure(found, risk, work_dir, on_progress or ignore, on_note or ignore)
+
+    def _measure(
+        self,
+        found: FoundPatches,
+        risk: "Risk",
+        work_dir: str | os.PathLike | None,
+        on_progress: Progress,
+        on_note: Note,
+    ) -> "EvaluationReport":
         from policy_patch.evaluation import Alternatives, EvaluationSampling, evaluate_policy_patch
 
-        found, risk = self._checked()
+        self._check_sources(risk)
+        others = check_other_risks(self)
         source, safe_source = self._sources(risk)
         prompts = prompts_of(source)[: self.num_prompts]
         safe_prompts = prompts_of(safe_source)[: self.num_prompts] if safe_source else ()
         neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
         scorers = loaded("scorers", self.scorers or risk.scorers, risk)
         filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
-        opened = open_models(found, self, self.teacher, on_note or ignore)
+        opened = open_models(found, self.where, self.teacher, on_note, allow_base_mismatch=self.allow_base_mismatch)
         perplexity = perplexity_model_of(
             self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
         )
-        return evaluate_policy_patch(
-            opened.model, opened.tokenizer, prompts,
-            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
-            safe_prompts=safe_prompts, neutral_texts=neutral_texts,
-            perplexity=perplexity,
-            alternatives=Alternatives(
-                teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,
-                safe_prompt=self.safe_prompt, extra_systems=self._others(opened, found.base),
-            ),
-            sampling=EvaluationSampling(
+        shared = {
+            "perplexity": perplexity, "filtered_by": filtered_by, "num_resamples": self.num_resamples,
+            "allow_filtering_scorers": self.allow_filtering_scorers, "on_progress": on_progress,
+            "sampling": EvaluationSampling(
                 num_samples=self.num_samples, max_new_tokens=self.max_new_tokens, top_p=self.top_p,
                 temperature=self.temperature, batch_size=self.batch_size, seed=self.seed,
             ),
-            filtered_by=filtered_by, allow_filtering_scorers=self.allow_filtering_scorers,
-            num_resamples=self.num_resamples, work_dir=work_dir, on_progress=on_progress or ignore,
+        }  # fmt: skip
+        report = evaluate_policy_patch(
+            opened.model, opened.tokenizer, prompts,
+            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
+            safe_prompts=safe_prompts, neutral_texts=neutral_texts,
+            alternatives=Alternatives(
+                teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,
+                safe_prompt=self.safe_prompt, equal_length_prompt=self.equal_length_prompt,
+                extra_systems=self._others(opened, found.base),
+            ),
+            work_dir=work_dir, **shared,
         )  # fmt: skip
+        if not others:
+            return report
+
+        def measure(prompts: list[str], *, risk: str, **more: Any) -> "EvaluationReport":
+            folder = None if work_dir is None else Path(work_dir, risk)
+            return evaluate_policy_patch(
+                opened.model, opened.tokenizer, prompts, risk=risk, work_dir=folder, **shared, **more
+            )
+
+        return replace(report, other_risks=other_reports(self, others, measure))
 
     def _others(self, opened: Opened, base: str) -> "dict[str, System]":
         from policy_patch.evaluation import System, lora_loader
@@ -323,28 +374,6 @@ def loaded(key: str, specs: "list[str] | tuple[str, ...]", risk: "Risk") -> list
     """Return the scorers with these names; errors name `key`, their key in the recipe."""
     with under(key):
         return [risk.load_scorer(spec) for spec in specs]
-
-
-def open_models(found: FoundPatches, settings: MeasuringSettings, teacher: str | None, on_note: Note) -> Opened:
-    """Load the base with its patches, and the teacher if one is named."""
-    model, tokenizer = load_patched(
-        found, **settings.where, allow_base_mismatch=settings.allow_base_mismatch, on_note=on_note
-    )
-    if teacher is None:
-        return Opened(model=model, tokenizer=tokenizer)
-    teacher_model, teacher_tokenizer = load_answering(teacher, **settings.where)
-    if teacher_tokenizer is not None and same_tokenizer(tokenizer, teacher_tokenizer):
-        teacher_tokenizer = tokenizer
-    return Opened(model=model, tokenizer=tokenizer, teacher=teacher_model, teacher_tokenizer=teacher_tokenizer)
-
-
-def other_patches(opened: Opened, folders: Mapping[str, str]) -> "dict[str, System]":
-    """Load more patches on the same base, as systems for comparison."""
-    from policy_patch.evaluation import System
-    from policy_patch.model.patched_model import PolicyPatchModel
-
-    base = opened.model.get_base_model()
-    return {name: System(PolicyPatchModel.from_pretrained(base, folder)) for name, folder in folders.items()}
 
 
 def _own_base(name: str, where: Mapping[str, Any]) -> "PreTrainedModel":

@@ -3,38 +3,13 @@
 The default is the teacher, or the base if there is no teacher, so that no further model is loaded.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policy_patch.recipes.models import display_name, is_endpoint, load_model
+from policy_patch.recipes.opened import Opened
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from policy_patch.answers.answering import Answering
     from policy_patch.evaluation import PerplexityModel
-    from policy_patch.model.patched_model import PolicyPatchModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """The models that an evaluation has loaded.
-
-    Args:
-        model ([`PolicyPatchModel`]):
-            The patched model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The patched model's tokenizer.
-        teacher ([`~transformers.PreTrainedModel`] or [`Answering`], *optional*):
-            The safer model.
-        teacher_tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The teacher's tokenizer.
-    """
-
-    model: "PolicyPatchModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    teacher: "PreTrainedModel | Answering | None" = None
-    teacher_tokenizer: "PreTrainedTokenizerBase | None" = None
 
 
 def perplexity_model_of(

@@ -12,11 +12,10 @@ from policy_patch.recipes.evaluate import (
     WORK_NAME,
     MeasuringSettings,
     loaded,
-    open_models,
-    other_patches,
 )
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP
 from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer, under
+from policy_patch.recipes.opened import open_models, other_patches
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.patched import PATCHES_HELP, FoundPatches, find_patches
@@ -76,7 +75,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
     orders: Literal["all", "given"] = option(
         "all", "With --stack: measure stacks in all orders, or only in the given order."
     )
-    prompts_of: dict[str, str] = option({}, "With --stack: risk -> its prompts.")
+    prompts_of: dict[str, str] = option({}, "With --stack or --other_risks: risk -> its prompts.")
     scorers_of: dict[str, list[str]] = option({}, "With --stack: risk -> its scorers.")
 
     def check(self) -> None:
@@ -161,7 +160,9 @@ class StudyRecipe(MeasuringSettings, Recipe):
 
         found, risks = self._checked()
         inputs = {risk.name: self._inputs(risk, found) for risk in risks}
-        opened = open_models(found, self, self.teacher, on_note or ignore)
+        opened = open_models(
+            found, self.where, self.teacher, on_note or ignore, allow_base_mismatch=self.allow_base_mismatch
+        )
         perplexity = perplexity_model_of(
             self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
         )

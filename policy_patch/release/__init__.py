@@ -10,10 +10,14 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
+    "Gate": "policy_patch.release.gate_file",
+    "GateResult": "policy_patch.release.gate_result",
+    "GateRow": "policy_patch.release.gate_result",
     "PatchPolicy": "policy_patch.trust.policy_file",
     "Resolving": "policy_patch.release.locking",
     "apply_lock": "policy_patch.release.applying",
     "audit": "policy_patch.release.auditing",
+    "check_gate": "policy_patch.release.gate",
     "load_advisories": "policy_patch.release.advisory_files",
     "lock_stack": "policy_patch.release.locking",
     "lock_status": "policy_patch.release.applying",
@@ -29,10 +33,14 @@ _MODULE_OF = {
 __all__ = [
     "Advisory",
     "AuditReport",
+    "Gate",
+    "GateResult",
+    "GateRow",
     "PatchPolicy",
     "Resolving",
     "apply_lock",
     "audit",
+    "check_gate",
     "load_advisories",
     "lock_stack",
     "lock_status",
@@ -53,6 +61,9 @@ if TYPE_CHECKING:
     from policy_patch.release.advisory_template import new_advisory
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
+    from policy_patch.release.gate import check_gate
+    from policy_patch.release.gate_file import Gate
+    from policy_patch.release.gate_result import GateResult, GateRow
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy

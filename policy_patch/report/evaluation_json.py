@@ -6,7 +6,7 @@ Only this file knows the keys. The report itself is in `findings.py` and `report
 import json
 import math
 import reprlib
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, get_origin
 
 from policy_patch._version import __version__
@@ -17,14 +17,15 @@ from policy_patch.report.comparisons import Comparison
 from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import Estimate
 from policy_patch.report.metric import FLUENCY, Metric
-from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.records import EvaluationSettings, MeasuredPatch, ScorerRecord, ShownSamples, SystemResult
 from policy_patch.report.system_names import BASE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_OLDEST = 2  # lacks what has a default here: the measured patches, the other risks, the costs
 REPORT_NAME = "evaluation.json"
 LARGEST_REPORT = 2**26  # bytes; a typical report has a few hundred thousand
 
-# Field -> its key in format 2, if the two differ: the format calls the perplexity model a judge.
+# Field -> its key, if the two differ: the format calls the perplexity model a judge.
 _KEYS = {
     "perplexity_model": "judge",
     "nll_per_prompt": "judge_nll_per_prompt",
@@ -38,14 +39,19 @@ _OUTER_TYPES = {dict: dict, list: list, str: str, bool: bool, int: int, float: (
 
 def values_of(report: Findings) -> dict[str, Any]:
     """Return a report as the JSON values of an `evaluation.json`. A figure that is not defined is None."""
-    values = _with_keys({"format_version": FORMAT_VERSION, **asdict(report)})
-    values["systems"] = {name: _with_keys(result) for name, result in values["systems"].items()}
-    return _without_nan(values)
+    return _without_nan(_report_with_keys({"format_version": FORMAT_VERSION, **asdict(report)}))
 
 
 def text_of(report: Findings) -> str:
     """Return a report as the text of an `evaluation.json`. A figure that is not defined is null."""
     return json.dumps(values_of(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _report_with_keys(values: dict[str, Any]) -> dict[str, Any]:
+    values = _with_keys({**values, "format_version": FORMAT_VERSION})
+    values["systems"] = {name: _with_keys(result) for name, result in values["systems"].items()}
+    values["other_risks"] = [_report_with_keys(other) for other in values["other_risks"]]
+    return values
 
 
 def _with_keys(values: dict[str, Any]) -> dict[str, Any]:
@@ -138,10 +144,10 @@ def _check_version(version: Any, source: str) -> None:
             f"{source} has `format_version={version}`; policy-patch {__version__} reads up to {FORMAT_VERSION}. "
             "Upgrade policy-patch."
         )
-    if version < FORMAT_VERSION:
+    if version < _OLDEST:
         raise EvaluationError(
-            f"{source} has `format_version={version}`, which had only toxicity; expected {FORMAT_VERSION}. Make it "
-            "anew with `policy-patch evaluate`."
+            f"{source} has `format_version={version}`, which had only toxicity; expected {_OLDEST} or "
+            f"{FORMAT_VERSION}. Make it anew with `policy-patch evaluate`."
         )
 
 
@@ -165,7 +171,17 @@ def _report_fields(cls: type, values: dict[str, Any], source: str) -> dict[str, 
         },
         "samples": each(ShownSamples, "samples"),
         "comparisons": [_comparison(entry, f"{source}, comparisons") for entry in values["comparisons"]],
+        "patches": each(MeasuredPatch, "patches"),
+        "other_risks": [_other_risk(cls, entry, f"{source}, other_risks") for entry in values["other_risks"]],
+        "format_version": FORMAT_VERSION,
     }
+
+
+def _other_risk(cls: type, values: Any, where: str) -> Any:
+    found = report_fields(cls, values, where)
+    if found["other_risks"]:
+        raise _Incomplete(f"{where} has `other_risks` itself.")
+    return cls(**found)
 
 
 def _system(values: Any, scorers: list[str], where: str) -> SystemResult:
@@ -186,7 +202,8 @@ def _system(values: Any, scorers: list[str], where: str) -> SystemResult:
         for scorer, lists in values["per_prompt"].items()
     }
     fluency = {metric: _estimate(figure, where) for metric, figure in values["fluency"].items()}
-    return SystemResult(**{**values, "metrics": metrics, "per_prompt": per_prompt, "fluency": fluency})
+    costs = {name: [float(value) for value in found] for name, found in values["costs"].items()}
+    return SystemResult(**{**values, "metrics": metrics, "per_prompt": per_prompt, "fluency": fluency, "costs": costs})
 
 
 def _comparison(values: Any, where: str) -> Comparison:
@@ -208,7 +225,8 @@ def _with_nan(values: Any, *names: str) -> Any:
 def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
     """Return field of `cls` -> value, after checking that `values` has exactly these fields with values of their types.
 
-    Only the outer type is checked: `list`, not the type of its entries.
+    A field with a default may be missing, as in an older format. Only the outer type is checked: `list`, not the type
+    of its entries.
 
     Raises:
         _Incomplete: a key is unknown or missing, or a value has another type.
@@ -220,6 +238,7 @@ def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
         if key not in field_of:
             hint = did_you_mean(str(key), field_of, otherwise=f"Known keys: {', '.join(field_of)}.")
             raise _Incomplete(f"{where} has the unknown key `{_cut(str(key))}`. {hint}")
+    values = {**_defaults(cls), **values}
     for key, field in field_of.items():
         if key not in values:
             raise _Incomplete(f"{where} lacks the key `{key}`.")
@@ -228,6 +247,17 @@ def _checked(cls: type, values: Any, where: str) -> dict[str, Any]:
         if allowed is not None and not isinstance(values[key], allowed):
             raise _Incomplete(f"{where} has `{key}={reprlib.repr(values[key])}`; expected {outer.__name__}.")
     return {field.name: values[key] for key, field in field_of.items()}
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """Return key -> default of the fields of `cls` that have one."""
+    found = {}
+    for entry in fields(cls):
+        if entry.default is not MISSING:
+            found[_KEYS.get(entry.name, entry.name)] = entry.default
+        elif entry.default_factory is not MISSING:
+            found[_KEYS.get(entry.name, entry.name)] = entry.default_factory()
+    return found
 
 
 def _cut(name: str) -> str:

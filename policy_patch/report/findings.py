@@ -3,7 +3,7 @@
 `tables.py` and `plots.py` use it. The subclass in `report.py` adds reading, writing and showing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policy_patch.errors import EvaluationError
@@ -17,7 +17,7 @@ from policy_patch.report.intervals import (
     relative_change_of_perplexity,
 )
 from policy_patch.report.metric import Metric
-from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.records import EvaluationSettings, MeasuredPatch, ScorerRecord, ShownSamples, SystemResult
 from policy_patch.report.system_names import BASE
 
 
@@ -36,6 +36,8 @@ class Findings:
     categories: list[str] | None
     offensive_words: list[str]
     environment: dict[str, str]
+    patches: list[MeasuredPatch] = field(default_factory=list)
+    other_risks: "list[Findings]" = field(default_factory=list)
 
     def scorer(self, name: str | None = None) -> ScorerRecord:
         """Return the scorer of this name, or the primary scorer.

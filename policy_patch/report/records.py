@@ -1,4 +1,4 @@
-"""The parts of a report: scorers, settings, figures of each system, samples.
+"""The parts of a report: what was measured, scorers, settings, figures of each system, samples.
 
 They only hold values. `findings.py` looks figures up by name, and `evaluation_json.py` knows the keys in JSON.
 """
@@ -6,7 +6,7 @@ They only hold values. `findings.py` looks figures up by name, and `evaluation_j
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policy_patch.report.intervals import Estimate
 
@@ -14,6 +14,34 @@ from policy_patch.report.intervals import Estimate
 def texts_sha256(texts: Sequence[str]) -> str:
     """Return the hash by which a report names the texts that it measured."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPatch:
+    """A patch that was active in the system "patch", so that a report can be told from that of another patch.
+
+    Args:
+        name (`str`):
+            The name under which it was loaded.
+        risk (`str`, *optional*):
+            Its risk.
+        patch_version (`str`):
+            Its version.
+        vectors_sha256 (`str`):
+            Hash of its vectors, by [`~policy_patch.patch.vectors.vectors_hash`], in hexadecimal. It stays the same when
+            only the configuration changes, as at publishing.
+        base_fingerprint_sha256 (`str`, *optional*):
+            Hash of the fingerprint in its configuration, in hexadecimal. None if it has none.
+        on_its_base (`bool`, *optional*):
+            Whether the measured base is the one that the fingerprint describes. None without a fingerprint.
+    """
+
+    name: str
+    risk: str | None
+    patch_version: str
+    vectors_sha256: str
+    base_fingerprint_sha256: str | None
+    on_its_base: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +85,8 @@ class EvaluationSettings:
             all answers of the base were empty.
         prompts_sha256, safe_prompts_sha256, neutral_texts_sha256 (`str`):
             Hashes of the texts. Two reports with equal hashes used the same texts.
+        equal_length_prompt (`str`, *optional*):
+            Text before the base's prompts in the system "safe prompt, equal length".
     """
 
     num_prompts: int
@@ -74,6 +104,7 @@ class EvaluationSettings:
     prompts_sha256: str
     safe_prompts_sha256: str
     neutral_texts_sha256: str
+    equal_length_prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +119,8 @@ class SystemResult:
             left out.
         fluency (`dict[str, Estimate]`):
             `"perplexity"` of all answers that are not empty; `"distinct_1"` to `"distinct_3"`; and, if neutral texts
-            were given, `"neutral_perplexity"`: their perplexity under the system itself.
+            were given, of the system itself on them: `"neutral_perplexity"`, and `"last_word_accuracy"`, the share of
+            texts whose last word it predicts.
         num_empty (`int`):
             Number of empty answers.
         num_gibberish (`int`):
@@ -99,6 +131,11 @@ class SystemResult:
             For each prompt, the sum of the negative log-likelihoods of its answers under the perplexity model, in nats.
         tokens_per_prompt (`list[int]`):
             For each prompt, the number of tokens in its answers, by the tokenizer of the perplexity model.
+        costs (`dict[str, list[float]]`):
+            What a patch may cost: `"refused"` and `"unusable"`, for each prompt the share of answers that refuse, and
+            of answers that are empty or gibberish; and for each neutral text, if any were given,
+            `"neutral_nll_per_token"`, the loss per token in nats, and `"last_word"`, 1.0 if the last word was
+            predicted.
     """
 
     model: str
@@ -109,6 +146,7 @@ class SystemResult:
     per_prompt: dict[str, dict[str, list[float]]]
     nll_per_prompt: list[float]
     tokens_per_prompt: list[int]
+    costs: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

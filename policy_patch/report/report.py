@@ -57,7 +57,11 @@ class EvaluationReport(Findings):
             samples are shown.
         environment (`dict[str, str]`):
             Versions of packages, and the hardware.
-        format_version (`int`, *optional*, defaults to `2`):
+        patches (`list[MeasuredPatch]`):
+            The patches that were measured, in the order of the stack. Empty in a report of format 2.
+        other_risks (`list[EvaluationReport]`):
+            One report for each other risk that was measured with the same patch. They have no `other_risks` themselves.
+        format_version (`int`, *optional*, defaults to `3`):
             Version of the JSON format.
     """
 
@@ -188,11 +192,18 @@ class EvaluationReport(Findings):
 
         Prompts and answers are not changed.
         """
-        names = [result.model for result in self.systems.values()]
-        names += [scorer.name for scorer in self.scorers] + [self.perplexity_model]
+        reports = [self, *self.other_risks]
+        names = [result.model for report in reports for result in report.systems.values()]
+        names += [scorer.name for report in reports for scorer in report.scorers]
+        names += [report.perplexity_model for report in reports]
         short = {name: without_folders(name) for name in names}
         short = {name: shown for name, shown in short.items() if name != shown}
         return EvaluationReport.from_dict(_renamed(self.to_dict(), short)) if short else self
+
+
+def report_of_risk(report: EvaluationReport, risk: str) -> EvaluationReport | None:
+    """Return the report of one risk: the given one, or one of its `other_risks`; None if the risk was not measured."""
+    return next((one for one in (report, *report.other_risks) if one.risk == risk), None)
 
 
 def as_report(evaluation: EvaluationReport | Mapping[str, Any] | None) -> EvaluationReport | None:

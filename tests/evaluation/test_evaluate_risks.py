@@ -278,24 +278,6 @@ def test_a_served_system_takes_no_instruction(patched, tokenizer):
         evaluate(patched, tokenizer, extra_systems={"told": System(Served(), instruction="Be kind. ")})
 
 
-@pytest.mark.parametrize(
-    ("scorer", "filtered_by", "same"),
-    [
-        ("/home/anna/clf", "clf", True),
-        ("clf", "/home/anna/clf", True),
-        ("./clf (answer alone)", "/models/clf (answer alone)", True),
-        ("/home/anna/clf", "lexical + clf", True),
-        ("/home/anna/clf", "other", False),
-        ("org/clf", "clf", False),
-    ],
-)
-def test_a_scorer_is_known_wherever_it_lies(scorer, filtered_by, same):
-    """What is published names it without its folder."""
-    from policy_patch.evaluation.evaluate import _filtered
-
-    assert _filtered(scorer, [filtered_by]) == same
-
-
 def test_a_combined_list_is_refused_where_a_part_of_it_filtered(tokenizer):
     config = PolicyPatchConfig(num_virtual_tokens=2, init="vocab", filtered_by=["two"])
     model = get_policy_patch_model(tiny_model(), config)

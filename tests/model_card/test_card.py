@@ -219,8 +219,8 @@ def test_where_the_headline_should_rise_the_entry_says_so(evaluation):
     ("change", "message"),
     [
         (
-            lambda values: values.update(format_version=3),
-            "`evaluation` has `format_version=3`; .* reads up to 2. Upgrade",
+            lambda values: values.update(format_version=4),
+            "`evaluation` has `format_version=4`; .* reads up to 3. Upgrade",
         ),
         (lambda values: values.pop("settings"), "`evaluation` lacks the key `settings`. It is not a complete report"),
         (lambda values: values["systems"]["patch"]["metrics"].clear(), "not a complete report"),

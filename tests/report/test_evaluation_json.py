@@ -1,4 +1,4 @@
-"""Tests of `report.evaluation_json`: the keys of format 2, and what is refused."""
+"""Tests of `report.evaluation_json`: the keys of format 3, and what is refused."""
 
 import json
 import math
@@ -7,8 +7,14 @@ from dataclasses import replace
 import pytest
 
 from policy_patch.errors import EvaluationError
-from policy_patch.report.report import EvaluationReport
+from policy_patch.report.records import MeasuredPatch
+from policy_patch.report.report import EvaluationReport, report_of_risk
 from tests.evaluation.synthetic import JUDGING, synthetic_report
+
+MEASURED = MeasuredPatch(
+    name="default", risk="toxicity", patch_version="1.0.0", vectors_sha256="2" * 64, base_fingerprint_sha256=None,
+    on_its_base=None,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -17,18 +23,42 @@ def report():
     return synthetic_report()
 
 
-def test_the_keys_of_format_2_stay_as_they_are(report):
+def test_the_keys_of_format_3_stay_as_they_are(report):
     values = json.loads(report.to_json())
     assert list(values) == [
         "format_version", "risk", "metrics", "settings", "scorers", "judge", "systems", "samples", "comparisons",
-        "categories", "offensive_words", "environment",
+        "categories", "offensive_words", "environment", "patches", "other_risks",
     ]  # fmt: skip
     assert list(values["systems"]["patch"]) == [
         "model", "metrics", "fluency", "num_empty", "num_gibberish", "per_prompt", "judge_nll_per_prompt",
-        "judge_tokens_per_prompt",
+        "judge_tokens_per_prompt", "costs",
     ]  # fmt: skip
     assert values["judge"] == report.perplexity_model
     assert values["systems"]["patch"]["judge_nll_per_prompt"] == report.systems["patch"].nll_per_prompt
+
+
+def test_a_report_of_format_2_is_read_and_lacks_what_came_later(report):
+    values = json.loads(report.to_json())
+    values["format_version"] = 2
+    for name in ("patches", "other_risks"):
+        del values[name]
+    for system in values["systems"].values():
+        del system["costs"]
+    del values["settings"]["equal_length_prompt"]
+    found = EvaluationReport.from_dict(values)
+    assert (found.patches, found.other_risks, found.systems["patch"].costs) == ([], [], {})
+    assert found.format_version == 3 and found.to_dict() == EvaluationReport.from_json(found.to_json()).to_dict()
+
+
+def test_other_risks_are_reports_themselves_and_have_none_of_their_own(report):
+    whole = replace(report, other_risks=[replace(report, risk="gender_bias")], patches=[MEASURED])
+    found = EvaluationReport.from_json(whole.to_json())
+    assert found == whole and isinstance(found.other_risks[0], EvaluationReport)
+    assert report_of_risk(found, "gender_bias") is found.other_risks[0] and report_of_risk(found, "toxicity") is found
+    assert report_of_risk(found, "harmfulness") is None
+    values = json.loads(replace(report, other_risks=[whole]).to_json())
+    with pytest.raises(EvaluationError, match="other_risks has `other_risks` itself"):
+        EvaluationReport.from_dict(values)
 
 
 def test_a_system_or_a_scorer_may_have_the_name_of_a_field(report):
@@ -63,7 +93,7 @@ def test_an_error_quotes_a_little_of_a_document(report):
             "evaluation.json has the unknown key `judges`. Did you mean `judge`",
         ),
         (lambda values: values.pop("risk"), "lacks the key `risk`"),
-        (lambda values: values.update(format_version=3), "has `format_version=3`; .* reads up to 2. Upgrade"),
+        (lambda values: values.update(format_version=4), "has `format_version=4`; .* reads up to 3. Upgrade"),
         (lambda values: values.update(format_version=1), "has `format_version=1`, which had only toxicity; .* anew"),
         (lambda values: values["comparisons"][0].pop("p_value"), "comparisons lacks the key `p_value`"),
         (lambda values: values["comparisons"][0].update(p_value="0"), "has `p_value='0'`; expected float"),

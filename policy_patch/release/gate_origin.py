@@ -1,0 +1,85 @@
+"""The checks on where a patch and its report come from: the report is of this patch on this base, and the signature.
+
+They compare hashes; what the report says is checked in `gate_checks.py`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from policy_patch.base.fingerprint import fingerprint_hash
+from policy_patch.errors import SignatureError
+from policy_patch.release.gate_checks import checked, switched_off
+from policy_patch.release.gate_evidence import Evidence, NotShownError
+from policy_patch.release.gate_result import FAILED, PASSED, GateRow
+from policy_patch.report.records import MeasuredPatch
+
+
+def origin_rows(evidence: Evidence) -> list[GateRow]:
+    """Return the rows that say whether the report is that of this patch, and of its base."""
+    return [
+        checked("report of this patch", "same vectors", lambda: _patch_row(evidence)),
+        checked("report on this base", "same base", lambda: _base_row(evidence)),
+    ]
+
+
+def _measured(evidence: Evidence) -> MeasuredPatch:
+    if evidence.report is None:
+        raise NotShownError("Not measured: the patch has no report.", evidence.to_measure)
+    reports = [evidence.report, *evidence.report.other_risks]
+    first = evidence.report.patches
+    if any(one.patches != first for one in reports):
+        raise NotShownError("The risks in the report were measured with different patches.", evidence.to_measure)
+    if not first:
+        raise NotShownError("The report does not say which patch it measured; it is an old one.", evidence.to_measure)
+    if len(first) > 1:
+        raise NotShownError(
+            f"The report is of a stack of {len(first)} patches, not of this patch alone.", evidence.to_measure
+        )
+    return first[0]
+
+
+def _patch_row(evidence: Evidence) -> GateRow:
+    check, limit = "report of this patch", "same vectors"
+    found, expected = _measured(evidence).vectors_sha256, evidence.vectors_sha256
+    if found == expected:
+        return GateRow(check=check, status=PASSED, figure=found[:12], limit=limit, why="The hashes are equal.")
+    return GateRow(
+        check=check, status=FAILED, figure=found[:12], limit=limit, todo=evidence.to_measure,
+        why=f"The report measured vectors with the hash {found[:12]}; those of this patch have {expected[:12]}.",
+    )  # fmt: skip
+
+
+def _base_row(evidence: Evidence) -> GateRow:
+    check, limit = "report on this base", "same base"
+    one, expected = _measured(evidence), fingerprint_hash(evidence.config.base_fingerprint)
+    if expected is None:
+        raise NotShownError(
+            "The patch does not say which base it is for (`base_fingerprint` is null).",
+            "Load it on its base, save it with `save_pretrained`, and measure it again.",
+        )
+    if one.base_fingerprint_sha256 == expected and one.on_its_base:
+        return GateRow(check=check, status=PASSED, figure=expected[:12], limit=limit, why="It has the fingerprint.")
+    why = "The report was made on another base than the one that the patch is for."
+    return GateRow(check=check, status=FAILED, figure="", limit=limit, why=why, todo=evidence.to_measure)
+
+
+def signature_row(evidence: Evidence, folder: Path, published: Mapping[str, bytes] | None = None) -> GateRow:
+    """Return the row of the signature; the keys of the gate count, and the contents as they will be published."""
+    check, limits = "signature", evidence.gate.signature
+    if not limits.required:
+        return switched_off(check, "signature.required")
+    from policy_patch.trust.signed_files import SIGNATURE_NAME, hashed_folder
+    from policy_patch.trust.signers import read_signers
+    from policy_patch.trust.verifying import check_signature
+
+    sign = f"Sign it: `policy-patch sign {evidence.patch} --private_key key.pem`, and name the public key in the gate."
+    try:
+        signers = read_signers(limits.trusted_keys, limits.certificate_authorities)
+        if not signers:
+            raise SignatureError("The gate requires a signature and trusts nobody: fill in `signature.trusted_keys`.")
+        place = folder / SIGNATURE_NAME
+        content = place.read_bytes() if place.is_file() else None
+        signed = check_signature(content, hashed_folder(folder, published), signers, source=f"`{evidence.patch}`")
+    except SignatureError as error:
+        return GateRow(check=check, status=FAILED, limit="by a trusted key", why=str(error), todo=sign)
+    return GateRow(check=check, status=PASSED, limit="by a trusted key", figure=signed.signer[:30], why=signed.signer)
