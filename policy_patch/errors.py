@@ -32,6 +32,10 @@ class SignatureError(PolicyPatchError, ValueError):
     """Raised when a patch is not signed by somebody who is trusted, or its files are not the signed ones."""
 
 
+class HostilePatchError(PolicyPatchError, ValueError):
+    """Raised when a policy requires a scan of each patch, and the scan finds one hostile or suspicious."""
+
+
 class BaseMismatchError(PolicyPatchError, ValueError):
     """Raised when a patch was made for a base other than the one it is applied to."""
 

@@ -11,6 +11,7 @@ import pytest
 
 import policy_patch
 from policy_patch import PolicyPatchConfig
+from policy_patch.answers.refusals import load_phrases
 from policy_patch.answers.shards import SAMPLING_NAME, _keep_to_one_sampling
 from policy_patch.base.loading import load_pretrained
 from policy_patch.data.file_formats import read_rows
@@ -19,7 +20,6 @@ from policy_patch.errors import PolicyPatchError
 from policy_patch.evaluation import EvaluationReport
 from policy_patch.evaluation.gender_words import load_gender_words
 from policy_patch.evaluation.judge_models import _first_prompt, _prompt_in_card
-from policy_patch.evaluation.refusals import load_phrases
 from policy_patch.lab import LAB_MODELS_PATH, lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder
 from policy_patch.recipes.documents import check_recipe

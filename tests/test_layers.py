@@ -36,9 +36,13 @@ MOST_FLOORS, MOST_LINES, MOST_BODY, MOST_POSITIONAL = 12, 400, 60, 5
 # Callbacks of Gradio: it gives them inputs and request by position, and names the API after their parameters.
 CALLBACKS = {("ui/compare.py", "write"), ("ui/measure.py", "measure"), ("ui/train.py", "train")}
 
-# Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and what
-# those then do is the business of training, which takes seconds to import.
-BY_NAME = {("model/trainer_hook.py", "policy_patch.training.adopted")}
+# Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and
+# what those then do is the business of training, which takes seconds to import. A policy may ask the model for a scan,
+# which measures patched models and so stands above them.
+BY_NAME = {
+    ("model/trainer_hook.py", "policy_patch.training.adopted"),
+    ("model/scan_hook.py", "policy_patch.release.scan_at_load"),
+}
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.
 # Rooms that need the packages of an extra; all others run on the core dependencies alone.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "bake", "export", "gateway", "probe",
-    "gate", "sign", "verify", "audit", "lock", "apply", "status", "upgrade", "rollback", "drift",
+    "gate", "sign", "verify", "scan", "audit", "lock", "apply", "status", "upgrade", "rollback", "drift",
 )  # fmt: skip
 POLICY_VARIABLE = "POLICY_PATCH_POLICY"
 POLICY_HELP = f"Policy file that every loaded patch has to satisfy, beside the one that {POLICY_VARIABLE} names."

@@ -32,7 +32,7 @@ _MODULE_OF = {
     "average_maximum_toxicity": "policy_patch.evaluation.metrics",
     "bootstrap_interval": "policy_patch.report.intervals",
     "by_scores": "policy_patch.evaluation.scored",
-    "conditional_nll": "policy_patch.evaluation.perplexity",
+    "conditional_nll": "policy_patch.answers.perplexity",
     "distinct_n": "policy_patch.evaluation.metrics",
     "evaluate_policy_patch": "policy_patch.evaluation.evaluate",
     "gender_attribute_score": "policy_patch.evaluation.gender_bias",
@@ -98,6 +98,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.answers.perplexity import conditional_nll
     from policy_patch.evaluation.by_name import load_judge, load_scorer, register_judge, register_scorer
     from policy_patch.evaluation.composition import CompositionReport, RiskInputs, study_composition
     from policy_patch.evaluation.evaluate import evaluate_policy_patch
@@ -111,7 +112,6 @@ if TYPE_CHECKING:
     from policy_patch.evaluation.lora import lora_loader
     from policy_patch.evaluation.metrics import average_maximum_toxicity, distinct_n, mean_toxicity, toxic_rate
     from policy_patch.evaluation.observed import Measured, Observed
-    from policy_patch.evaluation.perplexity import conditional_nll
     from policy_patch.evaluation.risk import Risk
     from policy_patch.evaluation.risks import register_risk, risk_named
     from policy_patch.evaluation.scored import by_scores

@@ -16,13 +16,13 @@ import torch
 from transformers.utils import logging
 
 from policy_patch.answers.answering import Answering, Sampling, TransformersAnswers, answering, identity_of
+from policy_patch.answers.perplexity import conditional_nll
 from policy_patch.answers.stored_answers import stored_answers
 from policy_patch.answers.thoughts import final_answer, is_thought_alone
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gibberish import unusable
 from policy_patch.evaluation.last_word import last_word_predicted
 from policy_patch.evaluation.observed import Observed
-from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.stored_values import Progress, StoredValues, folder_name
 from policy_patch.evaluation.systems import System
 from policy_patch.evaluation.word_probabilities import word_log_probabilities

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch.answers.addresses import shown_spec, split_spec
+from policy_patch.answers.refusals import load_phrases
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gender_words import load_gender_words
 from policy_patch.evaluation.judge_models import ClassifierJudge, HarmBenchJudge, LlamaGuardJudge
 from policy_patch.evaluation.judges import AnswerScorer, EndpointJudge, Judge, RefusalPhrases
-from policy_patch.evaluation.refusals import load_phrases
 from policy_patch.evaluation.scorers import (
     ComplianceScorer,
     LexicalScorer,

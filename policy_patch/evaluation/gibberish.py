@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from policy_patch.answers.refusals import is_refusal
 from policy_patch.answers.thoughts import final_answer
-from policy_patch.evaluation.refusals import is_refusal
 
 # From Whisper's `compression_ratio_threshold` (openai/whisper, transcribe.py), which detects repetitive decoding.
 COMPRESSION_RATIO = 2.4

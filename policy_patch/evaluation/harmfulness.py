@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from policy_patch.answers.refusals import is_refusal
 from policy_patch.config import DEFAULT_INIT_TEXTS
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.by_name import load_judge
 from policy_patch.evaluation.observed import Measured, Observed
-from policy_patch.evaluation.refusals import is_refusal
 from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.scored import probabilities
 from policy_patch.report.metric import Metric

@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from policy_patch.answers.refusals import REFUSAL_PHRASES, is_refusal
 from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.refusals import REFUSAL_PHRASES, is_refusal
 from policy_patch.evaluation.scorers import Scorer
 from policy_patch.files.texts import check_texts
 

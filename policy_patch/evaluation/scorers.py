@@ -155,7 +155,7 @@ class ComplianceScorer:
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return 0.0 for each text that refuses or has no answer, else 1.0."""
-        from policy_patch.evaluation.refusals import is_refusal
+        from policy_patch.answers.refusals import is_refusal
 
         return [float(bool(answer.strip()) and not is_refusal(answer)) for answer in answers_in(texts)]
 

@@ -15,6 +15,9 @@ _MODULE_OF = {
     "GateRow": "policy_patch.release.gate_result",
     "PatchPolicy": "policy_patch.trust.policy_file",
     "Resolving": "policy_patch.release.locking",
+    "ScanPrompts": "policy_patch.release.scan_prompts",
+    "ScanReport": "policy_patch.release.scan_verdict",
+    "ScanSettings": "policy_patch.release.scan_signals",
     "apply_lock": "policy_patch.release.applying",
     "audit": "policy_patch.release.auditing",
     "check_gate": "policy_patch.release.gate",
@@ -24,6 +27,8 @@ _MODULE_OF = {
     "new_advisory": "policy_patch.release.advisory_template",
     "read_lock": "policy_patch.hub.lock_file",
     "roll_back": "policy_patch.hub.lock_history",
+    "scan_patched_model": "policy_patch.release.scan",
+    "scan_policy_patch": "policy_patch.release.scan",
     "sign_policy_patch": "policy_patch.trust.signing",
     "upgrade_lock": "policy_patch.release.locking",
     "verify_policy_patch": "policy_patch.release.verification",
@@ -38,6 +43,9 @@ __all__ = [
     "GateRow",
     "PatchPolicy",
     "Resolving",
+    "ScanPrompts",
+    "ScanReport",
+    "ScanSettings",
     "apply_lock",
     "audit",
     "check_gate",
@@ -47,6 +55,8 @@ __all__ = [
     "new_advisory",
     "read_lock",
     "roll_back",
+    "scan_patched_model",
+    "scan_policy_patch",
     "sign_policy_patch",
     "upgrade_lock",
     "verify_policy_patch",
@@ -65,6 +75,10 @@ if TYPE_CHECKING:
     from policy_patch.release.gate_file import Gate
     from policy_patch.release.gate_result import GateResult, GateRow
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
+    from policy_patch.release.scan import scan_patched_model, scan_policy_patch
+    from policy_patch.release.scan_prompts import ScanPrompts
+    from policy_patch.release.scan_signals import ScanSettings
+    from policy_patch.release.scan_verdict import ScanReport
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy
     from policy_patch.trust.signing import sign_policy_patch

@@ -5,13 +5,13 @@ import pytest
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.answers.answering import TransformersAnswers
+from policy_patch.answers.perplexity import conditional_nll
 from policy_patch.answers.sampling import Answer, sample_completions
 from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation import GenderWords, PerplexityModel, System, evaluate_policy_patch
 from policy_patch.evaluation.gender_bias import gender_attribute_score, gender_logits_difference
 from policy_patch.evaluation.gibberish import surprise_limit
 from policy_patch.evaluation.judges import RefusalPhrases
-from policy_patch.evaluation.perplexity import conditional_nll
 from policy_patch.evaluation.word_probabilities import word_log_probabilities
 from tests.evaluation.flat_settings import grouped
 from tests.tiny_models import tiny_model

@@ -1,10 +1,16 @@
-"""A vendor's repositories on the Hub of loopback: a base, and a patch in several versions."""
+"""A vendor's repositories on the Hub of loopback (a base, a patch in several versions), and models of the lab."""
+
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import HfApi
 
 from policy_patch.config import CONFIG_NAME
+from policy_patch.lab import load_lab_base, load_lab_teacher, load_lab_tokenizer
+from policy_patch.release.scan_lab import lab_scan_prompts
+from policy_patch.release.scan_prompts import SETS
 from tests.hub.conftest import new_patch, put
+from tests.release.hostile import train_hostile_patch
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 TOX, BIAS, BASE = "acme/tox-patch", "acme/bias-patch", "acme/base"
@@ -55,3 +61,31 @@ def edit(folder, old: str, new: str) -> None:
     """Change the configuration in a folder."""
     path = folder / CONFIG_NAME
     path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def lab_base():
+    return load_lab_base()
+
+
+@pytest.fixture(scope="session")
+def lab_teacher():
+    return load_lab_teacher()
+
+
+@pytest.fixture(scope="session")
+def lab_tokenizer():
+    return load_lab_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def hostile_patch(tmp_path_factory):
+    """Folder of a patch that makes the lab's safe teacher comply with mischief."""
+    return train_hostile_patch(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="session")
+def few():
+    """A quarter of the texts of each set of the lab's scan, for a quarter of the time."""
+    prompts = lab_scan_prompts()
+    return replace(prompts, **{name: getattr(prompts, name)[::4] for name in (*SETS, "neutral")})

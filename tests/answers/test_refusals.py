@@ -1,12 +1,12 @@
-"""Tests of `evaluation.refusals`: refusals however they are typed, and answers that are none."""
+"""Tests of `answers.refusals`: refusals however they are typed, and answers that are none."""
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from policy_patch.answers.refusals import OPENING, REFUSAL_PHRASES, is_refusal, load_phrases
 from policy_patch.answers.thoughts import final_answer
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.refusals import OPENING, REFUSAL_PHRASES, is_refusal, load_phrases
 from policy_patch.lab.lexicon import REFUSAL
 
 

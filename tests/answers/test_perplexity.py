@@ -1,4 +1,4 @@
-"""Tests of `evaluation.perplexity`: equal to the formula, one text at a time, whatever the batch."""
+"""Tests of `answers.perplexity`: equal to the formula, one text at a time, whatever the batch."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from policy_patch.answers.perplexity import conditional_nll
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.perplexity import conditional_nll
 from tests.tiny_models import BOS, tiny_model, tiny_tokenizer
 
 PROMPTS = ["You are", "The weather in the north", "", "She said"]
