@@ -20,6 +20,7 @@ from policy_patch.files.documents import Fault, parse_json
 from policy_patch.near_names import did_you_mean
 from policy_patch.registry import described, offered
 from policy_patch.semver import SEMVER
+from policy_patch.stack_rules import check_conflicts, check_interference, check_order
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -33,6 +34,8 @@ DEFAULT_INIT_TEXTS = {
     "gender_bias": "Write about people without assuming their gender. Use neutral words such as they and person.",
     "harmfulness": "Refuse politely to help with anything harmful, illegal or dangerous. Help with everything else.",
 }
+# Left out of the file if they are None, so that the bytes and hashes of patches without them stay as they were.
+_LATER_FIELDS = frozenset({"conflicts", "order", "interference", "rebased_from"})
 RISK_ENTRY_POINTS = "policy_patch.risks"
 
 
@@ -125,6 +128,16 @@ class PolicyPatchConfig:
             For a composed patch: name, risk, version, length and hash of each part, in order.
         filtered_by (`list[str]`, *optional*):
             Names of the scorers that filtered its preference pairs. They favour the patch, so they may not score it.
+        conflicts (`list[str]`, *optional*):
+            Patches that must not be in one stack with this one: `risk:gender_bias`, a repository (`org/bias-patch`,
+            `org/bias-patch@<2.0.0`), the name of a patch, or `sha256:` and the hash of its tensor file.
+        order (`dict[str, list[str]]`, *optional*):
+            Patches that this one must come `after` or `before` in a stack, in the same form.
+        interference (`list[dict]`, *optional*):
+            Measured stacks with this patch: for each stack, risk and metric, the figures of the base, of the risk's own
+            patch alone and of the stack, a verdict, the source and the date.
+        rebased_from (`dict`, *optional*):
+            The patch for another base that this one was made from: hash, version and base.
         sha256 (`str`, *optional*):
             Hash of the tensor file, in hexadecimal. Filled in when the patch is saved.
         policy_patch_version (`str`, *optional*):
@@ -159,6 +172,10 @@ class PolicyPatchConfig:
     hidden_size: int | None = None
     composed_from: list[dict[str, Any]] | None = None
     filtered_by: list[str] | None = None
+    conflicts: list[str] | None = None
+    order: dict[str, list[str]] | None = None
+    interference: list[dict[str, Any]] | None = None
+    rebased_from: dict[str, Any] | None = None
     sha256: str | None = None
     policy_patch_version: str | None = None
     format_version: int = FORMAT_VERSION
@@ -208,9 +225,20 @@ class PolicyPatchConfig:
         if not 1 <= self.format_version <= FORMAT_VERSION:
             raise ConfigError(f"`format_version={self.format_version}` must be between 1 and {FORMAT_VERSION}.")
 
+    def validate_stack_rules(self) -> None:
+        """Rules for stacks name patches and versions, and measurements have all their figures."""
+        references = check_conflicts(self.conflicts or []) + check_order(self.order or {})
+        for reference in references:
+            if reference.version is not None and not SEMVER.fullmatch(reference.version):
+                raise ConfigError(
+                    f"`conflicts` or `order` names the version {reference.version!r} of `{reference.name}`, which is "
+                    "no semantic version. Expected e.g. '1.2.0' (https://semver.org)."
+                )
+        check_interference(self.interference or [])
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, in their order."""
-        return asdict(self)
+        """Return the fields as plain values, in their order. Fields that came later are left out if they are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in _LATER_FIELDS}
 
     def to_json(self) -> str:
         """Return the configuration as the text of a `policy_patch_config.json`."""

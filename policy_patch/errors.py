@@ -28,6 +28,10 @@ class PatchNameError(PolicyPatchError, LookupError):
     """Raised when a patch name is unknown to the model, already taken or not allowed."""
 
 
+class PatchConflictError(PolicyPatchError, ValueError):
+    """Raised when a stack breaks a rule of one of its patches, and such stacks are refused."""
+
+
 class SignatureError(PolicyPatchError, ValueError):
     """Raised when a patch is not signed by somebody who is trusted, or its files are not the signed ones."""
 

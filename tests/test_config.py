@@ -16,6 +16,14 @@ from policy_patch.errors import ConfigError
 VERSIONS = ["0.1.0", "1.2.3", "10.20.30", "1.0.0-alpha.1", "1.0.0-0.3.7", "1.0.0--", "1.0.0+build.01", "2.0.0-rc.1+a-b"]
 NO_VERSIONS = ["", "1", "1.0", "v1.0.0", "1.0.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "1.0.0-a..b", "1.0.0+", "1.0.0\n"]
 
+LATER = ("conflicts", "order", "interference", "rebased_from")  # fields that are left out if they are None
+
+MEASURED = {
+    "stack": [{"name": "tox", "sha256": "self"}, {"name": "bias", "sha256": "ab" * 32}], "risk": "toxicity",
+    "metric": "average_maximum_toxicity", "base": 0.8, "alone": 0.2, "stacked": 0.3, "verdict": "breaks",
+    "source": "composition.json", "date": "2026-11-30",
+}  # fmt: skip
+
 texts = st.text(max_size=12)
 json_values = st.recursive(
     st.none()
@@ -41,6 +49,10 @@ configs = st.builds(
     base_fingerprint=st.none() | objects,
     hidden_size=st.none() | st.integers(1, 10**6),
     composed_from=st.none() | st.lists(objects, max_size=3),
+    conflicts=st.none() | st.lists(st.sampled_from(["risk:a", "org/bias@<2.0.0", "bias"]), max_size=3),
+    order=st.none() | st.dictionaries(st.sampled_from(["after", "before"]), st.just(["org/bias"]), max_size=2),
+    interference=st.none() | st.just([MEASURED]),
+    rebased_from=st.none() | objects,
     sha256=st.none() | texts,
     policy_patch_version=st.none() | texts,
 )
@@ -51,7 +63,10 @@ def test_a_config_goes_to_json_and_comes_back_the_same(config):
     text = config.to_json()
     assert PolicyPatchConfig.from_json(text) == config
     assert PolicyPatchConfig.from_json(text).to_json() == text
-    assert list(json.loads(text)) == [field.name for field in fields(PolicyPatchConfig)]
+    written = [field.name for field in fields(PolicyPatchConfig)]
+    assert list(json.loads(text)) == [
+        name for name in written if name not in LATER or getattr(config, name) is not None
+    ]
 
 
 def test_the_documented_order_is_the_order_of_the_fields():
@@ -207,7 +222,9 @@ def test_the_hash_is_of_what_is_said_and_not_of_how_it_is_written(config):
 
 @pytest.mark.parametrize("field", [field.name for field in fields(PolicyPatchConfig) if field.name != "sha256"])
 def test_the_hash_covers_each_field_and_its_absence(field):
-    values = PolicyPatchConfig().to_dict()
+    values = PolicyPatchConfig(
+        conflicts=["risk:a"], order={"after": ["b"]}, interference=[MEASURED], rebased_from={"sha256": "ab"}
+    ).to_dict()
     changed = [{**values, field: "another"}, {key: values[key] for key in values if key != field}]
     assert len({config_hash(one) for one in [values, *changed]}) == 3
 
@@ -228,3 +245,32 @@ def test_a_bad_value_in_a_file_names_the_file():
         PolicyPatchConfig.from_json('{"format_version": 1, "rsk": "toxicity"}', "x.json")
     with pytest.raises(ConfigError, match=r"x.json: `num_virtual_tokens=0`"):
         PolicyPatchConfig.from_json('{"format_version": 1, "num_virtual_tokens": 0}', "x.json")
+
+
+def test_a_config_without_the_later_fields_has_the_bytes_and_the_hash_it_always_had():
+    values = PolicyPatchConfig(risk="toxicity", policy_patch_version="0.1.0").to_dict()
+    assert not set(LATER) & set(values)
+    assert config_hash(values) == "1ffb52a94e22fa54cd49f982351252316a5b211330320e20f6031a42e51cadac"
+    for name, value in zip(LATER, (["risk:a"], {"after": ["b"]}, [MEASURED], {"sha256": "ab"}), strict=True):
+        assert config_hash(replace(PolicyPatchConfig(**values), **{name: value}).to_dict()) != config_hash(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("conflicts", ["bias patch"], "`conflicts`: `bias patch` names no patch; expected `risk:gender_bias`"),
+        ("conflicts", ["org/bias@1.0"], "names the version '1.0' of `org/bias`, which is no semantic version"),
+        ("conflicts", "risk:a", "conflicts"),
+        ("order", {"behind": ["org/bias"]}, "`order` has the key 'behind'; expected `after` and `before`"),
+        ("order", {"after": ["sha256:12"]}, "`order.after`: `sha256:12` names no patch"),
+        ("interference", [{"risk": "a"}], r"`interference\[0\]` has the keys \['risk'\]; expected stack, risk"),
+        ("interference", [{**MEASURED, "stacked": float("nan")}], r"`interference\[0\].stacked='nan'`: expected a fin"),
+        ("interference", [{**MEASURED, "base": True}], r"`interference\[0\].base='True'`: expected a finite number"),
+        ("interference", [{**MEASURED, "verdict": "fine"}], "`interference.*fine'`: expected one of kept, hurts"),
+        ("interference", [{**MEASURED, "stack": MEASURED["stack"][:1]}], "has 1 patches; a measured stack has"),
+        ("interference", [{**MEASURED, "stack": [{"name": "a"}] * 2}], "`a` has no `sha256`"),
+    ],
+)
+def test_rules_for_stacks_are_checked(field, value, message):
+    with pytest.raises(ConfigError, match=message):
+        PolicyPatchConfig(**{field: value})

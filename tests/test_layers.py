@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # The rooms and single files of the package, from the ground up. A file imports from its own room and from lower floors.
 FLOORS = (
     ("errors", "_version", "_lazy", "near_names"),
-    ("extra", "semver", "registry", "files", "privacy", "_compat"),
+    ("extra", "semver", "stack_rules", "registry", "files", "privacy", "_compat"),
     ("config",),
     ("base",),
     ("patch", "injection", "report", "lab"),

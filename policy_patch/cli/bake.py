@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_table, say
+from policy_patch.cli.options import ON_CONFLICT_HELP
 from policy_patch.recipes.models import MODEL_HELP
 from policy_patch.recipes.patched import MISMATCH_HELP
 
@@ -44,12 +45,13 @@ def add_arguments(parser: "ArgumentParser") -> None:
         "--dtype", type=str, default="auto", help="Type in which they are: auto, float32, bfloat16, ..."
     )
     parser.add_argument("--allow_base_mismatch", action="store_true", help=MISMATCH_HELP)
+    parser.add_argument("--on_conflict", type=str, default="warn", help=ON_CONFLICT_HELP)
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    where = {name: args[name] for name in ("device", "dtype", "allow_base_mismatch")}
+    where = {name: args[name] for name in ("device", "dtype", "allow_base_mismatch", "on_conflict")}
     facts = baked_facts(
         args.patches,
         args.output_dir,
@@ -98,8 +100,10 @@ def baked_facts(
     from policy_patch.model.patched_model import PolicyPatchModel
 
     patched = PolicyPatchModel.from_pretrained(
-        model, found.ids, names, tokenizer=tokenizer, allow_base_mismatch=where["allow_base_mismatch"]
-    )
+        model, found.ids, names, tokenizer=tokenizer, allow_base_mismatch=where["allow_base_mismatch"],
+        activate=False,
+    )  # fmt: skip
+    patched.on_conflict = where["on_conflict"]
     if chat_template is not None:
         tokenizer.chat_template = _text_of(chat_template)
     say("Writing and comparing ...")

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_json, say
+from policy_patch.cli.options import ON_CONFLICT_HELP
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -48,6 +49,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--chat_template", type=str | None, help="File with the base's own chat template.")
     parser.add_argument("--max_request_bytes", type=int, default=4 * 2**20, help="Largest request.")
     parser.add_argument("--timeout", type=float, default=600.0, help="Seconds to wait for bytes of an engine.")
+    parser.add_argument("--on_conflict", type=str, default="warn", help=ON_CONFLICT_HELP)
     parser.add_argument("--cache_dir", type=str | None, help="Cache. Default: HF_HUB_CACHE.")
     parser.add_argument("--json", action="store_true", help="Print what is served as JSON.")
 
@@ -80,7 +82,7 @@ def serve(args: "Namespace") -> int:
         kind=args.upstream_kind, dtype=args.dtype, allow_base=args.allow_base, check=not args.no_check,
         probe=args.probe, bits=args.bits,
         chat=not args.no_chat, chat_template=args.chat_template, most_bytes=args.max_request_bytes,
-        timeout=args.timeout, hub=HubOptions(cache_dir=args.cache_dir),
+        timeout=args.timeout, on_conflict=args.on_conflict, hub=HubOptions(cache_dir=args.cache_dir),
     )  # fmt: skip
     try:
         gateway, load = open_gateway(settings)

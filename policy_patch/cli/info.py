@@ -3,9 +3,11 @@
 `policy-patch evaluate` makes the results.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_report, print_table
+from policy_patch.stack_rules import OWN
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -57,15 +59,51 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
     if as_json:
         print_json({**facts, "base_fingerprint": fingerprint, "evaluation": _figures(report)})
         return 0
+    measured = facts.pop("interference", [])
     norm = facts.pop("vector_norm")
     facts["norm of a vector"] = f"{norm['mean']:.3g} on average ({norm['min']:.3g} to {norm['max']:.3g})"
     facts["base is checked"] = "by its fingerprint, at loading" if fingerprint else "by its size only (an old patch)"
     if "versions" in facts:
         facts["versions"] = ", ".join(facts["versions"] or ()) or "unknown or none"
-    print_table([{"": name.replace("_", " "), patch: str(value)} for name, value in facts.items()], prose=True)
+    print_table([{"": name.replace("_", " "), patch: _text(value)} for name, value in facts.items()], prose=True)
+    print_table(stack_rows(measured, config.risk or "this patch"), "measured stacks")
     if report is not None:
         print_report(report)
     return 0
+
+
+def stack_rows(entries: Sequence[dict[str, Any]], own: str) -> list[dict[str, str]]:
+    """Return the measured stacks of a patch as the rows of a table; `own` is what the patch itself is called there."""
+    return [
+        {
+            "stack": " + ".join(own if one["sha256"] == OWN else _part(one) for one in entry["stack"]),
+            "risk": entry["risk"].replace("_", " "),
+            "figure": entry["metric"].replace("_", " "),
+            "base": f"{entry['base']:.3g}",
+            "own patch alone": "" if entry["alone"] is None else f"{entry['alone']:.3g}",
+            "stack's": f"{entry['stacked']:.3g}",
+            "verdict": entry["verdict"],
+            "measured": f"{entry['date']}, {entry['source']}",
+        }
+        for entry in entries
+    ]
+
+
+def _text(value: Any) -> str:
+    """Return a field as people read it: lists of names without brackets, patches with version and hash."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "sha256" in one for one in value):
+        return "; ".join(_part(one) for one in value)
+    if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
+        return "; ".join(f"{side} {', '.join(map(str, names))}" for side, names in value.items())
+    return str(value)
+
+
+def _part(one: dict[str, Any]) -> str:
+    place = f" of {one['id']}@{str(one.get('commit'))[:12]}" if one.get("id") else ""
+    version = one.get("patch_version") or ""
+    return f"{one.get('name', 'part')} {version} ({str(one['sha256'])[:12]}{place})"
 
 
 def _versions(repo_id: str) -> dict[str, str] | None:

@@ -13,6 +13,8 @@ from policy_patch.recipes.options import default_of, types_of
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+ON_CONFLICT_HELP = "If a stack breaks a rule of its patches: warn, refuse or ignore."
+
 
 def add_options(
     parser: "ArgumentParser",

@@ -8,7 +8,8 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -91,12 +92,18 @@ class CompositionReport:
             Risk -> its evaluation, with each stack as a system.
         interference (`list[Interference]`):
             The stacks that make a risk worse.
+        patches (`dict[str, dict[str, str | None]]`, *optional*):
+            Name -> which patch was measured: `patch_version`, `sha256`, and `id` and `commit` where known.
+        date (`str`, *optional*):
+            Day of the measurement, `YYYY-MM-DD`.
     """
 
     stacks: dict[str, list[str]]
     own_patch: dict[str, str]
     reports: dict[str, EvaluationReport]
     interference: list[Interference]
+    patches: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    date: str = ""
 
     def columns(self) -> list[tuple[str, Metric]]:
         """Return the columns of the matrix: pairs of a risk and one of its metrics."""
@@ -146,6 +153,8 @@ class CompositionReport:
             "format_version": FORMAT_VERSION,
             "stacks": self.stacks,
             "own_patch": self.own_patch,
+            "patches": self.patches,
+            "date": self.date,
             "matrix": {
                 risk: {
                     metric.name: {
@@ -273,6 +282,8 @@ def study_composition(
         own_patch=own,
         reports=reports,
         interference=list(_interference(reports, {**stacks, **dict.fromkeys(others, ())}, own)),
+        patches=model.patch_identities(names),
+        date=datetime.now(UTC).date().isoformat(),
     )
 
 

@@ -161,6 +161,7 @@ def bake(
     check_choices(choices, default, set(used))
     bos_token_id = _checked_place(model, tokenizer, used, allow_base_mismatch=allow_base_mismatch)
     for stack in choices.values():
+        model.check_stack(stack)
         check_length(base, sum(model.patches[patch].shape[0] for patch in stack))
     checkpoint = read_checkpoint(base, None if base_folder is None else Path(base_folder))
     vectors = {patch: model.patches[patch].detach() for patch in used}

@@ -40,9 +40,10 @@ from policy_patch.export.patch_tokens import PatchTokens, check_choices, choices
 from policy_patch.export.suppression import llama_cpp_arguments
 from policy_patch.export.token_rows import TokenRows, token_rows
 from policy_patch.hub.named_patch import base_of, load_named_patches
-from policy_patch.patch.composing import check_same_place
 from policy_patch.patch.folder import patch_hash
+from policy_patch.patch.stack_check import check_same_place, check_stack
 from policy_patch.privacy.local_names import lab_folder
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,7 @@ def export_gguf(
     stacks: str | None = None,
     default: str | None = None,
     probe: bool = True,
+    on_conflict: str = "warn",
 ) -> Exported:
     """Write a GGUF of the base with patches in it, for llama.cpp. The base is loaded, to prove that they fit it.
 
@@ -93,11 +95,14 @@ def export_gguf(
             The choice of requests that name none. Defaults to the first patch.
         probe (`bool`, *optional*, defaults to `True`):
             Record what the base predicts with each choice, so that `policy-patch probe` can check a server.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+            What follows if a stack breaks a rule of its patches.
 
     Returns:
         [`Exported`]: what was written.
 
     Raises:
+        PatchConflictError: a stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         BaseMismatchError: a patch, or `source`, is not of the base.
         ExportError: the base, the source or the patches cannot be written as GGUF, or `output_dir` holds files.
         ModelLoadError: the base cannot be loaded.
@@ -111,15 +116,27 @@ def export_gguf(
     named = load_named_patches(patches, hub)
     model, tokenizer, folder = _load_base(*base_of(named, base), hub)
     patched = PolicyPatchModel.from_pretrained(
-        model, [one.folder for one in named], [one.name for one in named], tokenizer=tokenizer
+        model,
+        [one.folder for one in named],
+        [one.name for one in named],
+        tokenizer=tokenizer,
+        activate=False,
     )
+    choices = choices_of([*(one.name for one in named), *_stacks(stacks)])
+    members = {one.name: one.member for one in named}
+    for stack in choices.values():
+        check_stack(
+            [members[name] for name in stack if name in members],
+            on_conflict=lambda: on_conflict_in_force(on_conflict),
+        )
+    patched.on_conflict = "ignore"  # all of them have been checked
     return write_patched_gguf(
         patched,
         tokenizer,
         output_dir,
         source=source or folder,
         weight_type=weight_type,
-        choices=choices_of([*(one.name for one in named), *_stacks(stacks)]),
+        choices=choices,
         default=default,
         probe=probe,
         facts=[one.facts() for one in named],
@@ -166,6 +183,8 @@ def write_patched_gguf(
     names = list(dict.fromkeys(name for stack in choices.values() for name in stack))
     default = next(iter(choices), "") if default is None else default
     check_choices(choices, default, set(model.patch_config))
+    for stack in choices.values():
+        model.check_stack(stack)
     bos = _bos_text(model, names, tokenizer)
     content = _read(source, weight_type)
     check_vocabulary(content, tokenizer, f"`{fspath(source)}`")

@@ -67,7 +67,7 @@ def export_probe(
     model = load_pretrained(AutoModelForCausalLM, place, dtype=dtype, **given).eval()
     own = {one.name: f"patch_{number}" for number, one in enumerate(named)}  # names in a model have no dots
     patched = PolicyPatchModel.from_pretrained(
-        model, [one.folder for one in named], list(own.values()), tokenizer=tokenizer
+        model, [one.folder for one in named], list(own.values()), tokenizer=tokenizer, activate=False
     )
     stacks = {one.name: [own[one.name]] for one in named}
     if len(named) > 1:

@@ -22,7 +22,9 @@ from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patches
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.prompt_embeds import Stack, encoded_embeds, stack_of
+from policy_patch.patch.stack_check import check_stack
 from policy_patch.privacy.local_names import lab_folder, without_folders
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 TEMPLATE_NAME, MANIFEST_NAME, README_NAME = "chat_template.jinja", "policy_patch_export.json", "README.md"
 _LARGEST_TEMPLATE = 2**20  # bytes; our choice
@@ -41,6 +43,7 @@ def export_prompt_embeds(
     chat_template: str | None = None,
     prompt: str = "Once upon a time",
     probe: bool = True,
+    on_conflict: str = "warn",
 ) -> Exported:
     """Write patches for vLLM with the unmodified base: each request carries its patch as prompt embeddings.
 
@@ -67,6 +70,8 @@ def export_prompt_embeds(
         probe (`bool`, *optional*, defaults to `True`):
             Load the base, compare it with the patches' fingerprints and record what it predicts with each patch, so
             that `policy-patch probe` can check the server. Without it, only sizes and tokenizer are compared.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+            What follows if all patches together break a rule of one of them.
 
     Returns:
         [`Exported`]: the folder and its files.
@@ -87,8 +92,10 @@ def export_prompt_embeds(
     stacks: dict[str, Stack] = {}
     for one in named:
         served.check_patch(one.config, one.vectors, f"The patch `{one.name}`")
-        stacks[one.name] = stack_of({one.name: (one.config, one.vectors)}, served.rows.dtype)
-    all_of_them = stack_of({one.name: (one.config, one.vectors) for one in named}, served.rows.dtype)
+        stacks[one.name] = stack_of({one.name: (one.config, one.vectors)}, served.rows.dtype, on_conflict="ignore")
+    check_stack([one.member for one in named], on_conflict=lambda: on_conflict_in_force(on_conflict))
+    everything = {one.name: (one.config, one.vectors) for one in named}
+    all_of_them = stack_of(everything, served.rows.dtype, on_conflict="ignore")
     template = vllm_chat_template(served.tokenizer, all_of_them, _read(chat_template)) if chat else None
     manifest = _manifest(named, served, revision, chat=chat)
     with new_folder(output_dir) as folder:
@@ -144,8 +151,9 @@ def _record(
     base = load_pretrained(AutoModelForCausalLM, place, dtype=served.rows.dtype, trust_remote_code=False, **given)
     own = {one.name: one.name.replace(".", "_") for one in named}  # names in a model may not have dots
     model = PolicyPatchModel.from_pretrained(
-        base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer
-    )
+        base.eval(), [one.folder for one in named], list(own.values()), tokenizer=served.tokenizer,
+        activate=False,
+    )  # fmt: skip
     shown = {inside: name for name, inside in own.items()}
     stacks = {one.name: [own[one.name]] for one in named}
     if len(named) > 1:

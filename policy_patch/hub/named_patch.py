@@ -18,6 +18,7 @@ from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.names import split_id
 from policy_patch.hub.opening import open_patch
 from policy_patch.patch.folder import patch_hash
+from policy_patch.patch.stack_check import StackMember, member
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
@@ -55,6 +56,11 @@ class NamedPatch:
     def sha256(self) -> str:
         """Hash of the tensor file; it tells two patches of one version apart."""
         return patch_hash(self.config, self.vectors)
+
+    @property
+    def member(self) -> StackMember:
+        """The patch as a member of a stack, to check the rules of stacks."""
+        return member(self.name, self.config, (self.repo_id, self.commit))
 
     def facts(self) -> dict[str, object]:
         """Return which patch this is, as plain values: for files, answers and log lines."""

@@ -37,6 +37,7 @@ class AutoPolicyPatchModel:
         cache_dir: str | PathLike | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        on_conflict: str = "warn",
         trusted_keys: Sequence[str | PathLike] | str | PathLike | None = None,
         policy: PatchPolicy | str | PathLike | None = None,
         **base_kwargs: Any,
@@ -47,7 +48,7 @@ class AutoPolicyPatchModel:
             model_id (`str`, `os.PathLike` or a sequence of them):
                 Folder of a saved patch, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
                 Several ids form a stack, in the given order; the first patch names the base.
-            patch_name, is_trainable, revision, subfolder (*optional*):
+            patch_name, is_trainable, revision, subfolder, on_conflict (*optional*):
                 Options of the patch, as in [`PolicyPatchModel.from_pretrained`].
             tokenizer, allow_base_mismatch, base_probe, allow_large_vectors (*optional*):
                 Options of the checks of patch and base, as in [`PolicyPatchModel.from_pretrained`].
@@ -110,5 +111,6 @@ class AutoPolicyPatchModel:
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            on_conflict=on_conflict,
             **trust,
         )

@@ -123,6 +123,7 @@ class PatchFiles:
         _check_is_id(model_id)
         opened = open_patch(model_id, options)
         config, vectors, location = opened.config, opened.vectors, opened.location
+        self._policies += [] if policy is None else [policy]
         base = self.get_base_model()
         self._check_fits(config, model_id)
         check_base(
@@ -145,6 +146,7 @@ class PatchFiles:
             is_trainable=is_trainable,
             tokenizer=tokenizer,
             source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
+            origin=(location.repo_id, location.commit),
         )
 
     @classmethod
@@ -155,6 +157,8 @@ class PatchFiles:
         patch_name: str | Sequence[str] | None = None,
         *,
         is_trainable: bool = False,
+        on_conflict: str = "warn",
+        activate: bool = True,
         **options: Any,
     ) -> Any:
         """Wrap `base` and load a saved patch, or a stack of them. Mirrors PEFT's `PeftModel.from_pretrained`.
@@ -170,19 +174,24 @@ class PatchFiles:
                 ids for several.
             is_trainable (`bool`, *optional*, defaults to `False`):
                 Whether the vectors get gradients, so that the patch can be trained further.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+                What follows if a stack of this model breaks a rule of its patches, now or later.
+            activate (`bool`, *optional*, defaults to `True`):
+                Whether the patches become the active stack. Otherwise none is active.
             options (*optional*):
                 `tokenizer`, `allow_base_mismatch`, `base_probe`, `allow_large_vectors`, `revision`, `subfolder`,
                 `token`, `cache_dir`, `local_files_only`, `force_download`, `trusted_keys` and `policy`, as in
                 [`load_patch`].
 
         Returns:
-            [`PolicyPatchModel`]: the patched model, with the patch or the stack active.
+            [`PolicyPatchModel`]: the patched model, with the patch or the stack active, unless `activate` is false.
 
         Raises:
             UnsupportedModelError: `base` is not a decoder-only language model of transformers, or patches on it are not
                 exact.
             PatchNotFoundError, ConfigError, PatchFileError, SignatureError, BaseMismatchError, HubError: see
                 [`load_patch`].
+            PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         """
         if isinstance(base, str | PathLike):
             raise UnsupportedModelError(
@@ -199,10 +208,12 @@ class PatchFiles:
             )
         model = cls(base)
         try:
+            model.on_conflict = on_conflict
             with looking_once():
                 for one, name in zip(ids, names, strict=True):
                     model.load_patch(one, name, is_trainable=is_trainable, **options)
-            model.set_patch(names)
+            if activate:
+                model.set_patch(names)
         except BaseException:
             model.unload()
             raise

@@ -5,7 +5,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,18 @@ from policy_patch.base.supported import check_length, embedding_size
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import BaseMismatchError, ConfigError, PatchNameError
 from policy_patch.hub.fetch import only_cached_commit
-from policy_patch.patch.composing import check_same_place, composed
+from policy_patch.patch.composing import composed
+from policy_patch.patch.folder import patch_hash
+from policy_patch.patch.stack_check import (
+    Broken,
+    check_on_conflict,
+    check_same_place,
+    check_stack,
+    has_rules,
+    member,
+)
 from policy_patch.patch.vectors import initial_vectors
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +50,9 @@ class NamedPatches:
     _active: tuple[str, ...]
     _loads: dict[str, int]  # name -> load counter, which differs for every patch of this process
     _sources: dict[str, str]  # name -> folder, or repository and commit, that a patch was loaded from
+    _origins: dict[str, tuple[str | None, str | None]]  # name -> repository and commit that a patch was loaded from
+    _on_conflict: str
+    _policies: list[Any]  # the policies that patches were loaded under
     _tokenizers: dict[str, Any]  # name -> the tokenizer that the patch was made or loaded with
 
     # The active stack
@@ -49,29 +62,90 @@ class NamedPatches:
         """Return the names of the active stack, in order."""
         return list(self._active)
 
-    def set_patch(self, patch_name: str | Sequence[str]) -> None:
+    @property
+    def on_conflict(self) -> str:
+        """What follows if a stack breaks a rule of its patches: `"warn"`, `"refuse"` or `"ignore"`.
+
+        A rule is a conflict, a required order, or a measurement that the stack makes a risk worse. It counts for
+        `set_patch`, `patch_names=` and `compose_patch`, unless these say otherwise. If a policy in force refuses such
+        stacks, they are refused whatever this says.
+        """
+        return self._on_conflict
+
+    @on_conflict.setter
+    def on_conflict(self, value: str) -> None:
+        self._on_conflict = check_on_conflict(value)
+
+    def set_patch(self, patch_name: str | Sequence[str], *, on_conflict: str | None = None) -> None:
         """Activate one patch, or a stack of patches. The vectors of a stack are concatenated in the given order.
 
         Args:
             patch_name (`str` or `Sequence[str]`):
                 A name, or several different names.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*):
+                What follows if the stack breaks a rule of its patches. Defaults to the model's `on_conflict`, which is
+                `"warn"`: a `PatchConflictWarning`.
 
         Raises:
             PatchNameError: a name is not loaded, or occurs twice in the stack.
+            PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
             ConfigError: the patches of the stack have different placements.
             PositionLimitError: the stack is longer than the base's learned positions.
         """
-        self._active = self._checked_names(patch_name)
+        self._active = self._checked_names(patch_name, on_conflict)
 
-    def _checked_names(self, patch_name: str | Sequence[str]) -> tuple[str, ...]:
+    def _checked_names(self, patch_name: str | Sequence[str], on_conflict: str | None = None) -> tuple[str, ...]:
         names = (patch_name,) if isinstance(patch_name, str) else tuple(patch_name)
         if not names or len(set(names)) != len(names):
             raise PatchNameError(f"The stack is {list(names)}; expected one name, or several different ones.")
         for name in names:
             self._check_known(name)
         check_same_place({name: self.patch_config[name] for name in names})
+        self.check_stack(names, on_conflict=on_conflict)
         check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
         return names
+
+    def check_stack(self, patch_names: Sequence[str], *, on_conflict: str | None = None) -> list[Broken]:
+        """Return the rules of its patches that a stack breaks, after a warning for each or an error for all.
+
+        Args:
+            patch_names (`Sequence[str]`):
+                Loaded patches, in order.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*):
+                As in [`set_patch`].
+
+        Raises:
+            PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
+            PatchNameError: a name is not loaded.
+        """
+        for name in patch_names:
+            self._check_known(name)
+        if not any(has_rules(self.patch_config[name]) for name in patch_names):
+            return []
+        origins = self._origins
+        members = [member(name, self.patch_config[name], origins.get(name, (None, None))) for name in patch_names]
+        return check_stack(members, on_conflict=self._in_force(on_conflict))
+
+    def _in_force(self, on_conflict: str | None) -> Callable[[], str]:
+        """Return a function that says what follows from a broken rule; policies are read only if one is broken."""
+        asked = check_on_conflict(on_conflict or self._on_conflict)
+        return lambda: on_conflict_in_force(asked, self._policies)
+
+    def patch_identities(self, patch_names: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """Return which patches these are: `patch_version`, `sha256` of the tensor file, repository `id` and `commit`.
+
+        The hash is that of the vectors as they are now; repository and commit are None for a patch from a folder.
+
+        Raises:
+            PatchNameError: a name is not loaded.
+        """
+        found = {}
+        for name in patch_names:
+            self._check_known(name)
+            config, (repo_id, commit) = self.patch_config[name], self._origins.get(name, (None, None))
+            sha256 = patch_hash(config, self.patches[name].detach())
+            found[name] = {"patch_version": config.patch_version, "sha256": sha256, "id": repo_id, "commit": commit}
+        return found
 
     # Adding and deleting
 
@@ -109,7 +183,7 @@ class NamedPatches:
         )
         self._insert(patch_name, config, vectors, is_trainable=True, tokenizer=tokenizer)
 
-    def compose_patch(self, patch_names: Sequence[str], patch_name: str) -> None:
+    def compose_patch(self, patch_names: Sequence[str], patch_name: str, *, on_conflict: str | None = None) -> None:
         """Make one new patch out of a stack, which can be saved and published as one. It is not active yet.
 
         Mirrors PEFT's `add_weighted_adapter`, but the vectors are concatenated (arXiv 2511.08484), not averaged.
@@ -119,8 +193,11 @@ class NamedPatches:
                 Two or more loaded patches. Their order matters.
             patch_name (`str`):
                 Name of the new patch.
+            on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*):
+                As in [`set_patch`].
 
         Raises:
+            PatchConflictError: a rule of a patch is broken, and `on_conflict` is `"refuse"`.
             PatchNameError: a name is not loaded, there are fewer than two names, or the new name is taken or not
                 allowed.
             ConfigError: the patches have different placements.
@@ -131,7 +208,7 @@ class NamedPatches:
         for name in patch_names:
             self._check_known(name)
         patches = [(name, self.patch_config[name], self.patches[name].detach()) for name in patch_names]
-        config, vectors = composed(patches)
+        config, vectors = composed(patches, origins=self._origins, on_conflict=self._in_force(on_conflict))
         check_length(self._base_model, vectors.shape[0])
         self._insert(patch_name, config, vectors, is_trainable=False)
 
@@ -145,6 +222,7 @@ class NamedPatches:
         self._active = tuple(name for name in self._active if name != patch_name)
         del self.patches[patch_name], self.patch_config[patch_name], self._loads[patch_name]
         self._sources.pop(patch_name, None)
+        self._origins.pop(patch_name, None)
         self._tokenizers.pop(patch_name, None)
 
     def _check_fits(self, config: PolicyPatchConfig, model_id: str | PathLike) -> None:
@@ -166,6 +244,7 @@ class NamedPatches:
         is_trainable: bool,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         source: str | None = None,
+        origin: tuple[str | None, str | None] = (None, None),
     ) -> None:
         if not isinstance(name, str) or not _ALLOWED_NAME.fullmatch(name) or name == BASE_NAME:
             raise PatchNameError(f"`patch_name={name!r}`: use letters, digits, '-' and '_'; '{BASE_NAME}' is reserved.")
@@ -177,6 +256,7 @@ class NamedPatches:
         self.patch_config[name] = config
         self._loads[name] = next(_LOADS)
         self._sources[name] = source or "made here"
+        self._origins[name] = origin
         if tokenizer is not None:
             self._tokenizers[name] = tokenizer
 

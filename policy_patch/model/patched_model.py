@@ -111,6 +111,9 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         self.patch_config: dict[str, PolicyPatchConfig] = {}
         self._loads: dict[str, int] = {}
         self._sources: dict[str, str] = {}  # name -> folder, or repository and commit, that a patch was loaded from
+        self._origins: dict[str, tuple[str | None, str | None]] = {}  # name -> repository and commit, None for a folder
+        self._on_conflict = "warn"
+        self._policies: list[Any] = []  # the policies that patches were loaded under
         self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that the patch was made or loaded with
         self._active: tuple[str, ...] = ()
         self._disabling = Disabling()

@@ -16,7 +16,7 @@ import torch
 from policy_patch.base.embedding_rows import EmbeddingRows
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import ConfigError
-from policy_patch.patch.composing import check_same_place
+from policy_patch.patch.stack_check import OnConflict, check_same_place, check_stack, member
 
 # vLLM puts this word where a chat part with embeddings stands, renders the template, and replaces the word's token by
 # the vectors (vllm/renderers/chat_utils.py, `PROMPT_EMBEDS_PLACEHOLDER_TOKEN`). Text of users may not contain it.
@@ -78,7 +78,13 @@ class Stack:
         return {"role": "system", "content": [{"type": "prompt_embeds", "data": self.encoded}]}
 
 
-def stack_of(patches: Mapping[str, tuple[PolicyPatchConfig, torch.Tensor]], dtype: torch.dtype) -> Stack:
+def stack_of(
+    patches: Mapping[str, tuple[PolicyPatchConfig, torch.Tensor]],
+    dtype: torch.dtype,
+    *,
+    origins: Mapping[str, tuple[str | None, str | None]] | None = None,
+    on_conflict: OnConflict = "warn",
+) -> Stack:
     """Return patches as one stack.
 
     Args:
@@ -86,11 +92,18 @@ def stack_of(patches: Mapping[str, tuple[PolicyPatchConfig, torch.Tensor]], dtyp
             Configuration and vectors `(num_virtual_tokens, hidden_size)` by name, in order; at least one.
         dtype (`torch.dtype`):
             What the base is served with. The vectors are rounded to it once, as `PolicyPatchModel` does.
+        origins (`Mapping[str, tuple[str, str]]`, *optional*):
+            Name -> repository and commit, of those that come from the Hub.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+            What follows if the stack breaks a rule of its patches.
 
     Raises:
+        PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
         ConfigError: they differ in placement, BOS token or size, or one does not say after which token it goes.
     """
     check_same_place({name: config for name, (config, _) in patches.items()})
+    members = [member(name, config, (origins or {}).get(name, (None, None))) for name, (config, _) in patches.items()]
+    check_stack(members, on_conflict=on_conflict)
     configs = [config for config, _ in patches.values()]
     sizes = {name: vectors.shape[1] for name, (_, vectors) in patches.items()}
     if len(set(sizes.values())) > 1:

@@ -16,11 +16,13 @@ _MODULE_OF = {
     "PairsRecipe": "policy_patch.recipes.pairs",
     "PairsResult": "policy_patch.recipes.pairs",
     "PatchSettings": "policy_patch.recipes.train_sections",
+    "RebaseResult": "policy_patch.recipes.rebase",
     "StudyRecipe": "policy_patch.recipes.study",
     "TrainRecipe": "policy_patch.recipes.train",
     "TrainResult": "policy_patch.recipes.train",
     "load_model": "policy_patch.recipes.models",
     "prompts_of": "policy_patch.recipes.prompts",
+    "rebase_policy_patch": "policy_patch.recipes.rebase",
 }
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "PairsRecipe",
     "PairsResult",
     "PatchSettings",
+    "RebaseResult",
     "StudyRecipe",
     "TrainRecipe",
     "TrainResult",
     "load_model",
     "prompts_of",
+    "rebase_policy_patch",
 ]
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from policy_patch.recipes.models import load_model
     from policy_patch.recipes.pairs import PairSettings, PairsRecipe, PairsResult
     from policy_patch.recipes.prompts import prompts_of
+    from policy_patch.recipes.rebase import RebaseResult, rebase_policy_patch
     from policy_patch.recipes.study import StudyRecipe
     from policy_patch.recipes.train import TrainRecipe, TrainResult
     from policy_patch.recipes.train_sections import DataSettings, PatchSettings

@@ -15,6 +15,7 @@ from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
 from policy_patch.recipes.prompts import prompts_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.recipes.recorded_recipe import record_recipe
 from policy_patch.recipes.sources import counts_of, init_text_of, load_pairs, risk_of
 from policy_patch.recipes.stages import check_numbers, check_settings, training_settings, with_paths
 from policy_patch.recipes.train_sections import DataSettings, PatchSettings
@@ -239,6 +240,8 @@ class TrainRecipe(Recipe):
             teacher_tokenizer=load_tokenizer(self.teacher) if needs_teacher else None,
             callbacks=[StageProgress(on_progress), *callbacks],
         )
+        if is_main_process():
+            record_recipe(self, self.output_dir)
         return TrainResult(output_dir=self.output_dir, log=trainer.train())
 
     def make_pairs(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "Dataset":

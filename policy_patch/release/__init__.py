@@ -10,6 +10,7 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
+    "ComposedFolder": "policy_patch.release.composed_folders",
     "Gate": "policy_patch.release.gate_file",
     "GateResult": "policy_patch.release.gate_result",
     "GateRow": "policy_patch.release.gate_result",
@@ -21,6 +22,7 @@ _MODULE_OF = {
     "apply_lock": "policy_patch.release.applying",
     "audit": "policy_patch.release.auditing",
     "check_gate": "policy_patch.release.gate",
+    "compose_policy_patches": "policy_patch.release.composed_folders",
     "load_advisories": "policy_patch.release.advisory_files",
     "lock_stack": "policy_patch.release.locking",
     "lock_status": "policy_patch.release.applying",
@@ -38,6 +40,7 @@ _MODULE_OF = {
 __all__ = [
     "Advisory",
     "AuditReport",
+    "ComposedFolder",
     "Gate",
     "GateResult",
     "GateRow",
@@ -49,6 +52,7 @@ __all__ = [
     "apply_lock",
     "audit",
     "check_gate",
+    "compose_policy_patches",
     "load_advisories",
     "lock_stack",
     "lock_status",
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from policy_patch.release.advisory_template import new_advisory
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
+    from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
     from policy_patch.release.gate import check_gate
     from policy_patch.release.gate_file import Gate
     from policy_patch.release.gate_result import GateResult, GateRow

@@ -16,9 +16,11 @@ from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patches
 from policy_patch.near_names import did_you_mean
 from policy_patch.patch.prompt_embeds import Stack, stack_of
+from policy_patch.patch.stack_check import check_on_conflict
 from policy_patch.serving.engine_check import check_engine
 from policy_patch.serving.patched_requests import patched_chat, patched_completion
 from policy_patch.serving.request_rules import check_request
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 
 class PromptEmbedsClient:
@@ -68,6 +70,7 @@ class PromptEmbedsClient:
         model: str | None = None,
         dtype: torch.dtype | None = None,
         hub: HubOptions | None = None,
+        on_conflict: str = "warn",
     ) -> None:
         import_openai()
         hub = hub or HubOptions()
@@ -80,6 +83,7 @@ class PromptEmbedsClient:
         self.client, self.model = client, model or name
         self.completions, self.chat = _Completions(self), _Chat(self)
         self._stacks: dict[tuple[str, ...], Stack] = {}
+        self._on_conflict = check_on_conflict(on_conflict)
 
     def stack(self, names: Sequence[str]) -> Stack:
         """Return the stack of some of the client's patches, in order.
@@ -87,6 +91,7 @@ class PromptEmbedsClient:
         Raises:
             PatchNameError: a name that the client does not have, or twice.
             ConfigError: patches of different placement.
+            PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         """
         key = (names,) if isinstance(names, str) else tuple(names)
         if key not in self._stacks:
@@ -97,7 +102,13 @@ class PromptEmbedsClient:
             if len(set(key)) != len(key) or not key:
                 raise PatchNameError(f"`patches={list(names)}`: expected each name once.")
             chosen = {name: (self.patches[name].config, self.patches[name].vectors) for name in key}
-            self._stacks[key] = stack_of(chosen, self.base.rows.dtype)
+            origins = {name: (self.patches[name].repo_id, self.patches[name].commit) for name in key}
+            self._stacks[key] = stack_of(
+                chosen,
+                self.base.rows.dtype,
+                origins=origins,
+                on_conflict=lambda: on_conflict_in_force(self._on_conflict),
+            )
         return self._stacks[key]
 
     def check(self, *stacks: Sequence[str], chat: bool = True) -> dict[str, float]:

@@ -72,6 +72,8 @@ class GatewaySettings:
             Largest request.
         timeout (`float`, *optional*, defaults to `600.0`):
             Seconds to wait for the next bytes of an engine.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+            What follows if a request names a stack that breaks a rule of its patches.
         hub ([`HubOptions`], *optional*):
             Token, cache and so on.
     """
@@ -91,6 +93,7 @@ class GatewaySettings:
     chat_template: str | None = None
     most_bytes: int = 4 * 2**20
     timeout: float = 600.0
+    on_conflict: str = "warn"
     hub: HubOptions = field(default_factory=HubOptions)
 
 
@@ -114,7 +117,7 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
         dtype = base.rows.dtype
     model = settings.model or _only_model(settings.upstreams[0])
     name = settings.name or Path(base_name).name
-    served = ServedPatches(name, dtype, allow_base=settings.allow_base)
+    served = ServedPatches(name, dtype, allow_base=settings.allow_base, on_conflict=settings.on_conflict)
     for patch in patches:
         _check_patch(settings, model, base, {patch.name: patch})
         served.put(patch)

@@ -16,7 +16,9 @@ from policy_patch.errors import PatchNameError
 from policy_patch.hub.named_patch import NamedPatch
 from policy_patch.near_names import did_you_mean
 from policy_patch.patch.prompt_embeds import Stack, stack_of
+from policy_patch.patch.stack_check import check_on_conflict
 from policy_patch.semver import SEMVER
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 _MOST_STACKS = 256  # stacks whose encoded vectors are kept; our choice, each may be megabytes
 _PART = re.compile(r"(?P<name>[^+@]+)(?:@v?(?P<version>[^@]+))?")
@@ -48,9 +50,12 @@ class ServedPatches:
         allow_base (`bool`, *optional*, defaults to `False`):
             Serve the base without a patch, too. By default it is refused: a client that forgets the patch would get
             unsafe answers and no sign of it.
+        on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
+            What follows if a request names a stack that breaks a rule of its patches.
     """
 
-    def __init__(self, base: str, dtype: torch.dtype, *, allow_base: bool = False) -> None:
+    def __init__(self, base: str, dtype: torch.dtype, *, allow_base: bool = False, on_conflict: str = "warn") -> None:
+        self._on_conflict = check_on_conflict(on_conflict)
         self.base, self.dtype, self.allow_base = base, dtype, allow_base
         self._versions: dict[str, dict[str, NamedPatch]] = {}  # name -> version -> patch
         self._history: dict[str, list[str]] = {}  # name -> versions that were current, the last is
@@ -117,6 +122,7 @@ class ServedPatches:
 
         Raises:
             PatchNameError: no such model.
+            PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
         """
         if not isinstance(model, str) or model.partition("+")[0] != self.base:
             raise PatchNameError(f"There is no model {str(model)[:200]!r}. {self._advice(str(model))}")
@@ -134,7 +140,12 @@ class ServedPatches:
                 raise PatchNameError(f"The model {model!r} has a patch twice.")
             key = tuple(f"{one.name}@{one.config.patch_version}" for one in patches)
             if key not in self._stacks:
-                stack = stack_of({one.name: (one.config, one.vectors) for one in patches}, self.dtype)
+                stack = stack_of(
+                    {one.name: (one.config, one.vectors) for one in patches},
+                    self.dtype,
+                    origins={one.name: (one.repo_id, one.commit) for one in patches},
+                    on_conflict=lambda: on_conflict_in_force(self._on_conflict),
+                )
                 if len(self._stacks) >= _MOST_STACKS:
                     self._stacks.pop(next(iter(self._stacks)))
                 self._stacks[key] = Chosen(patches, stack)

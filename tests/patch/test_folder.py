@@ -93,6 +93,13 @@ def test_vectors_that_are_not_finite_leave_the_old_patch(folder):
 BASE = {"format": 1, "architecture": {"model_type": "llama", "hidden_size": 8}, "tokenizer": "ab" * 32}
 
 
+MEASURED = {
+    "stack": [{"name": "tox", "sha256": "self"}, {"name": "bias", "sha256": "ab" * 32}], "risk": "toxicity",
+    "metric": "average_maximum_toxicity", "base": 0.8, "alone": 0.2, "stacked": 0.3, "verdict": "breaks",
+    "source": "composition.json", "date": "2026-11-30",
+}  # fmt: skip
+
+
 @pytest.fixture
 def telling_folder(tmp_path: Path) -> Path:
     """A folder with a patch that has something to say in every field."""
@@ -100,6 +107,8 @@ def telling_folder(tmp_path: Path) -> Path:
         risk="toxicity", patch_version="1.10.0", placement="before_bos", bos_token_id=10, init_seed=17,
         base_model_name_or_path="acme/base", base_model_revision="ab" * 20, base_fingerprint=BASE,
         composed_from=[{"name": "tox", "sha256": "cd" * 32}], filtered_by=["lexical", "née"],
+        conflicts=["risk:gender_bias"], order={"after": ["org/bias@<2.0.0"]}, interference=[MEASURED],
+        rebased_from={"sha256": "ef" * 32},
     )  # fmt: skip
     write_patch_folder(tmp_path / "telling", config, torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)))
     return tmp_path / "telling"
@@ -169,7 +178,8 @@ def test_no_field_of_the_configuration_can_be_changed_added_or_left_out(telling_
     others = {
         "num_virtual_tokens": 4, "hidden_size": 9, "placement": "after_bos", "init": "random", "bos_token_id": 11,
         "init_seed": 18, "composed_from": None, "filtered_by": ["lexical"], "base_fingerprint": {**BASE, "more": 1},
-        "patch_version": "1.10.1", "format_version": 2,
+        "patch_version": "1.10.1", "format_version": 2, "conflicts": ["risk:toxicity"], "order": None,
+        "interference": [{**MEASURED, "stacked": 0.1}], "rebased_from": {"sha256": "ee" * 32},
     }  # fmt: skip
     changed = {**values, field: others.get(field, "another")}
     lacking = {key: value for key, value in values.items() if key != field}
