@@ -18,17 +18,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from stored_run import made_with, write_result
-from tests.release.drift_reports import Watch, report_of
 
 from policy_patch.release import drift
 from policy_patch.release.drift_rule import DriftRule
+from tests.release.drift_reports import Watch, report_of
 
 RULES = {"drift": DriftRule(), "naive": DriftRule(alpha=0.05 * 2 * 2, looks=1)}  # 2 windows, 2 figures: 5% each
 SIZES = ((180, 60), (500, 100), (1000, 100))  # prompts of the release, and of a look
 START, SAMPLES, LAST = 50, 5, 100
 
 
-def first_alarm(rng: np.random.Generator, rule: DriftRule, size: tuple[int, int], looks: int, times: float) -> int | None:
+def first_alarm(
+    rng: np.random.Generator, rule: DriftRule, size: tuple[int, int], *, looks: int, times: float
+) -> int | None:
     """Return the number of the first look with an alarm, or None; from `START` on, rates are multiplied."""
     prompts, per_look = size
     rates = rng.beta(1, 9, prompts)
@@ -67,7 +69,7 @@ def main() -> None:
 
 def one_run(rule: DriftRule, size: tuple[int, int], *, histories: int, looks: int, times: float) -> dict[str, object]:
     rng = np.random.default_rng(0)
-    found = [first_alarm(rng, rule, size, looks, times) for _ in range(histories)]
+    found = [first_alarm(rng, rule, size, looks=looks, times=times) for _ in range(histories)]
     real = sorted(number - START for number in found if number is not None and number > START)
     told: dict[str, object] = {"histories": histories, "with_an_alarm": sum(number is not None for number in found)}
     if times > 1:

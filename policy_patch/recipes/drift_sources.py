@@ -3,7 +3,6 @@
 Each is checked against the report, so that a wrong file is named before a server is asked. `drift.py` asks.
 """
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,25 +22,32 @@ def patch_and_report(patch: str, report: str | None) -> "tuple[NamedPatch, Evalu
     """Return a patch and the report of its release: the given one, or the one that lies beside it in the same commit.
 
     Raises:
-        DataError: there is no report.
-        PolicyPatchError: as `load_named_patch` and `EvaluationReport.load`.
+        DataError: there is no report, or it is the report of another patch.
+        PolicyPatchError: as `open_patch`, which also asks the policies in force, and `EvaluationReport`.
     """
-    from policy_patch.hub.fetch import EVALUATION_NAME, locate_patch
+    from policy_patch.hub.fetch import EVALUATION_NAME
     from policy_patch.hub.named_patch import NamedPatch, split_name
-    from policy_patch.patch.folder import read_patch_folder
+    from policy_patch.hub.opening import open_patch
+    from policy_patch.patch.vectors import vectors_hash
     from policy_patch.report.report import EvaluationReport
 
     name, model_id = split_name(patch)
-    place = locate_patch(model_id, optional=() if report else (EVALUATION_NAME,))
-    config, vectors = read_patch_folder(place.folder)
-    found = NamedPatch(name, config, vectors, place.repo_id, place.commit, place.folder)
-    file = report or place.folder / EVALUATION_NAME
-    if not os.path.exists(file):
+    opened = open_patch(model_id, optional=() if report else (EVALUATION_NAME,))
+    place, content = opened.location, opened.files.get(EVALUATION_NAME)
+    source = report or f"{EVALUATION_NAME} of {model_id}"
+    if report is None and content is None:
         raise DataError(
-            f"`{file}` is not there, so there is nothing to compare with. Measure the patch with "
+            f"`{model_id}` has no {EVALUATION_NAME}, so there is nothing to compare with. Measure the patch with "
             "`policy-patch evaluate`, or give `report`."
         )
-    return found, EvaluationReport.load(file)
+    found = EvaluationReport.load(report) if report else EvaluationReport.from_json(content.decode(), source)
+    measured = {one.vectors_sha256 for one in found.patches}
+    if measured and vectors_hash(opened.vectors) not in measured:
+        raise DataError(
+            f"`{source}` is the report of other vectors ({', '.join(one.name for one in found.patches)}), not of "
+            f"`{model_id}`. Measure this patch with `policy-patch evaluate`."
+        )
+    return NamedPatch(name, opened.config, opened.vectors, place.repo_id, place.commit, place.folder), found
 
 
 def scorers_of(given: list[str], risk: "Risk", release: "ReleaseFigures") -> list[Any]:

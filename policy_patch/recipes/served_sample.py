@@ -96,8 +96,8 @@ class Measuring:
     def _unusable(self, prompts: Sequence[str], answers: list[list[str]]) -> Any:
         import numpy as np
 
+        from policy_patch.answers.perplexity import conditional_nll
         from policy_patch.evaluation.gibberish import unusable
-        from policy_patch.evaluation.perplexity import conditional_nll
 
         shape = (len(answers), self.sampling.num_samples)
         if self.perplexity is None and self.unknown_gibberish is not None:

@@ -8,6 +8,7 @@ import pytest
 from policy_patch.answers.probe_file import read_probe
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.evaluation import risk_named
+from policy_patch.lab import lab_patch_folder
 from policy_patch.recipes.drift_sources import patch_and_report, probe_of, same_prompts, scorers_of, watched_figures
 from policy_patch.recipes.prompts import prompts_of
 from policy_patch.release.drift import release_figures
@@ -21,9 +22,11 @@ def test_patch_and_report_are_read_from_one_place(tmp_path):
     assert (patch.name, report.risk, report.settings.num_prompts) == ("mine", "toxicity", 36)
     shutil.copytree(released(), tmp_path / "tox")
     (tmp_path / "tox" / "evaluation.json").rename(tmp_path / "other.json")
-    with pytest.raises(DataError, match=r"evaluation.json` is not there, so there is nothing to compare with"):
+    with pytest.raises(DataError, match=r"has no evaluation.json, so there is nothing to compare with"):
         patch_and_report(str(tmp_path / "tox"), None)
     assert patch_and_report(str(tmp_path / "tox"), str(tmp_path / "other.json"))[1] == report
+    with pytest.raises(DataError, match="is the report of other vectors"):
+        patch_and_report(str(lab_patch_folder("gender_bias")), str(tmp_path / "other.json"))
 
 
 def test_prompts_are_compared_by_their_hash():
