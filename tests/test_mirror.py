@@ -97,6 +97,7 @@ SUBJECTS = {
     "hub/test_push_rules.py": "policy_patch/hub/push.py",
     "hub/test_round_trip.py": "policy_patch/hub",
     "hub/test_scenarios.py": "policy_patch/hub",
+    "hub/test_signed_push.py": "policy_patch/hub/push.py",
     "hub/test_wrong_base.py": "policy_patch/model/files.py",
     "injection/test_copies.py": "policy_patch/injection",
     "injection/test_decoding.py": "policy_patch/injection",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.cli.console import print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from huggingface_hub import CommitInfo
     from jsonargparse import ArgumentParser, Namespace
 
@@ -24,7 +26,8 @@ the report that `policy-patch evaluate` wrote into the folder.
 
 Edits that people made to the card stay. A published version never changes, and
 versions only go up, because users pin them: other vectors need a higher
-`--version`. If the base was loaded from a folder, name it with `--base`. After
+`--version`. A signature in the folder is published with the patch if it covers
+what is published; `--sign` makes one. If the base was loaded from a folder, name it with `--base`. After
 publishing, the new configuration is written into the folder, too. The token is
 the one of `hf auth login`, or HF_TOKEN.
 
@@ -36,6 +39,7 @@ Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --private
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --gate gate.yaml
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --create_pr
+  policy-patch push tox-patch org/tox-patch --version 1.1.0 --sign key.pem
   policy-patch push tox-patch org/tox-patch --version 1.1.0 --base org/model"""
 
 
@@ -80,6 +84,9 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "--gate_base", type=str | None, help="Base on which the gate times the patch. Default: the one it names."
     )
+    parser.add_argument("--sign", type=str | None, help="Sign what is published with this private key, a PEM file.")
+    parser.add_argument("--certificate", type=str | None, help="PEM file of the key's certificate.")
+    parser.add_argument("--chain", type=str, nargs="+", default=[], help="PEM files of the certificates above it.")
     parser.add_argument("--dry_run", action="store_true", help="Print the card and the files; send nothing.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
@@ -165,6 +172,7 @@ def _publication(args: "Namespace") -> Publication:
         create_pr=args.create_pr,
         parent_commit=args.parent_commit,
         subfolder=args.subfolder,
+        sign=_signature(args),
     )
     return Publication(
         folder=args.folder,
@@ -175,6 +183,19 @@ def _publication(args: "Namespace") -> Publication:
         about={"evaluation": _evaluation(args.folder, args.evaluation), **about},
         options=options,
     )
+
+
+def _signature(args: "Namespace") -> "Callable[[Mapping[str, bytes]], bytes] | None":
+    """Return what signs the published files: the given key, or the signature in the folder if there is one."""
+    import os
+
+    from policy_patch.cli.sign import PASSWORD_VARIABLE
+    from policy_patch.trust.signing import earlier_signature, signed_files
+
+    if args.sign is None:
+        return earlier_signature(args.folder)
+    signer = {"private_key": args.sign, "certificate": args.certificate, "certificate_chain": args.chain}
+    return lambda files: signed_files(files, **signer, password=os.environ.get(PASSWORD_VARIABLE))
 
 
 def show(one: Publication, *, as_json: bool) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.config import PolicyPatchConfig
+from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import ConfigError
 from policy_patch.hub.fetch import EVALUATION_NAME
 from policy_patch.hub.names import is_commit, split_id
@@ -172,6 +172,7 @@ def push_patch(
     Raises:
         ConfigError: see [`published_config`]. No request was made.
         EvaluationError: `evaluation` is not a complete report. No request was made.
+        SignatureError: `options.sign` cannot sign the files. No request was made.
         PublishConflictError, HubError: see [`~policy_patch.hub.push.publish`].
     """
     options, report = options or PushOptions(), as_report(evaluation)
@@ -179,5 +180,7 @@ def push_patch(
     check_place(repo_id, options)
     where = {"dataset_id": dataset_id, "subfolder": options.subfolder, "revision": options.revision}
     files = {**files, **report_files(repo_id, config, report, task_id=task_id, **where)}
+    if options.sign is not None:
+        files[SIGNATURE_NAME] = options.sign(files)
     card = patch_card(repo_id, config, evaluation=report, tags=tags, license=license, **where)
     return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options)

@@ -138,7 +138,8 @@ def _write(folder: Path, files: Mapping[str, bytes], older: Collection[str]) -> 
         (folder / SIGNATURE_NAME).unlink(missing_ok=True)
     beside = {*older, *files} - set(PATCH_FILES) - {SIGNATURE_NAME}
     for name in (*beside, SIGNATURE_NAME, RECORD_NAME):  # left by killed pulls
-        remove_pending(folder / name)
+        if (folder / name).parent.is_dir():
+            remove_pending(folder / name)
     write_patch_files(folder, {name: files[name] for name in PATCH_FILES})
     for name in sorted(beside):
         if name in files:
@@ -156,6 +157,7 @@ def _foreign(folder: Path, new: Mapping[str, Collection[str]], old: Mapping[str,
     ours |= {
         path.relative_to(folder).as_posix()
         for name in (*PATCH_FILES, *DESCRIBING_FILES, SIGNATURE_NAME, RECORD_NAME, *new, *(old or {}))
+        if (folder / name).parent.is_dir()
         for path in pending_files(folder / name)
     }
     if any(name.startswith(f"{RESULTS_FOLDER}/") for name in (*new, *(old or {}))):

@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
-from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
+from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import HubError, HubUnavailableError, PolicyPatchError, PublishConflictError
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.fetch import (
@@ -29,6 +29,7 @@ from policy_patch.hub.versions import check_goes_up, check_goes_up_from_tags, ch
 from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.privacy.redaction import blank_error, sent_secrets, without_secrets
 from policy_patch.semver import version_tag
+from policy_patch.trust.signed_files import must_be_signed
 
 logger = logging.get_logger(__name__)
 
@@ -56,6 +57,8 @@ class PushOptions:
             Commit that must still be the newest. If given, an older version may follow a newer one knowingly.
         subfolder (`str`, *optional*):
             Folder of the repository to publish in; sets no version tag.
+        sign (`Callable[[Mapping[str, bytes]], bytes]`, *optional*):
+            Takes the files that are published, without the card, and returns the content of their signature.
     """
 
     commit_message: str | None = None
@@ -66,6 +69,7 @@ class PushOptions:
     create_pr: bool = False
     parent_commit: str | None = None
     subfolder: str | None = None
+    sign: Callable[[Mapping[str, bytes]], bytes] | None = None
 
     @property
     def reading(self) -> HubOptions:
@@ -177,7 +181,7 @@ def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, b
     with hub_errors(repo_id, options.revision, doing="publish in"):
         newest = api.repo_info(repo_id, revision=options.revision).sha
     parent = options.parent_commit or newest
-    names = [*files, subfolder + CARD_NAME, subfolder + EVALUATION_NAME]
+    names = [*files, *(subfolder + name for name in (CARD_NAME, EVALUATION_NAME, SIGNATURE_NAME))]
     with hub_errors(repo_id, parent, doing="publish in"):
         ours = _blobs(api, repo_id, parent, names)
     # The main branch may hold a newer version; publishing an older one on a new branch is intended.
@@ -203,9 +207,37 @@ def _content(push: _Push, seen: dict[str, str] | None) -> tuple[str, dict[str, b
     if keeps_report and (published is None or not published.behaves_as(config, tensors)):
         content[report] = None  # a report on other vectors is deleted
         keeps_report = False
+    content |= _custody(push, parent, content, ours, keeps_report)
     if not keeps_report:  # else the card shows that report, and ours would not
         content |= _card(push, parent, ours)
     return parent, content, there
+
+
+def _custody(
+    push: _Push, parent: str, content: Mapping[str, bytes | None], ours: Mapping[str, str], keeps_report: bool
+) -> dict[str, bytes | None]:
+    """Return the changes that keep signature and files together: no commit has a signature that does not hold.
+
+    Raises:
+        PublishConflictError: the signature would not cover what the repository keeps.
+    """
+    place, files = push.place, push.files
+    signature = place.subfolder + SIGNATURE_NAME
+    if signature not in files:
+        return {signature: None} if content and signature in ours else {}
+    kept = [name for name in files if name not in content and not _is(files[name], ours.get(name))]
+    kept += [place.subfolder + EVALUATION_NAME] if keeps_report else []
+    if kept:
+        raise PublishConflictError(
+            f"`{place.repo_id}` keeps its {', '.join(kept)}, and the signature of this push does not cover that "
+            "content. Push the report with the patch (`--evaluation`), or raise the version. Nothing was written."
+        )
+    with hub_errors(place.repo_id, parent, doing="publish in"):
+        there = place.api.list_repo_files(place.repo_id, revision=parent)
+    return {
+        name: None for name in there
+        if name.startswith(place.subfolder) and name not in files and must_be_signed(name.removeprefix(place.subfolder))
+    }  # fmt: skip
 
 
 def _blobs(api: HfApi, repo_id: str, commit: str, names: list[str]) -> dict[str, str]:

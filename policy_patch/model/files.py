@@ -6,6 +6,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from policy_patch.hub.push import PushOptions
 from policy_patch.patch.folder import patch_files, write_patch_folder
 from policy_patch.patch.vectors import check_norms
 from policy_patch.report.report import EvaluationReport
+from policy_patch.trust.signing import signed_files
 
 logger = logging.get_logger(__name__)
 
@@ -256,6 +258,7 @@ class PatchFiles:
         subfolder: str | None = None,
         tags: Sequence[str] = (),
         base_model: str | None = None,
+        private_key: str | PathLike | None = None,
     ) -> "CommitInfo":
         """Publish one patch with its model card in one commit, tagged with its version. Mirrors PEFT's `push_to_hub`.
 
@@ -291,6 +294,8 @@ class PatchFiles:
             base_model (`str`, *optional*):
                 Hub id of the base, maybe with a commit (`"org/model@<commit>"`), if the patch names a folder of this
                 machine. After publishing, the patch in this model has this id, too.
+            private_key (`str` or `os.PathLike`, *optional*):
+                PEM file of an elliptic-curve key that signs what is published. Needs the extra `signing`.
 
         Returns:
             `huggingface_hub.CommitInfo`: the commit; the newest one if there was nothing to change.
@@ -303,13 +308,15 @@ class PatchFiles:
             HubAccessError, HubUnavailableError, HubError: the Hub does not accept the commit.
             PatchNameError, PatchFileError: see [`save_pretrained`].
             EvaluationError: `evaluation` is not a report.
+            SignatureError: the key cannot be used.
         """
         name = self._one_patch(patch_name)
         config = published_config(self._renewed_config(name), base_model=base_model)
         config, files = patch_files(config, self.patches[name])
         options = PushOptions(
-            commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder
-        )
+            commit_message, commit_description, private, token, revision, create_pr, parent_commit, subfolder,
+            None if private_key is None else partial(signed_files, private_key=private_key),
+        )  # fmt: skip
         if isinstance(evaluation, str | PathLike):
             evaluation = EvaluationReport.load(evaluation)
         commit = push_patch(repo_id, config, files, evaluation=evaluation, tags=tags, options=options)

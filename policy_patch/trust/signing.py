@@ -6,7 +6,7 @@ By an elliptic-curve key or a certificate, which work offline, or keyless by Sig
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from policy_patch.files.atomic import write_whole
 from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
 from policy_patch.trust.signed_files import (
     NEVER_SIGNED,
+    hash_of,
     hashed_folder,
     is_left_out,
     must_be_signed,
@@ -99,6 +100,30 @@ def signed_files(files: Mapping[str, bytes], **signer: Any) -> bytes:
             Path(folder, name).write_bytes(content)
         sign_policy_patch(folder, **signer)
         return Path(folder, SIGNATURE_NAME).read_bytes()
+
+
+def earlier_signature(folder: str | os.PathLike) -> Callable[[Mapping[str, bytes]], bytes] | None:
+    """Return a function that gives files the signature that lies in a folder, if it covers them; None if there is none.
+
+    The function raises SignatureError if the files are not the signed ones.
+    """
+    path = Path(folder, SIGNATURE_NAME)
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+
+    def sign(files: Mapping[str, bytes]) -> bytes:
+        hashes = {name: hash_of(one) for name, one in files.items()}
+        try:
+            check_made(content, hashes, source="what would be published", required=(CONFIG_NAME, TENSORS_NAME))
+        except SignatureError as error:
+            raise SignatureError(
+                f"`{folder}` is signed, and what would be published is not what was signed: {error} Sign as you push "
+                f"(`--sign key.pem`), or remove `{path}`. Nothing was published."
+            ) from error
+        return content
+
+    return sign
 
 
 class _Signer:
