@@ -35,7 +35,7 @@ Examples:
       --probe probe --history drift.jsonl --plot drift.png
   policy-patch drift http://gpu1:8000/v1 --patch tox-patch --prompts test.jsonl --watch 86400 --json
   policy-patch drift http://localhost:8080/v1 --canary base+tox@v1.0.0 base+tox@v1.1.0 --prompts test.jsonl
-  policy-patch drift --canary http://old:8000/v1 http://new:8000/v1 --risk harmfulness --prompts harm.csv"""
+  policy-patch drift --canary http://old:8080/v1 http://new:8080/v1 --model base+tox --prompts test.jsonl"""
 _WATCH = tuple(name for name in DriftRecipe.__dataclass_fields__ if name not in ("url", "patch"))
 _CANARY = ("risk", "num_samples", "max_new_tokens", "top_p", "temperature", "seed", "output_dir")
 _CANARY_TOO = (
@@ -87,10 +87,13 @@ def _canary_recipe(args: "Namespace") -> CanaryRecipe:
         raise ConfigError(f"`--canary` has {len(args.canary)} values; expected the current version and the candidate.")
     specs = []
     for name in args.canary:
-        if not name.startswith(("http://", "https://", "openai:", "chat:")):
+        kind = "chat" if args.chat else "openai"
+        if name.startswith(("http://", "https://")):
+            name = name if args.model is None else f"{kind}:{args.model}@{name}"
+        elif not name.startswith(("openai:", "chat:")):
             if args.url is None:
                 raise ConfigError(f"`--canary {name}` is the name of a model; give the address of its server, too.")
-            name = f"{'chat' if args.chat else 'openai'}:{name}@{','.join([args.url, *args.replicas])}"
+            name = f"{kind}:{name}@{','.join([args.url, *args.replicas])}"
         specs.append(name)
     values = {name: getattr(args, name) for name in (*_CANARY, *_CANARY_TOO)}
     return CanaryRecipe(current=specs[0], candidate=specs[1], **values)
