@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "compose", "bake", "export", "gateway",
-    "probe", "gate", "sign", "verify", "scan", "audit", "lock", "apply", "status", "upgrade", "rollback", "rebase",
-    "drift",
+    "probe", "gate", "sign", "verify", "scan", "bom", "audit", "lock", "apply", "status", "upgrade", "rollback",
+    "rebase", "drift",
 )  # fmt: skip
 POLICY_VARIABLE = "POLICY_PATCH_POLICY"
 POLICY_HELP = f"Policy file that every loaded patch has to satisfy, beside the one that {POLICY_VARIABLE} names."

@@ -266,6 +266,12 @@ def _risk_tags(risk: str | None) -> list[str]:
 # Updating a card
 
 
+def card_metadata(text: str) -> dict[str, Any]:
+    """Return the metadata at the head of a card; empty if there is none, or none that can be read."""
+    front = REGEX_YAML_BLOCK.match(text)
+    return (_metadata(front[2]) if front else None) or {}
+
+
 def merge_card(existing: str, new: str) -> str:
     """Update the generated part of an existing card, unless someone edited that part.
 
