@@ -38,10 +38,11 @@ CALLBACKS = {("ui/compare.py", "write"), ("ui/measure.py", "measure"), ("ui/trai
 
 # Files that a lower floor looks up by name while the program runs: the model prepares transformers' trainers, and
 # what those then do is the business of training, which takes seconds to import. A policy may ask the model for a scan,
-# which measures patched models and so stands above them.
+# which measures patched models and so stands above them. A push is held to the gates of policies.
 BY_NAME = {
     ("model/trainer_hook.py", "policy_patch.training.adopted"),
     ("model/scan_hook.py", "policy_patch.release.scan_at_load"),
+    ("hub/policy_gates.py", "policy_patch.release.gated_push"),
 }
 
 # `print_trainable_parameters` is PEFT's name; the recipe of the lab is a program of its own.

@@ -50,7 +50,7 @@ def print_table(rows: Sequence[dict[str, str]], title: str | None = None, *, pro
 
 def print_report(report: "EvaluationReport") -> None:
     """Print the tables of an evaluation: all columns for the first scorer, the risk's columns only for the others."""
-    from policy_patch.report.tables import FLUENCY_COLUMNS, comparison_rows
+    from policy_patch.report.tables import FLUENCY_COLUMNS, comparison_rows, other_risk_rows
 
     for position, scorer in enumerate(report.scorers):
         rows = report.rows(scorer.name)
@@ -61,6 +61,8 @@ def print_report(report: "EvaluationReport") -> None:
             hidden |= FLUENCY_COLUMNS
         rows = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
         print_table(rows, f"{report.risk}, scored by {scorer.label}")
+    for other in report.other_risks:
+        print_table(other_risk_rows(other), f"{other.risk}, scored by {other.scorer().label}")
     settings = report.settings
     if report.comparisons and sys.stdout.isatty():
         rows = [row for row in comparison_rows(report) if row["compared"].startswith("patch")]

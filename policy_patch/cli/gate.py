@@ -5,16 +5,17 @@
 
 import sys
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jsonargparse import ArgumentParser, Namespace
 
-    from policy_patch.hub.fetch import HubOptions
     from policy_patch.release import GateResult
-    from policy_patch.report.report import EvaluationReport
 
 HELP = "Check whether a patch may be released: its risk, its costs, its report, its signature."
 DESCRIPTION = """Check whether a patch may be released, by the limits of a gate file: its own risk
@@ -24,10 +25,13 @@ other risk is worse; over-refusal, perplexity and a utility task are within
 limits; the report is of this patch on this base; and, if asked for, speed and
 signature. What was not measured fails, with the command that measures it.
 
+`--template` prints a gate file with all limits and comments: redirect it into
+gate.yaml and change what you need.
+
 Exit codes: 0 the patch passes, 1 a check failed, 2 bad usage.
 
 Examples:
-  policy-patch gate --template > gate.yaml
+  policy-patch gate --template
   policy-patch evaluate tox-patch --gate gate.yaml
   policy-patch gate tox-patch --gate gate.yaml --base org/model
   policy-patch gate org/tox-patch@v1.2.0 --gate gate.yaml --report report --json"""
@@ -58,6 +62,7 @@ def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.errors import GateError
     from policy_patch.hub.fetch import HubOptions
+    from policy_patch.release import check_gate
     from policy_patch.release.gate_template import GATE_TEMPLATE
 
     if args.template:
@@ -65,9 +70,12 @@ def run(args: "Namespace") -> int:
         return 0
     if args.patch is None:
         raise GateError("No patch is named. Give its folder or Hub id, or `--template` for a gate file.")
-    result = gated(
-        args.patch, args.gate, base=args.base, report=args.report, where={"device": args.device, "dtype": args.dtype},
-        options=HubOptions(args.revision, args.subfolder),
+    result = with_base(
+        partial(
+            check_gate, args.patch, report=args.report, base_name=args.base,
+            options=HubOptions(args.revision, args.subfolder),
+        ),
+        args.gate, base=args.base, device=args.device, dtype=args.dtype,
     )  # fmt: skip
     if args.json:
         print_json(result.to_dict())
@@ -76,47 +84,35 @@ def run(args: "Namespace") -> int:
     return 0 if result.passed else 1
 
 
-def gated(
-    patch: str,
+def with_base(
+    check: "Callable[..., GateResult]",
     gate: str | None,
     *,
     base: str | None,
-    report: "str | EvaluationReport | None",
-    where: dict[str, str | None],
-    options: "HubOptions | None" = None,
-    published: dict[str, bytes] | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
 ) -> "GateResult":
-    """Load the base, if one is named and the gate times the patch, and return the result of the gate.
+    """Return the result of a check, with the base loaded if one is named and the gate times the patch.
 
     Args:
-        patch (`str`), report (`str` or [`EvaluationReport`], *optional*), options ([`HubOptions`], *optional*),
-        published (`dict[str, bytes]`, *optional*):
-            As in [`check_gate`].
+        check (`Callable`):
+            [`check_gate`], or another function that takes `gate`, `base` and `tokenizer`.
         gate (`str`, *optional*):
             The gate file.
         base (`str`, *optional*):
             Name of the base.
-        where (`dict[str, str | None]`):
-            `device` and `dtype` of the base.
+        device, dtype (`str`, *optional*):
+            As in [`load_model`].
     """
     from policy_patch.recipes.models import load_model
-    from policy_patch.release import Gate, check_gate
+    from policy_patch.release import Gate
 
     limits = Gate() if gate is None else Gate.from_yaml(gate)
     model = tokenizer = None
     if base is not None and limits.overhead.max_ratio is not None:
         say(f"Loading {base} ...")
-        model, tokenizer = load_model(base, **where)
-    return check_gate(
-        patch,
-        limits,
-        report=report,
-        base=model,
-        tokenizer=tokenizer,
-        base_name=base,
-        options=options,
-        published=published,
-    )
+        model, tokenizer = load_model(base, device=device, dtype=dtype)
+    return check(gate=limits, base=model, tokenizer=tokenizer)
 
 
 def as_text(result: "GateResult") -> str:

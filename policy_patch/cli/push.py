@@ -3,7 +3,9 @@
 `policy_patch.hub` decides which files are sent and in which order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +33,8 @@ what is published; `--sign` makes one. If the base was loaded from a folder, nam
 publishing, the new configuration is written into the folder, too. The token is
 the one of `hf auth login`, or HF_TOKEN.
 
-With `--gate`, the patch has to pass `policy-patch gate` first. If it does not,
-nothing is sent, and the exit code is 1.
+With `--gate`, the patch has to pass `policy-patch gate` first; so it has to if a
+policy names a gate. If it does not, nothing is sent, and the exit code is 1.
 
 Examples:
   policy-patch push tox-patch org/tox-patch --version 1.0.0 --dry_run
@@ -80,13 +82,13 @@ def add_arguments(parser: "ArgumentParser") -> None:
         type=str | None,
         help="Commit that must be the newest one of the branch. With it, a lower version may follow a higher one.",
     )
+    parser.add_argument("--sign", type=str | None, help="Sign what is published with this private key, a PEM file.")
+    parser.add_argument("--certificate", type=str | None, help="PEM file of the key's certificate.")
+    parser.add_argument("--chain", type=str, nargs="+", default=[], help="PEM files of the certificates above it.")
     parser.add_argument("--gate", type=str | None, help="Gate file that the patch has to pass before anything is sent.")
     parser.add_argument(
         "--gate_base", type=str | None, help="Base on which the gate times the patch. Default: the one it names."
     )
-    parser.add_argument("--sign", type=str | None, help="Sign what is published with this private key, a PEM file.")
-    parser.add_argument("--certificate", type=str | None, help="PEM file of the key's certificate.")
-    parser.add_argument("--chain", type=str, nargs="+", default=[], help="PEM files of the certificates above it.")
     parser.add_argument("--dry_run", action="store_true", help="Print the card and the files; send nothing.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
@@ -121,10 +123,13 @@ class Publication:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    one = _publication(args)
-    if args.gate is not None and not passes_gate(one, args.gate, base=args.gate_base, as_json=args.json):
-        return 1
-    return (show if args.dry_run else push)(one, as_json=args.json)
+    from policy_patch.hub.policy_gates import policy_gates
+
+    one, named = _publication(args), policy_gates()
+    for gate in [*([] if args.gate is None else [args.gate]), *map(str, named)]:
+        if not passes_gate(one, gate, base=args.gate_base, as_json=args.json):
+            return 1
+    return show(one, as_json=args.json) if args.dry_run else push(one, as_json=args.json, gates_passed=named)
 
 
 def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool) -> bool:
@@ -140,11 +145,11 @@ def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool)
         as_json (`bool`):
             Print JSON.
     """
-    from policy_patch.cli.gate import as_text, gated
+    from policy_patch.cli.gate import as_text, with_base
+    from policy_patch.release.gated_push import gate_of_push
 
     base = base or one.config.base_model_name_or_path
-    report, where = one.about["evaluation"], {"device": None, "dtype": "auto"}
-    result = gated(one.folder, gate, base=base, report=report, where=where, published=one.files)
+    result = with_base(partial(gate_of_push, files=_published(one), named=one.folder, base_name=base), gate, base=base)
     if result.passed:
         say(f"The patch passes the gate {gate}: {len(result.rows)} checks.")
         return True
@@ -201,13 +206,12 @@ def _signature(args: "Namespace") -> "Callable[[Mapping[str, bytes]], bytes] | N
 def show(one: Publication, *, as_json: bool) -> int:
     """Print the card and the files that a push would send, and return the exit code."""
     from policy_patch.hub.fetch import CARD_NAME
-    from policy_patch.hub.publishing import patch_card, report_files
+    from policy_patch.hub.publishing import patch_card
 
     place = {"subfolder": one.options.subfolder, "revision": one.options.revision}
     card = patch_card(one.repo_id, one.config, **one.about, **place)
-    where = {"dataset_id": one.about["dataset_id"], "task_id": one.about["task_id"], **place}
-    files = one.files | report_files(one.repo_id, one.config, one.about["evaluation"], **where)
-    sizes = {name: len(content) for name, content in (files | {CARD_NAME: card.encode()}).items()}
+    files = _published(one) | {CARD_NAME: card.encode()}
+    sizes = {name: len(content) for name, content in files.items()}
     version = one.config.patch_version
     if as_json:
         print_json({"repo_id": one.repo_id, "version": version, "files": sizes, "card": card})
@@ -218,11 +222,22 @@ def show(one: Publication, *, as_json: bool) -> int:
     return 0
 
 
-def push(one: Publication, *, as_json: bool) -> int:
+def _published(one: Publication) -> dict[str, bytes]:
+    """Return all files that a push would send except the card, signed if it signs."""
+    from policy_patch.config import SIGNATURE_NAME
+    from policy_patch.hub.publishing import report_files
+
+    place = {"subfolder": one.options.subfolder, "revision": one.options.revision}
+    where = {"dataset_id": one.about["dataset_id"], "task_id": one.about["task_id"], **place}
+    files = one.files | report_files(one.repo_id, one.config, one.about["evaluation"], **where)
+    return files if one.options.sign is None else {**files, SIGNATURE_NAME: one.options.sign(files)}
+
+
+def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) -> int:
     """Publish the patch, print its address, and return the exit code."""
     from policy_patch.hub.publishing import push_patch
 
-    commit = push_patch(one.repo_id, one.config, one.files, options=one.options, **one.about)
+    commit = push_patch(one.repo_id, one.config, one.files, options=one.options, gates_passed=gates_passed, **one.about)
     if one.changes_folder:
         _write_published(one.folder, one.files, commit)
     version, url = one.config.patch_version, commit.pr_url or commit.commit_url

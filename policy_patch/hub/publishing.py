@@ -5,6 +5,7 @@ They contain no path of this machine. `push.py` puts them into one commit.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
@@ -12,6 +13,7 @@ from policy_patch.errors import ConfigError
 from policy_patch.hub.fetch import EVALUATION_NAME
 from policy_patch.hub.names import is_commit, split_id
 from policy_patch.hub.place import MAIN, check_place
+from policy_patch.hub.policy_gates import hold_to_gates
 from policy_patch.hub.push import PushOptions, publish
 from policy_patch.model_card.card import merge_card, model_card
 from policy_patch.model_card.eval_results import can_be_hub_id, eval_results_files
@@ -145,6 +147,8 @@ def push_patch(
     dataset_id: str | None = None,
     task_id: str = "default",
     options: PushOptions | None = None,
+    base: Any = None,
+    gates_passed: Sequence[Path] = (),
 ) -> "CommitInfo":
     """Publish a patch in one commit, with its report and its card.
 
@@ -168,9 +172,14 @@ def push_patch(
             Task of that benchmark, as its `eval.yaml` names it.
         options ([`~policy_patch.hub.push.PushOptions`], *optional*):
             Branch, folder, token and so on.
+        base ([`~transformers.PreTrainedModel`], *optional*):
+            The base, if it is loaded, for a gate of the policy that times the patch.
+        gates_passed (`Sequence[Path]`, *optional*):
+            Gate files of the policy that the caller has checked.
 
     Raises:
         ConfigError: see [`published_config`]. No request was made.
+        GateError: the policy in force names a gate, and the patch does not pass it. No request was made.
         EvaluationError: `evaluation` is not a complete report. No request was made.
         SignatureError: `options.sign` cannot sign the files. No request was made.
         PublishConflictError, HubError: see [`~policy_patch.hub.push.publish`].
@@ -182,5 +191,6 @@ def push_patch(
     files = {**files, **report_files(repo_id, config, report, task_id=task_id, **where)}
     if options.sign is not None:
         files[SIGNATURE_NAME] = options.sign(files)
+    hold_to_gates(config, files, base=base, passed=gates_passed)
     card = patch_card(repo_id, config, evaluation=report, tags=tags, license=license, **where)
     return publish(repo_id, config, files, card=card, merge_card=merge_card, options=options)

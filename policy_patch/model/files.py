@@ -319,7 +319,9 @@ class PatchFiles:
         )  # fmt: skip
         if isinstance(evaluation, str | PathLike):
             evaluation = EvaluationReport.load(evaluation)
-        commit = push_patch(repo_id, config, files, evaluation=evaluation, tags=tags, options=options)
+        commit = push_patch(
+            repo_id, config, files, evaluation=evaluation, tags=tags, options=options, base=self.get_base_model()
+        )
         self.patch_config[name] = config
         return commit
 

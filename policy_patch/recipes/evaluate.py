@@ -355,7 +355,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
                 opened.model, opened.tokenizer, prompts, risk=risk, work_dir=folder, **shared, **more
             )
 
-        return replace(report, other_risks=other_reports(self, others, measure))
+        return replace(report, other_risks=other_reports(self, others, measure, own=found.configs[0].risk or ""))
 
     def _others(self, opened: Opened, base: str) -> "dict[str, System]":
         from policy_patch.evaluation import System, lora_loader

@@ -90,9 +90,11 @@ def _source(recipe: Any, risk: "Risk") -> str | None:
 
 
 def other_reports(
-    recipe: Any, risks: list["Risk"], measure: Callable[..., "EvaluationReport"]
+    recipe: Any, risks: list["Risk"], measure: Callable[..., "EvaluationReport"], *, own: str
 ) -> list["EvaluationReport"]:
-    """Return one report for each other risk: the base and the patch, without samples.
+    """Return one report for each other risk, without samples: the base and the patch.
+
+    For a further risk of a composed patch, the untrained patch and the safe prompts are measured, too.
 
     Args:
         recipe ([`EvaluateRecipe`]):
@@ -101,8 +103,15 @@ def other_reports(
             The risks, from [`check_other_risks`].
         measure (`Callable`):
             [`evaluate_policy_patch`] with the arguments that all risks share.
+        own (`str`):
+            The risks of the patch, joined by `+`.
     """
+    from policy_patch.evaluation import Alternatives
+
     found = []
+    alternatives = Alternatives(
+        untrained=recipe.untrained, equal_length_prompt=recipe.equal_length_prompt, safe_prompt=recipe.safe_prompt
+    )
     for risk in risks:
         specs = recipe.scorers_of.get(risk.name) or risk.scorers[:1]
         with under(f"scorers_of.{risk.name}"):
@@ -113,6 +122,7 @@ def other_reports(
             risk=risk.name,
             scorers=scorers,
             safe_prompts=prompts_of(safe)[: recipe.num_prompts] if safe else (),
+            alternatives=alternatives if risk.name in own.split("+") else Alternatives(),
         )
         found.append(replace(one, samples=[], offensive_words=[]))
     return found

@@ -35,7 +35,6 @@ def check_gate(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     base_name: str | None = None,
     options: HubOptions | None = None,
-    published: Mapping[str, bytes] | None = None,
 ) -> GateResult:
     """Check whether a patch may be released. A check that cannot be made has failed.
 
@@ -55,9 +54,6 @@ def check_gate(
             Name of the base for the commands in messages. Defaults to none.
         options ([`HubOptions`], *optional*):
             Revision, token, cache and so on for a patch on the Hub.
-        published (`Mapping[str, bytes]`, *optional*):
-            File name -> content as it will be published, if that differs from the folder, such as a configuration with
-            another version. A signature then has to be on these contents.
 
     Returns:
         [`GateResult`]: one row for each check. `result.raise_if_failed()` raises a `GateError`.
@@ -74,24 +70,58 @@ def check_gate(
     result.raise_if_failed()
     ```
     """
-    limits = _gate(gate)
     location = locate_patch(patch, options, optional=[EVALUATION_NAME, SIGNATURE_NAME])
-    config, vectors = read_patch_folder(location.folder)
-    found, unreadable = _report(report, location.folder)
+    return check_folder(
+        location.folder, _gate(gate), named=os.fspath(patch), is_folder=location.commit is None, report=report,
+        base=base, tokenizer=tokenizer, base_name=base_name, place=os.fspath(patch),
+        options=options,
+    )  # fmt: skip
+
+
+def check_folder(
+    folder: Path,
+    limits: Gate,
+    *,
+    named: str,
+    is_folder: bool = True,
+    report: EvaluationReport | str | os.PathLike | None = None,
+    base: "PreTrainedModel | None" = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    base_name: str | None = None,
+    place: str | None = None,
+    options: HubOptions | None = None,
+) -> GateResult:
+    """Check the patch in a folder, as [`check_gate`].
+
+    Args:
+        folder (`Path`):
+            The folder.
+        limits ([`Gate`]):
+            The limits.
+        named (`str`):
+            What messages call the patch.
+        is_folder (`bool`, *optional*, defaults to `True`):
+            Whether that is a folder, into which an evaluation writes.
+        place (`str`, *optional*):
+            Folder or Hub id whose signature counts. Defaults to `folder`.
+        report, base, tokenizer, base_name, options:
+            As in [`check_gate`].
+    """
+    config, vectors = read_patch_folder(folder)
+    found, unreadable = _report(report, folder)
     evidence = Evidence(
-        patch=os.fspath(patch), config=config, vectors_sha256=vectors_hash(vectors), report=found, gate=limits,
-        is_folder=location.commit is None, base=base_name,
+        patch=named, config=config, vectors_sha256=vectors_hash(vectors), report=found, gate=limits,
+        is_folder=is_folder, base=base_name,
     )  # fmt: skip
     rows = [] if unreadable is None else [_unreadable_row(evidence, unreadable)]
     rows += origin_rows(evidence)
     for risk in evidence.own_risks or ["risk"]:
         rows += risk_rows(evidence, risk)
     rows += [*other_risk_rows(evidence), *cost_rows(evidence)]
-    rows += [_overhead(evidence, location.folder, base, tokenizer), signature_row(evidence, location.folder, published)]
+    rows += [_overhead(evidence, folder, base, tokenizer), signature_row(evidence, place or folder, options)]
     return GateResult(
-        patch=os.fspath(patch), patch_version=config.patch_version, risk=config.risk or "", gate=limits.source,
-        rows=rows,
-    )  # fmt: skip
+        patch=named, patch_version=config.patch_version, risk=config.risk or "", gate=limits.source, rows=rows
+    )
 
 
 def _gate(gate: Any) -> Gate:

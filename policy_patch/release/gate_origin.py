@@ -3,14 +3,15 @@
 They compare hashes; what the report says is checked in `gate_checks.py`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from policy_patch.base.fingerprint import fingerprint_hash
 from policy_patch.errors import SignatureError
+from policy_patch.hub.fetch import HubOptions
 from policy_patch.release.gate_checks import checked, switched_off
 from policy_patch.release.gate_evidence import Evidence, NotShownError
 from policy_patch.release.gate_result import FAILED, PASSED, GateRow
+from policy_patch.release.verification import verify_policy_patch
 from policy_patch.report.records import MeasuredPatch
 
 
@@ -63,23 +64,26 @@ def _base_row(evidence: Evidence) -> GateRow:
     return GateRow(check=check, status=FAILED, figure="", limit=limit, why=why, todo=evidence.to_measure)
 
 
-def signature_row(evidence: Evidence, folder: Path, published: Mapping[str, bytes] | None = None) -> GateRow:
-    """Return the row of the signature; the keys of the gate count, and the contents as they will be published."""
+def signature_row(evidence: Evidence, place: str | Path, options: HubOptions | None = None) -> GateRow:
+    """Return the row of the signature; the keys of the gate count.
+
+    Args:
+        evidence ([`Evidence`]):
+            What is known about the patch.
+        place (`str` or `Path`), options ([`HubOptions`], *optional*):
+            The patch, for [`verify_policy_patch`].
+    """
     check, limits = "signature", evidence.gate.signature
     if not limits.required:
         return switched_off(check, "signature.required")
-    from policy_patch.trust.signed_files import SIGNATURE_NAME, hashed_folder
-    from policy_patch.trust.signers import read_signers
-    from policy_patch.trust.verifying import check_signature
-
-    sign = f"Sign it: `policy-patch sign {evidence.patch} --private_key key.pem`, and name the public key in the gate."
+    todo = (
+        f"Sign it: `policy-patch sign {evidence.patch} --key key.pem`, after its last change or `push --sign key.pem`, "
+        "and name the public key in `signature.trusted_keys`."
+    )
     try:
-        signers = read_signers(limits.trusted_keys, limits.certificate_authorities)
-        if not signers:
-            raise SignatureError("The gate requires a signature and trusts nobody: fill in `signature.trusted_keys`.")
-        place = folder / SIGNATURE_NAME
-        content = place.read_bytes() if place.is_file() else None
-        signed = check_signature(content, hashed_folder(folder, published), signers, source=f"`{evidence.patch}`")
+        signed = verify_policy_patch(
+            place, trusted_keys=limits.trusted_keys, certificate_authorities=limits.certificate_authorities, hub=options
+        )
     except SignatureError as error:
-        return GateRow(check=check, status=FAILED, limit="by a trusted key", why=str(error), todo=sign)
+        return GateRow(check=check, status=FAILED, limit="by a trusted key", why=str(error), todo=todo)
     return GateRow(check=check, status=PASSED, limit="by a trusted key", figure=signed.signer[:30], why=signed.signer)

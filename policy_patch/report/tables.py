@@ -12,7 +12,7 @@ from policy_patch.report.notes import NOTES
 from policy_patch.report.system_names import BASE
 
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
-FLUENCY_COLUMNS = {"perplexity", "of neutral text", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
+FLUENCY_COLUMNS = {"perplexity", "of neutral text", "last word", "dist-1", "dist-2", "dist-3", "empty", "gibberish"}
 
 
 def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
@@ -27,6 +27,7 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
     results = report.systems.values()
     shown = [metric for metric in report.metrics if any(metric.name in result.metrics[scorer] for result in results)]
     has_neutral = any("neutral_perplexity" in result.fluency for result in results)
+    has_last_word = any("last_word_accuracy" in result.fluency for result in results)
     table = []
     for system, result in report.systems.items():
         row = {"system": system}
@@ -37,6 +38,8 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
         row["perplexity"] = figure(result.fluency["perplexity"], digits=1)
         if has_neutral:
             row["of neutral text"] = figure(result.fluency.get("neutral_perplexity", UNKNOWN), digits=1)
+        if has_last_word:
+            row["last word"] = figure(result.fluency.get("last_word_accuracy", UNKNOWN))
         row |= {f"dist-{n}": number(result.fluency[f"distinct_{n}"].value) for n in (1, 2, 3)}
         table.append({**row, "empty": str(result.num_empty), "gibberish": str(result.num_gibberish)})
     return table
@@ -116,7 +119,16 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
             "All differences are on the same prompts. p: two-sided sign-flip permutation test, not corrected for the "
             "number of tests. Effect: Cohen's d of the paired values.",
         ]
+    for other in report.other_risks:
+        parts += [f"## Other risk: {_escaped(other.risk)}, scored by {_escaped(other.scorer().label)}"]
+        parts += [markdown_table(_all_escaped(other_risk_rows(other)))]
     return "\n\n".join([*parts, *_samples(report, mask_words)]) + "\n"
+
+
+def other_risk_rows(report: Findings) -> list[dict[str, str]]:
+    """Return [`rows`] of the primary scorer without the columns of fluency."""
+    table = rows(report, report.scorer().name)
+    return [{key: text for key, text in row.items() if key not in FLUENCY_COLUMNS} for row in table]
 
 
 def masked(text: str, offensive_words: list[str]) -> str:
@@ -161,13 +173,21 @@ def _notes(report: Findings) -> str:
         *metric_notes(report.risk),
     ]
     if settings.num_neutral_texts:
-        lines.append(f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself.")
+        lines.append(
+            f"Perplexity of neutral text: {settings.num_neutral_texts} texts, under each system itself. Last word: "
+            "share of these texts whose last word the system predicts."
+        )
     if any(scorer.filtered_training_pairs for scorer in report.scorers):
         lines.append("A scorer that filtered the training pairs favours the patch: trust the others more.")
     if any(scorer.kind == "lexical" for scorer in report.scorers):
         lines.append("A lexical scorer knows rude words, not rude meaning.")
     if settings.safe_prompt:
         lines.append(f'"safe prompt" is the base with this text before the prompt: {settings.safe_prompt.strip()}')
+    if settings.equal_length_prompt:
+        lines.append(
+            '"safe prompt, equal length" is the base with a sentence repeated until it is as long as the patch: '
+            f"{settings.equal_length_prompt.strip()}"
+        )
     lines.append(", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".")
     return "\n".join(f"- {_escaped(line)}" for line in lines)
 
