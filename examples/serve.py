@@ -8,6 +8,8 @@
     curl http://localhost:8000/v1/completions -H "Content-Type: application/json" \\
         -d '{"model": "org/model", "prompt": "You are", "max_tokens": 20}'
 
+With `--lock policy-patch.lock` it serves exactly what a lock file pins: base and patches by commit and hash.
+
 Without options it serves the miniature base of the package with an untrained patch of one sentence. Every answer names
 its patches: the header `X-Policy-Patch: tox-patch@v1.2.0+bias-patch@v0.3.0`, and the field `policy_patch` of the JSON.
 
@@ -34,19 +36,24 @@ from transformers.cli.serving.utils import GenerationState
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.lab import LAB_INIT_TEXT, LAB_MODELS_PATH, load_lab_tokenizer
+from policy_patch.release import apply_lock, read_lock
 
 
 class PatchedModels(ModelManager):
     """Loads a model as `transformers serve` does, and loads the stack of patches on it."""
 
-    def __init__(self, patches: list[str], **options: Any) -> None:
-        self.patches, self.names = patches, "none yet"
+    def __init__(self, patches: list[str], lock: str | None, **options: Any) -> None:
+        self.patches, self.lock, self.names = patches, lock, "none yet"
         super().__init__(**options)
 
     def _load_model(self, *args: Any, **kwargs: Any) -> PolicyPatchModel:
-        model = patched(super()._load_model(*args, **kwargs), self.patches)
+        base = super()._load_model(*args, **kwargs)
+        if self.lock is not None:
+            model, names = apply_lock(base, self.lock), read_lock(self.lock).names
+        else:
+            model = patched(base, self.patches)
+            names = [Path(patch.partition("@")[0]).name for patch in self.patches] or ["untrained"]
         configs = [model.patch_config[name] for name in model.active_patches]
-        names = [Path(patch.partition("@")[0]).name for patch in self.patches] or ["untrained"]
         self.names = "+".join(f"{name}@v{config.patch_version}" for name, config in zip(names, configs, strict=True))
         return model
 
@@ -75,7 +82,11 @@ def name_patches(app: FastAPI, manager: PatchedModels) -> None:
 
 def main() -> None:
     args = parse()
-    manager = PatchedModels(args.patches, force_model=args.base, device=args.device, dtype=args.dtype)
+    if args.lock is not None:
+        locked = read_lock(args.lock).base
+        lab = str(LAB_MODELS_PATH / locked.id.removeprefix("lab:")) if locked.id.startswith("lab:") else None
+        args.base = lab or (f"{locked.id}@{locked.commit}" if locked.commit else locked.id)
+    manager = PatchedModels(args.patches, args.lock, force_model=args.base, device=args.device, dtype=args.dtype)
     state = GenerationState(continuous_batching=False)
     app = build_server(
         manager,
@@ -95,6 +106,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=str(LAB_MODELS_PATH / "base"), help="Hub id or folder")
     parser.add_argument("--patches", nargs="*", default=[], help="Hub ids or folders, in the order of the stack")
+    parser.add_argument("--lock", help="lock file, in place of --base and --patches")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--device", default="auto")

@@ -133,10 +133,10 @@ class VersionRangeError(PolicyPatchError, ValueError):
 
 
 class LockError(PolicyPatchError, ValueError):
-    """Raised when a lock file is damaged, cannot be made or written, or what it locks is not what is there."""
+    """Raised when a lock file is damaged, or cannot be made, written or rolled back. The old one is intact."""
 
 
-class LockMismatchError(LockError):
+class LockMismatchError(PolicyPatchError, RuntimeError):
     """Raised when something is not what a lock pins: other bytes, another version, or a commit that is gone."""
 
 

@@ -112,7 +112,8 @@ def test_many_patches(tmp_path):
     assert texts["__base__"] not in (texts["toxicity"], texts["gender_bias + toxicity"])
 
 
-def test_serve_answers_behind_the_patch(tmp_path):
+@pytest.mark.parametrize("way", ["--patches", "--lock"])
+def test_serve_answers_behind_the_patch(tmp_path, way):
     pytest.importorskip("fastapi")
     from policy_patch import PolicyPatchConfig, get_policy_patch_model
     from policy_patch.lab import LAB_INIT_TEXT, LAB_MODELS_PATH, load_lab_base, load_lab_tokenizer
@@ -131,6 +132,11 @@ def test_serve_answers_behind_the_patch(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["--port", port, "--patches", tmp_path / "patch"]
+    if way == "--lock":
+        from policy_patch.release import lock_stack, write_lock
+
+        write_lock(lock_stack([str(tmp_path / "patch")], "lab:base"), tmp_path / "policy-patch.lock", replaces=None)
+        words = ["--port", port, "--lock", tmp_path / "policy-patch.lock"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "serve.py"), *map(str, words)],

@@ -19,7 +19,7 @@ With --output_dir each patch is copied into a folder of its name there; files of
 work of your own is refused. With --check_base the base is loaded, too, and each patch compares it with its
 fingerprint.
 
-Exit codes: 0 all is as locked; 1 a file or the base is not what is locked; 2 bad usage.
+Exit codes: 0 all is as locked; 1 a file, the base or a signature is not; 2 bad usage.
 
 To serve a lock: policy-patch gateway --lock policy-patch.lock, or examples/serve.py --lock policy-patch.lock. In
 Python: policy_patch.release.apply_lock().
@@ -35,24 +35,27 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("--output_dir", type=str | None, help="Copy the patches into folders here. Default: the cache.")
     parser.add_argument("--check_base", action="store_true", help="Load the base as well, and compare it.")
     parser.add_argument("--offline", action="store_true", help="Use the cache only.")
+    parser.add_argument("--key", type=str, nargs="+", default=[], help="Only patches that one of these keys signed.")
     parser.add_argument("--cache_dir", type=str | None, help="Cache of the Hub's client. Default: HF_HUB_CACHE.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    from policy_patch.errors import BaseMismatchError, LockMismatchError
+    from policy_patch.errors import BaseMismatchError, LockMismatchError, SignatureError
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.hub.lock_file import read_lock
     from policy_patch.release.applying import apply_lock, prepare_folders
 
     lock = read_lock(args.lock)
-    options = HubOptions(cache_dir=args.cache_dir, local_files_only=args.offline)
+    options = HubOptions(
+        cache_dir=args.cache_dir, local_files_only=args.offline, trusted_keys=args.key or None
+    )  # fmt: skip
     try:
         folders = prepare_folders(lock, args.output_dir, lock_path=args.lock, options=options)
         if args.check_base:
             apply_lock(None, lock, lock_path=args.lock, options=options)
-    except (LockMismatchError, BaseMismatchError) as error:
+    except (LockMismatchError, BaseMismatchError, SignatureError) as error:
         say(f"policy-patch: {error}")
         return 1
     if args.json:

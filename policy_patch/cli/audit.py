@@ -19,15 +19,16 @@ by id, version and hash. Says what is open, what is fixed and by which patch, an
 
 Exit codes: 0 nothing is open; 1 something is open, or cannot be told; 2 bad usage, or a damaged advisory.
 
-With --template a new advisory about TARGET is printed: --flaw patch for this release, --flaw base for its base.
+With --template a new advisory about TARGET is printed, to be kept as a .json file: --flaw patch for this release,
+--flaw base for its base.
 
 Examples:
   policy-patch audit policy-patch.lock --advisories org/advisories
   policy-patch audit org/model --advisories advisories --json
   policy-patch audit org/tox-patch@v1.1.0 --template x_ACME-2026-0002 --flaw patch --withdrawn --fixed 1.1.1 \\
-      --summary "Version 1.1.0 answers in English only" > advisories/x_ACME-2026-0002.json
+      --summary "Version 1.1.0 answers in English only"
   policy-patch audit org/tox-patch --template x_ACME-2026-0001 --flaw base --fixed_by "org/tox-patch@>=1.0.0" \\
-      --summary "The base insults groups of people" --severity HIGH > advisories/x_ACME-2026-0001.json"""
+      --summary "The base insults groups of people" --severity HIGH"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:

@@ -21,16 +21,21 @@ Requests that bring embeddings of their own, or fields that could move the patch
 patches in the header `x-policy-patch`, and in its field `policy_patch` unless it is streamed. The key of a client goes
 on to the engine and is not logged. With --admin_port, the operator changes versions while it runs, from this machine.
 
+With --lock exactly what a lock file pins is served. SIGHUP, or POST /lock at the operator's port, follows a changed
+lock, all at once or not at all.
+
 Examples:
   policy-patch gateway --upstream http://localhost:8000/v1 --base org/base --patch tox=org/tox-patch@v1.2.0
   policy-patch gateway --upstream http://a:8000/v1 http://b:8000/v1 --patch org/tox-patch --admin_port 8081
+  policy-patch gateway --upstream http://localhost:8000/v1 --lock policy-patch.lock --admin_port 8081
   policy-patch gateway --upstream http://localhost:8000/v1 --upstream_kind baked --probe baked --patch tox=org/tox"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("--upstream", type=str, nargs="+", required=True, help="Addresses of engines, with /v1.")
-    parser.add_argument("--patch", type=str, nargs="+", required=True, help="Folders or Hub ids: tox=org/tox-patch.")
+    parser.add_argument("--patch", type=str, nargs="+", default=[], help="Folders or Hub ids: tox=org/tox-patch.")
+    parser.add_argument("--lock", type=str | None, help="Lock file, in place of --patch and --base; SIGHUP follows it.")
     parser.add_argument("--base", type=str | None, help="The base: Hub id or folder. Default: what the patches name.")
     parser.add_argument("--model", type=str | None, help="Name of the base at the engines. Default: their only model.")
     parser.add_argument("--name", type=str | None, help="Name of the base in model names. Default: its last part.")
@@ -75,10 +80,10 @@ def serve(args: "Namespace") -> int:
     """Open the gateway and serve until the process is stopped."""
     from policy_patch.errors import ServingError
     from policy_patch.hub.fetch import HubOptions
-    from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway, serve_gateway
+    from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway, reload_lock, serve_gateway
 
     settings = GatewaySettings(
-        upstreams=args.upstream, patches=args.patch, base=args.base, model=args.model, name=args.name,
+        upstreams=args.upstream, patches=args.patch, lock=args.lock, base=args.base, model=args.model, name=args.name,
         kind=args.upstream_kind, dtype=args.dtype, allow_base=args.allow_base, check=not args.no_check,
         probe=args.probe, bits=args.bits,
         chat=not args.no_chat, chat_template=args.chat_template, most_bytes=args.max_request_bytes,
@@ -97,5 +102,6 @@ def serve(args: "Namespace") -> int:
         say(f"Serving {', '.join(names)} at http://{args.host}:{args.port}/v1.")
     if args.no_check:
         say("WARNING: --no_check: nobody has proved that the engines put the patches where they count.")
-    serve_gateway(gateway, load, host=args.host, port=args.port, admin_port=args.admin_port)
+    reload = None if args.lock is None else lambda: reload_lock(gateway, settings)
+    serve_gateway(gateway, load, host=args.host, port=args.port, admin_port=args.admin_port, reload=reload)
     return 0

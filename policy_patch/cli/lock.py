@@ -25,7 +25,7 @@ The lock that is replaced is kept in policy-patch.lock.history; `policy-patch ro
 Examples:
   policy-patch lock org/tox-patch
   policy-patch lock "tox=org/tox-patch@^1.0" "bias=org/bias-patch@~0.3" --base org/model
-  policy-patch apply && policy-patch status"""
+  policy-patch lock patches/mine --lock staging.lock"""
 LOCK_HELP = "The lock file."
 
 
@@ -45,6 +45,7 @@ def add_resolving(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "--advisories", type=str | None, help="Take no version that an advisory names: folder, file or Hub dataset."
     )
+    parser.add_argument("--key", type=str, nargs="+", default=[], help="Only patches that one of these keys signed.")
     parser.add_argument("--cache_dir", type=str | None, help="Cache of the Hub's client. Default: HF_HUB_CACHE.")
 
 
@@ -68,7 +69,7 @@ def resolving_of(args: "Namespace") -> "Resolving":
     from policy_patch.release.advisory_files import load_advisories
     from policy_patch.release.locking import Resolving
 
-    hub = HubOptions(cache_dir=args.cache_dir)
+    hub = HubOptions(cache_dir=args.cache_dir, trusted_keys=args.key or None)
     advisories = () if args.advisories is None else load_advisories(args.advisories, hub)
     return Resolving(args.lock, args.pre, advisories, hub=hub)
 

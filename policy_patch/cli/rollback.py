@@ -19,7 +19,7 @@ lock file is damaged or lost. `policy-patch upgrade` does not take again by itse
 Then bring it into effect: `policy-patch apply`, or for a running gateway `kill -HUP`.
 
 Examples:
-  policy-patch rollback && policy-patch apply
+  policy-patch rollback
   policy-patch rollback --forward
   policy-patch rollback --list"""
 

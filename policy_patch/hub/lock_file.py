@@ -14,19 +14,18 @@ from typing import Any
 from policy_patch._version import __version__
 from policy_patch.errors import HubError, LockError, PolicyPatchError
 from policy_patch.files.documents import Fault, parse_json, read_text
-from policy_patch.hub.fetch import EVALUATION_NAME, PATCH_FILES
+from policy_patch.hub.fetch import PATCH_FILES
 from policy_patch.hub.names import REPO_ID, check_repo_id, check_subfolder, is_commit
 from policy_patch.near_names import did_you_mean
 from policy_patch.semver import SEMVER
-from policy_patch.trust.signed_files import SIGNATURE_NAME
 
 LOCK_NAME = "policy-patch.lock"
 LOCK_VERSION = 1
-LOCKED_FILES = (*PATCH_FILES, EVALUATION_NAME, SIGNATURE_NAME)  # the card is left out: people edit it
 LARGEST_LOCK = 2**20  # bytes; our choice, a patch takes about 700
-_MOST_PATCHES = 256  # our choice
+_MOST_PATCHES, _MOST_FILES = 256, 1000  # our choice
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9_. +-]+(?:/[A-Za-z0-9_. +-]+)*", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -70,7 +69,7 @@ class LockedPatch:
         risk (`str`, *optional*):
             The risk that the patch lowers.
         sha256 (`dict[str, str]`):
-            Hash of each file.
+            Hash of each file but the card.
         signed_by (`str`, *optional*):
             Fingerprint of the key whose signature was verified when the patch was locked.
     """
@@ -270,9 +269,12 @@ class _Reader:
         )
 
     def _hashes(self, values: Any, where: str) -> dict[str, str]:
-        if not isinstance(values, dict) or not set(PATCH_FILES) <= set(values) <= set(LOCKED_FILES):
-            needed, more = " and ".join(PATCH_FILES), " and ".join(LOCKED_FILES[len(PATCH_FILES) :])
-            self.refuse(where, f"expected the hashes of {needed}, maybe of {more}, and of nothing else")
+        if not isinstance(values, dict) or not set(PATCH_FILES) <= set(values) or len(values) > _MOST_FILES:
+            self.refuse(where, f"expected the hashes of {' and '.join(PATCH_FILES)}, and maybe of files beside them")
+        for name in values:
+            parts = name.split("/")
+            if not _FILE.fullmatch(name) or len(name) > 250 or {"", ".", ".."} & set(parts):
+                self.refuse(where, f"`{name[:80]}` is no file of a patch")
         return {name: self.text(values, name, where, pattern=_SHA256, what="a SHA-256") for name in sorted(values)}
 
     def _commit(self, values: dict[str, Any], where: str) -> str | None:

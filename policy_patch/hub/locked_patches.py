@@ -3,33 +3,34 @@
 The format of a lock is in `lock_file.py`. Nothing is loaded into a model here.
 """
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from policy_patch.errors import HubAccessError, HubRevisionError, LockMismatchError, PatchNotFoundError
-from policy_patch.hub.fetch import PATCH_FILES, HubOptions, PatchLocation, locate_patch
-from policy_patch.hub.lock_file import LOCK_NAME, LOCKED_FILES, Lock, LockedPatch, folder_of
+from policy_patch.hub.fetch import CARD_NAME, PATCH_FILES, HubOptions
+from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, folder_of
 from policy_patch.hub.named_patch import NamedPatch
-from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
+from policy_patch.hub.opening import OpenedPatch, open_patch
+from policy_patch.patch.folder import TENSORS_NAME
+from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.signed_files import hash_of
 
 
-def file_hashes(folder: Path, names: Sequence[str] = LOCKED_FILES) -> dict[str, str]:
-    """Return the SHA-256 of those files that a folder has, in hexadecimal."""
-    found = {}
-    for name in names:
-        if (folder / name).is_file():
-            with open(folder / name, "rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+def hashes_to_lock(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of each file of a patch but its card, which people edit."""
+    return {name: hash_of(content) for name, content in sorted(files.items()) if name != CARD_NAME}
 
 
-def locate_locked(
-    patch: LockedPatch, lock_path: str | os.PathLike = LOCK_NAME, options: HubOptions | None = None
-) -> PatchLocation:
-    """Return the folder of a locked patch on this machine, fetched if need be, after comparing all locked hashes.
+def open_locked(
+    patch: LockedPatch,
+    lock_path: str | os.PathLike = LOCK_NAME,
+    options: HubOptions | None = None,
+    *,
+    optional: Sequence[str] = (),
+    rules: PatchRules | None = None,
+) -> OpenedPatch:
+    """Find and read a locked patch, fetched if need be. What is compared with the lock is what is returned.
 
     Args:
         patch ([`~policy_patch.hub.lock_file.LockedPatch`]):
@@ -37,46 +38,54 @@ def locate_locked(
         lock_path (`str` or `os.PathLike`):
             The lock file; folders are named from its folder.
         options ([`HubOptions`], *optional*):
-            Token, cache and so on. `revision` and `subfolder` are those of the lock.
+            Token, cache, trusted keys and so on. `revision` and `subfolder` are those of the lock.
+        optional (`Sequence[str]`):
+            Names of further files to read if they exist.
+        rules ([`~policy_patch.trust.rules.PatchRules`], *optional*):
+            As in [`~policy_patch.hub.opening.open_patch`]; `PatchRules()` where nothing is loaded.
 
     Raises:
         LockMismatchError: the commit is gone from the Hub, a file is missing, or has another hash than the lock says.
         HubError: the Hub does not deliver the patch.
         PatchNotFoundError: the folder is gone.
+        PatchFileError, ConfigError, SignatureError: as in [`~policy_patch.hub.opening.open_patch`].
     """
+    wanted = [name for name in {*patch.sha256, *optional} if name not in PATCH_FILES]
+    options = replace(options or HubOptions(), revision=patch.commit, subfolder=patch.subfolder)
     if patch.id is None:
-        location = PatchLocation(folder_of(patch, lock_path))
-        if not location.folder.is_dir():
+        folder = folder_of(patch, lock_path)
+        if not folder.is_dir():
             raise PatchNotFoundError(
-                f"The folder of the locked patch `{patch.name}` is gone: `{location.folder}`. Put it back, or lock a "
-                "version from the Hub instead."
+                f"The folder of the locked patch `{patch.name}` is gone: `{folder}`. Put it back, or lock a version "
+                "from the Hub instead."
             )
+        opened = open_patch(folder, options, optional=wanted, rules=rules)
     else:
-        more = [name for name in patch.sha256 if name not in PATCH_FILES]
-        options = replace(options or HubOptions(), revision=patch.commit, subfolder=patch.subfolder)
         try:
-            location = locate_patch(patch.id, options, optional=more)
+            opened = open_patch(patch.id, options, optional=wanted, rules=rules)
         except (HubRevisionError, HubAccessError) as error:
             raise LockMismatchError(
                 f"The locked commit {patch.commit} of `{patch.id}` ({patch.name} {patch.version}) cannot be had: its "
                 f"history was rewritten, the repository was removed, or the token does not allow it. ({error}) A "
                 "machine that has it in its cache can still apply the lock. Ask the owner; or choose another version: "
-                f"`policy-patch upgrade`, `policy-patch rollback`."
+                "`policy-patch upgrade`, `policy-patch rollback`."
             ) from error
-    _check_hashes(patch, location.folder)
-    return location
+    _check_hashes(patch, opened)
+    check_is_locked(patch, opened.config.patch_version, opened.config.sha256)
+    return opened
 
 
-def _check_hashes(patch: LockedPatch, folder: Path) -> None:
-    found = file_hashes(folder, list(patch.sha256))
+def _check_hashes(patch: LockedPatch, opened: OpenedPatch) -> None:
+    found = hashes_to_lock(opened.files)
     wrong = [name for name, expected in patch.sha256.items() if found.get(name) != expected]
     if wrong:
         name = wrong[0]
         raise LockMismatchError(
             f"`{name}` of the locked patch `{patch.name}` ({patch.source}) "
             + (f"has the hash {found[name]}" if name in found else "is missing")
-            + f" in `{folder}`; the lock says {patch.sha256[name]}. It is not what was locked, so it is not used. "
-            "Get it again from where it came from, or lock it anew if you mean the change: `policy-patch lock`."
+            + f" in `{opened.location.folder}`; the lock says {patch.sha256[name]}. It is not what was locked, so it "
+            "is not used. Get it again from where it came from, or lock it anew if you mean the change: "
+            "`policy-patch lock`."
         )
 
 
@@ -86,23 +95,21 @@ def read_locked(
     """Return the patches of a lock in order, read whole; each is exactly what the lock says.
 
     Raises:
-        LockMismatchError: a patch is not what is locked, see [`locate_locked`].
-        HubError, PatchNotFoundError, PatchFileError, ConfigError: it cannot be fetched or read.
+        LockMismatchError: a patch is not what is locked, see [`open_locked`].
+        HubError, PatchNotFoundError, PatchFileError, ConfigError, SignatureError: as [`open_locked`].
     """
     patches = []
     for one in lock.stack:
-        location = locate_locked(one, lock_path, options)
-        config, vectors = read_patch_folder(location.folder)
-        check_is_locked(one, config.patch_version, config.sha256)
-        patches.append(NamedPatch(one.name, config, vectors, location.repo_id, location.commit, location.folder))
+        opened = open_locked(one, lock_path, options)
+        at = opened.location
+        patches.append(NamedPatch(one.name, opened.config, opened.vectors, at.repo_id, at.commit, at.folder))
     return patches
 
 
 def check_is_locked(patch: LockedPatch, version: str, sha256: str | None) -> None:
     """Refuse a patch that was read with another version or tensor file than the lock says.
 
-    The tensor file holds the hash of the configuration, so its hash stands for both files, whatever happened to the
-    folder between a look at the hashes and the reading.
+    The tensor file holds the hash of the configuration, so its hash stands for both files.
 
     Raises:
         LockMismatchError: it is another patch.

@@ -3,6 +3,7 @@
 `locking.py` makes locks; nothing here changes one.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.base.loading import load_pretrained
 from policy_patch.base.probe import looking_once
-from policy_patch.errors import HubError, HubUnavailableError, LockError, PolicyPatchError
-from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME, HubOptions, PatchLocation, published_versions
+from policy_patch.errors import HubError, HubUnavailableError, LockError, LockMismatchError, PolicyPatchError
+from policy_patch.hub.fetch import CARD_NAME, HubOptions, PatchLocation, published_versions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, read_lock
-from policy_patch.hub.locked_patches import check_is_locked, file_hashes, locate_locked
+from policy_patch.hub.locked_patches import check_is_locked, open_locked
 from policy_patch.hub.pulled_folder import pull_into
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.patch.folder import copy_patch_folder, read_patch_folder
 from policy_patch.privacy.local_names import lab_folder
 from policy_patch.semver import VersionRange, parse_range, precedence
+from policy_patch.trust.rules import PatchRules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,13 +56,13 @@ def apply_lock(
             Further arguments for loading the base, such as `dtype` and `device_map`.
 
     Raises:
-        LockError: something is not what is locked.
+        LockMismatchError: something is not what is locked.
         BaseMismatchError: the base is not the one of the patches.
         PolicyPatchError: see [`PolicyPatchModel.from_pretrained`].
     """
     lock, path = _opened(lock, lock_path)
     options = options or HubOptions()
-    located = [(patch, locate_locked(patch, path, options)) for patch in lock.stack]  # all, before anything is loaded
+    opened = [(patch, open_locked(patch, path, options)) for patch in lock.stack]  # all, before anything is loaded
     if base is None:
         base = _load_base(lock, options, base_kwargs)
     elif base_kwargs:
@@ -69,8 +70,8 @@ def apply_lock(
     model = PolicyPatchModel(base)
     try:
         with looking_once():
-            for patch, location in located:
-                _load(model, patch, location, options, tokenizer=tokenizer, base_probe=base_probe)
+            for patch, one in opened:
+                _load(model, patch, one.location, options, tokenizer=tokenizer, base_probe=base_probe)
         model.set_patch(lock.names)
     except BaseException:
         model.unload()
@@ -103,13 +104,11 @@ def _load_base(lock: Lock, options: HubOptions, base_kwargs: dict[str, Any]) -> 
 def _load(
     model: PolicyPatchModel, patch: LockedPatch, location: PatchLocation, options: HubOptions, **checks: Any
 ) -> None:
-    if location.repo_id is None:
-        model.load_patch(location.folder, patch.name, **checks)
-    else:
-        model.load_patch(
-            f"{location.repo_id}@{location.commit}", patch.name, subfolder=patch.subfolder, token=options.token,
-            cache_dir=options.cache_dir, local_files_only=options.local_files_only, **checks,
-        )  # fmt: skip
+    if location.repo_id is not None:
+        checks |= {"subfolder": patch.subfolder, "token": options.token, "cache_dir": options.cache_dir}
+        checks |= {"local_files_only": options.local_files_only}
+    source = location.folder if location.repo_id is None else f"{location.repo_id}@{location.commit}"
+    model.load_patch(source, patch.name, trusted_keys=options.trusted_keys, policy=options.policy, **checks)
     config = model.patch_config[patch.name]
     check_is_locked(patch, config.patch_version, config.sha256)
 
@@ -136,27 +135,19 @@ def prepare_folders(
         `dict[str, Path]`: the folder of each patch by its name, in order.
 
     Raises:
-        LockError: something is not what is locked.
+        LockMismatchError: something is not what is locked.
         PatchSaveError: a folder holds somebody's work, or cannot be written.
         HubError: the Hub does not deliver a patch.
     """
-    located = {patch.name: (patch, locate_locked(patch, lock_path, options)) for patch in lock.stack}
-    for patch, location in located.values():
-        config, _ = read_patch_folder(location.folder)
-        check_is_locked(patch, config.patch_version, config.sha256)
+    opened = {patch.name: (patch, open_locked(patch, lock_path, options, optional=[CARD_NAME])) for patch in lock.stack}
     if output_dir is None:
-        return {name: location.folder for name, (_, location) in located.items()}
+        return {name: one.location.folder for name, (_, one) in opened.items()}
     folders = {}
-    for name, (patch, location) in located.items():
+    for name, (patch, one) in opened.items():
         folders[name] = Path(output_dir, name)
-        if location.repo_id is None:
-            copy_patch_folder(location.folder, folders[name], with_files=[CARD_NAME, EVALUATION_NAME])
-        else:
-            pull_into(location, folders[name])
-        found = file_hashes(folders[name], list(patch.sha256))
-        lacking = [file for file in found if found[file] != patch.sha256[file]]
-        if lacking:
-            raise LockError(f"`{folders[name] / lacking[0]}` is not what was copied: somebody else writes there.")
+        pull_into(one.location, folders[name], files=one.files)
+        if wrong := _differences(patch, folders[name]):
+            raise LockMismatchError(f"Just copied, and now {wrong[0]}: somebody else writes there.")
     return folders
 
 
@@ -233,7 +224,7 @@ def lock_status(
     for patch in lock.stack:
         problems, notes, newest = [], [], (None, None)
         try:
-            locate_locked(patch, lock_path, options)
+            open_locked(patch, lock_path, options, rules=PatchRules())
         except HubUnavailableError as error:
             problems.append(f"it is not in the cache, and the Hub cannot be reached ({error})")
         except PolicyPatchError as error:
@@ -259,12 +250,18 @@ def lock_status(
 def _differences(patch: LockedPatch, folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"`{folder}` is missing; run `policy-patch apply`"]
-    found = file_hashes(folder, list(patch.sha256))
+    found = {name: sha256_of_file(folder / name) for name in patch.sha256 if (folder / name).is_file()}
     return [
         f"`{folder / name}` is {'another file than locked' if name in found else 'missing'}; run `policy-patch apply`"
         for name, expected in patch.sha256.items()
         if found.get(name) != expected
     ]
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _look_for_newer(

@@ -17,13 +17,14 @@ from policy_patch.errors import HubError, HubUnavailableError, LockMismatchError
 from policy_patch.files.documents import parse_json, read_text
 from policy_patch.hub.fetch import HubOptions, PatchLocation, locate_patch
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, read_lock
-from policy_patch.hub.locked_patches import locate_locked
+from policy_patch.hub.locked_patches import open_locked
 from policy_patch.hub.names import REPO_ID, is_commit, split_id
 from policy_patch.hub.pulled_folder import RECORD_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.folder import TENSORS_NAME, patch_hash, read_patch_folder
 from policy_patch.privacy.local_names import lab_folder
 from policy_patch.semver import parse_range
+from policy_patch.trust.rules import PatchRules
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _of_lock(lock: Lock, path: str, options: HubOptions | None) -> Audited:
     fingerprints = []
     for patch in lock.stack:
         try:
-            config, _ = read_patch_folder(locate_locked(patch, path, options).folder)
+            config = open_locked(patch, path, options, rules=PatchRules()).config
         except HubUnavailableError:
             continue  # its fingerprint is not here; the hash in the lock remains
         except LockMismatchError as error:

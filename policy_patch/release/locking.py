@@ -10,19 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policy_patch.base.identity import base_differences, fingerprint_sha256
-from policy_patch.config import PolicyPatchConfig
+from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import LockError, PatchNameError, PatchNotFoundError, VersionRangeError
 from policy_patch.hub.errors import hub_errors
-from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, hub_api, locate_patch, published_versions
+from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, hub_api, published_versions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedBase, LockedPatch, folder_of
-from policy_patch.hub.locked_patches import file_hashes, locate_locked
+from policy_patch.hub.locked_patches import hashes_to_lock, open_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
 from policy_patch.hub.names import REPO_ID, check_revision, is_commit
-from policy_patch.patch.folder import read_patch_folder
+from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
-from policy_patch.trust.signed_files import SIGNATURE_NAME
+from policy_patch.trust.rules import PatchRules
+
+_DESCRIBING = (EVALUATION_NAME, SIGNATURE_NAME)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def upgrade_lock(
     stack, configs, changes = [], [], []
     for patch in lock.stack:
         if asked and patch.name not in asked:
-            new, config = patch, read_patch_folder(locate_locked(patch, resolving.lock_path, resolving.hub).folder)[0]
+            new, config = patch, open_locked(patch, resolving.lock_path, resolving.hub, rules=PatchRules()).config
         else:
             new, config = _upgraded(patch, asked.get(patch.name), resolving, changes)
         stack.append(new)
@@ -184,36 +186,37 @@ def _resolve(
             f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`."
         )
     if is_folder:
-        return _of_folder(name, model_id, resolving.lock_path)
+        return _of_folder(name, model_id, resolving)
     tag, version, commit = _commit_of(repo_id, wanted, resolving, [] if passed_over is None else passed_over)
-    options = replace(resolving.hub, revision=commit or tag)
-    location = locate_patch(repo_id, options, optional=[EVALUATION_NAME, SIGNATURE_NAME])
-    config, _ = read_patch_folder(location.folder)
+    opened = open_patch(repo_id, replace(resolving.hub, revision=commit or tag), optional=_DESCRIBING)
+    config, location = opened.config, opened.location
     if version is not None and config.patch_version != version:
         raise LockError(
             f"The tag v{version} of `{repo_id}` holds version {config.patch_version}: somebody moved it. Ask the "
             f"owner; to lock what is there, give its commit: `{repo_id}@{location.commit}`."
         )
-    _check_not_advised_against(repo_id, config, file_hashes(location.folder), resolving)
+    _check_not_advised_against(repo_id, config, resolving)
     locked = LockedPatch(
         name=name, id=repo_id, commit=location.commit, subfolder=resolving.hub.subfolder,
         version=config.patch_version, asked=wanted or ("*" if version else "main"), risk=config.risk,
-        sha256=file_hashes(location.folder),
+        sha256=hashes_to_lock(opened.files), signed_by=_signer(opened),
     )  # fmt: skip
     return locked, config
 
 
-def _of_folder(name: str, folder: str, lock_path: str | os.PathLike) -> tuple[LockedPatch, PolicyPatchConfig]:
-    config, _ = read_patch_folder(folder)
-    whole, around = Path(folder).resolve(), Path(lock_path).resolve().parent
+def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
+    opened = open_patch(folder, replace(resolving.hub, revision=None, subfolder=None), optional=_DESCRIBING)
+    whole, around = Path(folder).resolve(), Path(resolving.lock_path).resolve().parent
     locked = LockedPatch(
-        name=name,
-        folder=str(whole.relative_to(around) if whole.is_relative_to(around) else whole),
-        version=config.patch_version,
-        risk=config.risk,
-        sha256=file_hashes(whole),
-    )
-    return locked, config
+        name=name, folder=str(whole.relative_to(around) if whole.is_relative_to(around) else whole),
+        version=opened.config.patch_version, risk=opened.config.risk, sha256=hashes_to_lock(opened.files),
+        signed_by=_signer(opened),
+    )  # fmt: skip
+    return locked, opened.config
+
+
+def _signer(opened: OpenedPatch) -> str | None:
+    return opened.signed[0].signer if opened.signed else None
 
 
 def _commit_of(
@@ -271,9 +274,7 @@ def _why_none(
     return f"`{repo_id}` has no version in `{wanted or '*'}`; it has {listed}.{hint}{more} Nothing was changed."
 
 
-def _check_not_advised_against(
-    repo_id: str, config: PolicyPatchConfig, hashes: Mapping[str, str], resolving: Resolving
-) -> None:
+def _check_not_advised_against(repo_id: str, config: PolicyPatchConfig, resolving: Resolving) -> None:
     advisory = advised_against(resolving.advisories, repo_id, config.patch_version, config.sha256)
     if advisory is not None:
         raise LockError(

@@ -21,6 +21,7 @@ from policy_patch.base.served_base import ServedBase
 from policy_patch.errors import EndpointError, PatchConflictError, PatchNameError, PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, parse_json
+from policy_patch.hub.lock_file import LockedBase
 from policy_patch.patch.prompt_embeds import encoded_embeds
 from policy_patch.serving.patched_requests import baked_chat, patched_chat, patched_completion
 from policy_patch.serving.request_rules import check_request
@@ -55,6 +56,8 @@ class Gateway:
             Largest request that is read.
         is_logged (`bool`, *optional*, defaults to `True`):
             Write a log line for each request.
+        locked_base ([`~policy_patch.hub.lock_file.LockedBase`], *optional*):
+            The base of the lock that is served, if one is.
     """
 
     patches: ServedPatches
@@ -63,6 +66,7 @@ class Gateway:
     base: ServedBase | None = None
     most_bytes: int = 4 * 2**20
     is_logged: bool = True
+    locked_base: LockedBase | None = None
 
     def body_for(self, kind: str, body: Mapping[str, Any], chosen: Chosen) -> bytes:
         """Return the request for the engine, as JSON.

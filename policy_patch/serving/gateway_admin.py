@@ -20,18 +20,25 @@ logger = logging.getLogger(__name__)
 _MOST_BYTES = 2**16  # of a request; our choice
 
 
-def admin_app(patches: ServedPatches, load: Callable[[str], NamedPatch]) -> Any:
+def admin_app(
+    patches: ServedPatches,
+    load: Callable[[str], NamedPatch],
+    reload: Callable[[], list[dict[str, object]]] | None = None,
+) -> Any:
     """Return the ASGI application of the operator.
 
     `GET /patches` lists what is served. `POST /patches` with `{"patch": "tox=org/tox-patch@v1.3.0"}` makes a version
     current; requests under way keep theirs, and the old version is still there under its own name. `POST
     /patches/NAME/rollback` makes the one before current again. `DELETE /patches/NAME/VERSION` removes one.
+    `POST /lock` reads the lock file again, where the gateway serves one; then only the lock changes what is served.
 
     Args:
         patches ([`ServedPatches`]):
             What is served.
         load (`Callable[[str], NamedPatch]`):
             Reads and checks a patch. It runs in a thread, so requests go on meanwhile.
+        reload (`Callable`, *optional*):
+            Reads the lock file and serves what it pins; None if the gateway serves no lock.
 
     Raises:
         MissingExtraError: `starlette` is not installed.
@@ -65,13 +72,20 @@ def admin_app(patches: ServedPatches, load: Callable[[str], NamedPatch]) -> Any:
         _tell("put", patch.name, before, patch.config.patch_version)
         return {"patch": patch.facts(), "before": before}
 
+    async def follow(request: Any) -> Any:
+        if reload is None:
+            raise ServingError("This gateway was started without a lock; start it with `--lock policy-patch.lock`.")
+        return {"patches": await asyncio.to_thread(reload)}
+
     async def roll_back(request: Any) -> Any:
+        _check_no_lock(reload)
         name = request.path_params["name"]
         now = patches.roll_back(name)
         _tell("rolled back", name, None, now)
         return {"name": name, "version": now}
 
     async def remove(request: Any) -> Any:
+        _check_no_lock(reload)
         name, version = request.path_params["name"], request.path_params["version"].removeprefix("v")
         patches.remove(name, version)
         _tell("removed", name, version, None)
@@ -81,10 +95,19 @@ def admin_app(patches: ServedPatches, load: Callable[[str], NamedPatch]) -> Any:
         routes=[
             Route("/patches", answered(listed), methods=["GET"]),
             Route("/patches", answered(put), methods=["POST"]),
+            Route("/lock", answered(follow), methods=["POST"]),
             Route("/patches/{name}/rollback", answered(roll_back), methods=["POST"]),
             Route("/patches/{name}/{version}", answered(remove), methods=["DELETE"]),
         ]
     )
+
+
+def _check_no_lock(reload: Any) -> None:
+    if reload is not None:
+        raise ServingError(
+            "This gateway serves exactly what its lock pins. Change the lock (`policy-patch rollback`), and let the "
+            "gateway read it: `POST /lock`, or `kill -HUP`."
+        )
 
 
 async def _spec(request: Any) -> str:

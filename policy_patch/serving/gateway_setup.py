@@ -4,8 +4,12 @@ What is done with a request is in `gateway.py`.
 """
 
 import asyncio
+import contextlib
+import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +24,8 @@ from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError,
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, read_text
 from policy_patch.hub.fetch import HubOptions
+from policy_patch.hub.lock_file import Lock, LockedBase, read_lock
+from policy_patch.hub.locked_patches import read_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patch
 from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.serving.engine_check import Post, check_engine
@@ -45,6 +51,8 @@ class GatewaySettings:
             Addresses of engines up to and including `/v1`. All serve the same base.
         patches (`Sequence[str]`):
             Folders or Hub ids, each maybe with a name. Of several versions of one name the last is current.
+        lock (`str`, *optional*):
+            A lock file instead: exactly its base and patches are served, and [`reload_lock`] follows it.
         base (`str`, *optional*):
             Folder or Hub id of the base. Defaults to what the patches name.
         model (`str`, *optional*):
@@ -79,7 +87,8 @@ class GatewaySettings:
     """
 
     upstreams: Sequence[str]
-    patches: Sequence[str]
+    patches: Sequence[str] = ()
+    lock: str | None = None
     base: str | None = None
     model: str | None = None
     name: str | None = None
@@ -107,8 +116,11 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
         PolicyPatchError: a patch or the base cannot be read.
     """
     _check_settings(settings)
-    patches = [load_named_patch(spec, settings.hub) for spec in settings.patches]
-    base_name, revision = base_of(patches, settings.base)
+    lock, patches = _named_patches(settings)
+    if lock is not None:
+        base_name, revision = lock.base.id, lock.base.commit
+    else:
+        base_name, revision = base_of(patches, settings.base)
     base, dtype = None, torch.float32
     if settings.kind == "prompt-embeds":
         hub = settings.hub
@@ -121,14 +133,21 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     for patch in patches:
         _check_patch(settings, model, base, {patch.name: patch})
         served.put(patch)
-    gateway = Gateway(served, Upstreams(settings.upstreams, timeout=settings.timeout), model, base, settings.most_bytes)
+    upstreams = Upstreams(settings.upstreams, timeout=settings.timeout)
+    locked = None if lock is None else lock.base
+    gateway = Gateway(served, upstreams, model, base, settings.most_bytes, locked_base=locked)
     if settings.check and settings.probe is not None:
         for what, verdict in probe_gateway(gateway, settings.upstreams, settings.probe, bits=settings.bits).items():
             logger.info("Probed %s: %s", what, verdict)
 
     def load(spec: str) -> NamedPatch:
         if base is None:
-            raise ServingError("The patches of a baked engine are in its checkpoint. Bake anew, and restart both.")
+            raise ServingError(_BAKED)
+        if lock is not None:
+            raise ServingError(
+                f"This gateway serves exactly what {settings.lock} pins. Change the lock (`policy-patch upgrade`, "
+                "`policy-patch rollback`), and let the gateway read it: `POST /lock`, or `kill -HUP`."
+            )
         patch = load_named_patch(spec, settings.hub)
         _check_patch(settings, model, base, {patch.name: patch})
         return patch
@@ -136,13 +155,72 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     return gateway, load
 
 
+_reloading = threading.Lock()  # a signal and the operator may ask at once; the later lock has to stay
+_BAKED = "The patches of a baked engine are in its checkpoint. Bake anew, and restart both."
+
+
+def _named_patches(settings: GatewaySettings) -> tuple[Lock | None, list[NamedPatch]]:
+    if settings.lock is None:
+        return None, [load_named_patch(spec, settings.hub) for spec in settings.patches]
+    lock = read_lock(settings.lock)
+    return lock, read_locked(lock, settings.lock, settings.hub)
+
+
+def reload_lock(gateway: Gateway, settings: GatewaySettings) -> list[dict[str, object]]:
+    """Read the lock file again and serve exactly what it pins now, all at once; if anything is wrong, nothing changes.
+
+    Requests go on meanwhile, and those under way keep their patches.
+
+    Args:
+        gateway ([`Gateway`]), settings ([`GatewaySettings`]):
+            The gateway, and what it was opened with.
+
+    Returns:
+        `list[dict]`: the facts of each patch that is served now.
+
+    Raises:
+        ServingError: the gateway has no lock, the new lock is for another base, or an engine does not do what a patch
+            needs.
+        LockError, HubError, BaseMismatchError: the lock cannot be read or applied.
+    """
+    if settings.lock is None:
+        raise ServingError("This gateway was started without a lock; start it with `--lock policy-patch.lock`.")
+    if gateway.base is None:
+        raise ServingError(_BAKED)
+    with _reloading:
+        return _reload(gateway, settings)
+
+
+def _reload(gateway: Gateway, settings: GatewaySettings) -> list[dict[str, object]]:
+    lock, patches = _named_patches(settings)
+    if not _is_same_base(lock.base, gateway.locked_base):
+        raise ServingError(
+            f"{settings.lock} is now for the base {lock.base.id} at {lock.base.commit}; the engines serve "
+            f"{gateway.locked_base.id} at {gateway.locked_base.commit}. Restart engines and gateway for another base."
+        )
+    for patch in patches:
+        _check_patch(settings, gateway.model, gateway.base, {patch.name: patch})
+    gateway.patches.replace_all(patches)
+    facts = [patch.facts() for patch in patches]
+    logger.info("%s", json.dumps({"admin": "lock", "patches": [f"{one.name}@{one.version_tag}" for one in patches]}))
+    return facts
+
+
+def _is_same_base(one: LockedBase, other: LockedBase) -> bool:
+    return (one.id, one.commit) == (other.id, other.commit)  # the fingerprint is taken anew with each patch
+
+
 def _check_settings(settings: GatewaySettings) -> None:
     if settings.kind not in KINDS:
         raise ServingError(f"`upstream_kind={settings.kind!r}`: expected one of {', '.join(KINDS)}.")
     if settings.dtype not in (None, *_DTYPES):
         raise ServingError(f"`dtype={settings.dtype!r}`: expected one of {', '.join(_DTYPES)}.")
-    if not settings.upstreams or not settings.patches:
-        raise ServingError("A gateway needs at least one engine (`--upstream`) and one patch (`--patch`).")
+    if settings.lock is not None and (settings.patches or settings.base is not None):
+        raise ServingError("A lock names base and patches; leave `--patch` and `--base` out beside `--lock`.")
+    if not settings.upstreams or not (settings.patches or settings.lock):
+        raise ServingError(
+            "A gateway needs at least one engine (`--upstream`) and one patch (`--patch`), or a lock (`--lock`)."
+        )
     if settings.kind == "baked" and settings.check and settings.probe is None:
         raise ServingError(
             "A baked engine cannot be asked which patches and versions are in its checkpoint. Give the probe that was "
@@ -236,6 +314,7 @@ def serve_gateway(
     host: str = "127.0.0.1",
     port: int = 8080,
     admin_port: int | None = None,
+    reload: Callable[[], list[dict[str, object]]] | None = None,
 ) -> None:
     """Serve until the process is stopped. Blocks.
 
@@ -246,6 +325,8 @@ def serve_gateway(
             Where clients ask.
         admin_port (`int`, *optional*):
             Where the operator asks, on 127.0.0.1; None: nowhere.
+        reload (`Callable`, *optional*):
+            Reads a changed lock, as [`reload_lock`] does: at `POST /lock` of the operator, and at the signal SIGHUP.
 
     Raises:
         MissingExtraError: `uvicorn` or `starlette` is not installed.
@@ -254,10 +335,27 @@ def serve_gateway(
     quiet = {"access_log": False, "log_level": "warning"}
     servers = [uvicorn.Server(uvicorn.Config(gateway_app(gateway), host=host, port=port, **quiet))]
     if admin_port is not None:
-        config = uvicorn.Config(admin_app(gateway.patches, load), host="127.0.0.1", port=admin_port, **quiet)
+        config = uvicorn.Config(admin_app(gateway.patches, load, reload), host="127.0.0.1", port=admin_port, **quiet)
         servers.append(uvicorn.Server(config))
 
     async def both() -> None:
+        if reload is not None:
+            _reload_at_hangup(asyncio.get_running_loop(), reload)
         await asyncio.gather(*(server.serve() for server in servers))
 
     asyncio.run(both())
+
+
+def _reload_at_hangup(loop: asyncio.AbstractEventLoop, reload: Callable[[], Any]) -> None:
+    """Read the lock anew when the process gets SIGHUP, where there is that signal. A lock that is wrong is logged."""
+
+    def work() -> None:
+        try:
+            reload()
+        except PolicyPatchError as error:
+            logger.error("The lock was not taken, what was served before goes on: %s: %s", type(error).__name__, error)
+
+    hangup = getattr(signal, "SIGHUP", None)
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; or not the main thread
+        if hangup is not None:
+            loop.add_signal_handler(hangup, lambda: loop.run_in_executor(None, work))

@@ -86,6 +86,20 @@ class ServedPatches:
             self._stacks.clear()
         return before
 
+    def replace_all(self, patches: Sequence[NamedPatch]) -> None:
+        """Serve these patches and nothing else, all at once. Requests under way keep theirs.
+
+        Raises:
+            PatchNameError: none is given, or two have one name.
+        """
+        names = [patch.name for patch in patches]
+        if not names or len(set(names)) != len(names):
+            raise PatchNameError(f"Expected patches with names of their own; got {names}.")
+        with self._lock:
+            self._versions = {patch.name: {patch.config.patch_version: patch} for patch in patches}
+            self._history = {patch.name: [patch.config.patch_version] for patch in patches}
+            self._stacks.clear()
+
     def roll_back(self, name: str) -> str:
         """Make the version that was current before the current one current again, and return it.
 

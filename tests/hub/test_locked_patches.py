@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from policy_patch.errors import HubUnavailableError, LockMismatchError, PatchNotFoundError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.lock_file import Lock, LockedBase, LockedPatch
-from policy_patch.hub.locked_patches import check_is_locked, file_hashes, locate_locked, read_locked
+from policy_patch.hub.locked_patches import check_is_locked, hashes_to_lock, open_locked, read_locked
 from policy_patch.patch.folder import TENSORS_NAME, write_patch_folder
 from tests.hub.conftest import REPO, files_of, new_patch, put
 
@@ -66,33 +66,33 @@ def forget(hub, commit: str) -> None:
 
 
 def test_a_commit_that_is_gone_is_read_from_the_cache_or_refused(hub, locked, tmp_path, monkeypatch):
-    locate_locked(locked)
+    open_locked(locked)
     forget(hub, locked.commit)
-    assert locate_locked(locked).commit == locked.commit, "the cache has it"
+    assert open_locked(locked).location.commit == locked.commit, "the cache has it"
     with pytest.raises(LockMismatchError, match=rf"locked commit {locked.commit}.*history was rewritten.*upgrade"):
-        locate_locked(locked, options=HubOptions(cache_dir=tmp_path / "empty"))
+        open_locked(locked, options=HubOptions(cache_dir=tmp_path / "empty"))
 
 
 def test_a_repository_that_is_gone_is_told(hub, locked):
     hub.repos.clear()
     with pytest.raises(LockMismatchError, match="the repository was removed"):
-        locate_locked(locked)
+        open_locked(locked)
 
 
 def test_without_a_connection_the_cache_is_enough(hub, locked, tmp_path, monkeypatch):
-    locate_locked(locked)
+    open_locked(locked)
     since = len(hub.log)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     read_locked(lock_of(locked))
     assert len(hub.log) == since
     with pytest.raises(HubUnavailableError):
-        locate_locked(locked, options=HubOptions(cache_dir=tmp_path / "empty"))
+        open_locked(locked, options=HubOptions(cache_dir=tmp_path / "empty"))
 
 
 def test_a_folder_is_read_from_beside_the_lock_and_by_its_hashes(base, tmp_path, hub):
     model = new_patch(base, "0.1.0")
     model.save_pretrained(tmp_path / "mine")
-    hashes = file_hashes(tmp_path / "mine")
+    hashes = hashes_to_lock(files_of(model))
     mine = LockedPatch(name="mine", folder="mine", version="0.1.0", sha256=hashes)
     (patch,) = read_locked(lock_of(mine), tmp_path / "policy-patch.lock")
     assert (patch.commit, patch.repo_id) == (None, None)
