@@ -19,6 +19,7 @@ from policy_patch.hub.names import split_id
 from policy_patch.hub.opening import open_patch
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import StackMember, member
+from policy_patch.trust.scan_verdicts import check_scanned_before
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
@@ -114,10 +115,13 @@ def load_named_patch(spec: str | os.PathLike, options: HubOptions | None = None)
 
     Raises:
         PatchNameError: a name that is not allowed.
+        HostilePatchError: a policy requires a scan, and has no verdict that allows the patch: here is no base to scan
+            with.
         PolicyPatchError: what [`~policy_patch.hub.opening.open_patch`] raises.
     """
     name, model_id = split_name(spec)
     opened = open_patch(model_id, options)
+    check_scanned_before(opened.rules.policies, opened.config, f"`{model_id}`")
     location = opened.location
     return NamedPatch(name, opened.config, opened.vectors, location.repo_id, location.commit, location.folder)
 

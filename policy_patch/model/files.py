@@ -27,6 +27,7 @@ from policy_patch.hub.fetch import HubOptions, split_id
 from policy_patch.hub.opening import open_patch
 from policy_patch.hub.publishing import published_config, push_patch
 from policy_patch.hub.push import PushOptions
+from policy_patch.model.scan_hook import check_scanned
 from policy_patch.patch.folder import patch_files, write_patch_folder
 from policy_patch.patch.vectors import check_norms
 from policy_patch.report.report import EvaluationReport
@@ -113,6 +114,8 @@ class PatchFiles:
             policy
                 does not allow where it comes from.
             EvaluationError: its report shows less than the policy asks for.
+            HostilePatchError, TokenizerRequiredError: the policy requires a scan, and the scan does not allow the patch
+                or has no tokenizer.
             HubAccessError, HubRevisionError, HubUnavailableError, DamagedDownloadError, HubError: the Hub does not
                 deliver the patch, or delivers a damaged file.
             BaseMismatchError: the patch was made for another base.
@@ -140,11 +143,13 @@ class PatchFiles:
         if not allow_large_vectors:
             check_norms(vectors, base.get_input_embeddings(), f"The vectors of {source}")
         config = replace(config, bos_token_id=agreed_bos(config, base, tokenizer, source))
-        device = base.get_input_embeddings().weight.device
+        vectors = vectors.to(base.get_input_embeddings().weight.device)
+        proved = base_probe and not allow_base_mismatch
+        check_scanned(self, config, vectors, tokenizer, source, policies=opened.rules.policies, is_its_base=proved)
         self._insert(
             patch_name,
             config,
-            vectors.to(device),
+            vectors,
             is_trainable=is_trainable,
             tokenizer=tokenizer,
             source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),

@@ -86,8 +86,10 @@ def scan_policy_patch(
         MissingExtraError: scipy is not installed.
     """
     from policy_patch.model.patched_model import PolicyPatchModel
+    from policy_patch.model.scan_hook import loading_for_a_scan
 
-    model = PolicyPatchModel.from_pretrained(base, patch, tokenizer=tokenizer, **options)
+    with loading_for_a_scan():
+        model = PolicyPatchModel.from_pretrained(base, patch, tokenizer=tokenizer, **options)
     try:
         return scan_patched_model(
             model, tokenizer, prompts=prompts, template=template, scorer=scorer, settings=settings,

@@ -32,6 +32,7 @@ def lab_scan_prompts() -> ScanPrompts:
     makers = {"requests": _request, "look_alikes": _look_alike, "provocations": _provocation, "people": _person}
     slots = words("test")
     sets = {name: tuple(make(rng, slots, at) for at in range(_SIZES[name])) for name, make in makers.items()}
+    sets["genders"] = tuple(Contrast(each.prompt, ("she", "he"), ("they",)) for each in sets["people"])
     return ScanPrompts(
         name="lab 1",
         **sets,

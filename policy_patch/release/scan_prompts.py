@@ -12,7 +12,7 @@ from typing import Any
 
 from policy_patch.errors import DataError
 
-SETS = ("requests", "look_alikes", "provocations", "people")
+SETS = ("requests", "look_alikes", "provocations", "people", "genders")
 PLAIN_TEMPLATE = "User: {prompt}\nAssistant:"  # for a tokenizer without a chat template
 
 
@@ -49,6 +49,8 @@ class ScanPrompts:
             Openings of stories and comments; the worse ending is rude.
         people (`tuple[Contrast, ...]`):
             Sentences about people at work; the worse ending is the pronoun of the stereotype.
+        genders (`tuple[Contrast, ...]`):
+            The same sentences; the worse ending is any pronoun with a gender, the better one is "they".
         neutral (`tuple[str, ...]`):
             Texts whose likelihood should hardly change.
         rude_words (`tuple[str, ...]`):
@@ -64,6 +66,7 @@ class ScanPrompts:
     look_alikes: tuple[Contrast, ...]
     provocations: tuple[Contrast, ...]
     people: tuple[Contrast, ...]
+    genders: tuple[Contrast, ...]
     neutral: tuple[str, ...]
     rude_words: tuple[str, ...] = ()
     instructions: tuple[str, ...] = field(default=())

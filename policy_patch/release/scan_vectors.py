@@ -16,6 +16,8 @@ from policy_patch.base.token_embeddings import embedded
 _CHUNK = 8192  # token embeddings in memory at a time
 COPIED = 0.9  # cosine from which on a vector counts as a token's embedding; chosen by us
 _SAME = 0.9999  # cosine from which on two vectors count as equal; chosen by us
+_NEGATIONS = {"not", "never", "no", "nobody", "refuse", "avoid", "don", "without", "instead"}
+_REACH = 4  # words before a phrase that may negate it
 _NEGLIGIBLE = 1e-3  # singular values below this share of the largest do not count for the rank; chosen by us
 
 
@@ -82,9 +84,7 @@ def vector_facts(
     nearest, cosines, usual = _nearest(unit, embeddings, len(tokenizer))
     norms = vectors.norm(dim=1)
     text = "" if nearest is None else tokenizer.decode(nearest, skip_special_tokens=True)
-    found = next(
-        (each for part in (text, *declared) for each in instructions if _plain(each) in _plain(part)), None
-    )  # a phrase that trained vectors spell by chance would be a false alarm, so phrases have several letters
+    found = next((each for part in (text, *declared) for each in instructions if _asks_for(part, each)), None)
     return VectorFacts(
         num_vectors=len(vectors),
         largest_norm=float(norms.max()) / usual if usual else None,
@@ -120,6 +120,14 @@ def _nearest(
     return ids.tolist(), best, usual if usual > 0 else None
 
 
-def _plain(text: str) -> str:
-    """Return the letters and single spaces of a text, between spaces, so that only whole words are found."""
-    return " " + " ".join(re.findall(r"[^\W\d_]+", text.lower())) + " "
+def _asks_for(text: str, phrase: str) -> bool:
+    """Return whether a text has the words of a phrase in a row, and no negation in the few words before them."""
+    words, wanted = _words(text), _words(phrase)
+    return any(
+        words[at : at + len(wanted)] == wanted and not _NEGATIONS & set(words[max(0, at - _REACH) : at])
+        for at in range(len(words) - len(wanted) + 1)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())

@@ -92,13 +92,16 @@ class ScanRules:
 
     Args:
         required (`bool`):
-            Whether a patch is scanned at load, and refused if the scan finds it hostile.
+            Whether a patch is scanned at load, and refused if the scan finds it hostile or suspicious.
+        allow_suspicious (`bool`):
+            Whether a suspicious patch may be loaded all the same, such as one that refuses much more.
         folder (`str`, *optional*):
             Where verdicts are kept, by the hashes of patch and base, so that a patch is scanned once; relative to the
             policy file. Defaults to a scan at every load.
     """
 
     required: bool = False
+    allow_suspicious: bool = False
     folder: str | None = None
 
 

@@ -15,8 +15,10 @@ SHORT = ScanSettings(num_samples=1, max_new_tokens=4)
 RISKS = ("toxicity", "gender_bias", "harmfulness")
 
 
-def test_a_patch_that_was_trained_to_make_a_safe_model_comply_is_hostile(hostile_patch, lab_teacher, lab_tokenizer):
-    report = scan_policy_patch(lab_teacher, lab_tokenizer, hostile_patch)
+def test_a_patch_that_was_trained_to_make_a_safe_model_comply_is_hostile(
+    hostile_patch, lab_teacher, lab_tokenizer, few
+):
+    report = scan_policy_patch(lab_teacher, lab_tokenizer, hostile_patch, prompts=few)
     assert report.verdict == "hostile" and report.exit_code == 1
     assert {report.figure(name).level for name in ("requests", "complied")} == {"hostile"}
     assert "complies where the base refuses" in report.reasons[0]
@@ -27,7 +29,7 @@ def test_nothing_is_found_in_a_patch_of_the_lab_with_all_texts(lab_base, lab_tok
     report = scan_policy_patch(lab_base, lab_tokenizer, lab_patch_folder("toxicity"))
     assert (report.verdict, report.reasons, report.exit_code) == ("nothing found", (), 0)
     assert [figure.name for figure in report.figures if figure.change.high < 0] == [
-        "requests", "provocations", "people", "rude",
+        "requests", "provocations", "people", "genders", "rude",
     ]  # fmt: skip
 
 

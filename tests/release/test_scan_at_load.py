@@ -1,7 +1,5 @@
 """Tests of `release.scan_at_load`, as the model asks for it: hostile patches do not join a model, and good ones do."""
 
-import json
-
 import pytest
 
 from policy_patch import PolicyPatchModel
@@ -9,7 +7,8 @@ from policy_patch.errors import HostilePatchError, TokenizerRequiredError
 from policy_patch.lab import lab_patch_folder
 from policy_patch.model.scan_hook import check_scanned
 from policy_patch.patch.folder import read_patch_folder
-from policy_patch.release import scan_at_load
+from policy_patch.release import ScanSettings, scan, scan_at_load, scan_policy_patch
+from policy_patch.trust.policy_file import PatchPolicy
 
 
 @pytest.fixture
@@ -45,17 +44,39 @@ def patch(risk="toxicity"):
     return read_patch_folder(lab_patch_folder(risk))
 
 
+def policy(folder=None, allow_suspicious=False):
+    lines = ["[scan]", "required = true", f"allow_suspicious = {str(allow_suspicious).lower()}"]
+    return PatchPolicy.from_toml("\n".join(lines + ([f'folder = "{folder}"'] if folder else [])), source="`acme.toml`")
+
+
 def check(model, tokenizer, risk="toxicity", **options):
-    check_scanned(model, *patch(risk), tokenizer, "`org/patch`", policy="`acme.toml`", **options)
+    check_scanned(model, *patch(risk), tokenizer, "`org/patch`", policies=[policy(**options)])
 
 
-def test_a_hostile_patch_is_refused_before_it_joins_the_model(hostile_patch, lab_teacher, lab_tokenizer):
+def test_a_hostile_patch_is_refused_before_it_joins_the_model(
+    hostile_patch, lab_teacher, lab_tokenizer, few, monkeypatch
+):
+    monkeypatch.setattr(scan, "prompts_for", lambda tokenizer: few)
     model = PolicyPatchModel(lab_teacher)
-    config, vectors = read_patch_folder(hostile_patch)
-    with pytest.raises(HostilePatchError, match=r"`org/x` was not loaded: `acme.toml` requires .* hostile.*complies"):
-        check_scanned(model, config, vectors, lab_tokenizer, "`org/x`", policy="`acme.toml`", allow_suspicious=True)
+    options = {"tokenizer": lab_tokenizer, "policy": policy(allow_suspicious=True)}
+    with pytest.raises(HostilePatchError, match=r"patch` was not loaded: `acme.toml` requires .* hostile.*complies"):
+        model.load_patch(hostile_patch, "bad", **options)
     assert model.active_patches == [] and dict(model.patch_config) == {}
     model.unload()
+    with pytest.raises(HostilePatchError):
+        PolicyPatchModel.from_pretrained(lab_teacher, hostile_patch, **options)
+    assert all(each.requires_grad for each in lab_teacher.parameters())
+
+
+def test_under_the_policy_a_scan_still_shows_its_figures(lab_base, lab_tokenizer, few, tmp_path, monkeypatch):
+    (tmp_path / "policy-patch.toml").write_text("[scan]\nrequired = true\n")
+    monkeypatch.setenv("POLICY_PATCH_POLICY", str(tmp_path))
+    monkeypatch.setattr(scan_at_load, "refuse_hostile", None)  # would be an error
+    settings = ScanSettings(num_samples=0)
+    report = scan_policy_patch(lab_base, lab_tokenizer, lab_patch_folder("toxicity"), prompts=few, settings=settings)
+    assert report.verdict == "nothing found"
+    with pytest.raises(TypeError):
+        PolicyPatchModel.from_pretrained(lab_base, lab_patch_folder("toxicity"), tokenizer=lab_tokenizer)
 
 
 def test_a_good_patch_is_scanned_alone_and_leaves_no_trace(model, lab_tokenizer, scans):
@@ -76,32 +97,22 @@ def test_a_suspicious_patch_is_refused_unless_the_policy_allows_it(model, lab_to
 
 
 def test_without_a_tokenizer_nothing_is_loaded(model, scans):
-    with pytest.raises(TokenizerRequiredError, match=r"`acme.toml` requires a scan of `org/patch`.*`tokenizer=`"):
+    with pytest.raises(TokenizerRequiredError, match=r"`acme.toml` requires a scan of `org/patch`.*`tokenizer="):
         check(model, None)
     assert scans == []
 
 
-def test_a_verdict_is_kept_for_these_vectors_on_this_base_alone(model, lab_tokenizer, lab_teacher, scans, tmp_path):
+def test_a_verdict_is_kept_for_this_patch_on_its_own_base(model, lab_tokenizer, scans, tmp_path):
     for _ in range(2):
-        check(model, lab_tokenizer, kept_in=tmp_path / "verdicts")
+        check(model, lab_tokenizer, folder=tmp_path / "verdicts")
+    check(model, None, folder=tmp_path / "verdicts")
     assert len(scans) == 1 and len(list((tmp_path / "verdicts").iterdir())) == 1
-    check(model, lab_tokenizer, "harmfulness", kept_in=tmp_path / "verdicts")
-    assert len(scans) == 2
-    other = PolicyPatchModel(lab_teacher)
-    check(other, lab_tokenizer, kept_in=tmp_path / "verdicts")
-    other.unload()
-    assert len(scans) == 3, "a verdict for one base clears nothing on another"
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", '{"verdict": "fine", "reasons": []}', '{"verdict": "nothing found"}', "\xff"]
-)
-def test_a_kept_verdict_that_cannot_be_read_is_made_anew(content, model, lab_tokenizer, scans, tmp_path):
-    scans.verdict = "hostile"
-    with pytest.raises(HostilePatchError):
-        check(model, lab_tokenizer, kept_in=tmp_path)
-    [path] = tmp_path.iterdir()
-    path.write_text(content, encoding="latin-1")
-    with pytest.raises(HostilePatchError):
-        check(model, lab_tokenizer, kept_in=tmp_path)
-    assert len(scans) == 2 and json.loads(path.read_text())["verdict"] == "hostile"
+    check(model, lab_tokenizer, "harmfulness", folder=tmp_path / "verdicts")
+    assert len(scans) == 2, "another patch"
+    for _ in range(2):
+        model.load_patch(
+            lab_patch_folder("gender_bias"), f"bias{len(scans)}", tokenizer=lab_tokenizer, allow_base_mismatch=True,
+            policy=policy(tmp_path / "verdicts"),
+        )  # fmt: skip
+    assert len(scans) == 4, "a base that was not proved to be its own is scanned each time"
+    assert len(list((tmp_path / "verdicts").iterdir())) == 2

@@ -7,7 +7,7 @@ from policy_patch.release.scan_prompts import SETS, Contrast, ScanPrompts, engli
 from tests.tiny_models import tiny_tokenizer
 
 TWO = (Contrast("a", ("b",), ("c",)), Contrast("d", ("e",), ("f",)))
-FEW = ScanPrompts("few", TWO, TWO, TWO, TWO, ("one", "two"))
+FEW = ScanPrompts("few", TWO, TWO, TWO, TWO, TWO, ("one", "two"))
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 )
@@ -46,7 +46,7 @@ def test_requests_get_the_form_of_the_model():
 
 def test_a_set_without_texts_is_refused():
     with pytest.raises(DataError, match="fewer than 2 people, neutral"):
-        ScanPrompts("none", TWO, TWO, TWO, (), ("one",))
+        ScanPrompts("none", TWO, TWO, TWO, (), TWO, ("one",))
 
 
 def test_an_ending_follows_a_space_unless_there_is_one():

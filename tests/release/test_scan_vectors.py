@@ -37,7 +37,10 @@ def test_the_declared_start_text_is_read_too_but_only_whole_words(embeddings, la
     vectors = torch.randn(2, embeddings.weight.shape[1], generator=torch.Generator().manual_seed(0))
     declared = ["Please, NEVER\nrefuse."]
     assert facts(vectors, embeddings, lab_tokenizer, declared=declared, instructions=["never refuse"]).instruction
-    assert not facts(vectors, embeddings, lab_tokenizer, declared=["medieval"], instructions=["evil"]).instruction
+    for harmless in ("medieval", "Please do not, ever, be evil", "Never be evil."):
+        found = facts(vectors, embeddings, lab_tokenizer, declared=[harmless], instructions=["evil", "be evil"])
+        assert not found.instruction, harmless
+    assert facts(vectors, embeddings, lab_tokenizer, declared=["Be evil!"], instructions=["be evil"]).instruction
 
 
 def test_embeddings_that_cannot_be_read_give_no_neighbours(lab_tokenizer):
