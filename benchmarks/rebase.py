@@ -43,11 +43,11 @@ SCRATCH, SHORT = "from scratch", "from scratch, 1/3"
 MODELS_RECIPE = {
     "patch": {"risk": "toxicity", "num_virtual_tokens": 50},
     "data": {
-        "scorer": "lexical", "num_prompts": 400, "max_chosen_score": 0.1, "min_margin": 0.15, "pairs_per_prompt": 4,
-        "num_samples": 8, "max_new_tokens": 24, "batch_size": 256,
+        "scorer": "lexical", "num_prompts": 200, "max_chosen_score": 0.1, "min_margin": 0.15, "pairs_per_prompt": 4,
+        "num_samples": 6, "max_new_tokens": 24, "batch_size": 256,
     },
-    "sft": {"max_steps": 80, "learning_rate": 1e-2},
-    "dpo": {"max_steps": 80, "learning_rate": 6e-3, "beta": 0.1},
+    "sft": {"max_steps": 60, "learning_rate": 1e-2},
+    "dpo": {"max_steps": 60, "learning_rate": 6e-3, "beta": 0.1},
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def models_setting(args: argparse.Namespace, work: Path) -> dict:
         recipe.with_overrides({"base": args.old, "output_dir": str(old)}).run(on_note=print)
     return {
         "recipe": recipe, "patch": old, "second": f"fitted:{args.prompts}/labelled.csv",
-        "dev": prompts_of(f"{args.prompts}/dev.jsonl")[:120], "test": prompts_of(f"{args.prompts}/test.jsonl")[:180],
+        "dev": prompts_of(f"{args.prompts}/dev.jsonl")[:80], "test": prompts_of(f"{args.prompts}/test.jsonl")[:120],
     }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ import urllib.request
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
@@ -77,6 +78,13 @@ def command(*words: str, expect: int = 0, into: Path | None = None) -> None:
         sys.exit(f"Expected the exit code {expect}.")
 
 
+def opened(method: str, url: str, body: dict | None = None) -> Any:
+    """Send a request, on loopback only, and return the open response."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)  # noqa: S310
+    return urllib.request.urlopen(request, timeout=60)  # noqa: S310
+
+
 class Client(threading.Thread):
     """A customer of the gateway: it asks all the time, and notes who answered, or that nobody did."""
 
@@ -85,13 +93,10 @@ class Client(threading.Thread):
         self.url, self.answers, self.failures, self.is_done = url, [], [], False
 
     def run(self) -> None:
-        body = json.dumps({"model": MODEL, "prompt": "You are such a", "max_tokens": 4, "temperature": 0}).encode()
+        body = {"model": MODEL, "prompt": "You are such a", "max_tokens": 4, "temperature": 0}
         while not self.is_done:
-            request = urllib.request.Request(
-                f"{self.url}/completions", data=body, headers={"content-type": "application/json"}
-            )
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with opened("POST", f"{self.url}/completions", body) as answer:
                     self.answers.append(answer.headers["x-policy-patch"].split()[0].removesuffix(";"))
             except OSError as error:
                 self.failures.append(str(error))
@@ -155,24 +160,19 @@ def release(version: str, folder: Path) -> None:
     command("push", str(folder), PATCH, "--version", version, "--sign", "acme.pem", "--gate", "gate.yaml")
 
 
-def ask(method: str, url: str, body: dict | None = None) -> dict:
-    request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read() or b"{}")
-
-
 class Deployment:
     """A gateway of the customer, in a process of its own. The one with a lock serves what the lock pins."""
 
     def __init__(self, stack: ExitStack, engine: str, port: int, *what: str) -> None:
         self.url, self.admin, self.log = f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{port + 1}", f"{port}.log"
         words = [
-            "gateway", "--upstream", engine, "--no_chat", "--dtype", "float32", "--name", "lab-base", "--port", str(port),
-            "--admin_port", str(port + 1), "--policy", "policy-patch.toml", *what,
+            "gateway", "--upstream", engine, "--no_chat", "--dtype", "float32", "--name", "lab-base", "--port",
+            str(port), "--admin_port", str(port + 1), "--policy", "policy-patch.toml", *what,
         ]  # fmt: skip
         print(f"$ policy-patch {shlex.join(words)} &", flush=True)
         log = stack.enter_context(open(self.log, "w"))
-        self.process = subprocess.Popen([sys.executable, "-m", "policy_patch.cli", *words], stdout=log, stderr=log)
+        words = [sys.executable, "-m", "policy_patch.cli", *words]
+        self.process = subprocess.Popen(words, stdout=log, stderr=log)  # noqa: S603 - our own command
         stack.callback(self.close)
 
     def wait(self) -> None:
@@ -181,7 +181,7 @@ class Deployment:
             if self.process.poll() is not None:
                 break
             try:
-                ask("GET", f"{self.url}/models")
+                opened("GET", f"{self.url}/models").close()
                 return
             except OSError:
                 time.sleep(0.2)
@@ -191,7 +191,7 @@ class Deployment:
         """Fetch and check what the lock pins, and let the running gateway serve it."""
         command("apply", "--policy", "policy-patch.toml")
         print(f"$ curl -X POST {self.admin}/lock", flush=True)
-        print(json.dumps(ask("POST", f"{self.admin}/lock")), flush=True)
+        print(opened("POST", f"{self.admin}/lock").read().decode(), flush=True)
 
     def close(self) -> None:
         if self.process.poll() is None:

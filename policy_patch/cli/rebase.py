@@ -86,7 +86,6 @@ def _shown(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("from", f"{before['patch_version']}, sha256 {before['sha256'][:16]}"),
         ("vectors", moved + tokens),
     ]
-    for stage in facts["steps"]:
-        unit = facts["unit"][stage]
+    for stage, unit in facts["unit"].items():
         lines.append((stage.upper(), f"{facts['steps'][stage]:g} {unit} of {facts['recipe_steps'][stage]:g}"))
     return [*lines, *((name, f"{value:.3f} ({facts['scorer']})") for name, value in facts["figures"].items())]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from policy_patch.config import PolicyPatchConfig
-    from policy_patch.hub.fetch import PatchLocation
+    from policy_patch.hub.opening import OpenedPatch
 
 STEPS = 1 / 3  # of the recipe's; docs/results/rebase.json has what that gives
 START, SCRATCH, REPORT_NAME = "start", "from-scratch", "rebase.json"
@@ -49,7 +49,7 @@ class RebaseResult:
             [`~policy_patch.release.rebasing.TokenMap.facts`]; only `mapping` if the old base was not read.
         steps, recipe_steps (`dict[str, float]`):
             Optimizer steps of each stage, and those that the recipe takes from scratch; epochs where the recipe counts
-            in epochs (`unit`).
+            in epochs (`unit`). Without a recipe, `recipe_steps` and `unit` are empty.
         unit (`dict[str, str]`):
             `"steps"` or `"epochs"` for each stage.
         scorer (`str`, *optional*):
@@ -105,7 +105,8 @@ def rebase_policy_patch(
         output_dir (`str` or `os.PathLike`):
             Folder for the rebased patch.
         recipe (`str` or `os.PathLike`, *optional*):
-            The recipe of `policy-patch train`. Defaults to `training_recipe.yaml` in the folder of the patch.
+            The recipe of `policy-patch train`. Defaults to `training_recipe.yaml` in the folder of the patch. With
+            `steps=0` and no `measure`, none is needed.
         overrides (`Mapping[str, Any]`, *optional*):
             Dotted keys of the recipe and other values, such as `{"teacher": "org/new-teacher"}`.
         stages (`"dpo"` or `"both"`, *optional*, defaults to `"dpo"`):
@@ -136,7 +137,7 @@ def rebase_policy_patch(
         ConfigError: there is no recipe, or an argument is impossible.
         ModelLoadError, PatchNotFoundError, DataError, TrainingError, PatchSaveError: as [`TrainRecipe.run`].
     """
-    from policy_patch.hub.fetch import locate_patch
+    from policy_patch.hub.opening import open_patch
     from policy_patch.patch.folder import copy_patch_folder
 
     if not 0 <= steps <= 1:
@@ -145,46 +146,46 @@ def rebase_policy_patch(
         raise ConfigError(f"`stages={stages!r}`: expected 'dpo' or 'both'.")
     if compare and not measure:
         raise ConfigError("`compare` needs `measure`: name the prompts on which both patches are measured.")
-    on_progress, on_note = on_progress or ignore, on_note or ignore
-    output = Path(output_dir)
-    location = locate_patch(patch)
-    changed = {**(overrides or {}), "base": onto, "output_dir": str(output)}
-    full = TrainRecipe.from_yaml(recipe_file(location.folder, recipe), changed)
-    short = full.with_overrides({**shortened(full, steps or 1, stages), "patch.start_from": None})
-    short.check()
+    listeners = {"callbacks": callbacks, "on_progress": on_progress or ignore, "on_note": on_note or ignore}
+    output, opened = Path(output_dir), open_patch(patch)
+    full = short = None
+    if steps or measure or recipe is not None:
+        changed = {**(overrides or {}), "base": onto, "output_dir": str(output), "patch.start_from": None}
+        full = TrainRecipe.from_yaml(recipe_file(opened.location.folder, recipe), changed)
+    if full is not None and steps:
+        short = full.with_overrides(shortened(full, steps, stages))
+        short.check()
     config, told = _write_start(
-        location, onto, output / START, mapping=mapping, patch_version=patch_version,
-        models={"device": full.device, "dtype": full.dtype}, on_note=on_note,
+        opened, onto, output / START, mapping=mapping, patch_version=patch_version,
+        models={} if full is None else {"device": full.device, "dtype": full.dtype}, on_note=listeners["on_note"],
     )  # fmt: skip
-    short = short.with_overrides({"patch.start_from": str(output / START)})
-    listeners = {"callbacks": callbacks, "on_progress": on_progress, "on_note": on_note}
-    if steps:
-        short.run(**listeners)
+    if short is not None:
+        short.with_overrides({"patch.start_from": str(output / START)}).run(**listeners)
     elif is_main_process():
         copy_patch_folder(output / START, output)
     places = {"base": None, "start": output / START, "rebased": output}
     if compare:
-        on_note("For comparison: training a patch from scratch.")
+        listeners["on_note"]("For comparison: training a patch from scratch.")
         places["from scratch"] = output / SCRATCH
-        full.with_overrides({"patch.start_from": None, "output_dir": str(output / SCRATCH)}).run(**listeners)
+        full.with_overrides({"output_dir": str(output / SCRATCH)}).run(**listeners)
     result = RebaseResult(
         output_dir=str(output),
         patch_version=config.patch_version,
         onto=onto,
         rebased_from=config.rebased_from,
         mapping=told,
-        steps=_lengths(short) if steps else dict.fromkeys(STAGES, 0),
-        recipe_steps=_lengths(full),
-        unit=_units(full),
+        steps=dict.fromkeys(STAGES, 0) if short is None else _lengths(short),
+        recipe_steps={} if full is None else _lengths(full),
+        unit={} if full is None else _units(full),
         scorer=pair_scorer_name(full) if measure else None,
-        figures=measured(full, places, prompts_of(measure), on_progress=on_progress) if measure else {},
+        figures=measured(full, places, prompts_of(measure), on_progress=listeners["on_progress"]) if measure else {},
     )
     _write_report(result, output)
     return result
 
 
 def _write_start(
-    location: "PatchLocation",
+    opened: "OpenedPatch",
     onto: str,
     folder: Path,
     *,
@@ -195,10 +196,10 @@ def _write_start(
 ) -> tuple["PolicyPatchConfig", dict[str, Any]]:
     """Write the old vectors, mapped, as a patch for the new base; return its configuration and facts on the map."""
     from policy_patch.base.supported import embedding_size
-    from policy_patch.patch.folder import patch_hash, read_patch_folder, write_patch_folder
+    from policy_patch.patch.folder import patch_hash, write_patch_folder
     from policy_patch.release.rebasing import check_same_size, rebased_config, rebased_vectors
 
-    config, vectors = read_patch_folder(location.folder)
+    config, vectors, location = opened.config, opened.vectors, opened.location
     base, tokenizer = load_model(onto, **models)
     check_same_size(config, embedding_size(base), display_name(onto))
     sha256 = patch_hash(config, vectors)

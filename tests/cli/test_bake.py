@@ -1,12 +1,14 @@
 """Tests of `policy-patch bake`: one patch, several by name, stacks, and what is told about it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from policy_patch.cli import main
 from policy_patch.cli.bake import shown
 from policy_patch.export import read_patch_tokens
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 
 FAST = ["--probe", "false"]
 
@@ -70,3 +72,12 @@ def test_people_are_told_about_every_kind_of_head(head):
     lines = dict(shown(facts))
     assert lines["vectors"] == "3: 3 unused rows of the base (2 reserved tokens), 0 added rows"
     assert lines["size"] == "+1,234 bytes" and "no choice" in lines["chat"]
+
+
+def test_a_stack_that_breaks_a_rule_is_refused_and_its_patches_apart_are_not(patch_folder, tmp_path, capsys):
+    config, vectors = read_patch_folder(patch_folder)
+    write_patch_folder(tmp_path / "tox", replace(config, conflicts=["bias"]), vectors)
+    words = ["bake", f"tox={tmp_path / 'tox'}", f"bias={patch_folder}", "--on_conflict", "refuse", *FAST]
+    assert main([*words, "--stack", "tox+bias", "--output_dir", str(tmp_path / "out")]) == 2
+    assert "The stack tox + bias is refused" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([*words, "--output_dir", str(tmp_path / "out")]) == 0

@@ -5,6 +5,7 @@ What llama.cpp makes of the file is tested in `tests/engines/test_llama_cpp.py`.
 
 import errno
 import json
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from policy_patch.answers.served_probe import PROBE_NAME
 from policy_patch.cli import main
-from policy_patch.errors import BaseMismatchError, ConfigError, ExportError, PatchNameError
+from policy_patch.errors import BaseMismatchError, ConfigError, ExportError, PatchConflictError, PatchNameError
 from policy_patch.export import export_gguf
 from policy_patch.export.gguf_edit import ARGUMENTS_NAME, FILE_NAME
 from policy_patch.export.gguf_export import write_patched_gguf
@@ -23,6 +24,7 @@ from policy_patch.export.gguf_folder import gguf_of_folder
 from policy_patch.export.gguf_rows import numbers
 from policy_patch.export.gguf_vocabulary import CHAT_TEMPLATE, TOKENS
 from policy_patch.lab import lab_patch_folder
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 from tests.export.gguf_bases import bpe_tokenizer, gguf_base, gguf_file, patched, saved
 from tests.export.test_gguf_rows import table
 
@@ -199,3 +201,14 @@ def test_no_patch_and_two_of_a_name_are_refused(tmp_path):
         export_gguf([], tmp_path / "out")
     with pytest.raises(PatchNameError, match="have the name `tox`"):
         export_gguf([f"tox={lab_patch_folder(risk)}" for risk in ("toxicity", "gender_bias")], tmp_path / "out")
+
+
+def test_a_stack_that_breaks_a_rule_is_refused_and_its_patches_apart_are_not(tmp_path):
+    config, vectors = read_patch_folder(lab_patch_folder("toxicity"))
+    write_patch_folder(tmp_path / "tox", replace(config, conflicts=["risk:gender_bias"]), vectors)
+    given = [f"tox={tmp_path / 'tox'}", f"bias={lab_patch_folder('gender_bias')}"]
+    options = {"probe": False, "on_conflict": "refuse"}
+    with pytest.raises(PatchConflictError, match=r"The stack bias \+ tox is refused"):
+        export_gguf(given, tmp_path / "out", stacks="bias+tox", **options)
+    assert not (tmp_path / "out").exists()
+    export_gguf(given, tmp_path / "out", **options)

@@ -3,14 +3,17 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.cli import main
-from policy_patch.errors import BaseMismatchError, ExportError
+from policy_patch.errors import BaseMismatchError, ExportError, PatchConflictError
 from policy_patch.export import export_prompt_embeds
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
+from policy_patch.patch.stack_check import PatchConflictWarning
 from tests.export.test_vllm_chat_template import LOOPS, WITH_BOS
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -100,3 +103,15 @@ def test_the_command_writes_completions_alone_for_a_base_without_chat(folders, t
     assert told["dtype"] == "bfloat16"
     request = json.loads((tmp_path / "out" / "tox.completion.json").read_text())
     assert decoded(request["prompt_embeds"]).dtype == torch.bfloat16
+
+
+def test_patches_that_must_not_be_used_together_are_not_written_for_one_server(folders, tmp_path):
+    config, vectors = read_patch_folder(folders / "tox")
+    write_patch_folder(tmp_path / "tox", replace(config, conflicts=["bias"]), vectors)
+    given = [tmp_path / "tox", folders / "bias"]
+    with pytest.raises(PatchConflictError, match=r"The stack tox \+ bias is refused"):
+        export_prompt_embeds(given, tmp_path / "out", on_conflict="refuse")
+    assert not (tmp_path / "out").exists()
+    with pytest.warns(PatchConflictWarning, match="must not be used with `bias`"):
+        export_prompt_embeds(given, tmp_path / "out", probe=False)
+    export_prompt_embeds([tmp_path / "tox"], tmp_path / "alone", probe=False, on_conflict="refuse")

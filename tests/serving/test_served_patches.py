@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig
-from policy_patch.errors import PatchNameError
+from policy_patch.errors import ConfigError, PatchConflictError, PatchNameError
 from policy_patch.hub.named_patch import NamedPatch
+from policy_patch.patch.stack_check import PatchConflictWarning
 from policy_patch.serving.served_patches import ServedPatches
 
 
-def patch(name, version="1.0.0", value=1.0):
-    config = PolicyPatchConfig(num_virtual_tokens=2, init="vocab", patch_version=version, bos_token_id=1)
+def patch(name, version="1.0.0", value=1.0, **rules):
+    config = PolicyPatchConfig(num_virtual_tokens=2, init="vocab", patch_version=version, bos_token_id=1, **rules)
     return NamedPatch(name, config, torch.full((2, 4), value), "org/x", "c" * 40)
 
 
@@ -92,3 +93,24 @@ def test_the_base_alone_is_served_only_where_that_is_allowed(served):
         served.chosen("base")
     open_one = ServedPatches("base", torch.float32, allow_base=True)
     assert open_one.chosen("base").patches == () and open_one.models()[0]["id"] == "base"
+
+
+def test_a_stack_that_breaks_a_rule_warns_or_is_refused(monkeypatch, tmp_path):
+    def one(**options):
+        found = ServedPatches("base", torch.float32, **options)
+        found.put(patch("tox", conflicts=["bias"]))
+        found.put(patch("bias"))
+        return found
+
+    with pytest.warns(PatchConflictWarning, match="must not be used with `bias`"):
+        one().chosen("base+tox+bias")
+    refusing = one(on_conflict="refuse")
+    with pytest.raises(PatchConflictError, match=r"The stack tox \+ bias is refused"):
+        refusing.chosen("base+tox+bias")
+    assert refusing.chosen("base+tox").stack is not None
+    (tmp_path / "p.toml").write_text('[compose]\ninterference = "refuse"\n')
+    monkeypatch.setenv("POLICY_PATCH_POLICY", str(tmp_path / "p.toml"))
+    with pytest.raises(PatchConflictError):
+        one(on_conflict="ignore").chosen("base+bias+tox")
+    with pytest.raises(ConfigError, match="`on_conflict='no'`"):
+        one(on_conflict="no")
