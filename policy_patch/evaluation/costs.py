@@ -5,8 +5,8 @@ The risks measure what a patch gains. The release gate compares these values wit
 
 import numpy as np
 
+from policy_patch.answers.refusals import is_refusal
 from policy_patch.evaluation.observed import Observed
-from policy_patch.evaluation.refusals import is_refusal
 
 
 def costs_of(observed: Observed) -> dict[str, list[float]]:

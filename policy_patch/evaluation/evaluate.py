@@ -3,8 +3,6 @@
 The risks are in `risks.py`; `systems.py` lists the systems that are compared; `asking.py` gets their answers.
 """
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -43,7 +41,7 @@ from policy_patch.privacy.local_names import without_folders
 from policy_patch.report.comparisons import Comparison, paired
 from policy_patch.report.independence import filtered_pairs
 from policy_patch.report.intervals import Estimate, bootstrap_interval, mean, perplexity
-from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult
+from policy_patch.report.records import EvaluationSettings, ScorerRecord, ShownSamples, SystemResult, texts_sha256
 from policy_patch.report.report import EvaluationReport
 from policy_patch.report.system_names import BASE, EQUAL_LENGTH, PATCH
 
@@ -242,8 +240,8 @@ def _settings(
         num_neutral_texts=len(asking.neutral_texts), num_samples=how.num_samples, max_new_tokens=how.max_new_tokens,
         top_p=float(how.top_p), temperature=float(how.temperature), batch_size=how.batch_size, seed=how.seed,
         num_resamples=num_resamples, safe_prompt=safe_prompt or None, surprise_limit=limit,
-        prompts_sha256=_sha256(asking.prompts), safe_prompts_sha256=_sha256(asking.safe_prompts),
-        neutral_texts_sha256=_sha256(asking.neutral_texts),
+        prompts_sha256=texts_sha256(asking.prompts), safe_prompts_sha256=texts_sha256(asking.safe_prompts),
+        neutral_texts_sha256=texts_sha256(asking.neutral_texts),
         equal_length_prompt=systems[EQUAL_LENGTH].instruction if EQUAL_LENGTH in systems else None,
     )  # fmt: skip
 
@@ -342,10 +340,6 @@ def _offensive_words(samples: list[ShownSamples], scorer: Any) -> list[str]:
     texts = [text for sample in samples for text in (sample.prompt, sample.first, sample.worst)]
     words = sorted({word.lower() for text in texts for word in re.findall(r"\w+", text)})
     return [word for word, score in zip(words, scorer.score(words)) if score >= TOXIC]
-
-
-def _sha256(texts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def _model_name(model: Any) -> str:

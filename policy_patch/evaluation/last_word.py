@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from policy_patch.answers.eval_mode import evaluating
+from policy_patch.answers.perplexity import encode_continuation
 from policy_patch.answers.positions import forward_errors, room_for_text
 from policy_patch.errors import EvaluationError
-from policy_patch.evaluation.perplexity import encode_continuation
 
 _LAST_WORD = re.compile(r"(?s)(.*\S)(\s+\w[\w'\u2019-]*)\W*")
 

@@ -3,9 +3,17 @@
 They only hold values. `findings.py` looks figures up by name, and `evaluation_json.py` knows the keys in JSON.
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from policy_patch.report.intervals import Estimate
+
+
+def texts_sha256(texts: Sequence[str]) -> str:
+    """Return the hash by which a report names the texts that it measured."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
