@@ -11,6 +11,7 @@ _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
     "PatchPolicy": "policy_patch.trust.policy_file",
+    "make_bom": "policy_patch.release.bill_of_materials",
     "Resolving": "policy_patch.release.locking",
     "apply_lock": "policy_patch.release.applying",
     "audit": "policy_patch.release.auditing",
@@ -36,6 +37,7 @@ __all__ = [
     "load_advisories",
     "lock_stack",
     "lock_status",
+    "make_bom",
     "new_advisory",
     "read_lock",
     "roll_back",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from policy_patch.release.advisory_template import new_advisory
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
+    from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.locking import Resolving, lock_stack, upgrade_lock
     from policy_patch.release.verification import verify_policy_patch
     from policy_patch.trust.policy_file import PatchPolicy

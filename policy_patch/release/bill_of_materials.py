@@ -135,7 +135,9 @@ class _Writer:
 
     def _patch(self) -> Any:
         config = self.config
-        licences = import_extra("cyclonedx.contrib.license.factories", "cyclonedx-python-lib", "signing", "A bill of materials")
+        licences = import_extra(
+            "cyclonedx.contrib.license.factories", "cyclonedx-python-lib", "signing", "A bill of materials"
+        )
         licence = self.card.get("license")
         if not isinstance(licence, str):
             self.missing.append("licence")
