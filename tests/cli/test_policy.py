@@ -5,19 +5,25 @@ import shutil
 import pytest
 
 from policy_patch.cli import COMMANDS, main
+from policy_patch.release import lock_stack, write_lock
 from policy_patch.trust.policy_file import POLICY_VARIABLE
 from policy_patch.trust.signing import sign_policy_patch
 from tests.hub.conftest import REPO, put
 from tests.trust.conftest import write_key
 
 # Commands that load no patch of others: they make, publish or show one, or look at a running server.
-LOAD_NOTHING = {"demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify"}
+LOAD_NOTHING = {
+    "demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify", "audit", "status", "rollback",
+}  # fmt: skip
 LOADING = {
     "generate": ["{patch}", "--prompt", "Hello"],
     "evaluate": ["{patch}", "--prompts", "prompts.txt"],
     "bake": ["{patch}", "--output_dir", "out"],
     "export": ["{patch}", "--format", "prompt-embeds", "--output_dir", "out"],
     "gateway": ["--upstream", "http://127.0.0.1:9/v1", "--patch", "{patch}"],
+    "lock": ["{patch}", "--base", "lab:base", "--lock", "other.lock"],
+    "apply": ["--output_dir", "out"],
+    "upgrade": [],
     "pull": ["{repository}", "--output_dir", "out"],
 }
 
@@ -30,6 +36,7 @@ def place(patch_folder, tmp_path, monkeypatch):
     for name in ("ours", "theirs"):
         write_key(tmp_path / f"{name}.key")
     shutil.copytree(patch_folder, tmp_path / "tox")
+    write_lock(lock_stack(["tox"], "lab:base"), replaces=None)
     (tmp_path / "policy-patch.toml").write_text('[trust]\nkeys = ["ours.pub"]\n')
     (tmp_path / "prompts.txt").write_text("Hello\nYou\n")
     return tmp_path

@@ -34,6 +34,8 @@ PAST_THE_DOOR = {
     "patch/folder.py": "defines them",
     "patch_folder.py": "names them for users, who read without loading",
     "release/bill_of_materials.py": "lists what a patch is made of",
+    "release/advisory_template.py": "describes a patch that has a flaw",
+    "release/audited.py": "looks at patches for known flaws",
     "training/checkpoints.py": "continues this user's own training",
     "training/two_stage.py": "continues this user's own training",
     "trust/signing.py": "signs the user's own folder",
