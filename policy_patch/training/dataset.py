@@ -351,8 +351,8 @@ def note_training(model: PolicyPatchModel, patch_name: str, dataset: Any) -> Non
     config = model.patch_config[patch_name]
     if config.interference:
         logger.warning(
-            f"The measured stacks of the patch `{patch_name}` are removed from its configuration: it is trained now, so "
-            "they are of other vectors. Measure its stacks again."
+            f"The measured stacks of the patch `{patch_name}` are removed from its configuration: it is trained now, "
+            "so they are of other vectors. Measure its stacks again."
         )
         config.interference = None
     if FILTERED_BY not in (dataset.column_names or ()):
