@@ -13,6 +13,7 @@ _MODULE_OF = {
     "GateRow": "policy_patch.release.gate_result",
     "check_gate": "policy_patch.release.gate",
     "PatchPolicy": "policy_patch.trust.policy_file",
+    "make_bom": "policy_patch.release.bill_of_materials",
     "sign_policy_patch": "policy_patch.trust.signing",
     "verify_policy_patch": "policy_patch.release.verification",
 }
@@ -23,11 +24,13 @@ __all__ = [
     "GateRow",
     "PatchPolicy",
     "check_gate",
+    "make_bom",
     "sign_policy_patch",
     "verify_policy_patch",
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.gate import check_gate
     from policy_patch.release.gate_file import Gate
     from policy_patch.release.gate_result import GateResult, GateRow
