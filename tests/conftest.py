@@ -9,6 +9,7 @@ from tests.hub.fake_hub_more import MoreHub
 assert "huggingface_hub" not in sys.modules, "it reads HF_ENDPOINT when it is imported"
 for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING")) or name == "TRANSFORMERS_OFFLINE"]:
     del os.environ[name]
+os.environ.pop("POLICY_PATCH_POLICY", None)  # a policy of this machine would hold for the tests, too
 FAKE_HUB = MoreHub(cas="http").__enter__()  # one server a process; the fixture `hub` empties it
 os.environ["HF_ENDPOINT"] = FAKE_HUB.url
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="policy-patch-tests-")

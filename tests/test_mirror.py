@@ -92,6 +92,7 @@ SUBJECTS = {
     "base/test_architectures.py": "policy_patch/base",
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
+    "cli/test_policy.py": "policy_patch/cli",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
     "engines/test_probe.py": "policy_patch/serving/probing.py",
@@ -144,6 +145,7 @@ SUBJECTS = {
     "recipes/test_served.py": "policy_patch/recipes",
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
+    "ui/test_policy.py": "policy_patch/ui/fetching.py",
     "ui/test_public_page.py": "policy_patch/ui",
 }
 

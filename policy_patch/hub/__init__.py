@@ -13,6 +13,7 @@ _MODULE_OF = {
     "PushOptions": "policy_patch.hub.push",
     "hub_api": "policy_patch.hub.fetch",
     "locate_patch": "policy_patch.hub.fetch",
+    "open_patch": "policy_patch.hub.opening",
     "published_versions": "policy_patch.hub.fetch",
     "pull_into": "policy_patch.hub.pulled_folder",
     "push_patch": "policy_patch.hub.publishing",
@@ -24,6 +25,7 @@ __all__ = [
     "PushOptions",
     "hub_api",
     "locate_patch",
+    "open_patch",
     "published_versions",
     "pull_into",
     "push_patch",
@@ -31,6 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from policy_patch.hub.fetch import HubOptions, PatchLocation, hub_api, locate_patch, published_versions
+    from policy_patch.hub.opening import open_patch
     from policy_patch.hub.publishing import push_patch
     from policy_patch.hub.pulled_folder import pull_into
     from policy_patch.hub.push import PushOptions

@@ -23,7 +23,7 @@ from policy_patch.hub.fetch import (
     repository_of,
 )
 from policy_patch.patch.folder import read_patch_files
-from policy_patch.trust.bundle import read_bundle
+from policy_patch.trust.bundle import Bundle, read_bundle
 from policy_patch.trust.rules import PatchRules, rules_for
 from policy_patch.trust.signed_files import hash_of, hashed_folder
 from policy_patch.trust.verifying import Signed
@@ -104,8 +104,8 @@ def open_patch(
     location = locate_patch(model_id, options, optional=wanted)
     read = read_patch_files(location.folder)
     files = read.files | files_beside(location.folder, wanted)
-    covered = _covered(files.get(SIGNATURE_NAME), source, rules)
-    missing = [name for name in covered if name not in files]
+    bundle = _bundle(files.get(SIGNATURE_NAME), source, rules)
+    missing = sorted(bundle.files.keys() - files.keys()) if bundle is not None else []
     if location.repo_id is not None and missing:
         at_commit = replace(options, revision=location.commit)
         if not isinstance(model_id, PatchLocation):
@@ -117,17 +117,17 @@ def open_patch(
         hashes = {name: hash_of(content) for name, content in files.items()}
         if whole and from_hub:
             hashes = dict.fromkeys(names_in(location, options), NOT_FETCHED) | hashes
-        signed = rules.check_signatures(
-            files.get(SIGNATURE_NAME), hashes if from_hub else hashed_folder(location.folder, files), source
-        )
+        if bundle is not None and not from_hub:
+            hashes = hashed_folder(location.folder, files, skipped=bundle.ignored)
+        signed = rules.check_signatures(files.get(SIGNATURE_NAME), hashes, source)
     rules.check_report(files.get(EVALUATION_NAME), source)
     return OpenedPatch(read.config, read.vectors, location, files, rules, tuple(signed))
 
 
-def _covered(signature: bytes | None, source: str, rules: PatchRules) -> list[str]:
-    """Return the names that a signature covers. Whether it holds is checked later, if anybody asks."""
+def _bundle(signature: bytes | None, source: str, rules: PatchRules) -> Bundle | None:
+    """Return what a signature says. Whether it holds is checked later, if anybody asks."""
     if signature is None:
-        return []
+        return None
     with contextlib.nullcontext() if rules.asks_for_signature else contextlib.suppress(SignatureError):
-        return sorted(read_bundle(signature, f"{SIGNATURE_NAME} of {source}").files)
-    return []
+        return read_bundle(signature, f"{SIGNATURE_NAME} of {source}")
+    return None

@@ -29,6 +29,7 @@ _MODULE_OF = {
     "load_advisories": "policy_patch.release.advisory_files",
     "lock_stack": "policy_patch.release.locking",
     "lock_status": "policy_patch.release.applying",
+    "make_bom": "policy_patch.release.bill_of_materials",
     "new_advisory": "policy_patch.release.advisory_template",
     "read_lock": "policy_patch.hub.lock_file",
     "roll_back": "policy_patch.hub.lock_history",
@@ -62,6 +63,7 @@ __all__ = [
     "load_advisories",
     "lock_stack",
     "lock_status",
+    "make_bom",
     "new_advisory",
     "read_lock",
     "roll_back",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from policy_patch.release.advisory_template import new_advisory
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
+    from policy_patch.release.bill_of_materials import make_bom
     from policy_patch.release.canary import CanaryReport
     from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
     from policy_patch.release.drift_history import DriftLook

@@ -57,7 +57,7 @@ def hashed_folder(
         contents (`Mapping[str, bytes]`, *optional*):
             Files that were read already. They are not read again, so that what is checked is what is used.
         skipped (`tuple[str, ...]`, *optional*):
-            Paths that are not read.
+            Paths that are not read; a file that must be signed is read all the same.
 
     Raises:
         SignatureError: the folder holds a link to a folder, something that is no file, or over 100 files.
@@ -68,7 +68,7 @@ def hashed_folder(
     while waiting:
         for entry in sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name):
             name = Path(entry.path).relative_to(folder).as_posix()
-            if name in found or is_left_out(name) or is_below(name, skipped):
+            if name in found or is_left_out(name) or (is_below(name, skipped) and not _is_protected(name)):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
@@ -80,6 +80,10 @@ def hashed_folder(
                     "the patch alone."
                 )
     return found
+
+
+def _is_protected(name: str) -> bool:
+    return must_be_signed(name) or must_be_signed(f"{name}/")
 
 
 def hash_of(content: bytes) -> str:

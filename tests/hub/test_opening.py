@@ -227,5 +227,26 @@ def test_a_subfolder_is_signed_by_itself(hub, base, keys):
     assert verify_policy_patch(REPO, trusted_keys=keys / "ours.pub", hub=HubOptions(subfolder="tox"))
 
 
+def test_checkpoints_that_the_signer_left_out_are_not_read_but_hide_nothing(base, keys, trusted, tmp_path):
+    folder = tmp_path / "tox"
+    new_patch(base).save_pretrained(folder)
+    (folder / "checkpoints").mkdir()
+    for number in range(150):
+        (folder / "checkpoints" / str(number)).touch()
+    sign_policy_patch(folder, private_key=keys / "ours.key")
+    assert open_patch(folder, trusted).signed
+    (folder / ".eval_results").mkdir()
+    (folder / ".eval_results" / "tox.yaml").write_text("- value: 0\n")
+    with pytest.raises(SignatureError, match=r"does not cover `.eval_results/tox.yaml`"):
+        open_patch(folder, trusted)
+
+
+def test_a_folder_without_a_signature_is_refused_before_anything_in_it_is_hashed(base, trusted, tmp_path, monkeypatch):
+    new_patch(base).save_pretrained(tmp_path / "tox")
+    monkeypatch.setattr(opening, "hashed_folder", lambda *_, **__: pytest.fail("hashed"))
+    with pytest.raises(SignatureError, match="is not signed"):
+        open_patch(tmp_path / "tox", trusted)
+
+
 def test_a_location_is_a_path_to_its_folder(tmp_path):
     assert Path(PatchLocation(tmp_path, REPO, "0" * 40)) == tmp_path
