@@ -19,8 +19,8 @@ by id, version and hash. Says what is open, what is fixed and by which patch, an
 
 Exit codes: 0 nothing is open; 1 something is open, or cannot be told; 2 bad usage, or a damaged advisory.
 
-With --template a new advisory about TARGET is printed, to be kept as a .json file: --flaw patch for this release,
---flaw base for its base.
+With --template a new advisory about TARGET is printed, or written by --output: --flaw patch for this release, --flaw
+base for its base.
 
 Examples:
   policy-patch audit policy-patch.lock --advisories org/advisories
@@ -36,6 +36,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_argument("target", type=str, nargs="+", help="Lock file, base, or the patches of a stack.")
     parser.add_argument("--advisories", type=str | None, help="JSON file, folder, or dataset on the Hub.")
     parser.add_argument("--template", type=str | None, help="Print a new advisory with this id: x_ACME-2026-0001.")
+    parser.add_argument("--output", type=str | None, help="For --template: file to write. Default: it is printed.")
     parser.add_argument("--flaw", type=str, default="patch", help="For --template: patch or base.")
     parser.add_argument("--summary", type=str | None, help="For --template: one line, what goes wrong.")
     parser.add_argument("--details", type=str, default="", help="For --template: more, in Markdown.")
@@ -58,7 +59,7 @@ def run(args: "Namespace") -> int:
     if (args.template is None) == (args.advisories is None):
         raise AdvisoryError("Give `--advisories` to audit, or `--template` for a new advisory.")
     if args.template is not None:
-        print_json(_template(args, options))
+        _write(_template(args, options), args.output)
         return 0
     report = audit(args.target[0] if len(args.target) == 1 else args.target, args.advisories, options=options)
     if args.json:
@@ -66,6 +67,24 @@ def run(args: "Namespace") -> int:
     else:
         show(report)
     return report.exit_code
+
+
+def _write(advisory: dict, output: str | None) -> None:
+    import json
+    from pathlib import Path
+
+    from policy_patch.errors import AdvisoryError
+    from policy_patch.files.atomic import write_whole
+
+    if output is None:
+        print_json(advisory)
+        return
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, (json.dumps(advisory, indent=1, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise AdvisoryError(f"`--output {output}` cannot be written: {error}.") from error
+    say(f"Written: {output}. Add `details`, look it over, and publish it.")
 
 
 def _template(args: "Namespace", options: object) -> dict:

@@ -24,7 +24,7 @@ from policy_patch.semver import SEMVER, VersionRange, parse_range, precedence
 SCHEMA_VERSION = "1.7.5"
 SEVERITIES = ("LOW", "MODERATE", "HIGH", "CRITICAL")  # as GitHub's advisories have them in `database_specific`
 LARGEST_ADVISORY = 2**22  # bytes; our choice, as for a configuration with its fingerprint
-_MOST_NESTED = 24
+_MOST_NESTED, _MOST_ENTRIES, _LONGEST_LINE = 24, 1000, 1000  # our choice
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OUR_KEYS = ("kind", "risk", "fingerprint", "fingerprint_sha256", "fixed_by", "sha256", "withdrawn")
 _PURPOSE = "Reading advisories"
@@ -204,6 +204,9 @@ def read_advisory(text: str, source: str) -> Advisory:
             f"{source} is no valid JSON ({error.at('it') if isinstance(error, Fault) else error}). Get it again, or "
             "remove it; nothing was audited."
         ) from error
+    entries = values.get("affected") if isinstance(values, dict) else None
+    if isinstance(entries, list) and len(entries) > _MOST_ENTRIES:
+        raise AdvisoryError(f"{source} names {len(entries):,} affected packages; expected at most {_MOST_ENTRIES:,}.")
     _check_schema(values, source)
     return _Reader(source, values["id"]).advisory(values)
 
@@ -247,6 +250,10 @@ class _Reader:
 
     def advisory(self, values: dict[str, Any]) -> Advisory:
         """Return the advisory."""
+        for key in ("id", "summary"):
+            text = values.get(key, "-")
+            if not text.isprintable() or len(text) > _LONGEST_LINE:  # it is printed to a terminal
+                self.refuse(key, f"expected one line of at most {_LONGEST_LINE:,} printable characters")
         entries = values.get("affected") or []
         flaws = [flaw for place, entry in enumerate(entries) if (flaw := self._flaw(entry, f"affected[{place}]"))]
         severity = (values.get("database_specific") or {}).get("severity")

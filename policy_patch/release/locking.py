@@ -225,6 +225,8 @@ def _commit_of(
     """Return revision, version and commit that a range, a tag or a branch stands for now; a branch has no version."""
     if is_commit(wanted):
         return wanted, None, wanted
+    if resolving.hub.subfolder and wanted in ("", "*"):
+        return None, None, None  # versions are tags of the whole repository
     try:
         range_ = parse_range(wanted or "*")
     except VersionRangeError:
@@ -232,6 +234,11 @@ def _commit_of(
             raise
         check_revision(wanted)
         return wanted, None, None
+    if resolving.hub.subfolder:
+        raise LockError(
+            f"`{repo_id}` has its versions as tags of the whole repository, so a patch in its folder "
+            f"`{resolving.hub.subfolder}` has no range `{wanted}`. Give a branch or a commit."
+        )
     versions = published_versions(repo_id, resolving.hub.token)
     if not versions and wanted in ("", "*"):
         return None, None, None

@@ -35,8 +35,11 @@ def as_json(capsys, *words: str, code: int = 0):
 def advisory(capsys, name: str, *words: str) -> None:
     from pathlib import Path
 
-    Path("advisories").mkdir(exist_ok=True)
-    Path("advisories", name).write_text(run(capsys, "audit", *words)[0])
+    out, err = run(capsys, "audit", *words, "--output", f"advisories/{name}")
+    assert out == "" and f"Written: advisories/{name}" in err
+    printed = json.loads(run(capsys, "audit", *words)[0])
+    written = json.loads(Path("advisories", name).read_text())
+    assert {**printed, "modified": "", "published": ""} == {**written, "modified": "", "published": ""}
 
 
 def test_a_night_with_a_bad_release(capsys):

@@ -132,6 +132,10 @@ WRONG = [
     (PATCH, "modified", ..., "'modified' is a required property"),
     (PATCH, "modified", "soon", "at `modified`"),
     (PATCH, "modified", "x2026-02-01T00:00:00Zx", "is no time"),
+    (PATCH, "summary", "red \x1b[31m", "printable characters"),
+    (PATCH, "summary", "two\nlines", "printable characters"),
+    (PATCH, "summary", "x" * 1001, "printable characters"),
+    (PATCH, "id", "x_\x1b[2J", "printable characters"),
     (PATCH, "more", 1, "Additional properties are not allowed"),
     (PATCH, "affected/0/package/ecosystem", "Hugging Face", "write `GIT`"),
     (PATCH, "affected/0/package/purl", ..., "`purl` is missing"),
@@ -171,6 +175,14 @@ def test_what_is_wrong_is_refused_with_its_place(values, path, value, message):
         read_advisory(changed(values, path, value), "advisory.json")
     assert "advisory.json" in str(error.value) and "othing was audited" in str(error.value)
     assert len(str(error.value)) < 1200
+
+
+def test_large_ones_are_refused_before_they_take_time():
+    with pytest.raises(AdvisoryError, match="names 70,000 affected packages; expected at most 1,000"):
+        read_advisory(changed(PATCH, "affected", [{}] * 70_000), "it")
+    score = "CVSS:3.1/" + "AV:N/" * 100_000 + "x"
+    with pytest.raises(AdvisoryError, match="severity"):
+        read_advisory(changed(PATCH, "severity", [{"type": "CVSS_V3", "score": score}]), "it")
 
 
 def test_a_name_alone_says_nothing():

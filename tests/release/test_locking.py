@@ -192,3 +192,17 @@ def test_the_vectors_of_a_locked_patch_are_those_of_its_commit(vendor):
     expected = new_patch(tiny_model("llama"), "1.0.0", seed=len(TOX)).patches["default"]
     assert torch.equal(patch.vectors, expected) and patch.config.patch_version == "1.0.0"
     assert HfApi().repo_info(TOX).sha != patch.commit
+
+
+def test_a_patch_in_a_subfolder_is_locked_by_branch_or_commit(vendor):
+    from policy_patch.hub.fetch import HubOptions
+    from policy_patch.hub.locked_patches import read_locked
+
+    new_patch(tiny_model("llama"), "0.9.0").push_to_hub(TOX, subfolder="old")
+    resolving = Resolving(hub=HubOptions(subfolder="old"))
+    lock = lock_stack([f"tox={TOX}"], resolving=resolving)
+    assert (lock.stack[0].subfolder, lock.stack[0].version, lock.stack[0].asked) == ("old", "0.9.0", "main")
+    assert read_locked(lock)[0].config.patch_version == "0.9.0"
+    assert versions(upgrade_lock(lock)[0]) == ["0.9.0"]
+    with pytest.raises(LockError, match="Give a branch or a commit"):
+        lock_stack([f"tox={TOX}@^1.0"], resolving=resolving)

@@ -149,46 +149,46 @@ def test_settings_that_contradict_each_other_are_refused(lab, path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
-def test_sighup_reads_the_lock_and_an_error_does_not_end_the_gateway(running, lab, monkeypatch, caplog):
+def test_sighup_reads_the_lock_and_an_error_does_not_end_the_gateway(running, lab, path, tmp_path, monkeypatch, caplog):
     import uvicorn
 
-    _, _, gateway, _ = running
-    reloads, servers = [], []
+    _, _, gateway, settings = running
+    servers, seen = [], []
 
     class Server(uvicorn.Server):
         def __init__(self, config):
             super().__init__(config)
             servers.append(self)
 
-    def reload():
-        reloads.append(len(reloads))
-        if len(reloads) == 1:
-            raise LockError("damaged")
-        return []
+    def until(found) -> None:
+        end = time.monotonic() + 60
+        while not found() and time.monotonic() < end:
+            time.sleep(0.01)
 
-    def signals():
+    def operator():
         try:
-            while not servers or not servers[0].started:
-                time.sleep(0.01)
-            for count in (1, 2):
-                os.kill(os.getpid(), signal.SIGHUP)
-                end = time.monotonic() + 20
-                while len(reloads) < count and time.monotonic() < end:
-                    time.sleep(0.01)
+            until(lambda: servers and servers[0].started)
+            put(path, lab, versioned(lab, tmp_path / "two", "1.1.0"))
+            os.kill(os.getpid(), signal.SIGHUP)
+            until(lambda: "base+tox@v1.1.0" in models(gateway))
+            seen.append(models(gateway))
+            path.write_text("{")
+            os.kill(os.getpid(), signal.SIGHUP)
+            until(lambda: "The lock was not taken" in caplog.text)
+            port = servers[0].servers[0].sockets[0].getsockname()[1]
+            seen.append(asked(f"http://127.0.0.1:{port}/v1")[0])
         finally:
             for server in servers:
                 server.should_exit = True
 
     monkeypatch.setattr(uvicorn, "Server", Server)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a signal that comes early ends no test run
-    thread = threading.Thread(target=signals)
+    thread = threading.Thread(target=operator)
     thread.start()
     try:
-        serve_gateway(gateway, None, port=0, reload=reload)
+        serve_gateway(gateway, None, port=0, reload=lambda: reload_lock(gateway, settings))
     finally:
         thread.join()
         signal.signal(signal.SIGHUP, before)
-    assert (
-        reloads == [0, 1]
-        and "The lock was not taken, what was served before goes on: LockError: damaged" in caplog.text
-    )
+    assert seen == [["base+tox", "base+tox@v1.1.0"], "tox@v1.1.0"]
+    assert "The lock was not taken, what was served before goes on: LockError" in caplog.text
