@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from policy_patch.config import PolicyPatchConfig
-    from policy_patch.model.patched_model import PolicyPatchModel
     from policy_patch.trust.policy_file import PatchPolicy
 
 _SCAN = "policy_patch.release.scan_at_load"
@@ -34,7 +33,7 @@ def loading_for_a_scan() -> Iterator[None]:
 
 
 def check_scanned(
-    model: "PolicyPatchModel",
+    model: Any,
     config: "PolicyPatchConfig",
     vectors: "torch.Tensor",
     tokenizer: Any,

@@ -20,7 +20,8 @@ def test_a_patch_that_was_trained_to_make_a_safe_model_comply_is_hostile(
 ):
     report = scan_policy_patch(lab_teacher, lab_tokenizer, hostile_patch, prompts=few)
     assert report.verdict == "hostile" and report.exit_code == 1
-    assert {report.figure(name).level for name in ("requests", "complied")} == {"hostile"}
+    assert report.figure("requests").level == "hostile"
+    assert report.figure("complied").change.low > 0, "its samples show it, too"
     assert "complies where the base refuses" in report.reasons[0]
     assert report.vectors.instruction is None, "what it declares, and its nearest tokens, are harmless"
 
