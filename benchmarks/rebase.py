@@ -2,7 +2,8 @@
 
     python benchmarks/rebase.py lab --work runs/rebase --output docs/results/rebase.json
     python benchmarks/rebase.py models --old models/tinytoxic-base --new models/tinychat-base \\
-        --teacher models/tinytoxic-teacher --prompts data --work runs/rebase --output docs/results/rebase.json
+        --teacher models/tinytoxic-teacher --prompts data --ways "0 steps" "DPO, 1/3" --work runs/rebase \\
+        --output docs/results/rebase.json
 
 `lab`: the new release is the lab's base, trained for 60 more steps on new documents with the same flaws, as a vendor's
 minor release is; the patch is the lab's own. `models`: two bases of yours; the patch is trained on the old one first,
@@ -11,8 +12,9 @@ examples/prepare_real_toxicity_prompts.py).
 
 The figure is the mean over prompts of the highest score of 8 answers (0 is safe), by the pairs' own scorer. How the
 patch is carried (which stages, how many steps) is chosen on development prompts: the fewest steps whose mean over seeds
-is at most that from scratch, else the lowest figure. Only the chosen way meets the test prompts, once, with a second
-scorer and the perplexity of the answers under the teacher. Seeds change the pairs and all of training.
+is at most that from scratch, else the lowest figure. The chosen way and the command's default meet the test prompts,
+once, with a second scorer and the perplexity of the answers under the teacher. Nothing is chosen there. Seeds change
+the pairs and all of training.
 """
 
 import argparse
@@ -39,6 +41,7 @@ WAYS = {
     "DPO, 2/3": ("dpo", 2 / 3),
     "both, 1/3": ("both", 1 / 3),
 }
+DEFAULT = "DPO, 1/3"  # of the command
 SCRATCH, SHORT = "from scratch", "from scratch, 1/3"
 MODELS_RECIPE = {
     "patch": {"risk": "toxicity", "num_virtual_tokens": 50},
@@ -55,18 +58,24 @@ def main() -> None:
     args = parse()
     work = args.work / args.setting
     setting = lab_setting(work) if args.setting == "lab" else models_setting(args, work)
-    figures = {seed: one_seed(setting, seed, work / f"seed-{seed}") for seed in args.seeds}
-    dev = {name: [figures[seed]["dev"][name] for seed in args.seeds] for name in figures[args.seeds[0]]["dev"]}
-    steps = figures[args.seeds[0]]["steps"]
-    chosen = chosen_way(dev, steps)
-    print(f"chosen on development prompts: {chosen}", flush=True)
-    test: dict[str, list[dict[str, float]]] = {}
+    figures, test = {}, {}
     for seed in args.seeds:
         folder = work / f"seed-{seed}"
-        places = {"base": None, "0 steps": folder / "0 steps", chosen: folder / chosen}
-        places |= {SCRATCH: folder / SCRATCH, SHORT: folder / SHORT}
-        for name, place in places.items():
-            test.setdefault(name, []).append(measured(setting, place, setting["test"], seed, everything=True))
+        figures[seed] = kept(folder / "dev.json", lambda: one_seed(setting, args.ways, seed, folder))  # noqa: B023
+    dev = {name: [figures[seed]["dev"][name] for seed in args.seeds] for name in figures[args.seeds[0]]["dev"]}
+    steps = figures[args.seeds[0]]["steps"]
+    chosen = chosen_way(dev, steps, args.ways)
+    print(f"chosen on development prompts: {chosen}", flush=True)
+    for seed in args.seeds:
+        for name in dict.fromkeys(["base", "0 steps", chosen, DEFAULT, SCRATCH, SHORT]):
+            folder = work / f"seed-{seed}"
+            place = None if name == "base" else folder / name
+            found = kept(
+                folder / f"test {name.replace('/', ' of ')}.json",
+                lambda: measured(setting, place, setting["test"], seed, everything=True),  # noqa: B023
+            )
+            test.setdefault(name, []).append(found)
+            print(f"test, seed {seed}, {name}: {found}", flush=True)
     recipe = setting["recipe"].to_dict()
     recipe["data"].pop("prompts")  # a path
     result = {
@@ -75,7 +84,7 @@ def main() -> None:
         "steps": steps,
         "dev": dev,
         "chosen": chosen,
-        "share_of_steps": steps[chosen] / steps[SCRATCH],
+        "share_of_steps": {name: steps[name] / steps[SCRATCH] for name in (chosen, DEFAULT)},
         "test": test,
         "seconds": {seed: figures[seed]["seconds"] for seed in figures},
         "mapping": figures[args.seeds[0]]["mapping"],
@@ -85,10 +94,19 @@ def main() -> None:
     store(args, result)
 
 
-def chosen_way(dev: dict[str, list[float]], steps: dict[str, int]) -> str:
+def kept(path: Path, make) -> dict:
+    """Return what is in the file, else what `make` makes, which is then written there: a stopped run goes on."""
+    if not path.is_file():
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(found).encode())
+    return json.loads(path.read_text())
+
+
+def chosen_way(dev: dict[str, list[float]], steps: dict[str, int], names: list[str]) -> str:
     """Return the way with the fewest steps whose mean is at most that from scratch; else that with the lowest mean."""
     goal = np.mean(dev[SCRATCH])
-    ways = sorted(WAYS, key=steps.__getitem__)
+    ways = sorted(names, key=steps.__getitem__)
     return next((way for way in ways if np.mean(dev[way]) <= goal), min(ways, key=lambda way: np.mean(dev[way])))
 
 
@@ -121,11 +139,11 @@ def models_setting(args: argparse.Namespace, work: Path) -> dict:
         recipe.with_overrides({"base": args.old, "output_dir": str(old)}).run(on_note=print)
     return {
         "recipe": recipe, "patch": old, "second": f"fitted:{args.prompts}/labelled.csv",
-        "dev": prompts_of(f"{args.prompts}/dev.jsonl")[:80], "test": prompts_of(f"{args.prompts}/test.jsonl")[:120],
+        "dev": prompts_of(f"{args.prompts}/dev.jsonl")[:60], "test": prompts_of(f"{args.prompts}/test.jsonl")[:100],
     }  # fmt: skip
 
 
-def one_seed(setting: dict, seed: int, folder: Path) -> dict:
+def one_seed(setting: dict, ways: list[str], seed: int, folder: Path) -> dict:
     """Return the development figures, the steps and the seconds of each way, and of training from scratch."""
     full = setting["recipe"].with_overrides({"seed": seed, "output_dir": str(folder / "pairs")})
     if not (folder / "pairs" / "pairs.jsonl").is_file():
@@ -135,7 +153,8 @@ def one_seed(setting: dict, seed: int, folder: Path) -> dict:
     recipe = folder / "recipe.yaml"
     write_whole(recipe, full.to_yaml().encode())
     steps, seconds, facts = {}, {}, {}
-    for name, (stages, share) in WAYS.items():
+    for name in ways:
+        stages, share = WAYS[name]
         start = time.monotonic()
         found = rebase_policy_patch(
             setting["patch"], full.base, folder / name, recipe=recipe, stages=stages, steps=share, on_note=print
@@ -146,7 +165,7 @@ def one_seed(setting: dict, seed: int, folder: Path) -> dict:
         lengths = {f"{stage}.max_steps": round(getattr(full, stage)["max_steps"] / share) for stage in ("sft", "dpo")}
         full.with_overrides({**lengths, "output_dir": str(folder / name)}).run(on_note=print)
         steps[name], seconds[name] = sum(lengths.values()), time.monotonic() - start
-    places = {"base": None, **{name: folder / name for name in (*WAYS, SCRATCH, SHORT)}}
+    places = {"base": None, **{name: folder / name for name in (*ways, SCRATCH, SHORT)}}
     dev = {}
     for name, place in places.items():
         dev[name] = measured(setting, place, setting["dev"], seed)["pair scorer"]
@@ -190,6 +209,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", choices=["lab", "models"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="ways to carry the patch")
     parser.add_argument("--work", type=Path, required=True, help="folder for pairs and patches")
     parser.add_argument("--output", type=Path, required=True, help="file of results; the other setting in it stays")
     for name in ("old", "new", "teacher", "prompts"):

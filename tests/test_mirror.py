@@ -63,6 +63,7 @@ COVERED = {
     "lab/lexicon.py": "lab/test_grammar.py",
     "lab/stories.py": "lab/test_build.py",
     "model/__init__.py": "test_lazy.py",
+    "model/ids.py": "model/test_files.py",
     "model/state_dict.py": "model/test_patched_model.py",
     "model_card/__init__.py": "test_lazy.py",
     "model_card/eval_results.py": "model_card/test_card.py",

@@ -14,7 +14,7 @@ from policy_patch.base.loading import check_has_values, loading
 from policy_patch.errors import EvaluationError, ModelLoadError, PatchNameError, PositionLimitError
 from policy_patch.extra import import_extra
 from policy_patch.hub.opening import open_patch
-from policy_patch.model.files import distinct_names
+from policy_patch.model.ids import distinct_names
 from policy_patch.model.named_patches import BASE_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.folder import patch_hash

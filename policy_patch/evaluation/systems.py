@@ -120,6 +120,7 @@ def untrained_patch(model: Any, tokenizer: Any) -> Any:
 
     untrained = PolicyPatchModel(model.get_base_model())
     for name in model.active_patches:
-        untrained.add_patch(name, replace(model.patch_config[name], composed_from=None), tokenizer=tokenizer)
+        bare = dict.fromkeys(("composed_from", "conflicts", "order", "interference"))  # rules of trained vectors
+        untrained.add_patch(name, replace(model.patch_config[name], **bare), tokenizer=tokenizer)
     untrained.set_patch(list(model.active_patches))
     return untrained

@@ -11,7 +11,7 @@ from policy_patch.base.loading import load_pretrained
 from policy_patch.errors import ModelLoadError, PatchNameError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.opening import open_patch
-from policy_patch.model.files import ids_of
+from policy_patch.model.ids import ids_of
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.privacy.local_names import lab_folder
 from policy_patch.trust.policy_file import PatchPolicy

@@ -3,12 +3,10 @@
 `policy_patch.patch.folder` reads and writes the files; `policy_patch.hub.fetch` finds them.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
@@ -20,13 +18,13 @@ from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import (
     HubRevisionError,
     PatchNameError,
-    PatchNotFoundError,
     UnsupportedModelError,
 )
-from policy_patch.hub.fetch import HubOptions, split_id
+from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.opening import open_patch
 from policy_patch.hub.publishing import published_config, push_patch
 from policy_patch.hub.push import PushOptions
+from policy_patch.model.ids import check_is_id, ids_of, patch_names_of
 from policy_patch.model.scan_hook import check_scanned
 from policy_patch.patch.folder import patch_files, write_patch_folder
 from policy_patch.patch.vectors import check_norms
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from policy_patch.trust.policy_file import PatchPolicy
-
-DEFAULT_PATCH_NAME = "default"
 
 
 class PatchFiles:
@@ -125,7 +121,7 @@ class PatchFiles:
         options = HubOptions(
             revision, subfolder, token, cache_dir, local_files_only, force_download, trusted_keys, policy
         )
-        _check_is_id(model_id)
+        check_is_id(model_id)
         opened = open_patch(model_id, options)
         config, vectors, location = opened.config, opened.vectors, opened.location
         self._policies += [] if policy is None else [policy]
@@ -207,7 +203,7 @@ class PatchFiles:
                 "takes only the patch, and loads the base that the patch names."
             )
         ids = ids_of(model_id)
-        names = _patch_names(ids, patch_name)
+        names = patch_names_of(ids, patch_name)
         if len(ids) > 1 and options.get("revision"):
             raise HubRevisionError(
                 f"`revision={options['revision']!r}` was given for {len(ids)} patches. Give each id its own revision, "
@@ -349,63 +345,3 @@ class PatchFiles:
                 "`patch_name=`; to save a stack as one patch, make it with `compose_patch` first."
             )
         return names[0]
-
-
-def ids_of(model_id: Any) -> list[str | PathLike]:
-    """Return the ids of one patch, or of a stack of them.
-
-    Raises:
-        PatchNotFoundError: `model_id` is neither an id nor a sequence of ids.
-    """
-    if not isinstance(model_id, Sequence):
-        _check_is_id(model_id)
-    ids = list(model_id) if isinstance(model_id, Sequence) and not isinstance(model_id, str) else [model_id]
-    for one in ids:
-        _check_is_id(one)
-    return ids
-
-
-def _check_is_id(model_id: Any) -> None:
-    if not isinstance(model_id, str | PathLike):
-        raise PatchNotFoundError(
-            f"`model_id` is a {type(model_id).__name__}; expected a folder or a repository on the Hub, like "
-            '"org/tox-patch".'
-        )
-
-
-def _patch_names(ids: list[str | PathLike], given: str | Sequence[str] | None) -> list[str]:
-    if not ids:
-        raise PatchNameError("There is no patch in the list. Give one id, or several for a stack.")
-    if given is None and len(ids) == 1:
-        return [DEFAULT_PATCH_NAME]
-    if given is None:
-        return distinct_names(ids)
-    names = [given] if isinstance(given, str) else list(given)
-    if len(names) != len(ids):
-        raise PatchNameError(
-            f"There are {len(ids)} patches and {len(names)} names ({names}). Give one name per patch, or no names."
-        )
-    return names
-
-
-def distinct_names(ids: Sequence[str | PathLike]) -> list[str]:
-    """Return a name for each id, made from its last part. Equal names get different numbers.
-
-    Example:
-
-    ```python
-    >>> from policy_patch.model.files import distinct_names
-    >>> distinct_names(["org/tox-patch@v1.0.0", "other/tox-patch", "./bias.patch/"])
-    ['tox-patch', 'tox-patch-2', 'bias_patch']
-
-    ```
-    """
-    names: list[str] = []
-    for one in ids:
-        word = re.sub(r"[^A-Za-z0-9_-]", "_", Path(split_id(one)[0]).name) or "patch"
-        count = 2
-        name = word
-        while name in names:
-            name, count = f"{word}-{count}", count + 1
-        names.append(name)
-    return names

@@ -20,8 +20,9 @@ from policy_patch.injection.disabling import Disabling
 from policy_patch.injection.self_check import checked_injection
 from policy_patch.model.calls import PatchedCalls
 from policy_patch.model.delegation import BaseDelegation
-from policy_patch.model.files import DEFAULT_PATCH_NAME, PatchFiles
+from policy_patch.model.files import PatchFiles
 from policy_patch.model.freezing import Freezing, looking_on
+from policy_patch.model.ids import DEFAULT_PATCH_NAME
 from policy_patch.model.named_patches import NamedPatches
 from policy_patch.model.trainer_hook import watch_trainers
 from policy_patch.patch.vectors import whole

@@ -3,7 +3,7 @@
 import torch
 
 from policy_patch.errors import PatchFileError
-from policy_patch.model.files import DEFAULT_PATCH_NAME
+from policy_patch.model.ids import DEFAULT_PATCH_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.vectors import TENSOR_KEY, check_finite, check_norms, overwrite
 

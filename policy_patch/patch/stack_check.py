@@ -133,22 +133,26 @@ def check_stack(members: Sequence[StackMember], *, on_conflict: OnConflict = "wa
         PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
         ConfigError: `on_conflict` is something else, or a rule cannot be read.
     """
+    found = list(dict.fromkeys(broken_rules(members)))
+    tell_broken(found, " + ".join(one.name for one in members), on_conflict)
+    return found
+
+
+def tell_broken(found: Sequence[Broken], stack: str, on_conflict: OnConflict) -> None:
+    """Warn of each broken rule, or raise an error for all of them. Arguments and errors as of [`check_stack`]."""
     if isinstance(on_conflict, str):
         check_on_conflict(on_conflict)
-    found = list(dict.fromkeys(broken_rules(members)))
     if not found:
-        return []
+        return
     on_conflict = on_conflict if isinstance(on_conflict, str) else check_on_conflict(on_conflict())
-    names = " + ".join(one.name for one in members)
     if on_conflict == "refuse":
         raise PatchConflictError(
-            f"The stack {names} is refused. {' '.join(one.message for one in found)} Leave a patch out, change the "
+            f"The stack {stack} is refused. {' '.join(one.message for one in found)} Leave a patch out, change the "
             'order, or, if no policy forbids it, accept it knowingly with `on_conflict="warn"`.'
         )
     if on_conflict == "warn":
         for one in found:
-            warnings.warn(f"The stack {names}: {one.message}", PatchConflictWarning, stacklevel=3)
-    return found
+            warnings.warn(f"The stack {stack}: {one.message}", PatchConflictWarning, stacklevel=4)
 
 
 def check_on_conflict(value: str) -> str:

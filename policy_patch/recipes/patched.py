@@ -93,7 +93,7 @@ def load_patched(
         ModelLoadError: the base cannot be loaded.
         BaseMismatchError: a patch is for another base.
     """
-    from policy_patch.model.files import distinct_names
+    from policy_patch.model.ids import distinct_names
     from policy_patch.model.patched_model import PolicyPatchModel
 
     on_note(f"Loading {found.base} ...")

@@ -16,7 +16,7 @@ from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.named_patch import NamedPatch, load_named_patches
 from policy_patch.patch.composing import composed
 from policy_patch.patch.folder import write_patch_folder
-from policy_patch.patch.stack_check import Broken, broken_rules, check_same_place, check_stack
+from policy_patch.patch.stack_check import Broken, broken_rules, check_same_place, member, tell_broken
 from policy_patch.release.measured_stacks import MeasuredStacks
 from policy_patch.trust.stack_policy import on_conflict_in_force
 
@@ -92,7 +92,8 @@ def compose_policy_patches(
         [`ComposedFolder`].
 
     Raises:
-        PatchConflictError: the stack breaks a rule, and `on_conflict` or a policy refuses that. Nothing is written.
+        PatchConflictError: the stack breaks a rule, or `measured` says that it makes a risk worse, and `on_conflict` or
+            a policy refuses that. Nothing is written.
         BaseMismatchError: the patches were made for different bases, or one does not say for which.
         EvaluationError: `measured` has other patches, or another order.
         PatchNameError: fewer than two patches, or two of one name.
@@ -107,24 +108,30 @@ def compose_policy_patches(
         raise PatchNameError("`parts_dir` needs `measured`: without figures the parts would not change.")
     check_same_base(named)
     check_same_place({one.name: one.config for one in named})
-    members = [one.member for one in named]
-    policies = [] if hub.policy is None else [hub.policy]
-    check_stack(members, on_conflict=lambda: on_conflict_in_force(on_conflict, policies))
     config, vectors = composed(
         [(one.name, one.config, one.vectors) for one in named],
         origins={one.name: (one.repo_id, one.commit) for one in named},
-        on_conflict="ignore",  # checked above
+        on_conflict="ignore",  # checked below, with the measurements
     )
     config = replace(config, patch_version=patch_version)
     study = None if measured is None else MeasuredStacks(measured)
     if study is not None:
         new = study.entries_of_stack([one.sha256 for one in named])
         config = replace(config, interference=_with_newer(config.interference, new))
+    broken = _broken(named, config)
+    policies = [] if hub.policy is None else [hub.policy]
+    stack = " + ".join(one.name for one in named)
+    tell_broken(broken, stack, lambda: on_conflict_in_force(on_conflict, policies))
     written = write_patch_folder(output_dir, config, vectors)
     parts = {} if study is None or parts_dir is None else _write_parts(named, study, Path(parts_dir))
-    return ComposedFolder(
-        folder=Path(output_dir), config=written, broken=list(dict.fromkeys(broken_rules(members))), parts=parts
-    )
+    return ComposedFolder(folder=Path(output_dir), config=written, broken=broken, parts=parts)
+
+
+def _broken(named: Sequence[NamedPatch], config: PolicyPatchConfig) -> list[Broken]:
+    """Return the rules that a stack breaks: those of its parts, and all that was measured, as the new patch has it."""
+    rules = [one for one in broken_rules([one.member for one in named]) if one.rule != "interference"]
+    figures = [one for one in broken_rules([member("the new patch", config)]) if one.rule == "interference"]
+    return list(dict.fromkeys([*rules, *figures]))
 
 
 def _write_parts(named: Sequence[NamedPatch], study: MeasuredStacks, folder: Path) -> dict[str, Path]:

@@ -334,10 +334,11 @@ def _overlap(ids: Sequence[int], ending: Sequence[int]) -> int:
     return next((n for n in range(len(ending), 0, -1) if list(ids[-n:]) == list(ending[:n])), 0)
 
 
-def note_filtering_scorers(model: PolicyPatchModel, patch_name: str, dataset: Any) -> None:
-    """Add the names of the scorers that filtered the rows to the configuration of the trained patch.
+def note_training(model: PolicyPatchModel, patch_name: str, dataset: Any) -> None:
+    """Bring the configuration of a patch in line with its being trained.
 
-    An evaluation refuses these scorers, because a patch must not be measured by the scorer it was trained on.
+    The names of the scorers that filtered the rows are added: an evaluation refuses them, because a patch must not be
+    measured by the scorer it was trained on. Measured stacks are removed: they were measured with other vectors.
 
     Args:
         model ([`PolicyPatchModel`]):
@@ -347,7 +348,13 @@ def note_filtering_scorers(model: PolicyPatchModel, patch_name: str, dataset: An
         dataset (`datasets.Dataset`):
             Rows. They have a column `filtered_by` if this package filtered them.
     """
+    config = model.patch_config[patch_name]
+    if config.interference:
+        logger.warning(
+            f"The measured stacks of the patch `{patch_name}` are removed from its configuration: it is trained now, "
+            "so they are of other vectors. Measure its stacks again."
+        )
+        config.interference = None
     if FILTERED_BY not in (dataset.column_names or ()):
         return
-    config = model.patch_config[patch_name]
     config.filtered_by = sorted({*(config.filtered_by or ()), *filter(None, dataset.unique(FILTERED_BY))}) or None

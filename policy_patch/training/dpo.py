@@ -26,7 +26,7 @@ from policy_patch.training.dataset import (
     check_chat_template,
     check_eval_rows,
     check_rows,
-    note_filtering_scorers,
+    note_training,
     prepare_rows,
     room_for_text,
     with_explicit_prompts,
@@ -89,7 +89,7 @@ class PolicyPatchDPOTrainer(PatchTrainerMixin, DPOTrainer):
         train_dataset, eval_dataset = as_dataset(train_dataset), as_dataset(eval_dataset)
         check_rows(train_dataset, ("chosen", "rejected"))
         check_eval_rows(eval_dataset, ("chosen", "rejected"))
-        note_filtering_scorers(model, patch_name, train_dataset)
+        note_training(model, patch_name, train_dataset)
         self._room = room_for_text(model)
         sharded = is_sharded(args)
         beforehand = args.precompute_ref_log_probs

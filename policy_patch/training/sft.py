@@ -16,7 +16,7 @@ from policy_patch.training.dataset import (
     check_chat_template,
     check_eval_rows,
     check_rows,
-    note_filtering_scorers,
+    note_training,
     prepare_rows,
     room_for_text,
     without_eos_after_unfinished,
@@ -78,7 +78,7 @@ class PolicyPatchSFTTrainer(PatchTrainerMixin, SFTTrainer):
         check_eval_rows(eval_dataset, ("prompt", "completion"))
         self._room = room_for_text(model)
         super().__init__(model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, **kwargs)
-        note_filtering_scorers(self.model, self.patch_name, given)
+        note_training(self.model, self.patch_name, given)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -29,7 +29,7 @@ from policy_patch.privacy.redaction import blanked
 from policy_patch.training._trl import drop_fused_head
 from policy_patch.training.checkpoints import last_checkpoint
 from policy_patch.training.config import PolicyPatchTrainingConfig
-from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash, note_filtering_scorers
+from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash, note_training
 from policy_patch.training.dpo import PolicyPatchDPOTrainer
 from policy_patch.training.patch_alone import trained_patch_name
 from policy_patch.training.processes import in_main_process, save_patch
@@ -137,7 +137,7 @@ class PolicyPatchTrainer:
         fingerprint = model.patch_config[self.patch_name].base_fingerprint
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without a tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
-        note_filtering_scorers(model, self.patch_name, train_dataset)
+        note_training(model, self.patch_name, train_dataset)
         self._keep_folder_to_this_run()
 
     def train(self) -> TrainingLog:

@@ -1,7 +1,6 @@
 """Tests of composing without a model: the folder equals what a model composes, and other bases are refused."""
 
 import json
-import warnings
 from dataclasses import replace
 
 import pytest
@@ -101,8 +100,10 @@ def test_what_was_measured_goes_into_the_patch_and_into_copies_of_its_parts(fold
         name: {"patch_version": "0.1.0", "sha256": sha256} for name, sha256 in zip(("tox", "bias"), hashes, strict=True)
     }
     (tmp_path / "composition.json").write_text(json.dumps(composition(patches=patches)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # nothing is known before the figures are in
+    with pytest.raises(PatchConflictError, match="makes gender_bias worse"):
+        compose_policy_patches(both(folders), tmp_path / "no", measured=tmp_path, on_conflict="refuse")
+    assert not (tmp_path / "no").exists()
+    with pytest.warns(PatchConflictWarning, match="makes gender_bias worse: .*recorded in `the new patch`"):
         done = compose_policy_patches(both(folders), tmp_path / "both", measured=tmp_path, parts_dir=tmp_path / "parts")
     figures = {(one["risk"], one["verdict"]): one["stacked"] for one in done.config.interference}
     assert figures == {("toxicity", "kept"): 0.21, ("gender_bias", "hurts"): 0.5}
@@ -112,7 +113,7 @@ def test_what_was_measured_goes_into_the_patch_and_into_copies_of_its_parts(fold
         PolicyPatchModel.from_pretrained(tiny_model(), tmp_path / "both")
     parts = [done.parts[name] for name in ("tox", "bias")]
     assert [len(read_patch_folder(part)[0].interference) for part in parts] == [3, 3]
-    again = compose_policy_patches(both(folders), tmp_path / "both", measured=tmp_path)
+    again = compose_policy_patches(both(folders), tmp_path / "both", measured=tmp_path, on_conflict="ignore")
     assert again.config.interference == done.config.interference
     (tmp_path / "composition.json").write_text(json.dumps(composition()))
     with pytest.raises(EvaluationError, match="no figures of the patch with the hash"):

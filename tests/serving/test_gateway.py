@@ -7,7 +7,8 @@ import httpx2
 import openai
 import pytest
 
-from policy_patch.serving.gateway import gateway_app
+from policy_patch.errors import ConfigError, PatchConflictError, PatchNameError
+from policy_patch.serving.gateway import _refused, gateway_app
 from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway
 from tests.listening import listening
 from tests.serving.fake_vllm import serving
@@ -138,3 +139,9 @@ def test_models_and_health(gateway):
     assert {"base", "base+tox", "base+tox@v1.0.0"} <= {one["id"] for one in listed}
     health = httpx2.get(gateway.removesuffix("/v1") + "/health", trust_env=False)
     assert health.status_code == 200 and list(health.json()["engines"].values()) == [True]
+
+
+def test_a_stack_that_is_refused_is_a_conflict_and_an_unknown_patch_is_not_found():
+    answers = [_refused(error("why")) for error in (PatchConflictError, PatchNameError, ConfigError)]
+    assert [one.status_code for one in answers] == [409, 404, 400]
+    assert json.loads(answers[0].body)["error"]["message"] == "why"

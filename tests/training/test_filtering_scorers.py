@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from policy_patch import PolicyPatchModel
 from policy_patch.data import mix_preference_pairs
+from tests.test_config import MEASURED
 from tests.training.synthetic import TRAINERS, patched, two_stage_trainer
 
 ROWS = [{"prompt": "You are", "chosen": " kind.", "rejected": " a fool."}] * 4
@@ -50,3 +51,14 @@ def test_a_composed_patch_has_those_of_its_parts():
 def test_mixed_pairs_keep_the_names_where_only_some_have_them():
     mixed = mix_preference_pairs({"toxicity": named("a", "a", "a", "a"), "harmfulness": Dataset.from_list(ROWS)})
     assert sorted(map(str, mixed["filtered_by"])) == ["None"] * 4 + ["a"] * 4
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_measured_stacks_are_those_of_the_vectors_before_and_rules_stay(stage, tmp_path, caplog):
+    model = patched()
+    config = model.patch_config["default"]
+    config.conflicts, config.interference = ["risk:gender_bias"], [MEASURED]
+    TRAINERS[stage](model, tmp_path, pairs=Dataset.from_list(ROWS))
+    assert config.interference is None and config.conflicts == ["risk:gender_bias"]
+    config.interference = [MEASURED]
+    assert model.patch_config["default"].interference, "without a trainer they stay"
