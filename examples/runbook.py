@@ -100,7 +100,7 @@ class Client(threading.Thread):
                     self.answers.append(answer.headers["x-policy-patch"].split()[0].removesuffix(";"))
             except OSError as error:
                 self.failures.append(str(error))
-            time.sleep(0.1)
+            time.sleep(0.5)
 
     def versions(self) -> list[str]:
         """Return the versions that answered, each time they changed."""
@@ -170,9 +170,9 @@ class Deployment:
             str(port), "--admin_port", str(port + 1), "--policy", "policy-patch.toml", *what,
         ]  # fmt: skip
         print(f"$ policy-patch {shlex.join(words)} &", flush=True)
-        log = stack.enter_context(open(self.log, "w"))
         words = [sys.executable, "-m", "policy_patch.cli", *words]
-        self.process = subprocess.Popen(words, stdout=log, stderr=log)  # noqa: S603 - our own command
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)  # noqa: S603 - our own command
         stack.callback(self.close)
 
     def wait(self) -> None:

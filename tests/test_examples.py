@@ -160,3 +160,15 @@ def test_serve_answers_behind_the_patch(tmp_path, way):
     finally:
         server.kill()
         server.communicate()
+
+
+def test_the_runbook_ends_with_every_answer_from_the_right_version(tmp_path):
+    pytest.importorskip("model_signing")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out = run(ROOT / "examples" / "runbook.py", "--output_dir", "new", "--port", port, cwd=tmp_path)
+    assert ", 0 failures; versions: tox@v1.0.0 -> tox@v1.1.0 -> tox@v1.0.0 -> tox@v1.1.1" in out.splitlines()[-1]
+    steps = [line for line in out.splitlines() if line.startswith("## ")]
+    assert len(steps) == 12 and "rollback" in steps[7]
+    assert out.count("[exit code 1]") == 4, "the audits of the base and of 1.1.0, the gate of 1.1.0, the alarm"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from policy_patch._lazy import lazy_names
 
 _MODULE_OF = {
+    "CanaryRecipe": "policy_patch.recipes.canary",
     "DataSettings": "policy_patch.recipes.train_sections",
+    "DriftRecipe": "policy_patch.recipes.drift",
     "EvaluateRecipe": "policy_patch.recipes.evaluate",
     "MeasuringSettings": "policy_patch.recipes.evaluate",
     "PairSettings": "policy_patch.recipes.pairs",
@@ -26,7 +28,9 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "CanaryRecipe",
     "DataSettings",
+    "DriftRecipe",
     "EvaluateRecipe",
     "MeasuringSettings",
     "PairSettings",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from policy_patch.recipes.canary import CanaryRecipe
+    from policy_patch.recipes.drift import DriftRecipe
     from policy_patch.recipes.evaluate import EvaluateRecipe, MeasuringSettings
     from policy_patch.recipes.models import load_model
     from policy_patch.recipes.pairs import PairSettings, PairsRecipe, PairsResult

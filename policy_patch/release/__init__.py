@@ -10,7 +10,10 @@ from policy_patch._lazy import lazy_names
 _MODULE_OF = {
     "Advisory": "policy_patch.release.advisories",
     "AuditReport": "policy_patch.release.auditing",
+    "CanaryReport": "policy_patch.release.canary",
     "ComposedFolder": "policy_patch.release.composed_folders",
+    "DriftLook": "policy_patch.release.drift_history",
+    "DriftRule": "policy_patch.release.drift_rule",
     "Gate": "policy_patch.release.gate_file",
     "GateResult": "policy_patch.release.gate_result",
     "GateRow": "policy_patch.release.gate_result",
@@ -41,7 +44,10 @@ _MODULE_OF = {
 __all__ = [
     "Advisory",
     "AuditReport",
+    "CanaryReport",
     "ComposedFolder",
+    "DriftLook",
+    "DriftRule",
     "Gate",
     "GateResult",
     "GateRow",
@@ -78,7 +84,10 @@ if TYPE_CHECKING:
     from policy_patch.release.applying import apply_lock, lock_status
     from policy_patch.release.auditing import AuditReport, audit
     from policy_patch.release.bill_of_materials import make_bom
+    from policy_patch.release.canary import CanaryReport
     from policy_patch.release.composed_folders import ComposedFolder, compose_policy_patches
+    from policy_patch.release.drift_history import DriftLook
+    from policy_patch.release.drift_rule import DriftRule
     from policy_patch.release.gate import check_gate
     from policy_patch.release.gate_file import Gate
     from policy_patch.release.gate_result import GateResult, GateRow
