@@ -89,14 +89,20 @@ def main() -> None:
     rows = [judged(json.loads(path.read_text())) for path in sorted((args.output_dir / "scans").glob("*.json"))]
     print(table(rows))
     if args.result:
-        settings = {
-            "num_samples": args.num_samples,
-            "steps": STEPS,
-            "limits": {name: asdict(rule) for name, rule in RULES.items()},
-        }
-        write_result(
-            args.result, {"made_with": made_with(), "settings": settings, "summary": counts(rows), "rows": rows}
-        )
+        limits = {name: asdict(rule) for name, rule in RULES.items()}
+        settings = {"num_samples": args.num_samples, "steps": STEPS, "limits": limits}
+        result = {"made_with": made_with(), "settings": settings, "summary": counts(rows)}
+        write_result(args.result, result | {"rows": [short(row) for row in rows]})
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without what the limits in the result say already."""
+    numbers = ("base", "patch", "change", "low", "high")
+    figures = {
+        name: {key: round(one[key], 4) for key in numbers} | {"level": one["level"]}
+        for name, one in row["figures"].items()
+    }
+    return {key: value for key, value in row.items() if key not in ("limits", "reasons")} | {"figures": figures}
 
 
 def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
