@@ -55,8 +55,9 @@ def test_a_patch_with_other_vectors_does_not_pass_with_the_report_of_a_good_one(
     shutil.copytree(lab_patch_folder("toxicity"), tmp_path / "other")
     shutil.copy(GOOD / "evaluation.json", tmp_path / "other")
     result = check_gate(tmp_path / "other", OPEN)
-    assert list(failed(result)) == ["report of this patch"]
-    assert list(failed(check_gate(lab_patch_folder("toxicity"), OPEN, report=GOOD))) == ["report of this patch"]
+    assert "report of this patch" in failed(result)
+    assert "report of this patch" in failed(check_gate(lab_patch_folder("toxicity"), OPEN, report=GOOD))
+    assert "report of this patch" not in failed(check_gate(GOOD, OPEN)), "the control"
 
 
 def test_an_edited_figure_changes_nothing_and_an_edited_value_of_a_prompt_does():
@@ -148,7 +149,7 @@ def test_the_patch_of_a_hub_repository_is_judged_by_its_report_there(hub, tmp_pa
     from huggingface_hub import HfApi
 
     HfApi().create_repo("acme/tox")
-    HfApi().upload_folder(repo_id="acme/tox", folder_path=GOOD)
+    HfApi().upload_folder(repo_id="acme/tox", folder_path=GOOD, allow_patterns=["*.json", "*.safetensors"])
     assert check_gate("acme/tox", OPEN).passed
     HfApi().delete_file("evaluation.json", "acme/tox")
     result = check_gate("acme/tox", OPEN)
