@@ -306,9 +306,12 @@ def main() -> None:
     os.chdir(args.output_dir)
     with ExitStack() as stack:
         hub = stack.enter_context(FakeHub())
+        cache = Path("hub-cache").resolve()
+        os.environ.pop("POLICY_PATCH_POLICY", None)
         os.environ |= {
-            "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(Path("hub-cache").resolve()),
-            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost",
+            "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         from lab_engine import LabEngine, serving
