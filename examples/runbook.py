@@ -59,20 +59,12 @@ def step(text: str) -> None:
     print(f"\n## {text}\n", flush=True)
 
 
-def command(*words: str, expect: int = 0, into: Path | None = None) -> None:
-    """Run one command as a user would, and stop if its exit code is another one; maybe write its output to a file."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
+def command(*words: str, expect: int = 0) -> None:
+    """Run one command as a user would, and stop if its exit code is another one."""
     from policy_patch.cli import main
 
-    to_file = "" if into is None else f" > {into}"
-    print(f"$ policy-patch {shlex.join(words)}{to_file}", flush=True)
-    output = StringIO()
-    with redirect_stdout(output) if into is not None else ExitStack():
-        code = main(words)
-    if into is not None:
-        into.write_text(output.getvalue())
+    print(f"$ policy-patch {shlex.join(words)}", flush=True)
+    code = main(words)
     print(f"[exit code {code}]", flush=True)
     if code != expect:
         sys.exit(f"Expected the exit code {expect}.")
@@ -226,7 +218,7 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     advisory = Path("x_ACME-2026-0001.json")
     command(
         "audit", f"{PATCH}@v1.0.0", "--template", advisory.stem, "--flaw", "base", "--fixed_by", f"{PATCH}@>=1.0.0",
-        "--summary", "The base insults people", "--severity", "HIGH", into=advisory,
+        "--summary", "The base insults people", "--severity", "HIGH", "--output", str(advisory),
     )  # fmt: skip
     publish_advisory(advisory)
 
@@ -262,7 +254,7 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     withdrawn = Path("x_ACME-2026-0002.json")
     words = ["audit", f"{PATCH}@v1.1.0", "--template", withdrawn.stem, "--flaw", "patch", "--withdrawn"]
     words += ["--summary", "Version 1.1.0 does not lower toxicity", "--severity", "HIGH"]
-    command(*words, into=withdrawn)
+    command(*words, "--output", str(withdrawn))
     publish_advisory(withdrawn)
 
     step("Day 21, customer: the audit finds the advisory; rollback")
@@ -275,7 +267,7 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     step("Day 25, acme: 1.1.1 passes the gate, and the advisory names it as the fix")
     new_patch(Path("tox-patch-1.1.1"), "1.1.1", base, noise=0.2)
     release("1.1.1", Path("tox-patch-1.1.1"))
-    command(*words, "--fixed", "1.1.1", into=withdrawn)
+    command(*words, "--fixed", "1.1.1", "--output", str(withdrawn))
     publish_advisory(withdrawn)
 
     step("Day 26, customer: 1.1.1 beside the current version: a canary")
@@ -314,9 +306,12 @@ def main() -> None:
     os.chdir(args.output_dir)
     with ExitStack() as stack:
         hub = stack.enter_context(FakeHub())
+        cache = Path("hub-cache").resolve()
+        os.environ.pop("POLICY_PATCH_POLICY", None)
         os.environ |= {
-            "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(Path("hub-cache").resolve()),
-            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost",
+            "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         from lab_engine import LabEngine, serving
