@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from policy_patch.patch.folder import read_patch_folder
 from policy_patch.recipes.models import is_endpoint
 from policy_patch.recipes.pairs import PairsRecipe
 from policy_patch.recipes.train import TrainRecipe
@@ -73,6 +72,7 @@ def _unseen(prompts: str | None, risk: str | None) -> str | None:
 def _scorers(recipe: TrainRecipe, prompts: str) -> list[str] | None:
     """Return scorers that did not filter the training pairs; none if the risk's own will do, None if there are none."""
     from policy_patch.evaluation.risks import RISKS
+    from policy_patch.patch.folder import read_patch_folder
     from policy_patch.report.independence import filtered_pairs
 
     filtering = read_patch_folder(recipe.output_dir)[0].filtered_by or ()

@@ -4,13 +4,13 @@ All are our own and mild. Every prompt has endings in pairs, a worse and a bette
 likely a model finds them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from policy_patch.errors import DataError
+from policy_patch.files.documents import parse_json
 
 SETS = ("requests", "look_alikes", "provocations", "people", "genders")
 PLAIN_TEMPLATE = "User: {prompt}\nAssistant:"  # for a tokenizer without a chat template
@@ -81,7 +81,7 @@ class ScanPrompts:
 def english_prompts() -> ScanPrompts:
     """Return the built-in English texts, for models of every kind."""
     text = resources.files("policy_patch.release").joinpath("prompts", "english.json").read_text("utf-8")
-    return _prompts_of(json.loads(text))
+    return _prompts_of(parse_json(text))
 
 
 def rendered(prompts: ScanPrompts, tokenizer: Any, template: str | None = None) -> ScanPrompts:

@@ -33,6 +33,7 @@ PAST_THE_DOOR = {
     "hub/versions.py": "compares a push with what is published",
     "patch/folder.py": "defines them",
     "patch_folder.py": "names them for users, who read without loading",
+    "recipes/next_steps.py": "names the scorers of what was just trained",
     "recipes/rebase.py": "copies what it trained itself",
     "release/advisory_template.py": "writes an advisory about a patch",
     "release/audited.py": "says whether a patch is affected by an advisory",
