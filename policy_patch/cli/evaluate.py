@@ -4,12 +4,14 @@
 """
 
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from policy_patch.cli.console import print_report, print_table, progress_bars, say
 from policy_patch.cli.options import add_options, given
 from policy_patch.errors import DataError
 from policy_patch.recipes.evaluate import EvaluateRecipe
+from policy_patch.recipes.options import default_of
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.patched import PATCHES_HELP
 from policy_patch.recipes.study import StudyRecipe
@@ -81,7 +83,20 @@ def run(args: "Namespace") -> int:
 
 
 def _study_recipe(args: "Namespace") -> StudyRecipe:
-    """Return the recipe of a study. Its patches and scorers are given as names joined by commas."""
+    """Return the recipe of a study. Its patches and scorers are given as names joined by commas.
+
+    Raises:
+        DataError: an option is given that only the evaluation of one patch has; it would have no effect.
+    """
+    has = {entry.name for entry in fields(StudyRecipe)}
+    alone = [entry for entry in fields(EvaluateRecipe) if entry.name in args and entry.name not in has]
+    if without_effect := [f"--{entry.name}" for entry in alone if args[entry.name] != default_of(entry)]:
+        raise DataError(
+            f"{', '.join(without_effect)} has no effect with --stack, which measures each risk on its own prompts. "
+            "Leave it out, or evaluate one patch or one stack: `policy-patch evaluate first second ...`."
+        )
+    if args.patches:
+        raise DataError(f"The patches {', '.join(args.patches)} stand beside --stack. Name all of them in --stack.")
     patches = [name.strip() for name in args.stack.split(",")]
     return StudyRecipe(**{**given(args, StudyRecipe), "patches": patches, **_scorers_of(args)})
 

@@ -1,12 +1,14 @@
 """Tests of `policy-patch evaluate`: the systems, judges and files of a report, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from policy_patch.cli import main
 from policy_patch.evaluation import EvaluationReport
+from policy_patch.lab import lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 
 FAST = ["--num_samples", "2", "--max_new_tokens", "5", "--num_resamples", "50", "--prompts", "lab:toxicity/test"]
@@ -72,3 +74,17 @@ def test_bad_input_is_told_in_one_line(patch_folder, words, message, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--lora.r16", "folder"], "`?--lora.* has no effect with --stack"),
+        (["--untrained", "--prompts", "lab:toxicity/test"], "--prompts, --untrained has no effect with --stack"),
+        (["third"], "The patches third stand beside --stack"),
+    ],
+)
+def test_a_study_takes_no_option_that_would_have_no_effect(words, told, capsys):
+    first, second = (str(lab_patch_folder(risk)) for risk in ("toxicity", "gender_bias"))
+    assert main(["evaluate", *words, "--stack", f"{first},{second}"]) == 2
+    assert re.search(told, capsys.readouterr().err)
