@@ -17,8 +17,8 @@ scorers, parts, licences and tools, as far as its files record them. Messages
 say what is not recorded. Needs the extra `signing`.
 
 Examples:
-  policy-patch bom tox-patch > tox-patch.cdx.json
-  policy-patch bom org/tox-patch@v1.2.0 --output bom.cdx.json"""
+  policy-patch bom tox-patch --output tox-patch.cdx.json
+  policy-patch bom org/tox-patch@v1.2.0"""
 
 
 def add_arguments(parser: "ArgumentParser") -> None:

@@ -1,4 +1,4 @@
-"""Reads untrusted JSON strictly and with limits on size, nesting, keys and numbers.
+"""Reads untrusted JSON, and TOML, strictly and with limits on size, nesting, keys and numbers.
 
 It turns a file or a text into plain values; the caller checks their meaning and words the errors for the user.
 """
@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -104,6 +105,21 @@ def parse_json(text: str, *, most_nested: int = MOST_NESTED, allow_nan: bool = T
         value = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, **constants)
     except RecursionError as error:  # the caller's own stack is nearly full
         raise Fault((), "too many nested brackets to be read here") from error
+    check_value(value)
+    return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the value of a TOML text. Limits as in [`parse_json`]; dates are not known here.
+
+    Raises:
+        Fault: the text is not TOML, brackets are nested too deeply, or [`check_value`] refuses a value.
+    """
+    check_nesting(text, MOST_NESTED)
+    try:
+        value = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or an integer of thousands of digits
+        raise Fault((), f"no valid TOML: {error}") from error
     check_value(value)
     return value
 

@@ -17,6 +17,7 @@ from typing import Any
 from policy_patch._version import __version__
 from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.extra import import_extra
+from policy_patch.files.documents import parse_json
 from policy_patch.hub.fetch import CARD_NAME, EVALUATION_NAME, HubOptions, PatchLocation, files_beside, locate_patch
 from policy_patch.hub.names import REPO_ID, is_commit
 from policy_patch.model_card.card import card_metadata
@@ -107,7 +108,7 @@ class _Writer:
         )
         bom.register_dependency(patch, parts)
         writer = output.make_outputter(bom, schema.OutputFormat.JSON, schema.SchemaVersion.V1_7)
-        document = json.loads(writer.output_as_string())
+        document = parse_json(writer.output_as_string())
         document["metadata"]["component"]["modelCard"] = self._model_card(document)
         return BillOfMaterials(document, tuple(self.missing))
 

@@ -5,7 +5,6 @@ It is named by `policy=`, by `--policy`, or by the variable POLICY_PATCH_POLICY,
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from policy_patch.errors import ConfigError
-from policy_patch.files.documents import Fault, read_text
+from policy_patch.files.documents import Fault, parse_toml, read_text
 from policy_patch.near_names import did_you_mean
 from policy_patch.trust.signers import Identity, TrustedSigners, read_signers
 
@@ -177,9 +176,9 @@ class PatchPolicy:
             ConfigError: as [`load`].
         """
         try:
-            values = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"{source} is no valid TOML: {error}.") from error
+            values = parse_toml(text)
+        except Fault as fault:
+            raise ConfigError(f"{fault.at(source)}.") from fault
         kinds = {"trust": TrustRules, "evaluation": EvaluationRules, "gate": GateRules, "scan": ScanRules}
         kinds["compose"] = ComposeRules
         _only(values, kinds, f"{source} has the table")

@@ -10,8 +10,12 @@ from policy_patch.trust.signing import sign_policy_patch
 from tests.hub.conftest import REPO, put
 from tests.trust.conftest import write_key
 
-# Commands that load no patch of others: they make, publish or show one, or look at a running server.
-LOAD_NOTHING = {"demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify"}
+# Commands that load no patch of others: they make, measure, publish or show one, look at a running server, or follow a
+# lock, whose patches go through the same door.
+LOAD_NOTHING = {
+    "demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify", "gate", "audit", "apply", "status",
+    "upgrade", "rollback",
+}  # fmt: skip
 LOADING = {
     "generate": ["{patch}", "--prompt", "Hello"],
     "evaluate": ["{patch}", "--prompts", "prompts.txt"],
@@ -19,7 +23,13 @@ LOADING = {
     "export": ["{patch}", "--format", "prompt-embeds", "--output_dir", "out"],
     "gateway": ["--upstream", "http://127.0.0.1:9/v1", "--patch", "{patch}"],
     "pull": ["{repository}", "--output_dir", "out"],
+    "scan": ["{patch}"],
+    "compose": ["{patch}", "bias", "--output", "out"],
+    "rebase": ["{patch}", "--onto", "lab:teacher", "--output_dir", "out"],
+    "lock": ["{patch}"],
+    "drift": ["http://127.0.0.1:9/v1", "--patch", "{patch}"],
 }
+LOADING = {command: words for command, words in LOADING.items() if command in COMMANDS}
 
 
 @pytest.fixture
@@ -29,7 +39,8 @@ def place(patch_folder, tmp_path, monkeypatch):
     monkeypatch.delenv(POLICY_VARIABLE, raising=False)
     for name in ("ours", "theirs"):
         write_key(tmp_path / f"{name}.key")
-    shutil.copytree(patch_folder, tmp_path / "tox")
+    for name in ("tox", "bias"):
+        shutil.copytree(patch_folder, tmp_path / name)
     (tmp_path / "policy-patch.toml").write_text('[trust]\nkeys = ["ours.pub"]\n')
     (tmp_path / "prompts.txt").write_text("Hello\nYou\n")
     return tmp_path

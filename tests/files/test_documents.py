@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from policy_patch.files.documents import Fault, check_nesting, parse_json, read_text
+from policy_patch.files.documents import Fault, check_nesting, parse_json, parse_toml, read_bytes, read_text
 
 
 def test_a_text_is_read_up_to_its_limit_and_no_byte_further(tmp_path):
@@ -61,3 +61,21 @@ def test_brackets_in_a_text_are_no_nesting():
     check_nesting(json.dumps({"a": "[" * 100 + '"\\'}), 1)
     with pytest.raises(Fault, match="more than 1 brackets"):
         check_nesting(json.dumps({"a": ["[" * 100]}), 1)
+
+
+def test_toml_has_the_same_limits():
+    assert parse_toml("[a]\nb = [1, 2.5]\n") == {"a": {"b": [1, 2.5]}}
+    for text, said in {
+        "[a": "no valid TOML", "a = 1\na = 2": "no valid TOML", "a = " + "9" * 5000: "no valid TOML",
+        "a = " + "9" * 20: "beyond 64 bits", "a = " + "[" * 17: "more than 16 brackets",
+    }.items():  # fmt: skip
+        with pytest.raises(Fault) as raised:
+            parse_toml(text)
+        assert said in str(raised.value)
+
+
+def test_bytes_are_read_up_to_the_same_limit(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xff\xfe")
+    assert read_bytes(tmp_path / "x", largest=2) == b"\xff\xfe"
+    with pytest.raises(Fault, match="more than 1 bytes"):
+        read_bytes(tmp_path / "x", largest=1)

@@ -72,7 +72,8 @@ def test_an_empty_policy_asks_for_nothing():
         ("[trust]\nidentities = ['acme']", "expected a name and an issuer"),
         ("[trust]\nkeys = ['a']\nkeys = ['b']", "no valid TOML"),
         ("[trust", "no valid TOML"),
-        ("a = " + "[" * 3000, "no valid TOML"),
+        ("a = " + "[" * 3000, "more than 16 brackets"),
+        ("a = 99999999999999999999", "beyond 64 bits"),
     ],
 )
 def test_what_no_policy_says_is_refused(text, said):
