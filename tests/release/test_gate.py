@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
 from policy_patch.errors import BaseMismatchError, GateError, PatchNotFoundError
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
@@ -23,6 +24,7 @@ FEW = {
     "overhead": {"max_ratio": None},
     "costs": WIDE,
 }
+OPEN = {"costs": {"max_neutral_perplexity_ratio": 1.4}, "overhead": {"max_ratio": None}}  # as in `good_patch/`
 
 
 def failed(result):
@@ -30,34 +32,37 @@ def failed(result):
     return {row.check: row.why for row in result.failed}
 
 
-def test_a_good_patch_passes_all_limits_of_the_template():
-    """The README beside it has the commands: its report is of all 180 prompts of the lab, with 25 samples each."""
+def test_a_good_patch_passes_and_the_template_is_stricter_by_one_limit():
+    """The README beside it has the commands: its report is of all 180 prompts of the lab, with 5 samples each."""
     timed = {"base": load_lab_base(), "tokenizer": load_lab_tokenizer()}
-    result = check_gate(GOOD, {"overhead": {"max_ratio": 9}}, **timed)
+    result = check_gate(GOOD, OPEN | {"overhead": {"max_ratio": 50, "rounds": 3, "max_new_tokens": 4}}, **timed)
     assert failed(result) == {} and result.passed
     assert {row.status for row in result.rows} == {"passed", "off"}
     assert [row.check for row in result.rows if row.status == "off"] == ["signature"]
     assert len(result.rows) == 15
+    assert list(failed(check_gate(GOOD, {"overhead": {"max_ratio": None}}))) == ["perplexity of neutral text"]
+    assert OPEN["costs"] == yaml.safe_load((GOOD / "gate.yaml").read_text())["costs"]
 
 
 def test_without_a_base_the_time_is_not_measured():
-    result = check_gate(GOOD)
+    result = check_gate(GOOD, GOOD / "gate.yaml")
     assert list(failed(result)) == ["time of a generation"]
-    assert result.failed[0].todo == f"Run `policy-patch gate {GOOD} --base lab:base`."
-    assert check_gate(GOOD, {"overhead": {"max_ratio": None}}).passed
+    assert result.failed[0].todo == f"Run `policy-patch gate {GOOD} --gate {GOOD / 'gate.yaml'} --base lab:base`."
+    assert check_gate(GOOD, OPEN).passed
 
 
 def test_a_patch_with_other_vectors_does_not_pass_with_the_report_of_a_good_one(tmp_path):
     shutil.copytree(lab_patch_folder("toxicity"), tmp_path / "other")
     shutil.copy(GOOD / "evaluation.json", tmp_path / "other")
-    result = check_gate(tmp_path / "other", {"overhead": {"max_ratio": None}})
-    assert list(failed(result)) == ["report of this patch"]
-    assert list(failed(check_gate(lab_patch_folder("toxicity"), FEW, report=GOOD))) == ["report of this patch"]
+    result = check_gate(tmp_path / "other", OPEN)
+    assert "report of this patch" in failed(result)
+    assert "report of this patch" in failed(check_gate(lab_patch_folder("toxicity"), OPEN, report=GOOD))
+    assert "report of this patch" not in failed(check_gate(GOOD, OPEN)), "the control"
 
 
 def test_an_edited_figure_changes_nothing_and_an_edited_value_of_a_prompt_does():
     """The gate computes its figures from the values of each prompt."""
-    report, gate = EvaluationReport.load(GOOD), {"overhead": {"max_ratio": None}}
+    report, gate = EvaluationReport.load(GOOD), OPEN
     worse = report.systems["base"].metrics
     edited = replace(report.systems["patch"], metrics=worse)
     assert check_gate(GOOD, gate, report=replace(report, systems=report.systems | {"patch": edited})).passed
@@ -68,7 +73,8 @@ def test_an_edited_figure_changes_nothing_and_an_edited_value_of_a_prompt_does()
 
 def test_a_patch_that_refuses_everything_fails_by_its_refusals(tmp_path):
     other = {"other_risks": ["harmfulness"], "safe_prompts": "lab:look_alike/test"}
-    other["prompts_of"] = {"harmfulness": "lab:harmfulness/test"}
+    other |= {"prompts_of": {"harmfulness": "lab:harmfulness/test"}, "neutral_texts": None}
+    other |= {"untrained": False, "equal_length_prompt": False}  # not needed here
     folder = measured(that_refuses_everything(), tmp_path / "mute", **other)
     result = check_gate(folder, FEW)
     reasons = failed(result)
@@ -143,10 +149,10 @@ def test_the_patch_of_a_hub_repository_is_judged_by_its_report_there(hub, tmp_pa
     from huggingface_hub import HfApi
 
     HfApi().create_repo("acme/tox")
-    HfApi().upload_folder(repo_id="acme/tox", folder_path=GOOD)
-    assert check_gate("acme/tox", {"overhead": {"max_ratio": None}}).passed
+    HfApi().upload_folder(repo_id="acme/tox", folder_path=GOOD, allow_patterns=["*.json", "*.safetensors"])
+    assert check_gate("acme/tox", OPEN).passed
     HfApi().delete_file("evaluation.json", "acme/tox")
-    result = check_gate("acme/tox", {"overhead": {"max_ratio": None}})
+    result = check_gate("acme/tox", OPEN)
     assert len(result.failed) == 13 and "`policy-patch gate --template > gate.yaml && policy" in result.failed[0].todo
     assert "--output_dir gate-evaluation" in result.failed[0].todo
     assert json.loads(json.dumps(result.to_dict()))["passed"] is False
