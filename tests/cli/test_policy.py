@@ -5,16 +5,15 @@ import shutil
 import pytest
 
 from policy_patch.cli import COMMANDS, main
+from policy_patch.release import lock_stack, write_lock
 from policy_patch.trust.policy_file import POLICY_VARIABLE
 from policy_patch.trust.signing import sign_policy_patch
 from tests.hub.conftest import REPO, put
 from tests.trust.conftest import write_key
 
-# Commands that load no patch of others: they make, measure, publish or show one, look at a running server, or follow a
-# lock, whose patches go through the same door.
+# Commands that load no patch of others: they make, measure, publish or show one, or look at a running server.
 LOAD_NOTHING = {
-    "demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify", "gate", "audit", "apply", "status",
-    "upgrade", "rollback",
+    "demo", "pairs", "train", "info", "push", "probe", "sign", "bom", "verify", "gate", "audit", "status", "rollback",
 }  # fmt: skip
 LOADING = {
     "generate": ["{patch}", "--prompt", "Hello"],
@@ -22,14 +21,15 @@ LOADING = {
     "bake": ["{patch}", "--output_dir", "out"],
     "export": ["{patch}", "--format", "prompt-embeds", "--output_dir", "out"],
     "gateway": ["--upstream", "http://127.0.0.1:9/v1", "--patch", "{patch}"],
+    "lock": ["{patch}", "--base", "lab:base", "--lock", "other.lock"],
+    "apply": ["--output_dir", "out"],
+    "upgrade": [],
     "pull": ["{repository}", "--output_dir", "out"],
     "scan": ["{patch}"],
     "compose": ["{patch}", "bias", "--output", "out"],
     "rebase": ["{patch}", "--onto", "lab:teacher", "--output_dir", "out"],
-    "lock": ["{patch}"],
     "drift": ["http://127.0.0.1:9/v1", "--patch", "{patch}"],
 }
-LOADING = {command: words for command, words in LOADING.items() if command in COMMANDS}
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def place(patch_folder, tmp_path, monkeypatch):
         write_key(tmp_path / f"{name}.key")
     for name in ("tox", "bias"):
         shutil.copytree(patch_folder, tmp_path / name)
+    write_lock(lock_stack(["tox"], "lab:base"), replaces=None)
     (tmp_path / "policy-patch.toml").write_text('[trust]\nkeys = ["ours.pub"]\n')
     (tmp_path / "prompts.txt").write_text("Hello\nYou\n")
     return tmp_path
