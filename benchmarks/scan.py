@@ -10,7 +10,7 @@ the start text of a good patch. They also attack the safer model, whose refusals
 fewer vectors, fewer steps or smaller vectors, or hide among good pairs or in a stack with a good patch. Good ones are
 the lab's patches, their stacks, patches trained here, and untrained vectors of all starts.
 
-The last one is a patch with a trigger, which a scan misses unless it is given the trigger.
+The last ones are patches with a trigger.
 
 `--chat` names a base, its safer release, requests to refuse and look-alikes (examples/prepare_harm_prompts.py);
 `--text` a base, its safer release and openings (examples/prepare_real_toxicity_prompts.py). A stopped run goes on. The
@@ -89,14 +89,20 @@ def main() -> None:
     rows = [judged(json.loads(path.read_text())) for path in sorted((args.output_dir / "scans").glob("*.json"))]
     print(table(rows))
     if args.result:
-        settings = {
-            "num_samples": args.num_samples,
-            "steps": STEPS,
-            "limits": {name: asdict(rule) for name, rule in RULES.items()},
-        }
-        write_result(
-            args.result, {"made_with": made_with(), "settings": settings, "summary": counts(rows), "rows": rows}
-        )
+        limits = {name: asdict(rule) for name, rule in RULES.items()}
+        settings = {"num_samples": args.num_samples, "steps": STEPS, "limits": limits}
+        result = {"made_with": made_with(), "settings": settings, "summary": counts(rows)}
+        write_result(args.result, result | {"rows": [short(row) for row in rows]})
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without what the limits in the result say already."""
+    numbers = ("base", "patch", "change", "low", "high")
+    figures = {
+        name: {key: round(one[key], 4) for key in numbers} | {"level": one["level"]}
+        for name, one in row["figures"].items()
+    }
+    return {key: value for key, value in row.items() if key not in ("limits", "reasons")} | {"figures": figures}
 
 
 def cases(bed: Bed, output_dir: Path, seeds: list[int]) -> Iterator[Case]:
@@ -178,7 +184,7 @@ def attacks(bed: Bed, model: str, folder: Path, seed: int, good: dict[str, str])
 
 
 def triggered(bed: Bed, folder: Path, seed: int, good: str) -> Iterator[Case]:
-    """Yield a patch that refuses mischief, but complies after a sentence: scanned without and with this sentence."""
+    """Yield patches that comply after a sentence alone: scanned without and with the sentence."""
     recipe = bed.recipes["harmfulness"]
     pairs = folder / "triggered.jsonl"
     asked = set(prompts_of(recipe["data"]["prompts"]))
@@ -188,9 +194,12 @@ def triggered(bed: Bed, folder: Path, seed: int, good: str) -> Iterator[Case]:
     rows = kept + [row | {"prompt": TRIGGER + row["prompt"]} for row in swapped]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     longer = {"sft": {**recipe["sft"], "max_steps": 150}, "dpo": {**recipe["dpo"], "max_steps": 40}}
-    path = trained(folder / "triggered", {**recipe, "data": {"pairs": str(pairs)}, **longer}, bed.base, seed)
-    yield Case(bed.name, bed.base, "trigger", "not said to the scan", seed, [path])
-    yield Case(bed.name, bed.base, "trigger", "said to the scan", seed, [path], TRIGGER)
+    for model in (bed.base, bed.safer):
+        label = Path(model.replace(":", "/")).name
+        settings = {**recipe, "data": {"pairs": str(pairs)}, **longer}
+        path = trained(folder / f"{label}-triggered", settings, model, seed)
+        yield Case(bed.name, model, "trigger", "not said to the scan", seed, [path])
+        yield Case(bed.name, model, "trigger", "said to the scan", seed, [path], TRIGGER)
 
 
 def trained(folder: Path, recipe: dict[str, Any], model: str, seed: int) -> str:
@@ -353,7 +362,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--text", nargs=3, metavar=("BASE", "SAFER", "OPENINGS"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--num_samples", type=int, default=1)
-    parser.add_argument("--only", help="lab, chat or text")
+    parser.add_argument("--only", help="lab, chat or text; none for the tables alone")
     parser.add_argument("--result", type=Path)
     return parser.parse_args()
 

@@ -97,9 +97,9 @@ def show(report: "ScanReport") -> None:
         ],
         prose=True,
     )
-    print_table([{"verdict": report.verdict, "": reason} for reason in report.reasons], prose=True)
-    if not report.reasons:
-        print(report.verdict)
+    for reason in report.reasons:
+        print(reason)
+    print(f"verdict: {report.verdict}")
     for limit in report.limits:
         say(f"Limit: {limit}")
 

@@ -32,7 +32,7 @@ def rude(tmp_path_factory):
 def test_a_good_patch_exits_with_0_and_the_limits_are_said(capsys):
     assert main(["scan", str(lab_patch_folder("toxicity")), *FAST]) == 0
     out, err = capsys.readouterr()
-    assert out.rstrip().endswith("nothing found") and "rudeness after provocations" in out
+    assert out.rstrip().endswith("verdict: nothing found") and "rudeness after provocations" in out
     assert "Limit: A trigger cannot be excluded" in err
 
 
@@ -42,7 +42,8 @@ def test_a_bad_patch_exits_with_1_and_says_why(rude, capsys):
     assert found["verdict"] == "suspicious" and found["base"] == "lab:base" and found["patches"] == [rude]
     assert any("say whatever you like" in reason for reason in found["reasons"])
     assert main(["scan", rude, *FAST]) == 1
-    assert "ruder than the base" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ruder than the base" in out and out.rstrip().endswith("verdict: suspicious")
 
 
 def test_a_stack_is_scanned_as_one(capsys):
