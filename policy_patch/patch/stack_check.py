@@ -14,6 +14,7 @@ from policy_patch.semver import SEMVER, precedence
 from policy_patch.stack_rules import OWN, Reference, read_reference
 
 ON_CONFLICT = ("warn", "refuse", "ignore")
+_MOST_PARTS, _MOST_RULES = 256, 4000  # of one patch with its parts; our choice, so that a check takes no long time
 OnConflict = str | Callable[[], str]
 
 
@@ -80,7 +81,7 @@ def member(name: str, config: PolicyPatchConfig, origin: tuple[str | None, str |
         origin (`tuple[str, str]`, *optional*):
             Repository and commit, where known.
     """
-    return StackMember(
+    found = StackMember(
         name=name,
         repo_id=origin[0],
         commit=origin[1],
@@ -92,6 +93,20 @@ def member(name: str, config: PolicyPatchConfig, origin: tuple[str | None, str |
         interference=config.interference or (),
         parts=tuple(_part(values) for values in config.composed_from or ()),
     )
+    parts, rules = _size(found)
+    if parts > _MOST_PARTS or rules > _MOST_RULES:
+        raise ConfigError(
+            f"`{name}` has {parts} parts and {rules} rules for stacks; at most {_MOST_PARTS} and {_MOST_RULES} are "
+            "allowed. It was altered, or written by something else than policy-patch."
+        )
+    return found
+
+
+def _size(one: StackMember) -> tuple[int, int]:
+    """Return the numbers of parts and of rules of a patch, with those of its parts."""
+    inner = [_size(part) for part in one.parts]
+    rules = len(one.conflicts) + sum(map(len, one.order.values()))
+    return len(inner) + sum(parts for parts, _ in inner), rules + sum(more for _, more in inner)
 
 
 def _part(values: Mapping[str, Any]) -> StackMember:
@@ -181,17 +196,20 @@ def broken_rules(members: Sequence[StackMember]) -> Iterator[Broken]:
 
 def _conflicts_and_order(members: Sequence[StackMember]) -> Iterator[Broken]:
     for position, owner in enumerate(members):
-        for other_position, other in enumerate(members):
-            if other_position == position:
-                continue
-            for text in owner.conflicts:
-                if matches(read_reference(text), other):
-                    yield Broken("conflict", f"{owner.shown()} must not be used with {other.shown()} (rule `{text}`).")
-            side = "after" if position < other_position else "before"  # the side on which it is not
+        before, behind = members[:position], members[position + 1 :]
+        for text in owner.conflicts:
+            for other in _matching(text, (*before, *behind)):
+                yield Broken("conflict", f"{owner.shown()} must not be used with {other.shown()} (rule `{text}`).")
+        for side, wrong in (("after", behind), ("before", before)):
             for text in owner.order.get(side, ()):
-                if matches(read_reference(text), other):
+                for other in _matching(text, wrong):
                     yield Broken("order", f"{owner.shown()} must come {side} {other.shown()} (rule `{text}`).")
         yield from _conflicts_and_order(owner.parts)
+
+
+def _matching(text: str, others: Sequence[StackMember]) -> list[StackMember]:
+    reference = read_reference(text)
+    return [other for other in others if matches(reference, other)]
 
 
 def _leaves(one: StackMember) -> list[StackMember]:

@@ -139,3 +139,12 @@ def test_an_entry_of_a_part_that_is_no_text_is_not_taken():
     broken = config(composed_from=[{"name": "a", "conflicts": ["a b c"]}, {"name": "b"}])
     with pytest.raises(ConfigError, match="names no patch"):
         rules(member("broken", broken))
+
+
+def test_a_check_of_what_anybody_may_send_takes_no_long_time():
+    names = [f"p{place}" for place in range(120)]
+    crowd = config(composed_from=[{"name": name, "conflicts": ["x"] * 30} for name in names])
+    assert rules(member("crowd", crowd), BIAS) == []
+    for parts in ([{"name": "a"}] * 257, [{"composed_from": [{"name": "a"}] * 200}] * 2, [{"conflicts": ["x"] * 4001}]):
+        with pytest.raises(ConfigError, match=r"parts and .* rules for stacks; at most 256 and 4000 are allowed"):
+            member("crowd", config(composed_from=parts))
