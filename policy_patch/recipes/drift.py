@@ -172,7 +172,9 @@ class Watched:
                 f"`{report.perplexity_model}`. Give it by `perplexity_model`."
             ),
         )  # fmt: skip
-        on_note(self.rule.in_words(len(self.release.metrics)))
+        if self.measuring.perplexity is None:
+            self.measuring.check()
+        self._is_rule_told = False
 
     def look(self, on_progress: Progress = ignore) -> "DriftLook":
         """Look once and append the look to the history."""
@@ -217,7 +219,16 @@ class Watched:
         # Other random numbers at each look: an engine that takes seeds would repeat the release's answers.
         sampling = replace(self.measuring.sampling, seed=self.release.report.settings.seed + number)
         found = replace(self.measuring, sampling=sampling).figures(endpoint, asked, folder, on_progress)
-        return {key: found[key] for key in self.release.metrics}
+        known = {key: found[key] for key in self.release.metrics if key in found}  # a server gives no next words
+        if not known:
+            raise DataError(
+                "None of the release's figures can be measured at a server. Give other `scorers`, or rely on the probe "
+                "alone: `policy-patch probe --watch`."
+            )
+        if not self._is_rule_told:
+            self.on_note(self.rule.in_words(len(known)))
+            self._is_rule_told = True
+        return known
 
     def _line(self, endpoint: "OpenAIEndpoint", number: int, verdict: str, reasons: list[str]) -> "DriftLook":
         from policy_patch.release.drift_history import DriftLook

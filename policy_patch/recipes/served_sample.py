@@ -73,7 +73,6 @@ class Measuring:
         """
         from policy_patch.answers.stored_answers import stored_answers
         from policy_patch.answers.thoughts import final_answer
-        from policy_patch.evaluation.observed import Observed
 
         answers: dict[str, list[list[str]]] = {"prompts": [], "safe_prompts": []}
         for part, prompts in asked.items():
@@ -82,6 +81,22 @@ class Measuring:
                 on_progress=partial(on_progress, f"sampling: {endpoint.name}, {part.replace('_', ' ')}"),
             )  # fmt: skip
             answers[part] = [[final_answer(answer.text) for answer in row] for row in found]
+        return self._measured(asked, answers)
+
+    def check(self) -> None:
+        """Measure an empty answer, so that a perplexity model that lacks is told before a server is asked.
+
+        Raises:
+            ConfigError: the risk needs a perplexity model.
+        """
+        nothing = [[""] * self.sampling.num_samples]
+        self._measured({"prompts": [""]}, {"prompts": nothing, "safe_prompts": []})
+
+    def _measured(
+        self, asked: Mapping[str, Sequence[str]], answers: Mapping[str, list[list[str]]]
+    ) -> "dict[tuple[str, str], np.ndarray]":
+        from policy_patch.evaluation.observed import Observed
+
         observed = Observed(
             asked["prompts"], answers["prompts"], self._unusable(asked["prompts"], answers["prompts"]),
             asked.get("safe_prompts", ()), answers["safe_prompts"],

@@ -58,10 +58,11 @@ class DriftRule:
 
     def in_words(self, num_figures: int) -> str:
         """Return the rule in one sentence."""
+        figures = f"{num_figures} figure" + "s" * (num_figures != 1)
         return (
             f"A figure is worse if p < {self.limit(num_figures):.1e}: a sign-flip test on the same prompts, one-sided, "
-            f"corrected for {self.looks} looks, {num_figures} figures and {WINDOWS} windows, so that so many looks "
-            f"without drift give an alarm with a probability of at most {self.alpha:g}."
+            f"corrected for {self.looks} looks, {figures} and {WINDOWS} windows, so that so many looks without drift "
+            f"give an alarm with a probability of at most {self.alpha:g}."
         )
 
 

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from policy_patch.errors import ConfigError
+from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.drift import DriftRecipe
+from policy_patch.recipes.served_sample import Measuring
 from policy_patch.release.drift_history import append_look, read_history
 from tests.recipes.served_release import PROMPTS, gateway, released
 
@@ -101,3 +103,16 @@ def test_a_server_that_is_not_there_is_a_look_without_an_answer(tmp_path):
     look = recipe("http://127.0.0.1:9/v1", tmp_path).run()
     assert (look.verdict, look.exit_code) == ("no answer", 2) and "cannot be reached" in look.reasons[0]
     assert json.loads((tmp_path / "drift.jsonl").read_text())["format_version"] == 1
+
+
+def test_figures_that_a_server_does_not_give_are_left_out(tmp_path, monkeypatch):
+    key = ("lab-insults", "toxic_rate")
+    found = {key: np.zeros(24)}
+    monkeypatch.setattr(Measuring, "figures", lambda *args: found)
+    monkeypatch.setattr("policy_patch.recipes.drift.Watched._probed", lambda *args: None)
+    notes = []
+    look = recipe("http://127.0.0.1:9/v1", tmp_path).run(on_note=notes.append)
+    assert [(one.scorer, one.metric) for one in look.figures] == [key] and "10 looks, 1 figure and" in notes[-1]
+    found.clear()
+    with pytest.raises(DataError, match="None of the release's figures can be measured"):
+        recipe("http://127.0.0.1:9/v1", tmp_path).run()

@@ -55,6 +55,9 @@ def test_look_alikes_give_over_refusal():
 def test_a_risk_that_counts_gibberish_needs_the_perplexity_model_of_the_release():
     with pytest.raises(ConfigError, match="Give it by `perplexity_model`"):
         harm(unknown_gibberish="Give it by `perplexity_model`.")
+    risk, judge = risk_named("harmfulness"), load_judge("refusal-phrases")
+    with pytest.raises(ConfigError, match="Give it"):
+        Measuring(risk=risk, scorers=[judge], sampling=HOW, unknown_gibberish="Give it").check()
     perplexity = PerplexityModel(model=load_lab_base(), tokenizer=load_lab_tokenizer(), name="lab:base")
     loose = harm(unknown_gibberish="no", perplexity=perplexity, surprise_limit=1e9)
     strict = harm(unknown_gibberish="no", perplexity=perplexity, surprise_limit=1e-9)
