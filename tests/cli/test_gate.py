@@ -19,7 +19,7 @@ from tests.release.lab_patches import GOOD
 def gate(tmp_path, monkeypatch):
     """A gate file that does not time the patch, in the folder in which the command runs."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gate.yaml").write_text("overhead: {max_ratio: null}\ncosts: {max_neutral_perplexity_ratio: 1.4}\n")
+    (tmp_path / "gate.yaml").write_text("overhead: {max_ratio: null}\n")
     return "gate.yaml"
 
 
@@ -54,9 +54,7 @@ def test_a_failed_check_exits_with_1_and_the_command_that_it_prints_runs(gate, t
 
 def test_a_base_is_timed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gate.yaml").write_text(
-        "overhead: {max_ratio: 0.01, rounds: 1, max_new_tokens: 2}\ncosts: {max_neutral_perplexity_ratio: 1.4}\n"
-    )
+    (tmp_path / "gate.yaml").write_text("overhead: {max_ratio: 0.01, rounds: 1, max_new_tokens: 2}\n")
     assert main(["gate", str(GOOD), "--gate", "gate.yaml", "--base", "lab:base"]) == 1
     out, err = capsys.readouterr()
     assert out.count("FAILED") == 1 and "FAILED time of a generation: Median of 1 pairs" in out

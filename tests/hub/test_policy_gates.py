@@ -16,8 +16,8 @@ from tests.release.lab_patches import GOOD
 from tests.trust.conftest import write_key
 
 REPO = "acme/tox-patch"
-COSTS = "costs: {max_neutral_perplexity_ratio: 1.4}\n"
-NO_TIME = "overhead: {max_ratio: null}\n" + COSTS
+
+NO_TIME = "overhead: {max_ratio: null}\n"
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_the_gate_of_a_policy_holds_in_python_too(hub, good, policy):
 
 
 def test_a_gate_that_times_the_patch_gets_the_base_of_the_model(hub, good, policy, gate):
-    gate.write_text("overhead: {max_ratio: 0.01, rounds: 1, max_new_tokens: 2}\n" + COSTS)
+    gate.write_text("overhead: {max_ratio: 0.01, rounds: 1, max_new_tokens: 2}\n")
     model = PolicyPatchModel.from_pretrained(load_lab_base(), good, tokenizer=load_lab_tokenizer())
     model.patch_config["default"].base_model_name_or_path = "acme/base"
     with pytest.raises(GateError, match="time of a generation: Median of 1 pairs"):
         model.push_to_hub(REPO, evaluation=EvaluationReport.load(good))
-    gate.write_text("overhead: {max_ratio: 100.0, rounds: 1, max_new_tokens: 2}\n" + COSTS)
+    gate.write_text("overhead: {max_ratio: 100.0, rounds: 1, max_new_tokens: 2}\n")
     model.push_to_hub(REPO, evaluation=EvaluationReport.load(good))
 
 

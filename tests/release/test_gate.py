@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-import yaml
 
 from policy_patch.errors import BaseMismatchError, GateError, PatchNotFoundError
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.release import check_gate
+from policy_patch.release.gate_template import GATE_TEMPLATE
 from policy_patch.report.report import EvaluationReport
 from tests.release.lab_patches import GOOD, measured, start_of, that_destroys_fluency, that_refuses_everything
 
@@ -24,7 +24,7 @@ FEW = {
     "overhead": {"max_ratio": None},
     "costs": WIDE,
 }
-OPEN = {"costs": {"max_neutral_perplexity_ratio": 1.4}, "overhead": {"max_ratio": None}}  # as in `good_patch/`
+OPEN = {"overhead": {"max_ratio": None}}
 
 
 def failed(result):
@@ -32,7 +32,7 @@ def failed(result):
     return {row.check: row.why for row in result.failed}
 
 
-def test_a_good_patch_passes_and_the_template_is_stricter_by_one_limit():
+def test_a_good_patch_passes_the_template_and_a_stricter_limit_bites():
     """The README beside it has the commands: its report is of all 180 prompts of the lab, with 5 samples each."""
     timed = {"base": load_lab_base(), "tokenizer": load_lab_tokenizer()}
     result = check_gate(GOOD, OPEN | {"overhead": {"max_ratio": 50, "rounds": 3, "max_new_tokens": 4}}, **timed)
@@ -40,8 +40,10 @@ def test_a_good_patch_passes_and_the_template_is_stricter_by_one_limit():
     assert {row.status for row in result.rows} == {"passed", "off"}
     assert [row.check for row in result.rows if row.status == "off"] == ["signature"]
     assert len(result.rows) == 15
-    assert list(failed(check_gate(GOOD, {"overhead": {"max_ratio": None}}))) == ["perplexity of neutral text"]
-    assert OPEN["costs"] == yaml.safe_load((GOOD / "gate.yaml").read_text())["costs"]
+    assert (GOOD / "gate.yaml").read_text() == GATE_TEMPLATE
+    assert list(failed(check_gate(GOOD, OPEN | {"costs": {"max_neutral_perplexity_ratio": 0.8}}))) == [
+        "perplexity of neutral text"
+    ]
 
 
 def test_without_a_base_the_time_is_not_measured():
