@@ -83,7 +83,7 @@ def show(lock: "Lock", path: str, *, as_json: bool, **more: Any) -> None:
         [
             {
                 "patch": patch.name, "from": patch.id or str(patch.folder), "version": patch.version,
-                "asked": patch.asked, "commit": (patch.commit or "none: a folder")[:12],
+                "asked": patch.asked, "commit": patch.commit[:12] if patch.commit else "none: a folder",
                 "signed by": patch.signed_by or "not checked",
             }
             for patch in lock.stack

@@ -46,7 +46,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    from policy_patch.errors import ConfigError, EvaluationError, PatchFileError, SignatureError
+    from policy_patch.errors import ConfigError, DamagedDownloadError, EvaluationError, PatchFileError, SignatureError
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.release import verify_policy_patch
     from policy_patch.trust.rules import rules_for
@@ -65,7 +65,8 @@ def run(args: "Namespace") -> int:
             args.patch, trusted_keys=args.key, certificate_authorities=args.certificate_authority, identities=keyless,
             hub=HubOptions(args.revision, args.subfolder, cache_dir=args.cache_dir),
         )  # fmt: skip
-    except (SignatureError, PatchFileError, EvaluationError) as error:
+    except (SignatureError, PatchFileError, ConfigError, DamagedDownloadError, EvaluationError) as error:
+        # Keys and policies were read above, so a `ConfigError` is about the patch.
         if args.json:
             print_json({"patch": args.patch, "good": False, "reason": str(error)})
         else:

@@ -38,9 +38,14 @@ def test_machines_get_the_signer_and_the_hashes(signed, capsys):
     assert found["good"] and len(found["files"]["policy_patch.safetensors"]) == 64
 
 
-def test_a_damaged_patch_is_a_failed_check(signed):
-    (signed / "policy_patch.safetensors").write_bytes(b"x")
+@pytest.mark.parametrize("name", ["policy_patch.safetensors", "policy_patch_config.json", "model.sig"])
+@pytest.mark.parametrize("damage", [lambda content: b"x", lambda content: content + b"x", lambda content: content[:-1]])
+def test_a_damaged_file_is_a_failed_check(signed, name, damage):
+    content = (signed / name).read_bytes()
+    (signed / name).write_bytes(damage(content))
     assert main(["verify", "mine", "--key", "ours.pub"]) == 1
+    (signed / name).write_bytes(content)
+    assert main(["verify", "mine", "--key", "ours.pub"]) == 0, "the control"
 
 
 def test_a_policy_names_the_keys(signed, tmp_path):
