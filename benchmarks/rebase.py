@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from stored_run import made_with
+from stored_run import claim, made_with
 
 from policy_patch import PolicyPatchModel
 from policy_patch.data import sample_completions
@@ -57,6 +57,7 @@ MODELS_RECIPE = {
 def main() -> None:
     args = parse()
     work = args.work / args.setting
+    claim(work / "made_with.json", {name: getattr(args, name) for name in ("ways", "old", "new", "teacher", "prompts")})
     setting = lab_setting(work) if args.setting == "lab" else models_setting(args, work)
     figures, test = {}, {}
     for seed in args.seeds:

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stored_run import made_with, write_result
+from stored_run import claim, made_with, write_result
 
 from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_model
 from policy_patch.config import DEFAULT_INIT_TEXTS
@@ -79,6 +79,7 @@ class Case:
 
 def main() -> None:
     args = parse()
+    claim(args.output_dir / "made_with.json", {"num_samples": args.num_samples, "steps": STEPS})
     beds = [lab_bed(args)] + ([chat_bed(args)] if args.chat else []) + ([text_bed(args)] if args.text else [])
     for bed in beds:
         if args.only and bed.name != args.only:

@@ -53,7 +53,7 @@ def answer(suite: Path, folder: Path, case: dict[str, Any]) -> tuple[str, str]:
             _change(model, case.get("model_modifications", {}))
             ignored = tuple(options.get("ignore_paths", ()))
             hashes = hashed_folder(model, skipped=ignored)
-            if source.is_file() and case_files(folder) == {"."}:
+            if source.exists() and not source.is_dir() and case_files(folder) == {"."}:
                 hashes = {".": hashes[source.name]}
             if options.get("ignore_unsigned_files"):
                 hashes = {name: digest for name, digest in hashes.items() if name in case_files(folder)}

@@ -22,6 +22,7 @@ from policy_patch.lab import (
     load_lab_teacher,
     load_lab_tokenizer,
 )
+from policy_patch.release.gate_file import Gate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +33,12 @@ def blocks(page, language):
 
 
 def recipes(page):
-    return blocks(page, "yaml")
+    """The recipes of a page; other YAML is for CI, or a gate."""
+    return [block for block in blocks(page, "yaml") if not {"jobs", "measure"} & yaml.safe_load(block).keys()]
+
+
+def gates(page):
+    return [block for block in blocks(page, "yaml") if "measure" in yaml.safe_load(block)]
 
 
 def links(page):
@@ -43,7 +49,7 @@ def commands(page):
     """The words of each `policy-patch` command of a page."""
     lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     ours = [line for line in lines if line.startswith("policy-patch ") and "policy_patch/" not in line]
-    return [shlex.split(line, comments=True) for line in ours]
+    return [shlex.split(line.split(" > ")[0], comments=True) for line in ours]
 
 
 def cases(find):
@@ -168,6 +174,12 @@ def test_recipes_are_recipes(block, tmp_path):
     (tmp_path / "recipe.yaml").write_text(block)
     assert isinstance(yaml.safe_load(block), dict)
     assert cli._parser().parse_args(["train", "--config", str(tmp_path / "recipe.yaml")]).train.output_dir
+
+
+@pytest.mark.parametrize("block", cases(gates))
+def test_gates_are_gates(block, tmp_path):
+    (tmp_path / "gate.yaml").write_text(block)
+    assert Gate.from_yaml(tmp_path / "gate.yaml").measure.prompts
 
 
 @pytest.mark.parametrize("words", cases(commands))

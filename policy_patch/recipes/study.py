@@ -198,7 +198,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
         from policy_patch.evaluation import System
         from policy_patch.evaluation.composition import stacks_of
         from policy_patch.hub.named_patch import load_named_patch
-        from policy_patch.model.files import distinct_names
+        from policy_patch.model.ids import distinct_names
         from policy_patch.serving.served_stacks import served_stacks
 
         names = distinct_names(found.names)
