@@ -197,7 +197,7 @@ async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> An
     try:
         content = await answer.aread()
     finally:
-        await answer.aclose()
+        answer.close()
     if answer.status_code == 200 and kind.startswith("application/json"):
         try:
             told = json.loads(content)
@@ -215,7 +215,7 @@ async def _stream(answer: Any) -> AsyncIterator[bytes]:
         async for piece in answer.aiter_raw():
             yield piece
     finally:
-        await answer.aclose()
+        answer.close()
 
 
 def _in_words(facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Tests of several engines: in turns, and the next one where no connection can be made."""
 
 import asyncio
+import json
 
 import pytest
 from starlette.applications import Starlette
@@ -29,8 +30,8 @@ async def asked(upstreams, times, headers=None):
         found = []
         for _ in range(times):
             answer, _ = await upstreams.send("/completions", b"{}", headers or {})
-            found.append((await answer.aread()) and answer.json()["who"])
-            await answer.aclose()
+            found.append(json.loads(await answer.aread())["who"])
+            answer.close()
         return found, await upstreams.health()
     finally:
         await upstreams.aclose()
@@ -82,8 +83,8 @@ def test_a_pooled_connection_that_was_closed_meanwhile_costs_no_request():
         found = []
         for _ in range(2):
             answer, _ = await upstreams.send("/completions", b"{}", {})
-            found.append((await answer.aread()) and answer.json()["who"])
-            await answer.aclose()
+            found.append(json.loads(await answer.aread())["who"])
+            answer.close()
             await asyncio.sleep(0.2)
         await upstreams.aclose()
         server.close()
@@ -105,7 +106,7 @@ def test_an_engine_that_breaks_off_before_its_first_byte_costs_no_request(reads)
         upstreams = Upstreams([f"http://127.0.0.1:{dying.sockets[0].getsockname()[1]}/v1", url])
         answer, by = await upstreams.send("/completions", b" " * 2**22, {})
         found = (await answer.aread(), by)
-        await answer.aclose()
+        answer.close()
         await upstreams.aclose()
         dying.close()
         await dying.wait_closed()
@@ -128,3 +129,49 @@ def test_one_other_engine_is_asked_where_one_answers_that_it_is_broken():
         assert len(seen) == 1
     with serving(engine("no", seen, 400)) as no, serving(engine("good", seen)) as good:
         assert asyncio.run(asked(Upstreams([no, good]), 1))[0] == ["no"]  # a wrong request is wrong everywhere
+
+
+def test_an_answer_that_breaks_off_is_an_error_and_not_half_an_answer():
+    async def run():
+        async def handle(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        upstreams = Upstreams([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"])
+        answer, _ = await upstreams.send("/completions", b"{}", {})
+        try:
+            with pytest.raises(EndpointError, match="broke its answer off"):
+                await answer.aread()
+        finally:
+            answer.close()
+            await upstreams.aclose()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_stops_sending_is_given_up():
+    async def run():
+        ended = asyncio.Event()
+
+        async def handle(reader, writer):
+            await reader.read()  # until the gateway gives up
+            writer.close()
+            await writer.wait_closed()
+            ended.set()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        upstreams = Upstreams([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"], timeout=0.2)
+        try:
+            with pytest.raises(EndpointError, match="does not answer"):
+                await upstreams.send("/completions", b"{}", {})
+            await asyncio.wait_for(ended.wait(), 5)
+        finally:
+            await upstreams.aclose()
+            server.close()
+
+    asyncio.run(run())
