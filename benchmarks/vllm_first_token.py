@@ -6,6 +6,7 @@ The base is a random Llama of 113 million parameters in fp32, 12 layers of 768; 
 vectors fill two blocks of 32. It is served in both ways, one server after the other: the unmodified base, to which each
 request carries the vectors as embeddings, and a baked checkpoint, in which they are tokens. Chat requests for one
 token, with new text each time, take turns with the same text without the patch; the order changes from pair to pair.
+The text is one sentence of 16 words, and six of them.
 The environment of vLLM is made as `vllm_engine.py` says.
 """
 
@@ -28,6 +29,8 @@ from vllm_engine import TEMPLATE, engine, version_of
 from policy_patch.export import bake, export_prompt_embeds
 from policy_patch.serving import PromptEmbedsClient
 
+SENTENCE = "the man said that he and the woman went to the market in the morning"
+SENTENCES = (1, 6)  # of a request
 Ask = Callable[[str, bool], object]  # text, with the patch or without
 
 
@@ -73,7 +76,7 @@ def with_embeddings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             patches = ["tox"] if patched else []
             return client.chat.completions.create(messages=messages, patches=patches, max_tokens=1, temperature=0)
 
-        return timed(ask, args.rounds)
+        return {str(count): timed(ask, args.rounds, count) for count in SENTENCES}
 
 
 def with_baked(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -90,17 +93,17 @@ def with_baked(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         asked = {patched: ask("hello", patched).usage.prompt_tokens for patched in (True, False)}
         if asked[True] - asked[False] != VECTORS:
             sys.exit(f"The patch has {VECTORS} tokens; the prompts have {asked[True]} and {asked[False]}.")
-        return timed(ask, args.rounds)
+        return {str(count): timed(ask, args.rounds, count) for count in SENTENCES}
 
 
-def timed(ask: Ask, rounds: int) -> dict[str, Any]:
+def timed(ask: Ask, rounds: int, sentences: int) -> dict[str, Any]:
     """Return the median milliseconds of requests with the patch and without, and the quartiles of their ratio.
 
     The first five pairs warm up and do not count.
     """
     times: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(rounds + 5):
-        text = f"{turn} the man said that he and the woman went to the market in the morning"
+        text = " ".join([str(turn), *[SENTENCE] * sentences])
         for patched in sorted(times, reverse=bool(turn % 2)):
             start = time.perf_counter()
             ask(text, patched)
