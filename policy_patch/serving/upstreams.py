@@ -3,7 +3,6 @@
 After the first byte of an answer nothing is sent again. What is in a request is not looked at.
 """
 
-import io
 import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,6 +19,10 @@ _OUT = 5.0  # seconds that an engine which could not be reached is asked last; o
 _DYING = (500, 502, 503, 504)
 _WHOLE = 2**20  # bytes of a request that are sent at once; aiohttp warns of more
 _HELD = ("authorization", "x-request-id", "traceparent", "tracestate")  # headers of a client that go on to the engine
+
+
+async def _in_one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 class UpstreamAnswer:
@@ -134,13 +137,14 @@ class Upstreams:
         import aiohttp
 
         kept = {name: headers[name] for name in _HELD if name in headers}
+        kept["content-length"] = str(len(content))
         kept |= {"content-type": "application/json", "accept-encoding": "identity"}  # pieces are passed on as they come
         others = len(self.urls) - 1
         # A pooled connection that the engine has closed fails on its first use, so the last engine is tried twice.
         order = self.in_turn()
         last = "no engine"
         for url in [*order, order[-1]]:
-            body: Any = content if len(content) <= _WHOLE else io.BytesIO(content)
+            body: Any = content if len(content) <= _WHOLE else _in_one_piece(content)
             try:
                 response = await self._session().post(url + path, data=body, headers=kept, allow_redirects=False)
             except (aiohttp.SocketTimeoutError, aiohttp.InvalidURL) as error:
