@@ -21,7 +21,7 @@ from policy_patch.trust.signing import sign_policy_patch, signed_files
 from tests.evaluation.synthetic import synthetic_report
 from tests.hub.conftest import REPO, files_of, new_patch, put, requests
 from tests.test_layers import FILES, name_of
-from tests.trust.conftest import write_key
+from tests.trust.conftest import key_pairs
 
 # Files that read a patch without going through the door, and why they may: nothing of what they read is loaded from
 # others, or it acts nowhere.
@@ -48,11 +48,7 @@ PAST_THE_DOOR = {
 
 @pytest.fixture
 def keys(tmp_path):
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    for name in ("ours", "theirs"):
-        write_key(folder / f"{name}.key")
-    return folder
+    return key_pairs(tmp_path)
 
 
 @pytest.fixture

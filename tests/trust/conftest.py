@@ -65,14 +65,18 @@ def issue(
     return Issuer(key, certificate, path)
 
 
-@pytest.fixture
-def keys(tmp_path):
-    """A folder with the key pairs `ours` and `theirs`."""
-    folder = tmp_path / "keys"
+def key_pairs(place: Path) -> Path:
+    """Return a new folder in `place` with the key pairs `ours` and `theirs`."""
+    folder = place / "keys"
     folder.mkdir()
     for name in ("ours", "theirs"):
         write_key(folder / f"{name}.key")
     return folder
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return key_pairs(tmp_path)
 
 
 @pytest.fixture
