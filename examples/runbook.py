@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from tests.hub.fake_hub import FakeHub  # noqa: E402 - before huggingface_hub, w
 
 BASE, PATCH, ADVISORIES = "acme/lab-base", "acme/tox-patch", "acme/advisories"
 MODEL = "lab-base+tox"
+WITHDRAWN = Path("x_ACME-2026-0002.json")  # the advisory on 1.1.0
+POLICY = ("--policy", "policy-patch.toml")
 PROMPTS = ("--prompts", "lab:toxicity/test", "--scorers", "lab-insults")
 SMALL = ("--num_prompts", "40", "--num_samples", "2", "--max_new_tokens", "12")
 GATE = """\
@@ -204,7 +207,17 @@ def watch(url: str, version: str, *, expect: int = 0) -> None:
 
 
 def run(engine: str, stack: ExitStack, port: int) -> None:
-    policy = ("--policy", "policy-patch.toml")
+    """Live through the three releases, and ask what the customer's client saw."""
+    base, deployed, client = first_release(engine, stack, port)
+    words = bad_release(base, deployed)
+    fixed_release(base, deployed, words, lambda: Deployment(stack, engine, port + 2, "--patch", f"tox={PATCH}@v1.1.1"))
+    client.is_done = True
+    client.join(60)
+    told(client)
+
+
+def first_release(engine: str, stack: ExitStack, port: int) -> tuple[str, Deployment, Client]:
+    """1.0.0: return the commit of the base, the gateway that serves the patch, and the client that asks it."""
     for name, text in {"gate.yaml": GATE, "policy-patch.toml": '[trust]\nkeys = ["acme.pub"]\n'}.items():
         Path(name).write_text(text)
     new_key(Path("acme.pem"))
@@ -224,8 +237,8 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
 
     step("Day 1, customer: the audit finds the flaw in the base, and names the fix")
     command("audit", BASE, "--advisories", ADVISORIES, expect=1)
-    command("lock", f"tox={PATCH}@^1.0", *policy)
-    command("apply", *policy)
+    command("lock", f"tox={PATCH}@^1.0", *POLICY)
+    command("apply", *POLICY)
     command("audit", "policy-patch.lock", "--advisories", ADVISORIES)
 
     step("Day 1, customer: the gateway opens, and the probe says that the patch is there")
@@ -236,7 +249,11 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     client.start()
     probed(deployed.url, "1.0.0")
     watch(deployed.url, "1.0.0")
+    return base, deployed, client
 
+
+def bad_release(base: str, deployed: Deployment) -> list[str]:
+    """1.1.0, which is withdrawn: return the command that writes its advisory, without the fix."""
     step("Day 20, acme: 1.1.0 has the vectors of another run. The gate refuses it; somebody publishes without the gate")
     new_patch(Path("mixed-up"), "1.1.0", base, of="gender_bias")
     Path("mixed-up", "evaluation.json").write_bytes(Path("tox-patch", "evaluation.json").read_bytes())
@@ -244,18 +261,17 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     command("push", "mixed-up", PATCH, "--version", "1.1.0", "--sign", "acme.pem")
 
     step("Day 21, customer: the upgrade within ^1.0 takes 1.1.0, and the night watch raises an alarm")
-    command("upgrade", *policy)
+    command("upgrade", *POLICY)
     deployed.follow_the_lock()
     command("export", f"tox={PATCH}@v1.1.0", "--format", "probe", "--output_dir", "probe-1.1.0")
     probed(deployed.url, "1.1.0", "1.0.0")
     watch(deployed.url, "1.0.0", expect=1)
 
     step("Day 21, acme: an advisory withdraws 1.1.0")
-    withdrawn = Path("x_ACME-2026-0002.json")
-    words = ["audit", f"{PATCH}@v1.1.0", "--template", withdrawn.stem, "--flaw", "patch", "--withdrawn"]
-    words += ["--summary", "Version 1.1.0 does not lower toxicity", "--severity", "HIGH"]
-    command(*words, "--output", str(withdrawn))
-    publish_advisory(withdrawn)
+    words = ["audit", f"{PATCH}@v1.1.0", "--template", WITHDRAWN.stem, "--flaw", "patch", "--withdrawn"]
+    words += ["--summary", "Version 1.1.0 does not lower toxicity", "--severity", "HIGH", "--output", str(WITHDRAWN)]
+    command(*words)
+    publish_advisory(WITHDRAWN)
 
     step("Day 21, customer: the audit finds the advisory; rollback")
     command("audit", "policy-patch.lock", "--advisories", ADVISORIES, expect=1)
@@ -263,29 +279,30 @@ def run(engine: str, stack: ExitStack, port: int) -> None:
     deployed.follow_the_lock()
     probed(deployed.url, "1.0.0", "1.1.0")
     command("audit", "policy-patch.lock", "--advisories", ADVISORIES)
+    return words
 
+
+def fixed_release(base: str, deployed: Deployment, words: list[str], start_canary: Callable[[], Deployment]) -> None:
+    """1.1.1: beside the current version first, then in its place."""
     step("Day 25, acme: 1.1.1 passes the gate, and the advisory names it as the fix")
     new_patch(Path("tox-patch-1.1.1"), "1.1.1", base, noise=0.2)
     release("1.1.1", Path("tox-patch-1.1.1"))
-    command(*words, "--fixed", "1.1.1", "--output", str(withdrawn))
-    publish_advisory(withdrawn)
+    command(*words, "--fixed", "1.1.1")
+    publish_advisory(WITHDRAWN)
 
     step("Day 26, customer: 1.1.1 beside the current version: a canary")
-    canary = Deployment(stack, engine, port + 2, "--patch", f"tox={PATCH}@v1.1.1")
+    canary = start_canary()
     command("export", f"tox={PATCH}@v1.1.1", "--format", "probe", "--output_dir", "probe-1.1.1")
     canary.wait()
     command("drift", "--canary", deployed.url, canary.url, "--model", MODEL, *PROMPTS, *SMALL)
     canary.close()
 
     step("Day 26, customer: 1.1.1, and everything is as it should be")
-    command("upgrade", "--advisories", ADVISORIES, *policy)
+    command("upgrade", "--advisories", ADVISORIES, *POLICY)
     deployed.follow_the_lock()
     probed(deployed.url, "1.1.1", "1.0.0", "1.1.0")
     command("status", "--advisories", ADVISORIES)
     watch(deployed.url, "1.1.1")
-    client.is_done = True
-    client.join(60)
-    told(client)
 
 
 def told(client: Client) -> None:
