@@ -91,7 +91,7 @@ def with_tied_head(folder: Path, copy: Path) -> Path:
         model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
     model.save_pretrained(copy)
     for file in folder.iterdir():
-        if file.name.startswith("tokenizer") or file.suffix == ".jinja":
+        if file.name.startswith("tokenizer") or file.suffix == ".jinja" or file.name == RECORD_NAME:
             shutil.copy(file, copy)
     shutil.copytree(folder / "suppression", copy / "suppression")
     return copy
