@@ -1,4 +1,4 @@
-"""A random Llama of 113 million parameters with the lab's tokenizer, on which times of serving are measured.
+"""A random Llama of a usual size with the lab's tokenizer, on which times of serving are measured.
 
 On the lab's own base, of one million parameters, a request takes 3 ms, nearly none of them the model's. The times are
 measured in `llama_cpp.py` and `vllm_first_token.py`.
@@ -13,13 +13,24 @@ from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_m
 from policy_patch.lab import load_lab_tokenizer
 
 VECTORS = 63  # with BOS two blocks of 32 tokens
+SHAPES = {
+    "113m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3264},
+    # Qwen2.5-0.5B without its large vocabulary, about the smallest chat model that people serve
+    "0.36b": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+    },
+}
 
 
-def random_patched_base(folder: Path) -> tuple[PolicyPatchModel, PreTrainedTokenizerBase]:
-    """Write the base (12 layers of 768, fp32) to a folder; return it with a random patch `tox`, and its tokenizer."""
+def random_patched_base(folder: Path, shape: str = "113m") -> tuple[PolicyPatchModel, PreTrainedTokenizerBase]:
+    """Write the base of a shape, in fp32, to a folder; return it with a random patch `tox`, and its tokenizer."""
     torch.manual_seed(0)
-    tokenizer, shape = load_lab_tokenizer(), {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-    config = LlamaConfig(vocab_size=len(tokenizer), intermediate_size=3264, max_position_embeddings=512, **shape)
+    tokenizer = load_lab_tokenizer()
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **SHAPES[shape])
     base = LlamaForCausalLM(config).eval()
     base.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

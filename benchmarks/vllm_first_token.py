@@ -2,11 +2,11 @@
 
     python benchmarks/vllm_first_token.py --vllm .venv-vllm/bin/python --output docs/results/vllm_first_token.json
 
-The base is a random Llama of 113 million parameters in fp32, 12 layers of 768; the patch has 63 vectors, so BOS and the
-vectors fill two blocks of 32. It is served in both ways, one server after the other: the unmodified base, to which each
-request carries the vectors as embeddings, and a baked checkpoint, in which they are tokens. Chat requests for one
-token, with new text each time, take turns with the same text without the patch; the order changes from pair to pair.
-The text is one sentence of 16 words, and six of them.
+The bases are random Llamas in fp32: 113 million parameters (12 layers of 768), and the shape of Qwen2.5-0.5B without its
+vocabulary. The patch has 63 vectors, so BOS and the vectors fill two blocks of 32. Each base is served in both ways, one
+server after the other: unmodified, and each request carries the vectors as embeddings; and baked, where they are
+tokens. Chat requests for one token, with new text each time, take turns with the same text without the patch; the order
+changes from pair to pair. The text is one sentence of 16 words, and six of them.
 The environment of vLLM is made as `vllm_engine.py` says.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import openai
 import torch
-from random_base import VECTORS, random_patched_base
+from random_base import SHAPES, VECTORS, random_patched_base
 from stored_run import made_with, write_result
 from vllm_engine import TEMPLATE, engine, version_of
 
@@ -38,25 +38,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", required=True, help="Python of the environment with vLLM")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES, reverse=True), help="bases")
     parser.add_argument("--rounds", type=int, default=150, help="pairs of requests")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds for the server to come up")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model, tokenizer = random_patched_base(folder / "base")
-        model.save_pretrained(folder / "patch")
-        tokenizer.chat_template = TEMPLATE
-        bake(model, tokenizer, folder / "baked", base_folder=folder / "base", probe=False)
-        ways = {"embeddings": with_embeddings(args, folder), "baked": with_baked(args, folder)}
     result = {
         "settings": {"rounds": args.rounds, "vectors": VECTORS, "block_size": 32},
         "made_with": made_with(),
         "vllm": version_of(args.vllm),
         "cores": os.cpu_count(),
-        "ways": ways,
+        "bases": {shape: both_ways(args, shape) for shape in args.shapes},
     }
     write_result(args.output, result)
+
+
+def both_ways(args: argparse.Namespace, shape: str) -> dict[str, Any]:
+    """Return the times of one base with embeddings and baked."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, tokenizer = random_patched_base(folder / "base", shape)
+        model.save_pretrained(folder / "patch")
+        tokenizer.chat_template = TEMPLATE
+        bake(model, tokenizer, folder / "baked", base_folder=folder / "base", probe=False)
+        return {"embeddings": with_embeddings(args, folder), "baked": with_baked(args, folder)}
 
 
 def with_embeddings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
