@@ -90,7 +90,7 @@ def train(folder: Path, way: str, seed: int, name: str) -> None:
         changed[f"{stage}.save_strategy"] = "no"
     if way.endswith("-dpo"):  # company in the second stage only, so the first is the plain one's
         train(folder, "plain", seed, name)
-        shutil.copytree(folder / "plain" / f"seed-{seed}" / name / "sft", place / "sft")
+        shutil.copytree(folder / "plain" / f"seed-{seed}" / name / "sft", place / "sft", dirs_exist_ok=True)
         changed["sft.stack_probability"] = 0.0
     recipe.with_overrides(changed).run()
 
