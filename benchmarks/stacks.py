@@ -8,7 +8,7 @@
 A way of training is `plain`, or what stands around the patch in training, in which share of the steps, and if not on
 both sides, on which: `text-0.5`, `lab+vocab-0.3-before`. `text`, `vocab` and `random` are stand-ins; `lab` are the
 package's patches against the two other risks, trained with another seed. `-2x` at the end doubles the steps; `-dpo`
-leaves the first stage plain.
+leaves the first stage plain. `second-` before a way is a second round: its patches, of the same seed, stand for `lab`.
 
 The ways of a seed share their pairs. Each stack is stored as it is measured, so a stopped run goes on, and several
 processes may share a folder. The ways were chosen on `dev`, the first 60 of the lab's test prompts of each risk;
@@ -49,6 +49,7 @@ from policy_patch.recipes import TrainRecipe
 RISKS = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
 METRICS = {"tox": "toxicity", "bias": "gas", "harm": "asr"}
 FIGURES = ("toxicity", "gas", "gld", "gap", "asr", "over_refusal", "perplexity")
+SECOND = "second-"  # of the names of ways whose patches had the patches of the way after this word around them
 FOURTH = "fourth"  # the package's general sentence against toxicity, 38 vectors: no training here has seen it
 SPLITS = {"dev": slice(0, 60), "test": slice(60, 180)}
 STACKS = [" + ".join(order) for length in (1, 2, 3) for order in itertools.permutations(RISKS, length)]
@@ -84,7 +85,7 @@ def train(folder: Path, way: str, seed: int, name: str) -> None:
     if (place / "policy_patch_config.json").is_file():
         return
     print(f"training {place}", file=sys.stderr, flush=True)
-    changed = {"output_dir": str(place), "data.pairs": str(pairs), **company(way, name)}
+    changed = {"output_dir": str(place), "data.pairs": str(pairs), **company(way, name, folder, seed)}
     for stage in ("sft", "dpo"):
         changed[f"{stage}.max_steps"] = int(getattr(recipe, stage)["max_steps"] * times(way))
         changed[f"{stage}.save_strategy"] = "no"
@@ -95,15 +96,21 @@ def train(folder: Path, way: str, seed: int, name: str) -> None:
     recipe.with_overrides(changed).run()
 
 
-def company(way: str, name: str) -> dict[str, Any]:
-    """Return the options of a way of training for the patch of one risk."""
+def company(way: str, name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Return the options of a way of training for the patch of one risk; train the patches of a first round."""
     if way == "plain":
         return {}
-    kinds, probability, *more = way.split("-")
-    stack_with = []
+    kinds, probability, *more = way.removeprefix(SECOND).split("-")
+    stack_with, others = [], [other for other in RISKS if other != name]
     for kind in kinds.split("+"):
-        others = [f"lab:{risk}" for other, risk in RISKS.items() if other != name]
-        stack_with += others if kind == "lab" else [f"stand-in:{kind}"]
+        if kind != "lab":
+            stack_with.append(f"stand-in:{kind}")
+        elif way.startswith(SECOND):
+            for other in others:
+                train(folder, way.removeprefix(SECOND), seed, other)
+                stack_with.append(str(folder / way.removeprefix(SECOND) / f"seed-{seed}" / other))
+        else:
+            stack_with += [f"lab:{RISKS[other]}" for other in others]
     side = next((one for one in more if one in ("before", "after")), "both")
     return {"stack_with": stack_with, "stack_probability": float(probability), "stack_side": side}
 
@@ -143,12 +150,12 @@ def measure_way(args: argparse.Namespace, way: str, seed: int) -> None:
 
 
 def stacks_with_fourth() -> Iterator[str]:
-    """Yield the fourth patch alone, with each other patch in both orders, and at each place in the stacks of three."""
+    """Yield the fourth patch alone, with each other patch in both orders, and at each place in two stacks of three."""
     yield FOURTH
     for name in RISKS:
         yield f"{FOURTH} + {name}"
         yield f"{name} + {FOURTH}"
-    for order in itertools.permutations(RISKS):
+    for order in (tuple(RISKS), tuple(reversed(RISKS))):
         for place in range(4):
             yield " + ".join([*order[:place], FOURTH, *order[place:]])
 
