@@ -1,8 +1,8 @@
 """Patches trained for stacks beside patches trained plainly: what stays of each patch's effect in every stack (lab).
 
     python benchmarks/stacks.py --ways plain text-0.5 lab-0.5 --seeds 0 --split dev --output_dir runs/stacks
-    python benchmarks/stacks.py --ways plain text-0.5 --split test --fourth --output_dir runs/stacks
-    python benchmarks/stacks.py --split test --output_dir runs/stacks --table --output docs/results/stacks.json
+    python benchmarks/stacks.py --ways plain lab-0.5-dpo --split test --fourth --output_dir runs/stacks
+    python benchmarks/stacks.py --table --output_dir runs/stacks --output docs/results/stacks.json
     python benchmarks/stacks.py --print docs/results/stacks.json
 
 A way of training is `plain`, or what stands around the patch in training, in which share of the steps, and if not on
@@ -203,14 +203,13 @@ def measured_in(args: argparse.Namespace, way: str, seed: int) -> Path:
 
 
 def collected(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of all ways and seeds that were measured on the split."""
-    results: dict[str, dict[str, Any]] = {}
-    for path in sorted((args.output_dir / "measured" / args.split).glob("*-seed-*.json")):
+    """Return the figures of all ways and seeds that were measured, by split."""
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted((args.output_dir / "measured").glob("*/*-seed-*.json")):
         way, _, seed = path.stem.rpartition("-seed-")
-        if way in args.ways and int(seed) in args.seeds:
-            results.setdefault(way, {})[seed] = json.loads(path.read_text())
-    facts = {"split": args.split, "prompts": SPLITS[args.split].stop - SPLITS[args.split].start}
-    return {"made_with": made_with(), **facts, "num_samples": args.num_samples, "results": results}
+        results.setdefault(path.parent.name, {}).setdefault(way, {})[seed] = json.loads(path.read_text())
+    prompts = {split: some.stop - some.start for split, some in SPLITS.items()}
+    return {"made_with": made_with(), "prompts": prompts, "num_samples": args.num_samples, "results": results}
 
 
 def kept(found: dict[str, Any], stack: str, name: str, metric: str | None = None) -> float:
@@ -221,9 +220,9 @@ def kept(found: dict[str, Any], stack: str, name: str, metric: str | None = None
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Return a summary of all ways, and the figures of every stack."""
-    ways = result["results"]
-    return f"{summary(ways)}\n{every_stack(ways)}"
+    """Return for each split a summary of all ways, and the figures of every stack."""
+    parts = [f"## {split}\n\n{summary(ways)}\n{every_stack(ways)}" for split, ways in result["results"].items()]
+    return "\n".join(parts)
 
 
 def summary(ways: dict[str, Any]) -> str:
@@ -305,13 +304,13 @@ def every_stack(ways: dict[str, Any]) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", nargs="+", default=["plain", "text-0.5"], help="ways of training")
+    parser.add_argument("--ways", nargs="+", default=["plain", "lab-0.5-dpo"], help="ways of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=list(SPLITS), default="test", help="prompts to measure on")
-    parser.add_argument("--num_samples", type=int, default=5, help="answers to each prompt")
+    parser.add_argument("--num_samples", type=int, default=2, help="answers to each prompt")
     parser.add_argument("--fourth", action="store_true", help="measure stacks with a fourth patch, too")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/stacks"))
-    parser.add_argument("--table", action="store_true", help="train and measure nothing; tell what is there")
+    parser.add_argument("--table", action="store_true", help="only the tables of all that is in the folder")
     parser.add_argument("--output", type=Path, help="file of all figures, JSON")
     parser.add_argument("--print", type=Path, metavar="FILE", help="print the tables of a stored file, nothing else")
     return parser.parse_args()
