@@ -103,7 +103,7 @@ def check_source(key: str, spec: str, kinds: tuple[str, ...] = PAIR_KINDS) -> No
 def check_patch(key: str, spec: str) -> None:
     """Raise `PatchNotFoundError` if the folder of a patch, or of a LoRA, is missing."""
     if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
-        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{_near_file(spec)}")
+        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{near_file(spec)}")
 
 
 def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
@@ -127,10 +127,11 @@ def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
 
 def _check_file(key: str, path: str) -> None:
     if not os.path.exists(path):
-        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{_near_file(path)}")
+        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{near_file(path)}")
 
 
-def _near_file(path: str) -> str:
+def near_file(path: str) -> str:
+    """Return the question whether the file beside a path with the nearest name was meant; else nothing."""
     folder, name = os.path.split(path)
     try:
         near = near_names(name, os.listdir(folder or "."))
