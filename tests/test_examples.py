@@ -152,12 +152,20 @@ def test_serve_answers_behind_the_patch(tmp_path, way):
         for wait in (0.1, 0.3, 1, 3, 10):  # it says so just before it listens
             try:
                 with urllib.request.urlopen(request, timeout=60) as response:
-                    answer, named = json.loads(response.read()), response.headers["X-Policy-Patch"]
+                    answer, headers = json.loads(response.read()), response.headers
                 break
             except urllib.error.URLError:
                 time.sleep(wait)
         assert answer["choices"][0]["text"] == expected
-        assert answer["policy_patch"] == named == "patch@v0.1.0"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=60) as response:
+            [listed] = json.loads(response.read())["data"]
+        [facts] = answer["policy_patch"]
+        assert (facts["name"], facts["version"], facts["commit"]) == ("patch", "0.1.0", None)
+        assert headers["X-Policy-Patch"] == f"patch@v0.1.0 sha256={model.patch_facts[0]['sha256']}"
+        base_facts = {"id": "lab:base", "commit": None}
+        assert answer["policy_patch_base"] == base_facts and headers["X-Policy-Patch-Base"] == "lab:base"
+        assert listed["id"] == base
+        assert (listed["policy_patch"], listed["policy_patch_base"]) == ([facts], base_facts)
     finally:
         server.kill()
         server.communicate()
