@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -192,3 +193,24 @@ def test_the_runbook_ends_with_every_answer_from_the_right_version(tmp_path):
     steps = [line for line in out.splitlines() if line.startswith("## ")]
     assert len(steps) == 12 and "rollback" in steps[7]
     assert out.count("[exit code 1]") == 4, "the audits of the base and of 1.1.0, the gate of 1.1.0, the alarm"
+
+
+def test_the_lora_of_the_page_is_measured_beside_a_patch(tmp_path):
+    """The commands of docs/evaluation.md, as they stand, at a small size."""
+    pytest.importorskip("peft")
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    part = page.partition("### A LoRA to compare with")[2].partition("```sh\n")[2].partition("```")[0]
+    install, *lines = part.replace("\\\n", " ").splitlines()
+    assert install == "pip install peft" and len(lines) == 3
+    small = {
+        "pairs": ["--num_prompts", 12],
+        "train_lora": ["--steps", 2],
+        "evaluate": ["--num_prompts", 3, "--num_samples", 2],
+    }
+    for line, (name, more) in zip(lines, small.items(), strict=True):
+        words = shlex.split(line)
+        assert name in line
+        start = ["-m", "policy_patch.cli"] if words[0] == "policy-patch" else [ROOT / words[1]]
+        run(*start, *words[1 if words[0] == "policy-patch" else 2 :], *more, cwd=tmp_path)
+    report = json.loads((tmp_path / "with-lora" / "evaluation.json").read_text())
+    assert list(report["systems"]) == ["base", "r8", "r8m", "patch"]

@@ -121,6 +121,7 @@ SUBJECTS = {
     "injection/test_threads.py": "policy_patch/injection",
     "injection/test_wrapped.py": "policy_patch/injection",
     "release/test_lock_pages.py": "docs/lock.md",
+    "report/test_evaluation_format.py": "docs/evaluation_format.md",
     "serving/test_gateway_lock.py": "policy_patch/serving/gateway_setup.py",
     "model/test_stack_rules.py": "policy_patch/model/named_patches.py",
     "patch/test_two_writers.py": "policy_patch/patch/folder.py",
