@@ -19,6 +19,7 @@ from policy_patch.hub.locked_patches import hashes_to_lock, open_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
 from policy_patch.hub.names import REPO_ID, check_revision, is_commit
 from policy_patch.hub.opening import OpenedPatch, open_patch
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
@@ -180,7 +181,7 @@ def _resolve(
 ) -> tuple[LockedPatch, PolicyPatchConfig]:
     """Return a patch as it is locked now, and its configuration."""
     repo_id, _, wanted = model_id.partition("@")
-    is_folder = os.path.isdir(model_id)
+    is_folder = os.path.isdir(model_id) or lab_patch(model_id) is not None
     if not is_folder and not REPO_ID.fullmatch(repo_id):
         raise PatchNotFoundError(
             f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`."
@@ -207,8 +208,9 @@ def _resolve(
 def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
     opened = open_patch(folder, replace(resolving.hub, revision=None, subfolder=None), optional=_DESCRIBING)
     whole, around = Path(folder).resolve(), Path(resolving.lock_path).resolve().parent
+    place = str(whole.relative_to(around) if whole.is_relative_to(around) else whole)
     locked = LockedPatch(
-        name=name, folder=str(whole.relative_to(around) if whole.is_relative_to(around) else whole),
+        name=name, folder=folder if lab_patch(folder) else place,
         version=opened.config.patch_version, risk=opened.config.risk, sha256=hashes_to_lock(opened.files),
         signed_by=_signer(opened),
     )  # fmt: skip
