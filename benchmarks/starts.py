@@ -43,14 +43,18 @@ def main() -> None:
     for seed in args.seeds:
         folder = args.output_dir / f"seed-{seed}"
         if not (folder / "evaluation.json").is_file():
-            start = time.monotonic()
+            start = time.process_time()  # other programs may run, so not the time of the clock
             measured(recipe, measure, seed).save(folder)
-            print(f"seed {seed}: {time.monotonic() - start:.0f} s", flush=True)
+            write_whole(folder / "cpu_seconds.json", f"{time.process_time() - start:.1f}\n".encode())
+            print(f"seed {seed} is measured", flush=True)
         reports[seed] = EvaluationReport.load(folder)
     summary = summarise(reports, args.recipe, args.measure)
     for old, new in (("patch", "untrained patch"), ("safe prompt", ONCE)):
         summary["systems"] = {new if name == old else name: row for name, row in summary["systems"].items()}
     first = next(iter(reports.values())).settings
+    summary["cpu_seconds"] = {
+        seed: json.loads((args.output_dir / f"seed-{seed}" / "cpu_seconds.json").read_text()) for seed in reports
+    }
     summary |= {"sentence": first.safe_prompt, "repeated": first.equal_length_prompt, "made_with": made_with()}
     args.results.mkdir(parents=True, exist_ok=True)
     write_whole(args.results / f"{args.name}.json", (json.dumps(summary, indent=1) + "\n").encode())
@@ -86,7 +90,7 @@ def measured(recipe: TrainRecipe, measure: dict[str, Any], seed: int) -> Evaluat
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="recipe of `policy-patch train`: base, teacher, and the patch's start")
+    parser.add_argument("recipe", type=Path, help="recipe of `policy-patch train`: models and start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", required=True, help="name of the result, docs/results/NAME.json")
     parser.add_argument("--output_dir", type=Path, required=True, help="reports, a folder a seed")
