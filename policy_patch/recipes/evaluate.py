@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.gated import asked_by_gate, check_other_risks, other_reports
@@ -164,6 +164,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             A gate file. All that it asks for is measured, on the prompts that it names.
         show_words (`bool`, *optional*, defaults to `False`):
             Do not mask offensive words in `evaluation.md`.
+        figures (`list[str]`, *optional*):
+            Also write `evaluation.pdf` or `.svg` (the picture as vector graphics) or `.csv` (one row for each figure).
         **settings:
             The settings of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to the
             current folder if that patch is on the Hub.
@@ -208,6 +210,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     scorers_of: dict[str, list[str]] = option({}, "With --other_risks: risk -> its scorers.")
     gate: str | None = option(None, "Gate file of `policy-patch gate`: measure all that it asks for.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
+    figures: list[Literal["pdf", "svg", "csv"]] = option([], "Figures for a paper, to write too: pdf, svg, csv.")
 
     def check(self) -> None:
         """Check the names in the recipe and read the patches, fetching them if needed. No model is loaded.
@@ -287,6 +290,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         report = self.measure(self.folder / WORK_NAME, on_progress=on_progress, on_note=on_note)
         if is_main_process():
             report.save(self.folder, mask_words=not self.show_words)
+            report.save_figures(self.folder, self.figures)
         return report
 
     def measure(
