@@ -33,7 +33,6 @@ COVERED = {
     "base/weights.py": "base/test_fingerprint.py",
     "cli/__main__.py": "cli/test_init.py",
     "cli/options.py": "cli/test_train.py",
-    "cli/help.py": "cli/test_init.py",
     "cli/apply.py": "cli/test_lock.py",
     "cli/audit.py": "cli/test_lock.py",
     "cli/pull.py": "cli/test_push_and_pull.py",

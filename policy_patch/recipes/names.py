@@ -115,7 +115,7 @@ def check_patch(key: str, spec: str) -> None:
         if lab_patch(spec) is not None:
             return
     if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
-        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{_near_file(spec)}")
+        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{near_file(spec)}")
 
 
 def check_lora(key: str, spec: str) -> None:
@@ -157,10 +157,11 @@ def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
 
 def _check_file(key: str, path: str) -> None:
     if not os.path.exists(path):
-        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{_near_file(path)}")
+        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{near_file(path)}")
 
 
-def _near_file(path: str) -> str:
+def near_file(path: str) -> str:
+    """Return the question whether the file beside a path with the nearest name was meant; else nothing."""
     folder, name = os.path.split(path)
     try:
         near = near_names(name, os.listdir(folder or "."))
