@@ -93,6 +93,7 @@ SUBJECTS = {
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
     "cli/test_lab_patches.py": "policy_patch/cli",
+    "cli/test_exit_codes.py": "policy_patch/cli",
     "cli/test_policy.py": "policy_patch/cli",
     "cli/test_push_and_pull.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
