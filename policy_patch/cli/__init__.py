@@ -18,7 +18,6 @@ from policy_patch.errors import (
     DamagedDownloadError,
     HostilePatchError,
     LockMismatchError,
-    MissingExtraError,
     PatchConflictError,
     PatchFileError,
     PolicyPatchError,

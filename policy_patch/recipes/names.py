@@ -131,7 +131,7 @@ def check_lora(key: str, spec: str) -> None:
             "Evaluation, section A LoRA to compare with, trains one."
         )
     if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
-        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{_near_file(spec)}")
+        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{near_file(spec)}")
     if find_spec("peft") is None:
         raise MissingExtraError(f"`{key}`: comparing with a LoRA needs peft. Run: pip install peft")
 
