@@ -131,6 +131,7 @@ SUBJECTS = {
     "test_hostile_documents.py": "policy_patch/files",
     "test_layers.py": "policy_patch",
     "test_mirror.py": "tests",
+    "test_gpu.py": "benchmarks/gpu.py",
     "test_overhead.py": "benchmarks/overhead.py",
     "test_paper_tables.py": "benchmarks/paper_tables.py",
     "test_public_api.py": "tests/public_api.py",
