@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import gradio as gr
-
 from policy_patch.answers.streaming import StreamedAnswer, stream_answers
+from policy_patch.extra import needs_extra
 from policy_patch.ui.asking import (
     MOST_NEW_TOKENS,
     MOST_PROMPT_TOKENS,
@@ -24,6 +23,9 @@ from policy_patch.ui.asking import (
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import BusyError, Watch
 from policy_patch.ui.words import answer_html, badge_html, stack_html
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 MOST_SECONDS = 120.0  # for two answers
 _MOST_OWN = 2  # prompts that one visitor may have answered at the same time

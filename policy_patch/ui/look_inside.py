@@ -5,16 +5,18 @@ It runs no model and measures nothing.
 
 from io import BytesIO
 
-import gradio as gr
 import torch
 
-from policy_patch.extra import import_extra
+from policy_patch.extra import import_extra, needs_extra
 from policy_patch.hub.publishing import patch_card
 from policy_patch.model_card.card import CARD_NAME
 from policy_patch.ui.asking import told
 from policy_patch.ui.measure import picture_html
 from policy_patch.ui.paths import without_paths
 from policy_patch.ui.served import Loaded, Served
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 NEAREST = 5
 MOST_SHOWN = 2000  # characters of one value of a configuration

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import gradio as gr
-
 from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.settings import EvaluationSampling, PerplexityModel
+from policy_patch.extra import needs_extra
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.report.plots import picture
 from policy_patch.report.report import EvaluationReport
@@ -23,6 +22,9 @@ from policy_patch.ui.line import Line, Place
 from policy_patch.ui.measured_risks import choices, chosen, first_prompts, look_alikes, scorer_of
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 MOST_SECONDS = 600.0  # for a measurement and the wait for it
 NEW_LINE = "\\n"  # how the text box writes a line break within a prompt

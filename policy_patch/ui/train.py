@@ -12,16 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-import pandas as pd
 from transformers import TrainerCallback
 
 from policy_patch.errors import DataError, HubAccessError
+from policy_patch.extra import needs_extra
 from policy_patch.ui.asking import number_of, seed_of, told
 from policy_patch.ui.line import Line, Place
 from policy_patch.ui.served import Served
 from policy_patch.ui.sources import LAB_RISKS, wanted_patch
 from policy_patch.ui.visitors import BusyError, Watch
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
+    import pandas as pd
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
