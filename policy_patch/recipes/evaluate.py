@@ -22,6 +22,7 @@ from policy_patch.recipes.models import (
 from policy_patch.recipes.names import (
     DTYPES,
     check_is_endpoint,
+    check_lora,
     check_model,
     check_patch,
     check_prompts,
@@ -233,9 +234,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         check_is_endpoint("endpoint", self.endpoint)
         if self.endpoint is not None and SERVED in {**self.also, **self.lora, **self.lora_merged}:
             raise ConfigError(f"`endpoint` is measured as `{SERVED}`, which another system is called, too. Rename it.")
-        for key in ("also", "lora", "lora_merged"):
+        for key, check_it in (("also", check_patch), ("lora", check_lora), ("lora_merged", check_lora)):
             for name, folder in getattr(self, key).items():
-                check_patch(f"{key}.{name}", folder)
+                check_it(f"{key}.{name}", folder)
         from policy_patch.evaluation.risks import risk_named, risk_of_patch
 
         risk = None if self.risk is None else risk_named(self.risk)

@@ -55,6 +55,7 @@ def test_what_is_raised_while_a_stage_is_told_of_ends_the_run(tmp_path):
         ({"neutral_texts": "no.txt"}, DataError, "^`neutral_texts`: Cannot read `no.txt`"),
         ({"also": {"x": "nowhere"}}, PatchNotFoundError, "^`also.x`: `nowhere` does not exist"),
         ({"lora": {"x": "nowhere"}}, PatchNotFoundError, "^`lora.x`: `nowhere` does not exist"),
+        ({"lora_merged": {"x": PATCH}}, PatchNotFoundError, "^`lora_merged.x`: .* has no adapter_config.json"),
         ({"base": "lab:bse"}, ModelLoadError, "^`base`: There is no model"),
         ({"perplexity_model": "openai:m@http://h/v1"}, ModelLoadError, "^`perplexity_model`: .*weights are needed"),
     ],
