@@ -1,7 +1,7 @@
 """The command `policy-patch`: one file per command; the only place of the package that prints.
 
-Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a check failed, 2 bad usage or bad input,
-130 stopped by Ctrl-C.
+Data goes to stdout, messages and progress to stderr. Exit codes: 0 good; 1 a check was made and failed, see
+`FAILED_CHECKS`; 2 bad usage or bad input, so that nothing could be checked; 130 stopped by Ctrl-C.
 """
 
 import os
@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 from policy_patch._version import __version__
 from policy_patch.cli.quiet import quiet_libraries
-from policy_patch.errors import PolicyPatchError
+from policy_patch.errors import (
+    AdvisedAgainstError,
+    BaseMismatchError,
+    DamagedDownloadError,
+    HostilePatchError,
+    LockMismatchError,
+    PatchConflictError,
+    PatchFileError,
+    PolicyPatchError,
+    PolicyRefusalError,
+    SignatureError,
+    SigningKeyError,
+)
 from policy_patch.privacy.redaction import blank_error, without_secrets
 
 if TYPE_CHECKING:
@@ -25,6 +37,10 @@ COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "compose", "bake", "export", "gateway",
     "probe", "gate", "sign", "verify", "scan", "bom", "audit", "lock", "apply", "status", "upgrade", "rollback",
     "rebase", "drift",
+)  # fmt: skip
+FAILED_CHECKS = (  # of a patch, a stack, a base or a lock: each has the exit code 1 in every command
+    AdvisedAgainstError, BaseMismatchError, DamagedDownloadError, HostilePatchError, LockMismatchError,
+    PatchConflictError, PatchFileError, PolicyRefusalError, SignatureError,
 )  # fmt: skip
 POLICY_VARIABLE = "POLICY_PATCH_POLICY"
 POLICY_HELP = f"Policy file that every loaded patch has to satisfy, beside the one that {POLICY_VARIABLE} names."
@@ -53,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return module.run(options)
     except PolicyPatchError as error:
         print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FAILED_CHECKS) and not isinstance(error, SigningKeyError) else 2
     except KeyboardInterrupt as error:
         print(f"policy-patch: {error or 'Stopped.'}", file=sys.stderr)
         return 130

@@ -29,6 +29,7 @@ from policy_patch.hub.names import (
     split_id,
     subfolder_with_slash,
 )
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.privacy.redaction import without_secrets
 from policy_patch.semver import precedence, version_of_tag
@@ -112,7 +113,8 @@ def locate_patch(
 
     Args:
         model_id (`str` or `os.PathLike`):
-            A folder, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+            A folder, a patch of the lab (`"lab:toxicity"`), or a repository on the Hub, maybe with a version:
+            `"org/tox-patch@v1.2.0"`.
         options ([`HubOptions`], *optional*):
             Revision, token, cache and so on.
         optional (`Sequence[str]`):
@@ -134,7 +136,7 @@ def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation
     No request is made.
 
     Raises:
-        PatchNotFoundError: `model_id` is an address.
+        PatchNotFoundError: `model_id` is an address, or a name of the lab that is not one of its patches.
         HubRevisionError, HubAccessError, ConfigError: id and options name different revisions, or an option is wrong.
     """
     check_subfolder(options.subfolder)
@@ -145,6 +147,8 @@ def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation
         return model_id
     if os.path.isdir(model_id):
         return PatchLocation(Path(model_id, options.subfolder or ""))
+    if (lab := lab_patch(model_id)) is not None:
+        return PatchLocation(lab / (options.subfolder or ""))
     if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
         raise PatchNotFoundError(
             f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "
