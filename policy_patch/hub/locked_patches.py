@@ -16,6 +16,7 @@ from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.patch.stack_check import check_stack, member
 from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.scan_verdicts import check_scanned_before
 from policy_patch.trust.signed_files import hash_of
 from policy_patch.trust.stack_policy import on_conflict_in_force
 
@@ -99,11 +100,13 @@ def read_locked(
 
     Raises:
         LockMismatchError: a patch is not what is locked, see [`open_locked`].
+        HostilePatchError: a policy requires a scan, and has no verdict that allows the patch: here is no base.
         HubError, PatchNotFoundError, PatchFileError, ConfigError, SignatureError: as [`open_locked`].
     """
     patches = []
     for one in lock.stack:
         opened = open_locked(one, lock_path, options)
+        check_scanned_before(opened.rules.policies, opened.config, f"`{one.source}`")
         at = opened.location
         patches.append(NamedPatch(one.name, opened.config, opened.vectors, at.repo_id, at.commit, at.folder))
     return patches
