@@ -17,6 +17,7 @@ from policy_patch.errors import (
     LockError,
     PatchNameError,
     PatchNotFoundError,
+    SigningKeyError,
     VersionRangeError,
 )
 from policy_patch.hub.errors import hub_errors
@@ -30,7 +31,7 @@ from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
-from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.rules import PatchRules, rules_for
 
 _DESCRIBING = (EVALUATION_NAME, SIGNATURE_NAME)
 
@@ -146,6 +147,7 @@ def upgrade_lock(
 
     Raises:
         PatchNameError: a name that the lock does not have.
+        SigningKeyError: a signature was checked when a patch was locked, and now nobody says whose counts.
         LockError, VersionRangeError, HubError: as [`lock_stack`].
     """
     resolving, asked = resolving or Resolving(), asked or {}
@@ -174,6 +176,13 @@ def _upgraded(
         raise LockError(
             f"`{patch.name}` is locked from the folder `{patch.folder}`, which has no versions. Lock it from the Hub: "
             f"`policy-patch lock {patch.name}=org/patch@{asked}`."
+        )
+    rules = rules_for(resolving.hub.trusted_keys, resolving.hub.policy)
+    if patch.signed_by is not None and not rules.asks_for_signature:
+        raise SigningKeyError(
+            f"`{patch.name}` is locked with the signature of {patch.signed_by}, and nothing here says whose signature "
+            "counts now. Name who is trusted, as when it was locked: `--policy policy-patch.toml`, or `--key "
+            "acme.pub`. To go on without signatures, lock it anew: `policy-patch lock`."
         )
     wanted = asked or patch.asked
     hub = replace(resolving, hub=replace(resolving.hub, subfolder=patch.subfolder))

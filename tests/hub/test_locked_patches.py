@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from policy_patch.errors import HostilePatchError, HubUnavailableError, LockMismatchError, PatchNotFoundError
+from policy_patch.errors import HostilePatchError, HubUnavailableError, LockMismatchError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.lock_file import Lock, LockedBase, LockedPatch
 from policy_patch.hub.locked_patches import check_is_locked, hashes_to_lock, open_locked, read_locked
@@ -101,7 +101,7 @@ def test_a_folder_is_read_from_beside_the_lock_and_by_its_hashes(base, tmp_path,
     write_patch_folder(tmp_path / "mine", patch.config, patch.vectors + 1)
     with pytest.raises(LockMismatchError, match="It is not what was locked"):
         read_locked(lock_of(mine), tmp_path / "policy-patch.lock")
-    with pytest.raises(PatchNotFoundError, match="The folder of the locked patch `mine` is gone"):
+    with pytest.raises(LockMismatchError, match="The folder of the locked patch `mine` is gone"):
         read_locked(lock_of(mine), tmp_path / "elsewhere" / "policy-patch.lock")
     assert not hub.log
 
