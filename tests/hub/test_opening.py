@@ -42,7 +42,8 @@ PAST_THE_DOOR = {
     "training/checkpoints.py": "continues this user's own training",
     "training/two_stage.py": "continues this user's own training",
     "trust/signing.py": "signs the user's own folder",
-    "ui/train.py": "shows and downloads what the page trained",
+    "ui/train.py": "publishes what the page trained",
+    "ui/training_run.py": "hands out what the page trained",
 }
 
 
