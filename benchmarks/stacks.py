@@ -7,7 +7,8 @@
 
 A way of training is `plain`, or what stands around the patch in training, in which share of the steps, and if not on
 both sides, on which: `text-0.5`, `lab+vocab-0.3-before`. `text`, `vocab` and `random` are stand-ins; `lab` are the
-package's patches against the two other risks, trained with another seed. `-2x` at the end doubles the steps.
+package's patches against the two other risks, trained with another seed. `-2x` at the end doubles the steps; `-dpo`
+leaves the first stage plain.
 
 The ways of a seed share their pairs. Each stack is stored as it is measured, so a stopped run goes on, and several
 processes may share a folder. The ways were chosen on `dev`, the first 60 of the lab's test prompts of each risk;
@@ -19,6 +20,7 @@ as the lab's answers do. These two judges filtered no pairs. Gender words did (G
 import argparse
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +88,10 @@ def train(folder: Path, way: str, seed: int, name: str) -> None:
     for stage in ("sft", "dpo"):
         changed[f"{stage}.max_steps"] = int(getattr(recipe, stage)["max_steps"] * times(way))
         changed[f"{stage}.save_strategy"] = "no"
+    if way.endswith("-dpo"):  # company in the second stage only, so the first is the plain one's
+        train(folder, "plain", seed, name)
+        shutil.copytree(folder / "plain" / f"seed-{seed}" / name / "sft", place / "sft", dirs_exist_ok=True)
+        changed["sft.stack_probability"] = 0.0
     recipe.with_overrides(changed).run()
 
 
@@ -121,6 +127,8 @@ def measure_way(args: argparse.Namespace, way: str, seed: int) -> None:
         stacks += stacks_with_fourth()
     path = measured_in(args, way, seed)
     found = json.loads(path.read_text()) if path.is_file() else {}
+    for other in path.parent.glob(f"*-seed-{seed}.json"):  # base and teacher are the same in all ways
+        found |= {key: value for key, value in json.loads(other.read_text()).items() if key in ("base", "teacher")}
     options = {"split": args.split, "num_samples": args.num_samples, "seed": seed}
     for name in ("base", "teacher", *stacks):
         if name in found:

@@ -85,6 +85,8 @@ COVERED = {
     "trust/signers.py": "trust/test_verifying.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
+    "ui/looks.py": "ui/test_page_is_readable.py",
+    "ui/training_run.py": "ui/test_train.py",
 }
 
 # Test files that mirror no module -> what they are about: a module, a room, or something else of the repository.
@@ -152,6 +154,7 @@ SUBJECTS = {
     "recipes/test_served.py": "policy_patch/recipes",
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
+    "ui/test_page_is_readable.py": "policy_patch/ui/looks.py",
     "ui/test_policy.py": "policy_patch/ui/fetching.py",
     "ui/test_public_page.py": "policy_patch/ui",
 }

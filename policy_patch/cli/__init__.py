@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from policy_patch._version import __version__
+from policy_patch.cli.quiet import quiet_libraries
 from policy_patch.errors import (
     AdvisedAgainstError,
     BaseMismatchError,
@@ -61,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["--version"]:
             print(f"policy-patch {__version__}")
             return 0
-        command, options = parse(words)
-        module = import_module(f"policy_patch.cli.{command}")
-        with _policy_in_force(options.pop("policy")):
-            return module.run(options)
+        with quiet_libraries():
+            command, options = parse(words)
+            module = import_module(f"policy_patch.cli.{command}")
+            with _policy_in_force(options.pop("policy")):
+                return module.run(options)
     except PolicyPatchError as error:
         print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, FAILED_CHECKS) and not isinstance(error, SigningKeyError) else 2

@@ -26,6 +26,7 @@ from policy_patch.recipes.names import (
     check_model,
     check_patch,
     check_prompts,
+    check_risks_asked,
     check_scorer,
     under,
 )
@@ -224,6 +225,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         whole = asked_by_gate(self, risk, found.base, found.configs[0].risk or "")
         whole._check_sources(risk)
         check_other_risks(whole)
+        for key in () if self.gate else ("prompts_of", "scorers_of"):
+            check_risks_asked(key, getattr(self, key), self.other_risks)
 
     def _found(self) -> "tuple[FoundPatches, Risk]":
         if not self.patches:

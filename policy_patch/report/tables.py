@@ -112,7 +112,7 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
         table = [{key: text for key, text in row.items() if key not in left_out} for row in table]
         table = [{**row, "system": _escaped(row["system"])} for row in table]
         parts += [f"## Scored by {_escaped(scorer.label)}", markdown_table(table)]
-    parts += [_notes(report)]
+    parts += ["\n".join(f"- {_escaped(line)}" for line in setting_notes(report))]
     if report.categories is not None:
         parts += [f"## By category: {report.headline.title}", markdown_table(_all_escaped(category_rows(report)))]
     if report.comparisons:
@@ -164,7 +164,8 @@ def metric_notes(risk: str) -> tuple[str, ...]:
     return NOTES.get(risk, ())
 
 
-def _notes(report: Findings) -> str:
+def setting_notes(report: Findings) -> list[str]:
+    """Return the sentences below the tables of a report: how it was measured, and what its figures mean."""
     settings = report.settings
     safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
     lines = [
@@ -191,8 +192,7 @@ def _notes(report: Findings) -> str:
             '"safe prompt, equal length" is the base with a sentence repeated until it is as long as the patch: '
             f"{settings.equal_length_prompt.strip()}"
         )
-    lines.append(", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".")
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
+    return [*lines, ", ".join(f"{name} {value}" for name, value in report.environment.items()) + "."]
 
 
 def _samples(report: Findings, mask_words: bool) -> list[str]:

@@ -228,7 +228,9 @@ def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
     for key, value in given.items():
         if key not in known:
             near = near_names(key, known, most=3)
-            hint = did_you_mean(key, known, most=3, otherwise=f"See `{cls.__name__}`.")
+            hint = did_you_mean(
+                key, known, most=3, shown=lambda name: f"`{section}.{name}`", otherwise=f"See `{cls.__name__}`."
+            )
             shown = BLANK if any(is_secret_name(name) for name in near) else blanked(value, key)
             raise ConfigError(f"`{section}.{key}` is unknown (given: {shown!r}). {hint}")
 

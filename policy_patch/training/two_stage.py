@@ -23,7 +23,8 @@ from policy_patch.files.documents import parse_json, read_text
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.model.state_dict import set_policy_patch_state_dict
 from policy_patch.patch.folder import read_patch_folder
-from policy_patch.patch.vectors import TENSOR_KEY, vectors_to_bytes, whole
+from policy_patch.patch.tensor_file import TENSOR_KEY
+from policy_patch.patch.vectors import vectors_to_bytes, whole
 from policy_patch.privacy.local_names import without_folders
 from policy_patch.privacy.redaction import blanked
 from policy_patch.training._trl import drop_fused_head

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from policy_patch import __version__, cli
 from policy_patch.cli import COMMANDS, main
+from tests.evaluation.synthetic import synthetic_report
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -35,15 +37,46 @@ def test_help_lists_the_commands_and_says_where_to_start(capsys):
     assert all(re.search(rf"^    {command} ", text, re.MULTILINE) for command in COMMANDS)
 
 
-def test_help_imports_neither_torch_nor_transformers():
-    code = (
-        "import sys\nfrom policy_patch.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'trl', 'numpy', 'scipy'}\n"
-        "print(*(heavy & set(sys.modules)), file=sys.stderr, end='')"
+HEAVY = ("torch", "transformers", "datasets", "trl", "accelerate", "gradio", "scipy", "sklearn", "matplotlib")
+WITHOUT_HEAVY = f"""
+import sys
+sys.modules.update(dict.fromkeys({HEAVY!r}))  # makes their import fail
+from policy_patch.cli import COMMANDS, main
+def run(*words):
+    try:
+        return main(words)
+    except SystemExit as end:
+        return end.code
+"""
+
+
+def without_heavy(code, *words):
+    """Run code, and what it is to be given, in a process in which no heavy package can be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HEAVY + code, *words], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_help_and_version_and_usage_errors_need_no_heavy_package():
+    code = "sys.exit(sum((run(), run('--help'), run('--version'), *(run(name, '--help') for name in COMMANDS))) - 2)"
+    done = without_heavy(code)
+    assert all(f"usage: policy-patch {name} " in done.stdout for name in COMMANDS)
+    assert "There is no command" in done.stderr
+
+
+def test_info_needs_no_heavy_package_and_the_control_does(patch_folder, tmp_path):
+    shutil.copytree(patch_folder, tmp_path / "patch")
+    synthetic_report().save(tmp_path / "patch")
+    info = "sys.exit(run('info', sys.argv[1]))"
+    done = without_heavy(f"del sys.modules['scipy']\n{info}", str(tmp_path / "patch"))
+    assert "norm of a vector" in done.stdout and "average maximum toxicity" in done.stdout
+    done = without_heavy(info, str(tmp_path / "patch"))
+    assert "norm of a vector" in done.stdout and "average maximum toxicity" not in done.stdout
+    assert "evaluation.json, and cannot be shown. An interval needs the package `scipy`" in done.stderr
+    with pytest.raises(AssertionError, match="import of torch halted"):
+        without_heavy("run('generate', sys.argv[1], '--prompt', 'x')", str(patch_folder))
 
 
 def test_the_version_is_the_package_s(capsys):
