@@ -136,6 +136,7 @@ SUBJECTS = {
     "test_gpu.py": "benchmarks/gpu.py",
     "test_overhead.py": "benchmarks/overhead.py",
     "test_splits.py": "benchmarks/splits.py",
+    "test_tables.py": "benchmarks/tables.py",
     "test_paper_tables.py": "benchmarks/paper_tables.py",
     "test_public_api.py": "tests/public_api.py",
     "test_readme.py": "README.md",
