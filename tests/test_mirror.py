@@ -33,7 +33,6 @@ COVERED = {
     "base/weights.py": "base/test_fingerprint.py",
     "cli/__main__.py": "cli/test_init.py",
     "cli/options.py": "cli/test_train.py",
-    "cli/help.py": "cli/test_init.py",
     "cli/apply.py": "cli/test_lock.py",
     "cli/audit.py": "cli/test_lock.py",
     "cli/pull.py": "cli/test_push_and_pull.py",
@@ -86,6 +85,8 @@ COVERED = {
     "trust/signers.py": "trust/test_verifying.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
+    "ui/looks.py": "ui/test_page_is_readable.py",
+    "ui/training_run.py": "ui/test_train.py",
 }
 
 # Test files that mirror no module -> what they are about: a module, a room, or something else of the repository.
@@ -93,6 +94,7 @@ SUBJECTS = {
     "base/test_architectures.py": "policy_patch/base",
     "base/test_relatives.py": "policy_patch/base/fingerprint.py",
     "cli/test_evaluate_stack.py": "policy_patch/cli/evaluate.py",
+    "cli/test_lab_patches.py": "policy_patch/cli",
     "cli/test_exit_codes.py": "policy_patch/cli",
     "cli/test_policy.py": "policy_patch/cli",
     "cli/test_push_and_pull.py": "policy_patch/cli",
@@ -121,6 +123,7 @@ SUBJECTS = {
     "injection/test_threads.py": "policy_patch/injection",
     "injection/test_wrapped.py": "policy_patch/injection",
     "release/test_lock_pages.py": "docs/lock.md",
+    "report/test_evaluation_format.py": "docs/evaluation_format.md",
     "serving/test_gateway_lock.py": "policy_patch/serving/gateway_setup.py",
     "model/test_stack_rules.py": "policy_patch/model/named_patches.py",
     "patch/test_two_writers.py": "policy_patch/patch/folder.py",
@@ -130,6 +133,7 @@ SUBJECTS = {
     "test_hostile_documents.py": "policy_patch/files",
     "test_layers.py": "policy_patch",
     "test_mirror.py": "tests",
+    "test_gpu.py": "benchmarks/gpu.py",
     "test_overhead.py": "benchmarks/overhead.py",
     "test_paper_tables.py": "benchmarks/paper_tables.py",
     "test_public_api.py": "tests/public_api.py",
@@ -148,6 +152,7 @@ SUBJECTS = {
     "recipes/test_served.py": "policy_patch/recipes",
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
+    "ui/test_page_is_readable.py": "policy_patch/ui/looks.py",
     "ui/test_policy.py": "policy_patch/ui/fetching.py",
     "ui/test_public_page.py": "policy_patch/ui",
 }

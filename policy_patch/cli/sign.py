@@ -45,10 +45,16 @@ def add_arguments(parser: "ArgumentParser") -> None:
 def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.errors import SigningKeyError
+    from policy_patch.lab.checkpoints import lab_patch
     from policy_patch.release import sign_policy_patch
 
     if (args.key is None) != args.keyless:
         raise SigningKeyError("Give the key that signs (`--key key.pem`), or `--keyless`; one of the two.")
+    if lab_patch(args.folder) is not None:
+        raise SigningKeyError(
+            f"`{args.folder}` is part of the package, and its folder stays as it is. To sign what you publish of it: "
+            f"`policy-patch push {args.folder} org/patch --sign {args.key or 'key.pem'}`."
+        )
     signed = sign_policy_patch(
         args.folder,
         private_key=args.key,

@@ -12,7 +12,8 @@ from policy_patch.data.own_task import read_task, task_sha256
 from policy_patch.errors import DataError
 from policy_patch.release.gate_evidence import Evidence, NotShownError
 from policy_patch.release.gate_result import FAILED, OFF, PASSED, GateRow
-from policy_patch.release.gate_statistics import NUM_RESAMPLES, Difference, holm
+from policy_patch.release.gate_statistics import NUM_RESAMPLES, Difference
+from policy_patch.report.comparisons import holm
 from policy_patch.report.intervals import Estimate, bootstrap_interval, relative_change, relative_change_of_perplexity
 from policy_patch.report.metric import Metric
 from policy_patch.report.report import EvaluationReport

@@ -27,6 +27,7 @@ from policy_patch.hub.locked_patches import check_locked_stack, hashes_to_lock, 
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
 from policy_patch.hub.names import REPO_ID, check_revision, check_subfolder, is_commit
 from policy_patch.hub.opening import OpenedPatch, open_patch
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
@@ -204,7 +205,7 @@ def _resolve(
 ) -> tuple[LockedPatch, PolicyPatchConfig]:
     """Return a patch as it is locked now, and its configuration."""
     place, _, wanted = model_id.partition("@")
-    is_folder = os.path.isdir(model_id)
+    is_folder = os.path.isdir(model_id) or lab_patch(model_id) is not None
     repo_id, subfolder = _split_place(place)
     if subfolder is not None and not is_folder:
         resolving = replace(resolving, hub=replace(resolving.hub, subfolder=subfolder))
@@ -247,8 +248,9 @@ def _split_place(place: str) -> tuple[str, str | None]:
 def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
     opened = open_patch(folder, replace(resolving.hub, revision=None, subfolder=None), optional=_DESCRIBING)
     whole, around = Path(folder).resolve(), Path(resolving.lock_path).resolve().parent
+    place = str(whole.relative_to(around) if whole.is_relative_to(around) else whole)
     locked = LockedPatch(
-        name=name, folder=str(whole.relative_to(around) if whole.is_relative_to(around) else whole),
+        name=name, folder=folder if lab_patch(folder) else place,
         version=opened.config.patch_version, risk=opened.config.risk, sha256=hashes_to_lock(opened.files),
         signed_by=_signer(opened),
     )  # fmt: skip
