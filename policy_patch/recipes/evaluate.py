@@ -328,6 +328,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     ) -> "EvaluationReport":
         from policy_patch.data.own_task import read_task
         from policy_patch.evaluation import Alternatives, EvaluationSampling, evaluate_policy_patch
+        from policy_patch.evaluation.independence import check_independence
 
         self._check_sources(risk)
         others = check_other_risks(self)
@@ -337,6 +338,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
         scorers = loaded("scorers", self.scorers or risk.scorers, risk)
         filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
+        check_independence(
+            scorers, [*filtered_by, *found.filtered_by], allowed=self.allow_filtering_scorers
+        )  # before the base is loaded
         opened = open_models(found, self.where, self.teacher, on_note, allow_base_mismatch=self.allow_base_mismatch)
         perplexity = perplexity_model_of(
             self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where

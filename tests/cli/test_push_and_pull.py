@@ -69,7 +69,7 @@ def test_a_conflict_exits_with_2_and_says_what_to_do(hub, folder, capsys):
 
     write_patch_folder(folder, other[0], other[1] + 1)
     assert push(folder) == 2
-    assert "Raise `patch_version` (`policy-patch push --version" in capsys.readouterr().err
+    assert "Raise `patch_version` (`--version` of `policy-patch push`)" in capsys.readouterr().err
     assert push(folder, "--version", "1.2.1") == 0
 
 
