@@ -129,6 +129,7 @@ SUBJECTS = {
     "model/test_stack_rules.py": "policy_patch/model/named_patches.py",
     "patch/test_two_writers.py": "policy_patch/patch/folder.py",
     "test_data_page.py": "docs/data.md",
+    "test_distribution.py": "tests/distribution.py",
     "test_examples.py": "examples",
     "test_hang_guard.py": "tests/hang_guard.py",
     "test_hostile_documents.py": "policy_patch/files",
