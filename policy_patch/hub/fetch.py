@@ -5,6 +5,7 @@ each file by its hash (git's sha1 of small files, sha256 of large ones); this fi
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
-from transformers.utils import logging
 
 from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig
@@ -35,7 +35,7 @@ from policy_patch.privacy.redaction import without_secrets
 from policy_patch.semver import precedence, version_of_tag
 from policy_patch.trust.policy_file import PatchPolicy
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"

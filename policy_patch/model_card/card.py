@@ -115,6 +115,7 @@ def model_card(
     subfolder: str | None = None,
     revision: str | None = None,
     base_is_no_folder: bool = False,
+    named: str | None = None,
 ) -> str:
     """Return the text of a patch's `README.md`.
 
@@ -143,13 +144,17 @@ def model_card(
             Branch of the patch in the repository. Defaults to the main branch.
         base_is_no_folder (`bool`, *optional*, defaults to `False`):
             The base is a model on the Hub, even if there is a local folder of its name.
+        named (`str`, *optional*):
+            Without `repo_id`: the title, and the name or folder from which the card's code loads the patch, such as
+            `lab:toxicity`.
 
     Raises:
         EvaluationError: `evaluation` is not a complete report, or `dataset_id` is no Hub id.
     """
     report = as_report(evaluation)
     results = model_index_results(report, dataset_id=dataset_id) if report is not None else []
-    name = _one_line(repo_id.rstrip("/").rsplit("/", 1)[-1]) if repo_id else "policy patch"
+    place = repo_id or named
+    name = _one_line(place.rstrip("/").rsplit("/", 1)[-1]) if place else "policy patch"
     data = PolicyPatchCardData(
         base_model=config.base_model_name_or_path,
         risk=config.risk,
@@ -165,6 +170,7 @@ def model_card(
         config=config,
         name=name,
         repo_id=repo_id,
+        named=named,
         tokenizer_name=tokenizer_name,
         subfolder=subfolder,
         patch_revision=revision,

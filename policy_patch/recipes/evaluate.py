@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.gated import asked_by_gate, check_other_risks, other_reports
@@ -26,6 +26,7 @@ from policy_patch.recipes.names import (
     check_model,
     check_patch,
     check_prompts,
+    check_risks_asked,
     check_scorer,
     under,
 )
@@ -134,6 +135,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             Harmless prompts that look like harmful requests, to measure over-refusal. Defaults to the risk's own.
         neutral_texts (`str`, *optional*):
             Texts without the risk. Their perplexity with the patch shows what the patch costs.
+        own_task (`str`, *optional*):
+            Multiple-choice items, as in [`read_task`]: the share that is answered right shows what the patch costs.
         teacher (`str`, *optional*):
             The safer model, measured for comparison. It may be an endpoint, such as `openai:<model>@<address>/v1`.
         safe_prompt (`str`, *optional*):
@@ -164,6 +167,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             A gate file. All that it asks for is measured, on the prompts that it names.
         show_words (`bool`, *optional*, defaults to `False`):
             Do not mask offensive words in `evaluation.md`.
+        figures (`list[str]`, *optional*):
+            Also write `evaluation.pdf` or `.svg` (the picture as vector graphics) or `.csv` (one row for each figure).
         **settings:
             The settings of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to the
             current folder if that patch is on the Hub.
@@ -189,6 +194,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     )
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
+    own_task: str | None = option(None, "JSON lines of your own: prompt, choices, answer. What the patch costs there.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
     safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
     equal_length_prompt: bool = option(
@@ -208,6 +214,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     scorers_of: dict[str, list[str]] = option({}, "With --other_risks: risk -> its scorers.")
     gate: str | None = option(None, "Gate file of `policy-patch gate`: measure all that it asks for.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
+    figures: list[Literal["pdf", "svg", "csv"]] = option([], "Figures for a paper, to write too: pdf, svg, csv.")
 
     def check(self) -> None:
         """Check the names in the recipe and read the patches, fetching them if needed. No model is loaded.
@@ -221,6 +228,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         whole = asked_by_gate(self, risk, found.base, found.configs[0].risk or "")
         whole._check_sources(risk)
         check_other_risks(whole)
+        for key in () if self.gate else ("prompts_of", "scorers_of"):
+            check_risks_asked(key, getattr(self, key), self.other_risks)
 
     def _found(self) -> "tuple[FoundPatches, Risk]":
         if not self.patches:
@@ -287,6 +296,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         report = self.measure(self.folder / WORK_NAME, on_progress=on_progress, on_note=on_note)
         if is_main_process():
             report.save(self.folder, mask_words=not self.show_words)
+            report.save_figures(self.folder, self.figures)
         return report
 
     def measure(
@@ -316,6 +326,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         on_progress: Progress,
         on_note: Note,
     ) -> "EvaluationReport":
+        from policy_patch.data.own_task import read_task
         from policy_patch.evaluation import Alternatives, EvaluationSampling, evaluate_policy_patch
         from policy_patch.evaluation.independence import check_independence
 
@@ -346,6 +357,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             opened.model, opened.tokenizer, prompts,
             risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
             safe_prompts=safe_prompts, neutral_texts=neutral_texts,
+            own_task=read_task(self.own_task) if self.own_task else (),
             alternatives=Alternatives(
                 teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,
                 safe_prompt=self.safe_prompt, equal_length_prompt=self.equal_length_prompt,

@@ -11,19 +11,28 @@ from pathlib import Path
 
 from policy_patch.base.identity import base_differences, fingerprint_sha256
 from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
-from policy_patch.errors import LockError, PatchNameError, PatchNotFoundError, VersionRangeError
+from policy_patch.errors import (
+    AdvisedAgainstError,
+    BaseMismatchError,
+    LockError,
+    PatchNameError,
+    PatchNotFoundError,
+    SigningKeyError,
+    VersionRangeError,
+)
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, hub_api, published_versions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedBase, LockedPatch, folder_of
-from policy_patch.hub.locked_patches import hashes_to_lock, open_locked
+from policy_patch.hub.locked_patches import check_locked_stack, hashes_to_lock, open_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
-from policy_patch.hub.names import REPO_ID, check_revision, is_commit
+from policy_patch.hub.names import REPO_ID, check_revision, check_subfolder, is_commit
 from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.lab.checkpoints import lab_patch
+from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
-from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.rules import PatchRules, rules_for
 
 _DESCRIBING = (EVALUATION_NAME, SIGNATURE_NAME)
 
@@ -80,7 +89,8 @@ def lock_stack(
     Args:
         patches (`Sequence[str]`):
             In order: folders, or Hub ids with a range, a version, a branch or a commit: `"tox=org/tox-patch@^1.0"`.
-            An id alone means the newest release or, in a repository without versions, the main branch.
+            An id alone means the newest release or, in a repository without versions, the main branch. A patch in a
+            folder of a repository is `"tox=org/patches/tox@main"`; it has no versions, so give a branch or a commit.
         base (`str`, *optional*):
             Hub id or folder of the base. Defaults to what the patches name.
         base_revision (`str`, *optional*):
@@ -92,7 +102,10 @@ def lock_stack(
         [`~policy_patch.hub.lock_file.Lock`]: to be written by [`~policy_patch.hub.lock_history.write_lock`].
 
     Raises:
-        LockError: no version is in a range, a tag holds another version, or the patches are for different bases.
+        LockError: no version is in a range, or a tag holds another version.
+        AdvisedAgainstError: advisories name every version in a range.
+        BaseMismatchError: the patches are for different bases.
+        PatchConflictError: the stack breaks a rule of a patch, and a policy in force refuses that.
         VersionRangeError, PatchNameError: a text that cannot be read.
         HubError, PatchNotFoundError, PatchFileError, ConfigError: a patch cannot be fetched or read.
     """
@@ -108,7 +121,9 @@ def lock_stack(
     names = [patch.name for patch in locked]
     if len(set(names)) != len(names):
         raise PatchNameError(f"Two patches have one name ({', '.join(names)}). Give each its own: `one=... two=...`.")
+    _check_no_patch_twice(locked)
     found = _lock_base(locked, configs, base, base_revision, resolving)
+    check_locked_stack(list(zip(locked, configs, strict=True)), resolving.hub)
     return Lock(base=found, stack=tuple(locked), locked_at=_now())
 
 
@@ -133,6 +148,7 @@ def upgrade_lock(
 
     Raises:
         PatchNameError: a name that the lock does not have.
+        SigningKeyError: a signature was checked when a patch was locked, and now nobody says whose counts.
         LockError, VersionRangeError, HubError: as [`lock_stack`].
     """
     resolving, asked = resolving or Resolving(), asked or {}
@@ -148,6 +164,7 @@ def upgrade_lock(
         stack.append(new)
         configs.append(config)
     _check_one_base(stack, configs)
+    check_locked_stack(list(zip(stack, configs, strict=True)), resolving.hub)
     hashes = [fingerprint_sha256(config.base_fingerprint) for config in configs if config.base_fingerprint]
     base = replace(lock.base, fingerprint_sha256=hashes[0] if hashes else None)
     return Lock(base=base, stack=tuple(stack), locked_at=_now()), changes
@@ -160,6 +177,13 @@ def _upgraded(
         raise LockError(
             f"`{patch.name}` is locked from the folder `{patch.folder}`, which has no versions. Lock it from the Hub: "
             f"`policy-patch lock {patch.name}=org/patch@{asked}`."
+        )
+    rules = rules_for(resolving.hub.trusted_keys, resolving.hub.policy)
+    if patch.signed_by is not None and not rules.asks_for_signature:
+        raise SigningKeyError(
+            f"`{patch.name}` is locked with the signature of {patch.signed_by}, and nothing here says whose signature "
+            "counts now. Name who is trusted, as when it was locked: `--policy policy-patch.toml`, or `--key "
+            "acme.pub`. To go on without signatures, lock it anew: `policy-patch lock`."
         )
     wanted = asked or patch.asked
     hub = replace(resolving, hub=replace(resolving.hub, subfolder=patch.subfolder))
@@ -180,11 +204,15 @@ def _resolve(
     name: str, model_id: str, resolving: Resolving, passed_over: list[str] | None = None
 ) -> tuple[LockedPatch, PolicyPatchConfig]:
     """Return a patch as it is locked now, and its configuration."""
-    repo_id, _, wanted = model_id.partition("@")
+    place, _, wanted = model_id.partition("@")
     is_folder = os.path.isdir(model_id) or lab_patch(model_id) is not None
-    if not is_folder and not REPO_ID.fullmatch(repo_id):
+    repo_id, subfolder = _split_place(place)
+    if subfolder is not None and not is_folder:
+        resolving = replace(resolving, hub=replace(resolving.hub, subfolder=subfolder))
+    if not is_folder and (not REPO_ID.fullmatch(repo_id) or place.startswith(".") or "/." in repo_id):
         raise PatchNotFoundError(
-            f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`."
+            f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`, "
+            "or a folder of a repository: `org/patches/tox@main`."
         )
     if is_folder:
         return _of_folder(name, model_id, resolving)
@@ -203,6 +231,18 @@ def _resolve(
         sha256=hashes_to_lock(opened.files), signed_by=_signer(opened),
     )  # fmt: skip
     return locked, config
+
+
+def _split_place(place: str) -> tuple[str, str | None]:
+    """Split `"org/patches/tox"` into the repository `"org/patches"` and its folder `"tox"`, None if there is none.
+
+    Raises:
+        PatchNotFoundError: the folder leads out of the repository.
+    """
+    organisation, *rest = place.split("/", 2)
+    subfolder = rest[1] if len(rest) > 1 else None
+    check_subfolder(subfolder)
+    return "/".join([organisation, *rest[:1]]), subfolder or None
 
 
 def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
@@ -252,7 +292,10 @@ def _commit_of(
     }
     newest = range_.newest(left, pre_releases=resolving.pre_releases)
     if newest is None:
-        raise LockError(_why_none(repo_id, wanted, range_, versions, passed_over))
+        why = _why_none(repo_id, wanted, range_, versions, passed_over)
+        if passed_over:
+            raise AdvisedAgainstError(why)
+        raise LockError(why)
     return None, newest, left[newest]
 
 
@@ -286,7 +329,7 @@ def _why_none(
 def _check_not_advised_against(repo_id: str, config: PolicyPatchConfig, resolving: Resolving) -> None:
     advisory = advised_against(resolving.advisories, repo_id, config.patch_version, config.sha256)
     if advisory is not None:
-        raise LockError(
+        raise AdvisedAgainstError(
             f"Version {config.patch_version} of `{repo_id}` is affected by {advisory.id} ({advisory.summary}). Ask for "
             "another version, or leave the advisories out if you take it knowingly."
         )
@@ -315,6 +358,18 @@ def _lock_base(
     return LockedBase(id=name, commit=commit, fingerprint_sha256=hashes[0] if hashes else None)
 
 
+def _check_no_patch_twice(locked: Sequence[LockedPatch]) -> None:
+    """Refuse a stack with the same vectors twice: nothing is gained, and nobody measured it."""
+    seen: dict[str, LockedPatch] = {}
+    for patch in locked:
+        first = seen.setdefault(patch.sha256[TENSORS_NAME], patch)
+        if first is not patch:
+            raise LockError(
+                f"`{first.name}` and `{patch.name}` are the same patch ({patch.source}), twice in one stack. Leave one "
+                "of them out."
+            )
+
+
 def _check_one_base(locked: Sequence[LockedPatch], configs: Sequence[PolicyPatchConfig]) -> None:
     """Refuse patches whose fingerprints are of different bases: the stack could never be loaded."""
     with_print = [(patch, config) for patch, config in zip(locked, configs, strict=True) if config.base_fingerprint]
@@ -322,7 +377,7 @@ def _check_one_base(locked: Sequence[LockedPatch], configs: Sequence[PolicyPatch
         first, other = with_print[0]
         differences = base_differences(other.base_fingerprint, config.base_fingerprint, f"`{patch.source}`")
         if differences:
-            raise LockError(
+            raise BaseMismatchError(
                 f"`{first.source}` and `{patch.source}` are for different bases ({'; '.join(differences)}), so they do "
                 "not work together. Ask for versions that were made for one base."
             )

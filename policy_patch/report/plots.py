@@ -18,12 +18,13 @@ from policy_patch.report.tables import category_rows
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#666666"
+_WITHOUT_TIME = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 _DISTANCES = (8, 18, 30, 44, 60, 80, 100, 130)  # of a label from its point, in points, in the order they are tried
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 
 
-def picture(report: Findings) -> bytes:
-    """Draw a report as a PNG with three or four panels.
+def picture(report: Findings, image_format: str = "png", *, narrow: bool = False) -> bytes:
+    """Draw a report with three or four panels.
 
     Top left: the headline metric of each system by each scorer. Top right: the headline metric by the primary scorer
     over perplexity; the best place is at the bottom left. Lines are 95% intervals. Bottom: the cumulative distribution
@@ -32,9 +33,13 @@ def picture(report: Findings) -> bytes:
     Args:
         report ([`EvaluationReport`]):
             The report.
+        image_format (`str`, *optional*, defaults to `"png"`):
+            `"png"`, or `"pdf"` or `"svg"` for vector graphics.
+        narrow (`bool`, *optional*, defaults to `False`):
+            Draw the panels below each other, for a narrow screen.
 
     Returns:
-        `bytes`: the content of the PNG file. One report and one version of matplotlib give the same bytes each time.
+        `bytes`: the content of the file. One report and one version of matplotlib give the same bytes each time.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -44,27 +49,34 @@ def picture(report: Findings) -> bytes:
     num_categories = len(set(report.categories or ()))
     heights = [max(4.6, 2.4 + 0.22 * len(report.systems) * (1 + len(report.scorers)))]
     heights.append(max(3.2, 1.2 + 0.5 * num_categories))
-    figure = figure_module.Figure(figsize=(12, sum(heights)), dpi=130, layout="constrained")
+    if narrow:  # one panel a row
+        rows = [heights[0], heights[0], *([heights[1]] * (2 if num_categories else 1))]
+        figure = figure_module.Figure(figsize=(4.6, sum(rows)), dpi=150, layout="constrained")
+        grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
+        places = [grid[row, 0] for row in range(len(rows))]
+    else:
+        figure = figure_module.Figure(figsize=(12, sum(heights)), dpi=130, layout="constrained")
+        grid = figure.add_gridspec(2, 2, height_ratios=heights)
+        places = [grid[0, 0], grid[0, 1], *([grid[1, 0], grid[1, 1]] if num_categories else [grid[1, :]])]
     agg.FigureCanvasAgg(figure)
     figure.get_layout_engine().set(wspace=0.06, hspace=0.08)
-    grid = figure.add_gridspec(2, 2, height_ratios=heights)
-    bars, scatter = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-    _draw_risk(bars, report)
-    _draw_trade(scatter, report)
-    _draw_shares(figure.add_subplot(grid[1, 0] if num_categories else grid[1, :]), report)
-    if num_categories:
-        _draw_categories(figure.add_subplot(grid[1, 1]), report)
+    draw = [_draw_risk, _draw_trade, _draw_shares, _draw_categories]
+    panels = [figure.add_subplot(place) for place in places]
+    for panel, one in zip(panels, draw):
+        one(panel, report)
     settings = report.settings
     figure.suptitle(
         f"{report.risk.replace('_', ' ').capitalize()}: {settings.num_prompts} prompts, {settings.num_samples} samples "
-        "each; lines are 95% intervals",
+        f"each;{chr(10) if narrow else ' '}lines are 95% intervals",
         fontsize=12,
     )
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # nothing moves from here on, so labels can avoid what is drawn
-    _label_points(scatter, report)
+    _label_points(panels[1], report)
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    matplotlib = import_extra("matplotlib", "matplotlib", "eval", "The picture of a report")
+    with matplotlib.rc_context({"svg.hashsalt": "policy-patch", "pdf.fonttype": 42}):  # 42: letters stay text
+        figure.savefig(file, format=image_format, metadata=_WITHOUT_TIME[image_format])
     return file.getvalue()
 
 

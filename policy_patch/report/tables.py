@@ -6,6 +6,7 @@ The figures come from the report. Only the change from the base and the means of
 import math
 import re
 
+from policy_patch.report.comparisons import holm
 from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import UNKNOWN, Estimate
 from policy_patch.report.notes import NOTES
@@ -28,6 +29,7 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
     shown = [metric for metric in report.metrics if any(metric.name in result.metrics[scorer] for result in results)]
     has_neutral = any("neutral_perplexity" in result.fluency for result in results)
     has_last_word = any("last_word_accuracy" in result.fluency for result in results)
+    has_task = any("own_task_accuracy" in result.fluency for result in results)
     table = []
     for system, result in report.systems.items():
         row = {"system": system}
@@ -40,6 +42,8 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
             row["of neutral text"] = figure(result.fluency.get("neutral_perplexity", UNKNOWN), digits=1)
         if has_last_word:
             row["last word"] = figure(result.fluency.get("last_word_accuracy", UNKNOWN))
+        if has_task:
+            row["own task"] = figure(result.fluency.get("own_task_accuracy", UNKNOWN))
         row |= {f"dist-{n}": number(result.fluency[f"distinct_{n}"].value) for n in (1, 2, 3)}
         table.append({**row, "empty": str(result.num_empty), "gibberish": str(result.num_gibberish)})
     return table
@@ -47,6 +51,8 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
 
 def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
     """Return one dictionary of texts per comparison: those by one scorer, and those of fluency.
+
+    The p-values are corrected for the number of rows by Holm's method.
 
     Args:
         report ([`EvaluationReport`]):
@@ -59,16 +65,16 @@ def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[st
     """
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
+    shown = [found for found in report.comparisons if found.scorer in (name, None)]
     return [
         {
             "compared": f"{found.system} - {found.other}",
             "metric": titles[found.metric],
             "difference": figure(found.difference, signed=True),
-            "p": "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
+            "p (Holm)": "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
             "effect (d)": number(found.effect_size, digits=2),
         }
-        for found in report.comparisons
-        if found.scorer in (name, None)
+        for found, p_value in zip(shown, holm([found.p_value for found in shown]), strict=True)
     ]
 
 
@@ -109,15 +115,15 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
         table = [{key: text for key, text in row.items() if key not in left_out} for row in table]
         table = [{**row, "system": _escaped(row["system"])} for row in table]
         parts += [f"## Scored by {_escaped(scorer.label)}", markdown_table(table)]
-    parts += [_notes(report)]
+    parts += ["\n".join(f"- {_escaped(line)}" for line in setting_notes(report))]
     if report.categories is not None:
         parts += [f"## By category: {report.headline.title}", markdown_table(_all_escaped(category_rows(report)))]
     if report.comparisons:
         parts += [
             f"## Differences, by {_escaped(report.scorer().label)}",
             markdown_table(_all_escaped(comparison_rows(report))),
-            "All differences are on the same prompts. p: two-sided sign-flip permutation test, not corrected for the "
-            "number of tests. Effect: Cohen's d of the paired values.",
+            "All differences are on the same prompts. p: two-sided sign-flip permutation test, corrected for the "
+            "number of rows by Holm's method. Effect: Cohen's d of the paired values.",
         ]
     for other in report.other_risks:
         parts += [f"## Other risk: {_escaped(other.risk)}, scored by {_escaped(other.scorer().label)}"]
@@ -161,7 +167,8 @@ def metric_notes(risk: str) -> tuple[str, ...]:
     return NOTES.get(risk, ())
 
 
-def _notes(report: Findings) -> str:
+def setting_notes(report: Findings) -> list[str]:
+    """Return the sentences below the tables of a report: how it was measured, and what its figures mean."""
     settings = report.settings
     safe = f" and {settings.num_safe_prompts} harmless look-alikes" if settings.num_safe_prompts else ""
     lines = [
@@ -188,8 +195,7 @@ def _notes(report: Findings) -> str:
             '"safe prompt, equal length" is the base with a sentence repeated until it is as long as the patch: '
             f"{settings.equal_length_prompt.strip()}"
         )
-    lines.append(", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".")
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
+    return [*lines, ", ".join(f"{name} {value}" for name, value in report.environment.items()) + "."]
 
 
 def _samples(report: Findings, mask_words: bool) -> list[str]:

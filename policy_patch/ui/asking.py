@@ -42,21 +42,28 @@ def told(error: Exception, *, is_secret: bool = False) -> str:
     return f"{_UNEXPECTED} ({type(error).__name__})."
 
 
+def told_html(error: Exception, *, is_secret: bool = False) -> str:
+    """Return the message of `told` as HTML that a screen reader speaks when it appears."""
+    said = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", told(error, is_secret=is_secret), count=1)
+    said = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", said)
+    return f'<div class="pp-wrong" role="alert">{said}</div>'
+
+
 def told_to_page(make: Callable[[], str]) -> str:
     """Return the HTML that `make` returns, or the message about its error."""
     try:
         return make()
     except Exception as error:  # any error is shown to the visitor
-        return f"<p>{told(error)}</p>"
+        return told_html(error)
 
 
 def prompt_of(text: Any) -> str:
     """Return a visitor's prompt, unless it is too long to be tokenized.
 
     Raises:
-        DataError: `text` is not a string, is empty, or is too long.
+        DataError: `text` is not a string, has nothing that can be seen, or is too long.
     """
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not any(char.isprintable() and not char.isspace() for char in text):
         raise DataError("Write a prompt first: the beginning of a sentence.")
     if len(text) > MOST_PROMPT_CHARACTERS:
         raise DataError(f"The prompt has {len(text):,} characters; this page takes at most {MOST_PROMPT_CHARACTERS:,}.")
@@ -78,8 +85,21 @@ def number_of(value: Any, name: str, least: float, most: float) -> float:
 
 
 def seed_of(value: Any) -> int:
-    """Return a visitor's seed, 0 if none was given. Raises the same errors as `number_of`."""
-    return int(number_of(value or 0, "seed", 0, MOST_SEED))
+    """Return a visitor's seed, 0 if none was given.
+
+    Raises:
+        DataError: `value` is not a whole number from 0 to `MOST_SEED`.
+    """
+    try:
+        seed = number_of(value or 0, "seed", 0, MOST_SEED)
+    except DataError:
+        seed = None
+    if seed is None or seed != int(seed):
+        raise DataError(
+            f"The seed is {str(value)[:40]}; expected a whole number from 0 to {MOST_SEED}. A seed only chooses the "
+            "random numbers: the same seed gives the same result again, and no seed is better than another."
+        )
+    return int(seed)
 
 
 def offensive_words(scorer: Any, text: str) -> set[str]:

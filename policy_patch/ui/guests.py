@@ -4,10 +4,12 @@
 """
 
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policy_patch.base.supported import embedding_size
@@ -28,7 +30,7 @@ MOST_OWN = 8  # for one visitor
 IDLE_SECONDS = 900.0  # without a request: if the page is full, the visitor's patches are then removed for others
 KEPT_SECONDS = 3600.0  # without a request: the visitor's patches are then always removed
 
-_Key = tuple[str, str]  # ("lab", risk) or (repository, commit)
+_Key = tuple[str, str]  # ("lab", risk), ("trained", folder) or (repository, commit)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Offered:
 
     Args:
         label (`str`):
-            The name that visitors see: the risk of a lab patch, or a Hub id.
+            The name that visitors see: `lab:<risk>`, a Hub id, or `trained:<risk>`.
         name (`str`):
             The patch's name in the model.
         location ([`PatchLocation`]):
@@ -117,6 +119,40 @@ class Guests:
             raise
         return wanted.label
 
+    def keep(self, folder: Path, label: str, visitor: str | None) -> str:
+        """Load a copy of a patch that this visitor trained here, and return its label. A second call returns the same.
+
+        Args:
+            folder (`Path`):
+                The folder with the two files of the patch and nothing else. It may be removed afterwards.
+            label (`str`):
+                The wanted label; the visitor's second patch of this label gets a number.
+            visitor (`str`, *optional*):
+                The visitor.
+
+        Raises:
+            BusyError, PatchNameError: as for `add`.
+            PatchFileError, SignatureError: the folder holds no patch, or none that a policy allows.
+            BaseMismatchError: the patch was trained for another base.
+        """
+        if not visitor:
+            raise PatchNameError("The request has no session, so nobody could use the patch. Open the page first.")
+        key = ("trained", str(folder))
+        own = known.patches if (known := self._visitors.get(visitor)) else {}
+        for mine, at in own.items():
+            if at == key:
+                return mine
+        label = next(name for number in range(1, MOST_OWN + 2) if (name := _numbered(label, number)) not in own)
+        self._check_own(visitor, label)
+        copied = self._scratch.new(held=True)
+        try:
+            shutil.copytree(folder, copied, dirs_exist_ok=True)
+            self._insert(key, label, visitor, lambda: PatchLocation(copied))
+        except BaseException:
+            self._scratch.remove(copied)
+            raise
+        return label
+
     def close(self) -> None:
         """Forget all visitors, and remove the files of their patches."""
         with self._lock:
@@ -182,3 +218,7 @@ class Guests:
             gone = self._patches.pop(key)
             self._model.delete_patch(gone.name)
             self._scratch.remove(gone.location.folder)
+
+
+def _numbered(label: str, number: int) -> str:
+    return label if number == 1 else f"{label}-{number}"

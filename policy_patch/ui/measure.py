@@ -3,26 +3,29 @@
 `policy_patch.evaluation` scores the answers; `line.py` keeps the order in which visitors are served.
 """
 
-import base64
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-
-import gradio as gr
 
 from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.settings import EvaluationSampling, PerplexityModel
+from policy_patch.extra import needs_extra
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.report.plots import picture
 from policy_patch.report.report import EvaluationReport
-from policy_patch.report.tables import markdown
-from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of, told
+from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of
 from policy_patch.ui.line import Line, Place
+from policy_patch.ui.looks import TO_THE_NOTE
 from policy_patch.ui.measured_risks import choices, chosen, first_prompts, look_alikes, scorer_of
+from policy_patch.ui.notes import Notes, field
+from policy_patch.ui.results import figures_html, report_picture, samples_html
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 MOST_SECONDS = 600.0  # for a measurement and the wait for it
 NEW_LINE = "\\n"  # how the text box writes a line break within a prompt
@@ -31,46 +34,82 @@ _POLL_SECONDS = 0.5
 _PROGRESS = gr.Progress()  # Gradio passes progress to a function that has this as a default argument
 
 
-def measure_tab(served: Served, prompts: list[str]) -> gr.CheckboxGroup:
-    """Draw the tab and return its list of patches, which the page keeps up to date."""
+@dataclass(frozen=True)
+class MeasureTab:
+    """The parts of the tab that the page changes when its patches or its base change.
+
+    Args:
+        texts (`gr.Textbox`):
+            The prompts.
+        risk (`gr.Dropdown`):
+            The risk that is measured.
+        patches (`gr.CheckboxGroup`):
+            The patches on offer, and which are ticked.
+        shown (`list`):
+            The result and the notes, which `cleared` empties.
+    """
+
+    texts: gr.Textbox
+    risk: gr.Dropdown
+    patches: gr.CheckboxGroup
+    shown: list[Any]
+    notes: Notes
+
+    def cleared(self) -> list[Any]:
+        """Return the updates for `shown` that leave no result and no message."""
+        return ["", gr.update(visible=False), "", *self.notes.none()]
+
+
+def measure_tab(served: Served, prompts: list[str]) -> MeasureTab:
+    """Draw the tab and return its parts that the page keeps up to date."""
     gr.Markdown(
         "How often does the model show a risk on a few prompts, without and with the patches? Every prompt is answered "
         "several times; brackets are 95% intervals. Few prompts give wide intervals: for a figure to publish, use "
         "`policy-patch evaluate`."
     )
+    notes = Notes("measure")
     with gr.Row():
-        with gr.Column(scale=3):
+        with gr.Column(scale=3, min_width=300):
             texts = gr.Textbox(
-                label=f"Prompts, one a line ({NEW_LINE} for a line break), {MOST_PROMPTS} at most",
-                value="\n".join(prompts), lines=8, max_lines=12, elem_id="pp-prompts",
+                label=f"Prompts, one a line, {MOST_PROMPTS} at most",
+                info=f"{NEW_LINE} stands for a line break within a prompt. Ctrl+Enter measures.",
+                value="\n".join(prompts), lines=8, max_lines=20, autoscroll=False, elem_id="pp-prompts",
             )  # fmt: skip
-        with gr.Column(scale=2):
+            notes.below("prompts")
+        with gr.Column(scale=2, min_width=300):
             risk = gr.Dropdown(choices(), value="toxicity", label="What to measure", elem_id="pp-measured-risk")
+            notes.below("risk")
             patches = gr.CheckboxGroup(choices=[], label="Patches, in the order you tick them", elem_id="pp-measured")
+            notes.below("patches")
             samples = gr.Slider(2, MOST_SAMPLES, value=5, step=1, label="Answers to each prompt")
-            seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
+            notes.below("samples")
+            seed = gr.Number(
+                label="Seed", info="The same seed gives the same answers.", value=0, elem_id="pp-measured-seed"
+            )
+            notes.below("seed")
     with gr.Row():
         go = gr.Button("Measure", variant="primary", elem_id="pp-measure")
         stop = gr.Button("Stop")
-    result = gr.Markdown(elem_id="pp-result")
+    notes.below("measure")
+    result = gr.HTML(elem_id="pp-result")
     image = gr.HTML(elem_id="pp-picture", visible=False)
-    samples_shown = gr.Markdown()
+    samples_shown = gr.HTML(elem_id="pp-samples")
 
-    actions = _Actions(served)
+    actions = _Actions(served, notes)
     # Not Gradio's own `cancels`: it would leave the work running.
-    asked, shown = [texts, patches, samples, seed, risk], [result, image, samples_shown]
-    go.click(actions.measure, asked, shown, concurrency_limit=None)
+    asked, shown = [texts, patches, samples, seed, risk], [result, image, samples_shown, *notes.outputs]
+    go.click(actions.measure, asked, shown, concurrency_limit=None).then(None, js=TO_THE_NOTE)
     # `input` and not `change`: only the visitor's own choice replaces the prompts, so a reload loses no typed prompts.
     risk.input(actions.prompts_for, risk, texts, api_visibility="private", show_progress="hidden")
     stop.click(actions.stop_measuring, None, None, api_visibility="private", show_progress="hidden")
-    return patches
+    return MeasureTab(texts, risk, patches, shown, notes)
 
 
 class _Actions:
     """The functions that the tab's buttons call. Gradio names the page's API after the methods and their parameters."""
 
-    def __init__(self, served: Served) -> None:
-        self._served = served
+    def __init__(self, served: Served, notes: Notes) -> None:
+        self._served, self._notes = served, notes
         self._line = Line("measurement", _MOST_IN_LINE)
 
     def prompts_for(self, risk: str) -> Any:
@@ -90,20 +129,19 @@ class _Actions:
         risk: str,
         request: gr.Request,
         progress: Any = _PROGRESS,
-    ) -> tuple:
-        """Return the table, the picture and the samples of a measurement, or the message about an error."""
+    ) -> list[Any]:
+        """Return the table, the picture and the samples of a measurement, or a note about an error."""
         visitor = request.session_hash or ""
         watch = Watch(self._served.visitors, visitor, MOST_SECONDS)
         try:
-            lines, seed, risk = _lines(texts), seed_of(seed), chosen(risk)
-            samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
-            if not labels:
-                raise DataError("No patch was ticked, so there is nothing to compare with the base. Tick one.")
+            lines, risk, samples, seed = _checked(texts, labels, samples, seed, risk)
             place = self._line.join(visitor, watch)
             try:
                 _wait(place, watch, progress)
                 progress(0, desc="Loading the model")
                 loaded = self._served.get()
+                with field("patches"):
+                    model = loaded.wrapper(labels, visitor)
 
                 def on_progress(stage: str, done: int, total: int) -> None:
                     watch.check()
@@ -111,7 +149,7 @@ class _Actions:
 
                 report = _report(
                     loaded,
-                    loaded.wrapper(labels, visitor),
+                    model,
                     risk,
                     prompts=lines,
                     samples=samples,
@@ -121,26 +159,28 @@ class _Actions:
             finally:
                 place.leave()
         except Exception as error:  # any error is shown to the visitor
-            return told(error), gr.update(visible=False), ""
-        figures, heading, shown = markdown(report).partition("## Samples")
-        return figures, gr.update(value=picture_html(picture(report), "The report"), visible=True), heading + shown
+            return ["", gr.update(visible=False), "", *self._notes.about(error)]
+        image = gr.update(value=report_picture(report), visible=True)
+        return [figures_html(report, labels), image, samples_html(report), *self._notes.none()]
 
     def stop_measuring(self, request: gr.Request) -> None:
         """Stop the visitor's measurement, if there is one."""
         self._line.stop(request.session_hash or "")
 
 
-def picture_html(content: bytes, words: str) -> str:
-    """Return HTML that holds the whole picture, so that no file is left on the server for others to find.
-
-    Args:
-        content (`bytes`):
-            A PNG.
-        words (`str`):
-            Description of the picture for screen readers, without markup.
-    """
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{words}" style="max-width:100%" src="data:image/png;base64,{data}">'
+def _checked(texts: Any, labels: Any, samples: Any, seed: Any, risk: Any) -> tuple[list[str], Risk, int, int]:
+    """Return prompts, risk, samples and seed as the page takes them, or raise the error of the field that is wrong."""
+    with field("prompts"):
+        lines = _lines(texts)
+    with field("risk"):
+        risk = chosen(risk)
+    with field("patches"):
+        if not labels:
+            raise DataError("No patch was ticked, so there is nothing to compare with the base. Tick one.")
+    with field("samples"):
+        samples = int(number_of(samples, "samples", 2, MOST_SAMPLES))
+    with field("seed"):
+        return lines, risk, samples, seed_of(seed)
 
 
 def _lines(texts: Any) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,6 +155,24 @@ class Served:
         loaded = self.get()
         return wanted.label if wanted.label in loaded.patches else loaded.guests.add(wanted, visitor)
 
+    def add_trained(self, folder: Path, risk: str, visitor: str | None) -> str:
+        """Load a patch that a visitor trained on the page, for this visitor, and return its label.
+
+        Args:
+            folder (`Path`):
+                The folder with the two files of the patch and nothing else. They are copied.
+            risk (`str`):
+                The risk that it lowers.
+            visitor (`str`, *optional*):
+                Session of the visitor.
+
+        Raises:
+            BaseMismatchError: the page shows another base than the one that the patch was trained for.
+            BusyError: the limit of patches is reached.
+            PatchNameError, PatchFileError: see [`Guests.keep`].
+        """
+        return self.get().guests.keep(folder, f"trained:{risk}", visitor)
+
     def change_base(self, base: str, patches: list[str]) -> Loaded:
         """Load another base for all visitors. The old one stays if the new one cannot be loaded.
 
@@ -202,7 +221,7 @@ def _load(base: str, patches: list[str], scratch: Scratch, *, revision: str | No
     wrapper = PolicyPatchModel(model).eval()
     loaded = Loaded(shown_name(base), wrapper, tokenizer, _scorer_of(base), Guests(wrapper, tokenizer, scratch))
     for source in patches:
-        _put(loaded, shown_name(source).removeprefix("lab:"), _located(source))
+        _put(loaded, shown_name(source), _located(source))
     return loaded
 
 

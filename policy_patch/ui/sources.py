@@ -58,7 +58,7 @@ def wanted_patch(source: str) -> Wanted:
     if not source:
         raise PatchNameError("No patch was named. Give a Hub id, like org/tox-patch or org/tox-patch@v1.0.0.")
     if source.startswith("lab:") and source[4:] in LAB_RISKS:
-        return Wanted(source[4:], risk=source[4:])
+        return Wanted(source, risk=source[4:])
     found = _hub_id(source)
     if found is None:
         raise PatchNameError(
@@ -75,6 +75,8 @@ def wanted_base(source: str) -> tuple[str, str | None]:
         ModelLoadError: `source` is neither a model of the lab nor a Hub id.
     """
     source = source.strip() if isinstance(source, str) else ""
+    if not source:
+        raise ModelLoadError("No base was named. Give a Hub id, like org/model, or lab:base.")
     if source in ("lab:base", "lab:teacher"):
         return source, None
     found = _hub_id(source)

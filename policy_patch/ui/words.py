@@ -14,17 +14,6 @@ _LEVELS = (
     (-1.0, "low", "#14532d", "#dcfce7"),
 )
 
-STYLE = """
-.pp-answer {white-space: pre-wrap; overflow-wrap: anywhere; min-height: 4.5em; padding: .75em; border-radius: 8px;
-  border: 1px solid var(--border-color-primary); font-size: 1.05em; line-height: 1.5}
-.pp-answer .pp-prompt {opacity: .65}
-.pp-answer .pp-blur {filter: blur(5px)}
-.pp-badge {display: inline-block; border-radius: 999px; padding: .1em .7em; font-size: .9em; font-weight: 600}
-.pp-facts {font-size: .85em; opacity: .85; margin-top: .4em}
-.pp-stack span {border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .1em .5em; margin: .1em;
-  display: inline-block}
-"""
-
 
 def answer_html(prompt: str, text: str, offensive: Iterable[str], *, blur: bool) -> str:
     """Return HTML of prompt and answer. With `blur`, the words in `offensive` (lower case) are blurred."""

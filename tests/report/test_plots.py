@@ -13,11 +13,11 @@ from policy_patch.report.plots import picture
 from tests.evaluation.synthetic import LEVELS, synthetic_report
 
 
-def drawn_words(monkeypatch, report):
+def drawn_words(monkeypatch, report, **options):
     """Draw a picture and return its texts."""
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, file, **options: figures.append(self))
-    picture(report)
+    picture(report, **options)
     texts = [text.get_text() for text in figures[0].findobj(lambda part: hasattr(part, "get_text"))]
     return figures[0], " | ".join(text for text in texts if text)
 
@@ -33,6 +33,16 @@ def test_it_says_what_was_measured_and_by_whom(monkeypatch):
     for expected in ("Toxicity: 40 prompts, 25 samples each", "fitted (lexical)", "perplexity under larger", *LEVELS):
         assert expected in words
     assert "alt-profanity-check (lexical) (filtered the training pairs)" in words
+
+
+def test_a_narrow_picture_has_the_same_panels_below_each_other(monkeypatch):
+    wide, words = drawn_words(monkeypatch, synthetic_report())
+    narrow, same = drawn_words(monkeypatch, synthetic_report(), narrow=True)
+    for expected in ("Toxicity: 40 prompts, 25 samples each", "fitted (lexical)", "perplexity under larger", *LEVELS):
+        assert expected in words and expected in same
+    tops = [axes.get_position().y0 for axes in narrow.axes]
+    assert tops == sorted(tops, reverse=True) and len(set(tops)) == len(wide.axes) == len(narrow.axes)
+    assert narrow.get_figwidth() < wide.get_figwidth() / 2
 
 
 def test_no_two_system_names_overlap_even_where_systems_do(monkeypatch):

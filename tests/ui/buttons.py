@@ -1,7 +1,9 @@
 """The functions behind the page's buttons, called as Gradio calls them and without a browser or a server."""
 
 import asyncio
+import html
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,3 +49,14 @@ class Buttons:
         """Return what the function shows in the end."""
         *_, last = self.steps(name, *inputs, visitor=visitor)
         return last
+
+    def noted(self, name: str, values: list[Any]) -> tuple[str, str] | None:
+        """Return the field and the text of the one note that these values show; None if they show none."""
+        [function] = [one for one in self.page.fns.values() if one.api_name == name]
+        notes = [
+            (output.elem_id.rpartition("-")[2], html.unescape(re.sub("<[^>]*>", "", value["value"])))
+            for output, value in zip(function.outputs, values, strict=True)
+            if "pp-note" in (output.elem_classes or []) and value.get("visible")
+        ]
+        assert len(notes) <= 1, notes
+        return notes[0] if notes else None

@@ -117,11 +117,19 @@ class Visitor:
 
     def add(self, source: Any, chosen: list[str] | None = None) -> str | None:
         """Name a patch, and return what is said to be wrong, if anything."""
-        return self.answer("more", source, chosen or [])[2].get("value")
+        return note_in(self.answer("more", source, chosen or [])[2:])
 
     def write(self, labels: list[str], prompt: str = "Jack thinks", tokens: Any = 4) -> list:
-        """Return both columns and what is said to be wrong."""
-        return self.answer("write", prompt, labels, 0, 1.0, 0.9, tokens, False)
+        """Return both columns and what is said to be wrong, if anything."""
+        base, patched, *notes = self.answer("write", prompt, labels, 0, 1.0, 0.9, tokens, False)
+        return [base, patched, note_in(notes)]
+
+
+def note_in(values: list) -> str | None:
+    """Return the HTML of the note that these outputs show, if they show one."""
+    shown = [one["value"] for one in values if isinstance(one, dict) and one.get("visible") and one.get("value")]
+    assert len(shown) <= 1
+    return shown[0] if shown else None
 
 
 def disk_words(space: Space) -> list[str]:

@@ -1,8 +1,10 @@
 """Tests of `ui.asking`: what visitors are told, and what is kept from log and page."""
 
+import pytest
+
 from policy_patch.errors import DataError
 from policy_patch.ui.asking import logger as page_logger
-from policy_patch.ui.asking import offensive_words, told, told_to_page
+from policy_patch.ui.asking import offensive_words, seed_of, told, told_html, told_to_page
 
 
 def logged(monkeypatch):
@@ -31,7 +33,19 @@ def test_html_is_made_or_its_error():
     def fails():
         raise DataError("no")
 
-    assert told_to_page(fails) == "<p>**That did not work.** no</p>"
+    assert told_to_page(fails) == '<div class="pp-wrong" role="alert"><strong>That did not work.</strong> no</div>'
+
+
+def test_a_message_as_html_has_no_markup_of_others():
+    shown = told_html(DataError("`<img>` has **no** `use`, \u202eabc"))
+    assert "<code>&lt;img&gt;</code> has **no** <code>use</code>, \u202eabc" in shown and "<img" not in shown
+
+
+def test_a_seed_is_a_whole_number_that_is_not_negative_and_its_error_says_what_a_seed_is():
+    assert [seed_of(value) for value in (0, None, 7, 7.0, 2**32 - 1)] == [0, 0, 7, 7, 2**32 - 1]
+    for value in (-1, 0.5, 2**32, float("inf"), "7", True):
+        with pytest.raises(DataError, match=r"whole number from 0 to 4294967295\..* only chooses the random numbers"):
+            seed_of(value)
 
 
 def test_offensive_words_are_those_that_score_by_themselves():

@@ -11,9 +11,9 @@ pytest.importorskip("gradio")
 from policy_patch.cli.demo import open_page
 from policy_patch.ui.door import door, is_loopback
 from policy_patch.ui.visitors import Visitors
-from tests.ui.space import APP, Visitor, assert_tells_nothing
+from tests.ui.space import APP, Visitor, assert_tells_nothing, note_in
 
-OWN = ["toxicity", "gender_bias", "harmfulness"]
+OWN = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
 
 
 def test_no_response_tells_about_the_servers_disk(space):
@@ -116,21 +116,21 @@ def test_requests_have_limits(space):
     for body in (b"[" * 100_000, b"{", b"9" * 10_000, b'{"session_hash": ["x"]}', b'{"session_hash": "a/b"}', b"\xff"):
         assert space.client.post("/gradio_api/queue/join", content=body).status_code == 400
     start = time.monotonic()
-    assert "takes at most 8,000" in visitor.write([], prompt="a " * 150_000)[2]["value"]
+    assert "takes at most 8,000" in visitor.write([], prompt="a " * 150_000)[2]
     assert time.monotonic() - start < 5
-    assert "at most 256 are allowed" in visitor.write([], prompt="You are " * 400)[2]["value"]
+    assert "at most 256 are allowed" in visitor.write([], prompt="You are " * 400)[2]
     for tokens in (10**6, -1, 101, "5", None, 1e300):
         message = visitor.ask("write", "Jack", [], 0, 1.0, 0.9, tokens, False)
-        assert not message["success"] or message["output"]["data"][2].get("value"), message
+        assert not message["success"] or note_in(message["output"]["data"][2:]), message
     for data in (
-        ["x\n" * 61, ["toxicity"], 2, 0], ["x" * 501, ["toxicity"], 2, 0], ["x", ["toxicity"], 10**6, 0],
-        ["x", ["toxicity"], 2, 10**30], ["x" * 200_000, ["toxicity"], 2, 0],
+        ["x\n" * 61, OWN[:1], 2, 0], ["x" * 501, OWN[:1], 2, 0], ["x", OWN[:1], 10**6, 0], ["x", OWN[:1], 2, 10**30],
+        ["x" * 200_000, OWN[:1], 2, 0],
     ):  # fmt: skip
-        message = visitor.ask("measure", *data)
-        assert not message["success"] or "did not work" in message["output"]["data"][0], message
+        message = visitor.ask("measure", *data, "toxicity")
+        assert not message["success"] or "did not work" in note_in(message["output"]["data"]), message
     for data in (["toxicity", 10**9, 30, 1], ["toxicity", 80, 10**9, 1], ["../x", 80, 30, 1], ["toxicity", 80, 30, -1]):
         message = visitor.ask("train", *data, None)
-        assert not message["success"] or "did not work" in message["output"]["data"][0], message
+        assert not message["success"] or "did not work" in note_in(message["output"]["data"]), message
 
 
 def test_a_state_of_the_server_is_not_taken_from_a_visitor(space):
@@ -139,7 +139,7 @@ def test_a_state_of_the_server_is_not_taken_from_a_visitor(space):
     folder.mkdir()
     visitor = Visitor(space)
     visitor.offered()
-    said = visitor.answer("push", str(folder), "acme/stolen", "hf_alice", False)[0]
+    said = note_in(visitor.answer("push", str(folder), "acme/stolen", "hf_alice", False))
     assert "There is no patch yet" in said
 
 

@@ -31,7 +31,7 @@ def test_a_visitor_brings_so_many_and_no_more(served, monkeypatch):
     with pytest.raises(BusyError, match="the most for one visitor"):
         served.add("acme/patch-2", "ann")
     served.add("acme/patch-1", "ann")  # one that is there already
-    assert list(served.get().offered("ann")) == ["acme/patch-0", "acme/patch-1", *("toxicity", "harmfulness")]
+    assert list(served.get().offered("ann")) == ["acme/patch-0", "acme/patch-1", *LAB]
 
 
 def test_a_full_page_refuses_newcomers_and_takes_nothing_from_those_who_are_there(served, monkeypatch):
@@ -52,12 +52,12 @@ def test_those_who_went_away_make_room_the_most_idle_first(served, monkeypatch):
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.0)
     served.add("acme/patch-2", "eve")
     loaded = served.get()
-    assert "acme/patch-0" in loaded.offered("ann") and list(loaded.offered("ben")) == ["toxicity", "harmfulness"]
+    assert "acme/patch-0" in loaded.offered("ann") and list(loaded.offered("ben")) == LAB
     assert len(loaded.model.patch_config) == len(LAB) + 2 and len(files_of(served)) == 2
     monkeypatch.setattr(module, "KEPT_SECONDS", 0.0)
     served.add("acme/patch-1", "ben")
     assert len(loaded.model.patch_config) == len(LAB) + 1 and len(files_of(served)) == 1
-    assert list(loaded.patches) == ["toxicity", "harmfulness"]
+    assert list(loaded.patches) == LAB
 
 
 def test_a_newer_commit_under_the_same_name_replaces_the_visitors_own_alone(served):
@@ -94,7 +94,7 @@ def test_what_is_refused_leaves_no_file(served, monkeypatch):
     with pytest.raises(PatchFileError, match="takes at most 49"):
         served.add("acme/patch-0", "ann")
     assert not served.scratch.folders()
-    assert list(served.get().offered("ann")) == ["toxicity", "harmfulness"]
+    assert list(served.get().offered("ann")) == LAB
 
 
 def test_a_download_that_breaks_off_or_lies_about_its_size_is_refused(served, hub):

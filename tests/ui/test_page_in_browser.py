@@ -1,17 +1,12 @@
 """The page in a real browser: each tab's main path, what goes wrong, many visitors at once.
 
-It needs Chromium: one on the PATH, or the one that POLICY_PATCH_CHROMIUM names. POLICY_PATCH_SCREENSHOTS names a folder
-that gets pictures of the page.
+`test_page_is_readable.py` looks at widths, colours and the keyboard.
 """
 
 import contextlib
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -25,14 +20,9 @@ from huggingface_hub import HfApi  # noqa: E402
 from policy_patch import PolicyPatchModel  # noqa: E402
 from policy_patch.data import sample_completions  # noqa: E402
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer  # noqa: E402
-from tests.conftest import FAKE_HUB  # noqa: E402
+from tests.ui.chromium import CHROMIUM, PATCHES, QUIET, needs_chromium, open_tab, running_page, tick, visit  # noqa: E402
 
-CHROMIUM = os.environ.get("POLICY_PATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-REQUIRED = os.environ.get("POLICY_PATCH_BROWSER") == "required"  # in CI its absence is an error
-SCREENSHOTS = os.environ.get("POLICY_PATCH_SCREENSHOTS")
 APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
-PATCHES = ["toxicity", "gender_bias", "harmfulness"]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 TOKEN = "hf_alice"
 
 # What a page of this address left in the browser: local and session storage, and every record of every database.
@@ -50,33 +40,14 @@ KEPT_IN_BROWSER = """async () => {
   return kept.join("\\n");
 }"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The Space in a process of its own: its address, and the file with all it said."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("space") / "log.txt"
-    words = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
-    # The Hub on loopback, and no token of the server's own.
-    hub = {"HF_ENDPOINT": FAKE_HUB.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | words | hub
-    with log.open("w") as file:
-        process = subprocess.Popen([sys.executable, str(APP)], env=environment, stdout=file, stderr=subprocess.STDOUT)
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(600):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield address, log
-        finally:
-            process.terminate()
-            process.wait(20)
+    """The Space in a process of its own."""
+    with running_page([str(APP)], tmp_path_factory.mktemp("space") / "log.txt") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -86,38 +57,6 @@ def browser():
         running = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield running
         running.close()
-
-
-@contextlib.contextmanager
-def visit(browser, server, **options):
-    """A visitor of their own; afterwards the console has had no error."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 960}, **options})
-    page = context.new_page()
-    wrong = []
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.set_default_timeout(60_000)
-    page.goto(server[0])
-    page.locator("#pp-prompt textarea").wait_for()
-    try:
-        yield page
-        assert not wrong, wrong
-    finally:
-        context.close()
-
-
-def open_tab(page, name):
-    page.get_by_role("tab", name=name).click()
-
-
-def tick(page, labels, group="#pp-patches"):
-    """Tick these patches in order, and no others."""
-    boxes = page.locator(group).get_by_role("checkbox")
-    sync_api.expect(boxes).to_have_count(len(PATCHES), timeout=60_000)
-    for index in range(len(PATCHES)):
-        boxes.nth(index).uncheck()
-    for label in labels:
-        page.locator(group).get_by_role("checkbox", name=label).check()
 
 
 def write(page, prompt, labels):
@@ -138,15 +77,11 @@ def expected(prompt, labels):
     base, tokenizer = load_lab_base(), load_lab_tokenizer()
     texts = [sample_completions(base, tokenizer, [prompt], **settings)[0][0]]
     if labels:
-        model = PolicyPatchModel.from_pretrained(base, [lab_patch_folder(label) for label in labels], labels)
+        folders = [lab_patch_folder(label.removeprefix("lab:")) for label in labels]
+        model = PolicyPatchModel.from_pretrained(base, folders, [folder.name for folder in folders])
         base = model.eval()
     texts += sample_completions(base, tokenizer, [prompt], **settings)[0]
     return [prompt + text for text in texts]
-
-
-def picture(page, name):
-    if SCREENSHOTS:
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=name == "space_phone")
 
 
 def test_compare_shows_what_the_package_samples_and_blurs_on_request(browser, server):
@@ -154,22 +89,19 @@ def test_compare_shows_what_the_package_samples_and_blurs_on_request(browser, se
         page.get_by_text("Kira walked to the cafe and").click()
         sync_api.expect(page.locator("#pp-prompt textarea")).to_have_value("Kira walked to the cafe and")
         prompt = "Jack thinks that Iris is"
-        assert write(page, prompt, ["toxicity"]) == expected(prompt, ["toxicity"])
-        assert "toxicity (50 vectors)" in page.locator("#pp-order").text_content()
+        assert write(page, prompt, PATCHES[:1]) == expected(prompt, PATCHES[:1])
+        assert "lab:toxicity (50 vectors)" in page.locator("#pp-order").text_content()
         sync_api.expect(page.locator("#pp-base .pp-badge")).to_contain_text("toxicity 1.00 · high")
         sync_api.expect(page.locator("#pp-patched .pp-badge")).to_contain_text("toxicity 0.00 · low")
         assert page.locator(".pp-blur").count() == 0
         page.locator("#pp-blur").get_by_role("checkbox").check()
         page.locator("#pp-write").click()
         sync_api.expect(page.locator("#pp-base .pp-blur").first).to_be_visible()
-        for side in ("base", "patched"):
-            sync_api.expect(page.locator(f"#pp-{side} .pp-facts")).to_contain_text("done")
-        picture(page, "space_compare")
 
 
 def test_the_order_of_a_stack_is_that_of_the_ticks(browser, server):
     with visit(browser, server) as page:
-        prompt, labels = "Karl said to Tom:", ["harmfulness", "toxicity"]
+        prompt, labels = "Karl said to Tom:", PATCHES[::-2]
         assert write(page, prompt, labels) == expected(prompt, labels)
         order = page.locator("#pp-order").text_content()
         assert order.index("harmfulness") < order.index("toxicity")
@@ -178,7 +110,7 @@ def test_the_order_of_a_stack_is_that_of_the_ticks(browser, server):
 def test_what_goes_wrong_is_told(browser, server):
     with visit(browser, server) as page:
         tick(page, [])
-        problem = page.locator("#pp-problem")
+        problem, wrong = (page.locator(f"#pp-wrong-write-{field}") for field in ("prompt", "source"))
         page.locator("#pp-prompt textarea").fill("   ")
         page.locator("#pp-write").click()
         sync_api.expect(problem).to_contain_text("Write a prompt first")
@@ -187,13 +119,13 @@ def test_what_goes_wrong_is_told(browser, server):
         sync_api.expect(problem).to_contain_text("at most 256 are allowed")
         page.locator("#pp-source textarea, #pp-source input").first.fill("acme/nothing-here")
         page.locator("#pp-add").click()
-        sync_api.expect(problem).to_contain_text("acme/nothing-here")
-        picture(page, "space_error")
+        sync_api.expect(wrong).to_contain_text("acme/nothing-here")
+        sync_api.expect(problem).to_have_count(0)  # it was about the request before
 
 
 def test_eight_visitors_at_once_get_their_own_answers(browser, server):
-    stacks = [[], ["toxicity"], ["harmfulness"], ["gender_bias"], ["toxicity", "harmfulness"],
-              ["harmfulness", "toxicity"], ["gender_bias", "toxicity"], ["toxicity", "gender_bias"]]  # fmt: skip
+    tox, bias, harm = PATCHES
+    stacks = [[], [tox], [harm], [bias], [tox, harm], [harm, tox], [bias, tox], [tox, bias]]
     prompts = [f"{who} said that" for who in ("Anna", "Tom", "Karl", "Eva", "The nurse", "The driver", "Ben", "Lena")]
     with contextlib.ExitStack() as visitors:
         pages = [visitors.enter_context(visit(browser, server)) for _ in stacks]
@@ -212,29 +144,27 @@ def test_eight_visitors_at_once_get_their_own_answers(browser, server):
 def test_measure_has_a_table_with_intervals_and_a_picture(browser, server):
     with visit(browser, server) as page:
         open_tab(page, "Measure")
-        tick(page, ["toxicity"], "#pp-measured")
+        tick(page, PATCHES[:1], "#pp-measured")
         page.locator("#pp-measure").click()
         sync_api.expect(page.locator("#pp-result table").first).to_be_visible(timeout=120_000)
         assert re.search(r"patch.*\[0\.\d+, ", page.locator("#pp-result").text_content(), re.DOTALL)
         page.locator("#pp-picture").scroll_into_view_if_needed()
         sync_api.expect(page.locator("#pp-picture img")).to_be_visible()
-        picture(page, "space_measure")
         page.locator("#pp-prompts textarea").fill("\n")
         page.locator("#pp-measure").click()
-        sync_api.expect(page.locator("#pp-result")).to_contain_text("There is no prompt")
+        sync_api.expect(page.locator("#pp-wrong-measure-prompts")).to_contain_text("There is no prompt")
 
 
 def test_inspect_shows_the_vectors_neighbours_and_the_base_they_fit(browser, server):
     with visit(browser, server) as page:
         open_tab(page, "Inspect")
-        sync_api.expect(page.locator("#pp-inspected input")).to_have_value("toxicity", timeout=60_000)
+        sync_api.expect(page.locator("#pp-inspected input")).to_have_value("lab:toxicity")
         page.locator("#pp-inspect").click()
         sync_api.expect(page.locator("#pp-fits")).to_contain_text("Fits lab:base, checked by its fingerprint")
         page.locator("#pp-heat").scroll_into_view_if_needed()
         sync_api.expect(page.locator("#pp-heat img")).to_be_visible()
-        sync_api.expect(page.locator("#pp-nearest")).to_contain_text("nearest 1")
+        sync_api.expect(page.locator("#pp-nearest")).to_contain_text("Nearest tokens")
         sync_api.expect(page.get_by_role("heading", name="Limits")).to_be_visible()
-        picture(page, "space_inspect")
 
 
 def test_train_draws_the_loss_and_gives_a_patch_that_is_pushed_with_the_visitors_token(browser, server, hub, tmp_path):
@@ -253,11 +183,10 @@ def test_train_draws_the_loss_and_gives_a_patch_that_is_pushed_with_the_visitors
         with zipfile.ZipFile(tmp_path / "patch.zip") as archive:
             archive.extractall(tmp_path / "patch")
         assert PolicyPatchModel.from_pretrained(load_lab_base(), tmp_path / "patch").active_patches == ["default"]
-        picture(page, "space_train")
         page.get_by_role("button", name="Push it to the Hub").click()
         page.locator("#pp-repo input, #pp-repo textarea").first.fill("acme/from-the-page")
         page.locator("#pp-push").click()
-        sync_api.expect(page.locator("#pp-pushed")).to_contain_text("a token with write access")
+        sync_api.expect(page.locator("#pp-wrong-push-token")).to_contain_text("a token with write access")
         page.locator("#pp-token input").fill(TOKEN)
         page.locator("#pp-push").click()
         sync_api.expect(page.locator("#pp-pushed")).to_contain_text("Published", timeout=60_000)
@@ -265,7 +194,7 @@ def test_train_draws_the_loss_and_gives_a_patch_that_is_pushed_with_the_visitors
         kept = page.evaluate(KEPT_IN_BROWSER)
         assert TOKEN not in kept and "from-the-page" not in kept
     assert "policy_patch_config.json" in HfApi(token=TOKEN).list_repo_files("acme/from-the-page")
-    assert TOKEN not in server[1].read_text()
+    assert TOKEN not in server.log.read_text()
 
 
 def test_a_training_ends_when_its_visitor_says_so(browser, server):
@@ -277,21 +206,6 @@ def test_a_training_ends_when_its_visitor_says_so(browser, server):
         sync_api.expect(said).to_contain_text("SFT, step", timeout=120_000)
         page.locator("#pp-halt").click()
         sync_api.expect(said).to_have_text("Stopped.", timeout=60_000)
-
-
-def test_the_page_is_readable_on_a_phone_and_reached_by_keyboard(browser, server):
-    phone = {"viewport": {"width": 375, "height": 700}, "is_mobile": True, "has_touch": True}
-    with visit(browser, server, **phone) as page:
-        sync_api.expect(page.locator("#pp-patches").get_by_role("checkbox")).to_have_count(len(PATCHES), timeout=60_000)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 376
-        picture(page, "space_phone")
-    with visit(browser, server) as page:
-        sync_api.expect(page.locator("#pp-patches").get_by_role("checkbox")).to_have_count(len(PATCHES), timeout=60_000)
-        reached = set()
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            reached.add(page.evaluate("document.activeElement.closest('[id^=pp-]')?.id"))
-        assert {"pp-prompt", "pp-patches", "pp-write", "pp-stop", "pp-blur", "pp-source", "pp-add"} <= reached
 
 
 def test_the_page_is_there_before_the_model_is(browser, server):

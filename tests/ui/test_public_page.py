@@ -20,7 +20,7 @@ from tests.hub.conftest import put
 from tests.ui.space import Visitor, assert_tells_nothing
 from tests.ui.test_sources import HOSTILE
 
-OWN = ["toxicity", "gender_bias", "harmfulness"]
+OWN = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
 CONFIG = "policy_patch_config.json"
 pause = threading.Event().wait  # `time.sleep` waits for nothing where the Hub is the one on loopback
 
@@ -56,8 +56,8 @@ def test_a_visitor_may_name_the_labs_patches_and_public_ones_of_the_hub(space, h
         assert visitor.add(source) is None
     added = ["acme/tox-patch", "acme/tox-patch@1.0.0", "acme/tox-patch@main"]
     assert sorted(visitor.offered()) == sorted([*OWN, *added])
-    _, patched, wrong = visitor.write(["acme/tox-patch", "harmfulness"])
-    assert "With acme/tox-patch + harmfulness" in patched and not wrong.get("value")
+    _, patched, wrong = visitor.write(["acme/tox-patch", OWN[2]])
+    assert "With the patches acme/tox-patch, then lab:harmfulness" in patched and wrong is None
     assert visitor.answer("look", "acme/tox-patch")[0].startswith("**Fits `lab:base`**")
     assert "image/png;base64" in visitor.answer("look", "acme/tox-patch")[3]["value"]
     anonymous = [entry for entry in hub.log if entry["line"].startswith("GET") and "tox-patch" in entry["line"]]
@@ -98,10 +98,10 @@ def test_two_hundred_visitors_at_once_see_their_own_patches_and_the_pages(space,
     def visit(one) -> str:
         visitor, name = one
         before, added = visitor.offered(), visitor.answer("more", name, [])
-        told = json.dumps([added, visitor.write([name, "toxicity"], tokens=2) if visitor in writing else name])
+        told = json.dumps([added, visitor.write([name, OWN[0]], tokens=2) if visitor in writing else name])
         foreign = [other for other in names if f'"{other}"' in told and other != name]
         alone = before == OWN and sorted(label for label, _ in added[0]["choices"]) == sorted([*OWN, name])
-        wrote = visitor not in writing or f"With {name} + toxicity" in told
+        wrote = visitor not in writing or f"With the patches {name}, then lab:toxicity" in told
         return "" if alone and wrote and not foreign else f"{name}: {before} {told}"
 
     with ThreadPoolExecutor(24) as pool:
@@ -123,7 +123,7 @@ def test_another_visitors_patch_cannot_be_used_by_its_name(space, hub):
     ):  # fmt: skip
         message = eve.ask(function, *data)
         told = json.dumps(message)
-        assert "With acme/of-alice" not in told and "Fits" not in told and "vectors)" not in told, told
+        assert "With the patch acme/of-alice" not in told and "Fits" not in told and "vectors)" not in told, told
     assert Visitor(space, eve.session).offered() == OWN
 
 
@@ -173,13 +173,13 @@ def test_what_is_fetched_has_limits_that_the_repository_does_not_set(space, hub,
 def test_results_tell_nothing_about_the_servers_disk_either(space):
     visitor = Visitor(space)
     visitor.offered()
-    table, picture, samples = visitor.answer("measure", "Jack thinks that Iris is", ["toxicity"], 2, 0, "toxicity")
+    table, picture, samples, *_ = visitor.answer("measure", "Jack thinks that Iris is", OWN[:1], 2, 0, "toxicity")
     assert "lab-insults" in table and "image/png;base64" in picture["value"] and samples
     for told in (
         table,
         samples,
-        json.dumps(visitor.answer("look", "toxicity")),
-        json.dumps(visitor.write(["toxicity"])),
+        json.dumps(visitor.answer("look", OWN[0])),
+        json.dumps(visitor.write(OWN[:1])),
     ):
         assert_tells_nothing(space, told)
 
@@ -192,23 +192,23 @@ def test_one_visitor_does_not_take_all_the_places_of_writing(space):
     ann = Visitor(space)
     ann.offered()
     start = time.monotonic()
-    assert "done" in ann.write(["toxicity"])[1]
+    assert "done" in ann.write(OWN[:1])[1]
     waited = time.monotonic() - start
     said = [message for message in eve.messages() if message["msg"] == "process_completed"]
     refused = [one for one in said if "still working on your earlier request" in json.dumps(one)]
     assert len(said) == 24 and len(refused) >= 16 and waited < 30
-    assert "done" in eve.write(["toxicity"])[1]
+    assert "done" in eve.write(OWN[:1])[1]
 
 
 def test_a_visitor_trains_once_at_a_time_and_not_when_gone(space):
     """One that is watched goes on; one that nobody watches ends and leaves nothing."""
     before = space.temporary()
     alice, eve = Visitor(space), Visitor(space)
-    assert alice.join("train", "toxicity", 300, 60, 1, None).status_code == 200
+    assert alice.join("train", "toxicity", 1200, 160, 1, None).status_code == 200
     watching = alice.messages()
     assert any("Asking both models" in json.dumps(message) for message in watching)
     for _ in range(3):  # the same browser again, over another connection
-        alice.join("train", "toxicity", 300, 60, 1, None)
+        alice.join("train", "toxicity", 1200, 160, 1, None)
     assert any("of yours has not ended" in json.dumps(message) for message in watching)
     assert len(space.temporary()) == len(before) + 1
     eve.join("train", "harmfulness", 10, 5, 1, None)  # asks, and never listens

@@ -27,8 +27,8 @@ def test_the_first_of_many_visitors_loads_and_all_get_the_same(monkeypatch):
     for thread in threads:
         thread.join()
     assert loads == ["lab:base"] and len(found) == 8 and len({id(one) for one in found}) == 1
-    assert list(found[0].patches) == ["toxicity", "harmfulness"]
-    assert found[0].stack(["harmfulness", "toxicity"]) == ("harmfulness", "toxicity")
+    assert list(found[0].patches) == LAB
+    assert found[0].stack(LAB[::-1]) == ("lab-harmfulness", "lab-toxicity")
     assert found[0].stack([]) == "__base__"
 
 
@@ -45,10 +45,10 @@ def test_a_patch_of_the_hub_is_in_memory_once_and_seen_by_those_who_named_it(hub
         assert served.add(" acme/tox-patch ", visitor) == served.add("acme/tox-patch", visitor) == "acme/tox-patch"
     loaded = served.get()
     assert len(loaded.model.patch_config) == len(LAB) + 1
-    assert loaded.stack(["acme/tox-patch", "toxicity"], "ann") == loaded.stack(["acme/tox-patch", "toxicity"], "ben")
+    assert loaded.stack(["acme/tox-patch", LAB[0]], "ann") == loaded.stack(["acme/tox-patch", LAB[0]], "ben")
     assert loaded.chosen(["acme/tox-patch"], "ann")[0].location.commit == commit
     for stranger in ("eve", "", None):
-        assert list(loaded.offered(stranger)) == ["toxicity", "harmfulness"]
+        assert list(loaded.offered(stranger)) == LAB
         with pytest.raises(PatchNameError, match="not in memory any more"):
             loaded.stack(["acme/tox-patch"], stranger)
 
@@ -56,7 +56,7 @@ def test_a_patch_of_the_hub_is_in_memory_once_and_seen_by_those_who_named_it(hub
 def test_a_request_without_a_session_brings_nothing(hub):
     publish()
     served = Served("lab:base", LAB)
-    assert served.add("lab:toxicity") == "toxicity"
+    assert served.add("lab:toxicity") == "lab:toxicity"
     for visitor in (None, ""):
         with pytest.raises(PatchNameError, match="has no session"):
             served.add("acme/tox-patch", visitor)
@@ -81,13 +81,13 @@ def test_what_cannot_be_added_is_told_and_leaves_the_rest(hub):
         served.add("acme/nothing-here", "ann")
     with pytest.raises(PatchNameError, match="This page takes Hub ids"):
         served.add(str(lab_patch_folder("toxicity")), "ann")
-    assert list(served.get().offered("ann")) == ["toxicity", "harmfulness"]
+    assert list(served.get().offered("ann")) == LAB
 
 
 def test_stacks_have_limits():
     loaded = Served("lab:base", LAB).get()
     for labels, words in (
-        (["toxicity"] * 2, "twice"), (["toxicity"] * 9, "at most 8"), ("toxicity", "not a list"), ([[]], "not a list"),
+        (LAB[:1] * 2, "twice"), (LAB[:1] * 9, "at most 8"), (LAB[0], "not a list"), ([[]], "not a list"),
     ):  # fmt: skip
         with pytest.raises(PatchNameError, match=words):
             loaded.stack(labels, "ann")
@@ -115,21 +115,21 @@ def test_a_page_of_ones_own_may_change_its_base_and_a_public_one_not(hub):
         served.change_base("lab:base", ["lab:toxicity", "acme/tox-patch", "acme/nothing-here"])
     assert served.get() is before and not [path for path in served.scratch.folders() if any(path.iterdir())]
     after = served.change_base("lab:base", ["lab:toxicity", "acme/tox-patch"])
-    assert after is served.get() and list(after.patches) == ["toxicity", "acme/tox-patch"]
+    assert after is served.get() and list(after.patches) == ["lab:toxicity", "acme/tox-patch"]
     assert served.change_base("lab:teacher", []) is served.get() and served.base == "lab:teacher"
 
 
 def test_a_wrapper_has_its_own_stack_on_the_shared_base():
     served = Served("lab:base", LAB)
     loaded = served.get()
-    own = loaded.wrapper(["harmfulness", "toxicity"])
-    assert own.active_patches == ["harmfulness", "toxicity"]
+    own = loaded.wrapper(LAB[::-1])
+    assert own.active_patches == ["lab-harmfulness", "lab-toxicity"]
     assert own.get_base_model() is loaded.model.get_base_model()
     own.unload()
     assert not any(parameter.requires_grad for parameter in loaded.model.get_base_model().parameters())
 
 
 def test_the_labs_patches_fit_its_base_and_an_unknown_one_is_named():
-    assert load_lab_base().config.hidden_size == Served("lab:base", LAB).get().model.patches["toxicity"].shape[1]
+    assert load_lab_base().config.hidden_size == Served("lab:base", LAB).get().model.patches["lab-toxicity"].shape[1]
     with pytest.raises(PatchNotFoundError, match="it has gender_bias, harmfulness, toxicity"):
         lab_patch_folder("nothing")

@@ -1,0 +1,98 @@
+"""A page in a process of its own, and visitors with a real browser.
+
+It needs Chromium: one on the PATH, or the one that POLICY_PATCH_CHROMIUM names.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.conftest import FAKE_HUB
+
+CHROMIUM = os.environ.get("POLICY_PATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("POLICY_PATCH_BROWSER") == "required"  # in CI its absence is an error
+SCREENSHOTS = os.environ.get("POLICY_PATCH_SCREENSHOTS")  # a folder that gets pictures of the page
+PATCHES = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the PATH")
+expect.set_options(timeout=60_000)
+
+
+class Server(NamedTuple):
+    """A running page: its address, and the file with all it said."""
+
+    address: str
+    log: Path
+
+
+@contextlib.contextmanager
+def running_page(command: list[str], log: Path) -> Iterator[Server]:
+    """Run a page with the Hub on loopback, and with no token of the server's own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    hub = {"HF_ENDPOINT": FAKE_HUB.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | words | hub
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield Server(f"http://127.0.0.1:{port}", log)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@contextlib.contextmanager
+def visit(browser, server, **options):
+    """A visitor of their own; afterwards the console has had no error."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 960}, **options})
+    page = context.new_page()
+    wrong = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.set_default_timeout(60_000)
+    page.goto(server.address)
+    page.locator("#pp-prompt textarea").wait_for()
+    try:
+        yield page
+        assert not wrong, wrong
+    finally:
+        context.close()
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def tick(page, labels, group="#pp-patches"):
+    """Tick these patches in order, and no others."""
+    boxes = page.locator(group).get_by_role("checkbox")
+    expect(boxes).to_have_count(len(PATCHES))
+    for index in range(len(PATCHES)):
+        boxes.nth(index).uncheck()
+    for label in labels:
+        page.locator(group).get_by_role("checkbox", name=label).check()
+
+
+def picture(page, name, *, whole=False):
+    """Take a picture for the documentation, if a folder for pictures is named."""
+    if SCREENSHOTS:
+        page.evaluate("window.scrollTo(0, 0)")
+        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=whole)
