@@ -23,7 +23,7 @@ COMMAND = re.compile(r"`(policy-patch [a-z][^`]*)`|[:;] (policy-patch [a-z][^`\n
 OPTION = re.compile(r"(?<![\w-])(--[a-z](?:[\w.-]*\w)?)")
 # Options of other programs that messages name, and of our programs that are no command.
 OTHERS = {
-    "--border-color-primary", "--chat-template", "--chat-template-content-format", "--dynamo_backend",
+    "--chat-template", "--chat-template-content-format", "--dynamo_backend",
     "--enable-prompt-embeds", "--local-dir", "--logits-processors", "--merge", "--no-prefill-assistant", "--repo-type",
     "--served-model-name",
 }  # fmt: skip
@@ -31,7 +31,7 @@ OTHERS = {
 
 def printed():
     """`(place, text)` of each string of the package that is no docstring; what is filled in is `FILLED`."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "ui/looks.py"}):  # variables of CSS look like options
         tree = ast.parse(path.read_text(encoding="utf-8"))
         no_text = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
@@ -79,7 +79,7 @@ def faults_of(words):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            cli._parser().parse_args(cli._with_config(words[1:]))
+            cli.parse(words[1:])
         except SystemExit as stopped:
             return [said.getvalue()] if stopped.code else []
     return []
