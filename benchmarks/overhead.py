@@ -48,6 +48,10 @@ PRESETS = {
         "float32",
     ),
     "llama2-7b": ({}, "bfloat16"),  # LlamaConfig's own defaults are that shape
+    "1b": (
+        {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "intermediate_size": 8192},
+        "bfloat16",
+    ),
     "tiny": (
         {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
         "float32",
@@ -85,13 +89,13 @@ def main() -> None:
         at = {"batch": batch, "prompt": prompt, "patch": patch}
         if not any(point.get("at") == at for point in done["points"]):
             chosen = {name: run for name, run in systems(args, base, patch).items() if name in (args.systems or [name])}
-            keep({"at": at, "times": measured(args, chosen, batch, prompt)})
+            keep({"at": at, **measured(args, chosen, batch, prompt)})
     if args.systems:
         print(markdown(done))
         return
     if not any("mixed" in point for point in done["points"]):
         runs = mixed_systems(args, base, args.patch_lengths[0])
-        keep({"mixed": MIXED_ROWS, "times": measured(args, runs, MIXED_ROWS, args.prompt_lengths[0])})
+        keep({"mixed": MIXED_ROWS, **measured(args, runs, MIXED_ROWS, args.prompt_lengths[0])})
     if not any("swap" in point for point in done["points"]):
         keep({"swap": swaps(args, base, args.patch_lengths[0])})
     print(markdown(done))
@@ -205,10 +209,8 @@ def generate(model: Any, ids: torch.Tensor, new: int, **more: Any) -> torch.Tens
 # How it is measured
 
 
-def measured(
-    args: argparse.Namespace, runs: dict[str, Run], batch: int, prompt: int
-) -> dict[str, dict[str, list[float]]]:
-    """Return for each system the seconds of each part, a number a round."""
+def measured(args: argparse.Namespace, runs: dict[str, Run], batch: int, prompt: int) -> dict[str, Any]:
+    """Return `times`: for each system the seconds of each part, a number a round; on a GPU also `memory`."""
     torch.manual_seed(1)
     ids = torch.randint(3, VOCABULARY, (batch, prompt), device=args.device)
     ids[:, 0] = 1
@@ -221,7 +223,17 @@ def measured(
                 for part, value in zip(PARTS, (prefill, whole - prefill, whole), strict=True):
                     times[name][part].append(value)
         print(f"batch {batch}, prompt {prompt}: round {number} of {args.rounds}", flush=True)
-    return times
+    if args.device != "cuda":
+        return {"times": times}
+    return {"times": times, "memory": {name: peak_memory(args, run, ids) for name, run in runs.items()}}
+
+
+def peak_memory(args: argparse.Namespace, run: Run, ids: torch.Tensor) -> float:
+    """Return the MiB of the GPU that a generation takes beside what was there before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run(ids, args.new_tokens)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def by_generation(
@@ -342,6 +354,8 @@ def markdown(done: dict[str, Any]) -> str:
             f"Batch {at['batch']}, prompt of {at['prompt']}, patch of {at['patch']}" if at else f"Batch of {MIXED_ROWS}"
         )
         rows = [row_of(times, name) for name in times]
+        for row, memory in zip(rows, point.get("memory", {}).values(), strict=False):
+            row["memory of a generation, MiB"] = f"{memory:,.0f}"
         parts += [title, markdown_table(rows)]
     return "\n\n".join(parts) + "\n"
 

@@ -2,8 +2,10 @@
 
     python benchmarks/start_lengths.py --output docs/results/start_lengths.json
 
-`init="text"` repeats the sentence and cuts it to the length of the patch. Measured is the perplexity of the lab's
-neutral texts behind the untrained vectors, as a multiple of the base's, with a bootstrap interval over the texts.
+`init="text"` repeats the sentence and cuts it to the length of the patch: at its end, so that the last repetition is
+incomplete. Two other ways are measured beside it: cut at the front, so that the first repetition is incomplete and the
+last one whole; and whole repetitions after a filling of one neutral token. Measured is the perplexity of the lab's
+neutral texts with the untrained vectors, as a multiple of the base's, with a bootstrap interval over the texts.
 """
 
 import argparse
@@ -37,8 +39,24 @@ def main() -> None:
             config = PolicyPatchConfig(num_virtual_tokens=vectors, init="text", init_text=sentence)
             model = get_policy_patch_model(base, config, tokenizer)
             found[risk]["ratio"][str(vectors)] = ratio(surprise(model, tokenizer, texts), reference)
+            for way, ids in others(tokenizer, sentence, vectors).items():
+                with torch.no_grad():
+                    model.patches["default"].copy_(base.get_input_embeddings()(torch.tensor(ids)))
+                figures = ratio(surprise(model, tokenizer, texts), reference)
+                found[risk].setdefault(way, {})[str(vectors)] = figures
             model.unload()
     write_result(args.output, {"made_with": made_with(), "texts": len(texts), "starts": found})
+
+
+def others(tokenizer: Any, sentence: str, vectors: int) -> dict[str, list[int]]:
+    """Return the token ids of the other ways to fill that many vectors with a sentence."""
+    ids = tokenizer(sentence, add_special_tokens=False)["input_ids"]
+    whole = vectors // len(ids) * len(ids)
+    (newline, *_) = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return {
+        "cut at the front": (ids * (vectors // len(ids) + 1))[-vectors:],
+        "filled with line ends": [newline] * (vectors - whole) + ids * (whole // len(ids)),
+    }
 
 
 def surprise(model: torch.nn.Module, tokenizer: Any, texts: list[str]) -> np.ndarray:

@@ -20,6 +20,7 @@ from policy_patch.evaluation import EvaluationReport, Metric
 from policy_patch.files.atomic import write_whole
 from policy_patch.lab import LAB_MODELS_PATH
 from policy_patch.recipes import StudyRecipe, TrainRecipe
+from policy_patch.report.tables import markdown_table
 
 RECIPES = LAB_MODELS_PATH.parent
 PATCHES = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
@@ -37,9 +38,11 @@ def main() -> None:
             run_seed(folder, seed, args)
         seeds[seed] = json.loads((folder / "composition.json").read_text())
         print(f"seed {seed} is measured", flush=True)
-    text = table(seeds) + "\n" + details({seed: args.output_dir / f"seed-{seed}" for seed in seeds})
+    every = details({seed: args.output_dir / f"seed-{seed}" for seed in seeds})
+    text = f"{table(seeds)}\n{details_table(every)}\n"
     write_whole(args.output_dir / "three_risks.md", text.encode())
     summary = {"seeds": args.seeds, "num_prompts": args.num_prompts, "num_samples": args.num_samples, "results": seeds}
+    summary["details"] = every
     write_whole(args.output_dir / "three_risks.json", (json.dumps(summary, indent=1) + "\n").encode())
     print(text)
 
@@ -122,21 +125,31 @@ def table(seeds: dict[int, dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def details(folders: dict[int, Path]) -> str:
-    """Return all metrics of each risk for base, teacher, its own patch, the whole stack and the joint patch."""
-    lines = [
-        "| risk | metric | base | teacher | own patch | stack of three | one patch, all pairs |",
-        "| --- " * 7 + "|",
-    ]
+def details(folders: dict[int, Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return risk -> metric -> system -> the value of each seed: base, teacher, own patch, whole stack, joint patch."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for own, risk in PATCHES.items():
         reports = [EvaluationReport.load(folder / risk) for folder in folders.values()]
-        for metric in [*reports[0].metrics, Metric("perplexity", "perplexity")]:
-            cells = [
-                figure([report.estimate(system, metric.name).value for report in reports], 3)
-                for system in ("base", "teacher", own, " + ".join(PATCHES), JOINT)
-            ]
-            lines.append(f"| {risk.replace('_', ' ')} | {metric.title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        systems = {"base": "base", "teacher": "teacher", "own patch": own, "stack of three": " + ".join(PATCHES)}
+        found[risk.replace("_", " ")] = {
+            metric.title: {
+                shown: [report.estimate(system, metric.name).value for report in reports]
+                for shown, system in {**systems, JOINT: JOINT}.items()
+            }
+            for metric in [*reports[0].metrics, Metric("perplexity", "perplexity")]
+        }
+    return found
+
+
+def details_table(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """Return what `details` returns as Markdown."""
+    return markdown_table(
+        [
+            {"risk": risk, "metric": metric, **{system: figure(values, 3) for system, values in row.items()}}
+            for risk, metrics in found.items()
+            for metric, row in metrics.items()
+        ]
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -36,6 +36,10 @@ PRESETS = {
     "small": (SMALL, "float32"),
     "small-vocabulary": ({**SMALL, "vocab_size": 2048}, "float32"),  # where the head weighs next to nothing
     "llama2-7b": ({}, "bfloat16"),  # LlamaConfig's own defaults are that shape; the weights are random
+    "1b": (
+        {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "intermediate_size": 8192},
+        "bfloat16",
+    ),
     "tiny": (TINY, "float32"),
 }
 WORK = {"SFT": ("sft", False), "DPO, each step": ("dpo", False), "DPO, once": ("dpo", True)}

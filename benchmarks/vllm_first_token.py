@@ -2,11 +2,11 @@
 
     python benchmarks/vllm_first_token.py --vllm .venv-vllm/bin/python --output docs/results/vllm_first_token.json
 
-The bases are random Llamas in fp32: 113 million parameters (12 layers of 768), and the shape of Qwen2.5-0.5B without its
-vocabulary. The patch has 63 vectors, so BOS and the vectors fill two blocks of 32. Each base is served in both ways, one
-server after the other: unmodified, and each request carries the vectors as embeddings; and baked, where they are
-tokens. Chat requests for one token, with new text each time, take turns with the same text without the patch; the order
-changes from pair to pair. The text is one sentence of 16 words, and six of them.
+The bases are random Llamas in fp32: 113 million parameters (12 layers of 768), and the shape of Qwen2.5-0.5B without
+its vocabulary. The patch has 63 vectors, so BOS and the vectors fill two blocks of 32. Each base is served in both
+ways, one server after the other: unmodified, and each request carries the vectors as embeddings; and baked, where they
+are tokens. Chat requests for one token, with new text each time, take turns with the same text without the patch; the
+order changes from pair to pair. The text is one sentence of 16 words, and six of them.
 The environment of vLLM is made as `vllm_engine.py` says.
 """
 
@@ -38,7 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", required=True, help="Python of the environment with vLLM")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES, reverse=True), help="bases")
+    parser.add_argument(
+        "--shapes", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES, reverse=True), help="bases"
+    )
     parser.add_argument("--rounds", type=int, default=150, help="pairs of requests")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds for the server to come up")
     args = parser.parse_args()

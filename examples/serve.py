@@ -11,7 +11,9 @@
 With `--lock policy-patch.lock` it serves exactly what a lock file pins: base and patches by commit and hash.
 
 Without options it serves the miniature base of the package with an untrained patch of one sentence. Every answer names
-its patches: the header `X-Policy-Patch: tox-patch@v1.2.0+bias-patch@v0.3.0`, and the field `policy_patch` of the JSON.
+base and patches: the headers `X-Policy-Patch: tox-patch@v1.2.0 commit=... sha256=...; bias-patch@v0.3.0 ...` and
+`X-Policy-Patch-Base`, and the fields `policy_patch` and `policy_patch_base` of the JSON, as `policy-patch gateway`
+does. So do `/v1/models` and each line of the log.
 
 `transformers serve` itself loads its models by name; here the loading is ours, and the rest is transformers' own. This
 is for one machine. Continuous batching (`transformers serve --continuous-batching`) takes tokens only: for that, and
@@ -20,6 +22,8 @@ for engines like vLLM and llama.cpp, see `policy-patch bake` and `policy-patch g
 
 import argparse
 import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,55 +42,73 @@ from policy_patch import PolicyPatchConfig, PolicyPatchModel, get_policy_patch_m
 from policy_patch.lab import LAB_INIT_TEXT, LAB_MODELS_PATH, load_lab_tokenizer
 from policy_patch.release import apply_lock, read_lock
 
+log = logging.getLogger("serve")
+
 
 class PatchedModels(ModelManager):
     """Loads a model as `transformers serve` does, and loads the stack of patches on it."""
 
-    def __init__(self, patches: list[str], lock: str | None, **options: Any) -> None:
-        self.patches, self.lock, self.names = patches, lock, "none yet"
+    def __init__(self, base: dict[str, str | None], patches: list[str], lock: str | None, **options: Any) -> None:
+        self.patches, self.lock = patches, lock
+        self.named = {"policy_patch": [], "policy_patch_base": base}
         super().__init__(**options)
 
     def _load_model(self, *args: Any, **kwargs: Any) -> PolicyPatchModel:
         base = super()._load_model(*args, **kwargs)
-        if self.lock is not None:
-            model, names = apply_lock(base, self.lock), read_lock(self.lock).names
-        else:
-            model = patched(base, self.patches)
-            names = [Path(patch.partition("@")[0]).name for patch in self.patches] or ["untrained"]
-        configs = [model.patch_config[name] for name in model.active_patches]
-        self.names = "+".join(f"{name}@v{config.patch_version}" for name, config in zip(names, configs, strict=True))
+        model = patched(base, self.patches) if self.lock is None else apply_lock(base, self.lock)
+        self.named["policy_patch"] = model.patch_facts
         return model
+
+    def get_gen_models(self, cache_dir: str | None = None) -> list[dict[str, Any]]:
+        """Return the one model that is served, for `/v1/models`; transformers lists all of the cache."""
+        return [{"id": self.force_model, "object": "model", "created": 0, "owned_by": "policy-patch", **self.named}]
 
 
 def patched(base: Any, patches: list[str]) -> PolicyPatchModel:
     if not patches:  # the miniature base, to try the server
         config = PolicyPatchConfig(init_text=LAB_INIT_TEXT)
-        return get_policy_patch_model(base, config, tokenizer=load_lab_tokenizer()).eval()
-    return PolicyPatchModel.from_pretrained(base, patches).eval()
+        return get_policy_patch_model(base, config, tokenizer=load_lab_tokenizer(), patch_name="untrained").eval()
+    name = None if len(patches) > 1 else re.sub(r"[^\w-]", "_", Path(patches[0].partition("@")[0]).name)
+    return PolicyPatchModel.from_pretrained(base, patches, name).eval()
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    commit = f" commit={facts['commit']}" if facts["commit"] else ""
+    return f"{facts['name']}@v{facts['version']}{commit} sha256={facts['sha256']}"
 
 
 def name_patches(app: FastAPI, manager: PatchedModels) -> None:
-    """Let every answer say by which patches it was made."""
+    """Let every answer, and a line of the log for it, say by which base and patches it was made."""
+    base = manager.named["policy_patch_base"]
+    base_in_words = f"{base['id']} commit={base['commit']}" if base["commit"] else str(base["id"])
 
     @app.middleware("http")
     async def named(request: Request, answer: Any) -> Response:
         response = await answer(request)
-        response.headers["X-Policy-Patch"] = manager.names
+        log.info("%s", json.dumps({"path": request.url.path, "status": response.status_code, **manager.named}))
+        response.headers["X-Policy-Patch"] = "; ".join(map(in_words, manager.named["policy_patch"]))
+        response.headers["X-Policy-Patch-Base"] = base_in_words
         if request.method != "POST" or response.headers.get("content-type") != "application/json":
-            return response  # a stream has the header alone
+            return response  # a stream has the headers alone
         body = json.loads(b"".join([part async for part in response.body_iterator]))
         headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-        content = json.dumps({**body, "policy_patch": manager.names})
+        content = json.dumps({**body, **manager.named})
         return Response(content, response.status_code, headers, "application/json")
 
 
 def main() -> None:
     args = parse()
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
+    place, commit = args.base, None
     if args.lock is not None:
         locked = read_lock(args.lock).base
-        lab = str(LAB_MODELS_PATH / locked.id.removeprefix("lab:")) if locked.id.startswith("lab:") else None
-        args.base = lab or (f"{locked.id}@{locked.commit}" if locked.commit else locked.id)
-    manager = PatchedModels(args.patches, args.lock, force_model=args.base, device=args.device, dtype=args.dtype)
+        place, commit = f"{locked.id}@{locked.commit}" if locked.commit else locked.id, locked.commit
+    repo_id = place.partition("@")[0] if commit else place
+    base = {"id": Path(place).name if Path(place).exists() else repo_id, "commit": commit}  # no path of this machine
+    if place.startswith("lab:"):
+        place = str(LAB_MODELS_PATH / place.removeprefix("lab:"))
+    manager = PatchedModels(base, args.patches, args.lock, force_model=place, device=args.device, dtype=args.dtype)
     state = GenerationState(continuous_batching=False)
     app = build_server(
         manager,
@@ -98,14 +120,15 @@ def main() -> None:
         generation_state=state,
     )
     name_patches(app, manager)
-    print(f"Serving {args.base} on http://{args.host}:{args.port}", flush=True)
+    stack = " + ".join(map(in_words, manager.named["policy_patch"]))
+    print(f"Serving {place} with {stack} on http://{args.host}:{args.port}", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default=str(LAB_MODELS_PATH / "base"), help="Hub id or folder")
-    parser.add_argument("--patches", nargs="*", default=[], help="Hub ids or folders, in the order of the stack")
+    parser.add_argument("--base", default="lab:base", help="Hub id, folder or lab:base")
+    parser.add_argument("--patches", nargs="*", default=[], help="Hub ids, folders or lab:toxicity; their order counts")
     parser.add_argument("--lock", help="lock file, in place of --base and --patches")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)

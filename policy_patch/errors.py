@@ -36,6 +36,10 @@ class SignatureError(PolicyPatchError, ValueError):
     """Raised when a patch is not signed by somebody who is trusted, or its files are not the signed ones."""
 
 
+class SigningKeyError(SignatureError, ValueError):
+    """Raised when a key or a certificate that was given cannot be used. Nothing about a patch was checked."""
+
+
 class HostilePatchError(PolicyPatchError, ValueError):
     """Raised when a policy requires a scan of each patch, and the scan finds one hostile or suspicious."""
 
@@ -116,6 +120,10 @@ class EvaluationError(PolicyPatchError, ValueError):
     """Raised when an evaluation cannot measure what was requested."""
 
 
+class PolicyRefusalError(EvaluationError, ValueError):
+    """Raised when the report of a patch shows less than a policy asks for."""
+
+
 class GateError(PolicyPatchError, ValueError):
     """Raised when a gate file is wrong, or a patch does not pass the gate that its release has to pass."""
 
@@ -134,6 +142,10 @@ class VersionRangeError(PolicyPatchError, ValueError):
 
 class LockError(PolicyPatchError, ValueError):
     """Raised when a lock file is damaged, or cannot be made, written or rolled back. The old one is intact."""
+
+
+class AdvisedAgainstError(LockError, ValueError):
+    """Raised when the versions that were asked for are named by advisories, or were rolled back from."""
 
 
 class LockMismatchError(PolicyPatchError, RuntimeError):

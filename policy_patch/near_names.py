@@ -12,8 +12,28 @@ def _in_backticks(name: str) -> str:
 
 
 def near_names(name: str, known: Iterable[str], *, most: int = 1) -> list[str]:
-    """Return the known names that are spelled most like a given one, the nearest first; none if none is like it."""
-    return difflib.get_close_matches(name, list(known), n=most)
+    """Return the known names that are spelled most like a given one, the nearest first; none if none is like it.
+
+    Upper and lower case are the same, and so are `-` and `_`. A name is also like one that ends with it after a dot.
+
+    Example:
+
+    ```python
+    >>> from policy_patch.near_names import near_names
+    >>> near_names("--Output-Dir", ["--output_dir", "--seed"]), near_names("min_margin", ["seed", "data.min_margin"])
+    (['--output_dir'], ['data.min_margin'])
+
+    ```
+    """
+    spelled = {one: _plain(one) for one in known}
+    last = "." + _plain(name).lstrip("_")
+    within = [one for one, plain in spelled.items() if plain.endswith(last)]
+    near = difflib.get_close_matches(_plain(name), dict.fromkeys(spelled.values()), n=most)
+    return list(dict.fromkeys([*within, *(one for plain in near for one in spelled if spelled[one] == plain)]))[:most]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_")
 
 
 def did_you_mean(

@@ -8,7 +8,8 @@ from safetensors.torch import load
 
 from policy_patch.config import CONFIG_NAME, config_hash
 from policy_patch.patch.folder import TENSORS_NAME
-from policy_patch.patch.vectors import TENSOR_KEY, vectors_to_bytes
+from policy_patch.patch.tensor_file import TENSOR_KEY
+from policy_patch.patch.vectors import vectors_to_bytes
 
 
 def sealed(values: dict[str, Any], tensors: bytes) -> dict[str, bytes]:

@@ -55,7 +55,8 @@ def test_the_module_holds_exceptions_only():
 @pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)
 def test_each_error_is_ours_first_and_a_builtin_second(error):
     ours, builtin = error.__bases__
-    assert ours in (PolicyPatchError, errors.HubError), "one tree, and one branch in it"
+    branches = (errors.HubError, errors.SignatureError, errors.EvaluationError, errors.LockError)
+    assert ours in (PolicyPatchError, *branches), "one tree, and few branches in it"
     assert getattr(builtins, builtin.__name__) is builtin
     assert error.__name__.endswith("Error")
     assert error.__doc__.startswith("Raised when ") and error.__doc__.endswith(".")

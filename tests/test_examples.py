@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -152,12 +153,20 @@ def test_serve_answers_behind_the_patch(tmp_path, way):
         for wait in (0.1, 0.3, 1, 3, 10):  # it says so just before it listens
             try:
                 with urllib.request.urlopen(request, timeout=60) as response:
-                    answer, named = json.loads(response.read()), response.headers["X-Policy-Patch"]
+                    answer, headers = json.loads(response.read()), response.headers
                 break
             except urllib.error.URLError:
                 time.sleep(wait)
         assert answer["choices"][0]["text"] == expected
-        assert answer["policy_patch"] == named == "patch@v0.1.0"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=60) as response:
+            [listed] = json.loads(response.read())["data"]
+        [facts] = answer["policy_patch"]
+        assert (facts["name"], facts["version"], facts["commit"]) == ("patch", "0.1.0", None)
+        assert headers["X-Policy-Patch"] == f"patch@v0.1.0 sha256={model.patch_facts[0]['sha256']}"
+        base_facts = {"id": "lab:base", "commit": None}
+        assert answer["policy_patch_base"] == base_facts and headers["X-Policy-Patch-Base"] == "lab:base"
+        assert listed["id"] == base
+        assert (listed["policy_patch"], listed["policy_patch_base"]) == ([facts], base_facts)
     finally:
         server.kill()
         server.communicate()
@@ -184,3 +193,24 @@ def test_the_runbook_ends_with_every_answer_from_the_right_version(tmp_path):
     steps = [line for line in out.splitlines() if line.startswith("## ")]
     assert len(steps) == 12 and "rollback" in steps[7]
     assert out.count("[exit code 1]") == 4, "the audits of the base and of 1.1.0, the gate of 1.1.0, the alarm"
+
+
+def test_the_lora_of_the_page_is_measured_beside_a_patch(tmp_path):
+    """The commands of docs/evaluation.md, as they stand, at a small size."""
+    pytest.importorskip("peft")
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    part = page.partition("### A LoRA to compare with")[2].partition("```sh\n")[2].partition("```")[0]
+    install, *lines = part.replace("\\\n", " ").splitlines()
+    assert install == "pip install peft" and len(lines) == 3
+    small = {
+        "pairs": ["--num_prompts", 12],
+        "train_lora": ["--steps", 2],
+        "evaluate": ["--num_prompts", 3, "--num_samples", 2],
+    }
+    for line, (name, more) in zip(lines, small.items(), strict=True):
+        words = shlex.split(line)
+        assert name in line
+        start = ["-m", "policy_patch.cli"] if words[0] == "policy-patch" else [ROOT / words[1]]
+        run(*start, *words[1 if words[0] == "policy-patch" else 2 :], *more, cwd=tmp_path)
+    report = json.loads((tmp_path / "with-lora" / "evaluation.json").read_text())
+    assert list(report["systems"]) == ["base", "r8", "r8m", "patch"]

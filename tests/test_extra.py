@@ -1,17 +1,38 @@
 """Tests of `policy_patch.extra`: a missing package is named with the extra that installs it."""
 
 import math
+import re
 import sys
 
 import pytest
 
 from policy_patch.errors import MissingExtraError
 from policy_patch.evaluation.scorers import FittedScorer, LexicalScorer
-from policy_patch.extra import import_extra
+from policy_patch.extra import import_extra, needs_extra
+from tests.core_install import beyond_the_core, run_without
+
+# Prints each module of the package, and the error of those that cannot be imported.
+WALK = """
+import pkgutil, sys
+from importlib import import_module
+import policy_patch
+from policy_patch.errors import MissingExtraError
+for found in pkgutil.walk_packages(policy_patch.__path__, "policy_patch."):
+    if not found.name.endswith("__main__"):
+        try:
+            import_module(found.name)
+        except MissingExtraError as error:
+            print(found.name, error)
+        else:
+            print(found.name, "imported")
+"""
 
 
 def test_a_package_that_is_there_is_imported():
     assert import_extra("math", "math", "eval", "Arithmetic") is math
+    with needs_extra("eval", "Arithmetic"):
+        import math as imported
+    assert imported is math
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
@@ -23,3 +44,33 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch):
         LexicalScorer()
     with pytest.raises(ImportError, match="`FittedScorer` needs the package `scikit-learn`"):
         FittedScorer.fit(["a", "b"], [0, 1], name="x")
+
+
+def test_a_missing_module_of_ours_is_no_missing_extra():
+    with pytest.raises(ModuleNotFoundError, match=r"policy_patch\.gone"), needs_extra("eval", "Arithmetic"):
+        import policy_patch.gone  # noqa: F401
+
+
+def test_with_the_core_alone_every_module_is_imported_or_names_its_extra():
+    blocked = beyond_the_core()
+    assert {"trl", "gradio", "jsonargparse", "sklearn"} <= blocked
+    assert blocked.isdisjoint({"torch", "transformers", "huggingface_hub", "numpy", "yaml", "policy_patch"})
+    done = run_without(blocked, WALK)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    missing = {name: text for name, text in said.items() if text != "imported"}
+    extras = {name: re.search(r'pip install ["\']policy-patch\[(\w+)\]', text)[1] for name, text in missing.items()}
+    rooms = {(name.split(".")[1], extra) for name, extra in extras.items()}
+    assert rooms == {("training", "train"), ("ui", "demo"), ("cli", "cli")}
+    assert len(said) - len(missing) > 200  # what needs no extra is imported
+    assert {"policy_patch.training.dataset", "policy_patch.ui.door", "policy_patch.cli.help"} <= set(missing)
+
+
+def test_the_version_needs_no_extra_and_other_commands_name_it():
+    code = "import sys\nfrom policy_patch.cli import main\nsys.exit(main(sys.argv[1:]))"
+    blocked = beyond_the_core() | {"rich"}
+    done = run_without(blocked, code, "--version")
+    assert (done.returncode, done.stderr) == (0, "") and re.fullmatch(r"policy-patch \S+\n", done.stdout)
+    done = run_without(blocked, code, "info", "folder")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(r'^policy-patch: The command line needs .*"policy-patch\[cli\]"`\.$', done.stderr)

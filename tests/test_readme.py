@@ -173,7 +173,7 @@ def test_the_python_of_an_evaluation_runs_with_another_judge(tmp_path, monkeypat
 def test_recipes_are_recipes(block, tmp_path):
     (tmp_path / "recipe.yaml").write_text(block)
     assert isinstance(yaml.safe_load(block), dict)
-    assert cli._parser().parse_args(["train", "--config", str(tmp_path / "recipe.yaml")]).train.output_dir
+    assert cli.parse(["train", "--config", str(tmp_path / "recipe.yaml")])[1].output_dir
 
 
 @pytest.mark.parametrize("block", cases(gates))
@@ -187,7 +187,7 @@ def test_commands_are_commands(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text("base: org/model\noutput_dir: tox-patch\n")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    assert cli._parser().parse_args(cli._with_config(words[1:])).command == words[1]
+    assert cli.parse(words[1:])[0] == words[1]
 
 
 @pytest.mark.parametrize("risk", ["toxicity", "gender_bias", "harmfulness"])

@@ -1,7 +1,7 @@
 """The command `policy-patch`: one file per command; the only place of the package that prints.
 
-Data goes to stdout, messages and progress to stderr. Exit codes: 0 good, 1 a check failed, 2 bad usage or bad input,
-130 stopped by Ctrl-C.
+Data goes to stdout, messages and progress to stderr. Exit codes: 0 good; 1 a check was made and failed, see
+`FAILED_CHECKS`; 2 bad usage or bad input, so that nothing could be checked; 130 stopped by Ctrl-C.
 """
 
 import os
@@ -9,19 +9,38 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from policy_patch._version import __version__
-from policy_patch.errors import MissingExtraError, PolicyPatchError
+from policy_patch.cli.quiet import quiet_libraries
+from policy_patch.errors import (
+    AdvisedAgainstError,
+    BaseMismatchError,
+    DamagedDownloadError,
+    HostilePatchError,
+    LockMismatchError,
+    PatchConflictError,
+    PatchFileError,
+    PolicyPatchError,
+    PolicyRefusalError,
+    SignatureError,
+    SigningKeyError,
+)
 from policy_patch.privacy.redaction import blank_error, without_secrets
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import Namespace
+
+    from policy_patch.cli.usage import Parser
 
 COMMANDS = (
     "demo", "pairs", "train", "evaluate", "generate", "info", "push", "pull", "compose", "bake", "export", "gateway",
     "probe", "gate", "sign", "verify", "scan", "bom", "audit", "lock", "apply", "status", "upgrade", "rollback",
     "rebase", "drift",
+)  # fmt: skip
+FAILED_CHECKS = (  # of a patch, a stack, a base or a lock: each has the exit code 1 in every command
+    AdvisedAgainstError, BaseMismatchError, DamagedDownloadError, HostilePatchError, LockMismatchError,
+    PatchConflictError, PatchFileError, PolicyRefusalError, SignatureError,
 )  # fmt: skip
 POLICY_VARIABLE = "POLICY_PATCH_POLICY"
 POLICY_HELP = f"Policy file that every loaded patch has to satisfy, beside the one that {POLICY_VARIABLE} names."
@@ -38,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*):
             The command and its options, without `policy-patch` itself. Defaults to the arguments of the process.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        parser = _parser()
-        arguments = parser.parse_args(_with_config(list(sys.argv[1:] if argv is None else argv)))
-        command = arguments.command
-        module = import_module(f"policy_patch.cli.{command}")
-        with _policy_in_force(arguments[command].pop("policy")):
-            return module.run(arguments[command])
+        if words[:1] == ["--version"]:
+            print(f"policy-patch {__version__}")
+            return 0
+        with quiet_libraries():
+            command, options = parse(words)
+            module = import_module(f"policy_patch.cli.{command}")
+            with _policy_in_force(options.pop("policy")):
+                return module.run(options)
     except PolicyPatchError as error:
         print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FAILED_CHECKS) and not isinstance(error, SigningKeyError) else 2
     except KeyboardInterrupt as error:
         print(f"policy-patch: {error or 'Stopped.'}", file=sys.stderr)
         return 130
@@ -79,32 +101,39 @@ def _policy_in_force(path: str | None) -> Iterator[None]:
             os.environ[POLICY_VARIABLE] = before
 
 
-def _with_config(words: list[str]) -> list[str]:
-    """Let `train recipe.yaml` mean `train --config recipe.yaml`."""
-    if words[:1] == ["train"] and words[1:2] and not words[1].startswith("-"):
-        return ["train", "--config", *words[1:]]
-    return words
+def parse(words: Sequence[str]) -> "tuple[str, Namespace]":
+    """Return the command in the words of a command line, and its options. Only this command's file is imported.
+
+    `train recipe.yaml` means `train --config recipe.yaml`.
+
+    Raises:
+        SystemExit: the words ask for help, with 0; or they are wrong, with 2 after a message on stderr.
+        ConfigError: a recipe cannot be read.
+        MissingExtraError: the extra `cli` is not installed.
+    """
+    command, *rest = words or [""]
+    if command not in COMMANDS:
+        _without_command(command)
+    if command == "train" and rest[:1] and not rest[0].startswith("-"):
+        rest = ["--config", *rest]
+    return command, _parser_of(command).parse_args(rest)
 
 
-def _parser() -> "ArgumentParser":
-    try:
-        from jsonargparse import ArgumentParser
-    except ModuleNotFoundError as error:
-        raise MissingExtraError('The command line needs the extra `cli`: `pip install "policy-patch[cli]"`.') from error
-    from policy_patch.cli.help import Formatter
+def _without_command(word: str) -> NoReturn:
+    """Print the list of commands if the first word asks for it, or else what is wrong with the word; and exit."""
+    from policy_patch.cli.usage import no_command, print_commands
 
-    class Parser(ArgumentParser):
-        """Quotes the user's arguments in its errors, without tokens and keys."""
+    if word in ("-h", "--help"):
+        print_commands(_DESCRIPTION, {name: import_module(f"policy_patch.cli.{name}").HELP for name in COMMANDS})
+        raise SystemExit(0)
+    no_command(word, COMMANDS)
 
-        def error(self, message: str, *more: Any, **options: Any) -> Any:
-            return super().error(without_secrets(message), *more, **options)
 
-    parser = Parser(prog="policy-patch", description=_DESCRIPTION, version=__version__, formatter_class=Formatter)
-    commands = parser.add_subcommands(required=True, dest="command", title="commands", metavar="COMMAND")
-    for name in COMMANDS:
-        module = import_module(f"policy_patch.cli.{name}")
-        command = Parser(description=module.DESCRIPTION, formatter_class=Formatter)
-        module.add_arguments(command)
-        command.add_argument("--policy", type=str | None, help=POLICY_HELP)
-        commands.add_subcommand(name, command, help=module.HELP)
+def _parser_of(command: str) -> "Parser":
+    from policy_patch.cli.usage import Parser
+
+    module = import_module(f"policy_patch.cli.{command}")
+    parser = Parser(prog=f"policy-patch {command}", description=module.DESCRIPTION)
+    module.add_arguments(parser)
+    parser.add_argument("--policy", type=str | None, help=POLICY_HELP)
     return parser

@@ -19,7 +19,7 @@ With --output_dir each patch is copied into a folder of its name there; files of
 work of your own is refused. With --check_base the base is loaded, too, and each patch compares it with its
 fingerprint.
 
-Exit codes: 0 all is as locked; 1 a file or the base is not; 2 bad usage, or a signature that is not trusted.
+Exit codes: 0 all is as locked; 1 a file or the base is not, or a signature is not trusted; 2 bad usage.
 
 To serve a lock: policy-patch gateway --lock policy-patch.lock, or examples/serve.py --lock policy-patch.lock. In
 Python: policy_patch.release.apply_lock().
@@ -42,7 +42,6 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    from policy_patch.errors import BaseMismatchError, LockMismatchError
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.hub.lock_file import read_lock
     from policy_patch.release.applying import apply_lock, prepare_folders
@@ -51,13 +50,9 @@ def run(args: "Namespace") -> int:
     options = HubOptions(
         cache_dir=args.cache_dir, local_files_only=args.offline, trusted_keys=args.key or None
     )  # fmt: skip
-    try:
-        folders = prepare_folders(lock, args.output_dir, lock_path=args.lock, options=options)
-        if args.check_base:
-            apply_lock(None, lock, lock_path=args.lock, options=options)
-    except (LockMismatchError, BaseMismatchError) as error:
-        say(f"policy-patch: {error}")
-        return 1
+    folders = prepare_folders(lock, args.output_dir, lock_path=args.lock, options=options)
+    if args.check_base:
+        apply_lock(None, lock, lock_path=args.lock, options=options)
     if args.json:
         print_json(
             {

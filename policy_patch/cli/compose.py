@@ -19,7 +19,8 @@ each with its version and hash.
 With --measured, the figures of `policy-patch evaluate --stack` go into its configuration, so that everybody who loads
 it sees what the stack does to each risk.
 
-Exit codes: 0 written; 1 the stack breaks a rule of a part, and that is refused; 2 bad usage, or another base.
+Exit codes: 0 written; 1 the stack breaks a rule of a part and that is refused, the parts are for different bases,
+or one of them may not be loaded; 2 bad usage.
 
 Examples:
   policy-patch compose tox=tox-patch bias=bias-patch --output both
@@ -49,26 +50,21 @@ def run(args: "Namespace") -> int:
     """Run the command."""
     import warnings
 
-    from policy_patch.errors import PatchConflictError
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.patch.stack_check import PatchConflictWarning
     from policy_patch.release import compose_policy_patches
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PatchConflictWarning)  # they are printed below
-            done = compose_policy_patches(
-                args.patches,
-                args.output,
-                patch_version=args.patch_version,
-                measured=args.measured,
-                parts_dir=args.parts,
-                on_conflict=args.on_conflict,
-                hub=HubOptions(cache_dir=args.cache_dir),
-            )
-    except PatchConflictError as error:
-        say(f"policy-patch: {error}")
-        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PatchConflictWarning)  # they are printed below
+        done = compose_policy_patches(
+            args.patches,
+            args.output,
+            patch_version=args.patch_version,
+            measured=args.measured,
+            parts_dir=args.parts,
+            on_conflict=args.on_conflict,
+            hub=HubOptions(cache_dir=args.cache_dir),
+        )
     facts = done.facts()
     if args.json:
         print_json(facts)

@@ -51,7 +51,7 @@ _OPTIONS = (
 _MORE_OPTIONS = (
     "filtered_by", "allow_filtering_scorers", "perplexity_model", "num_prompts", "num_samples", "max_new_tokens",
     "top_p", "temperature", "batch_size", "num_resamples", "seed", "output_dir", "device", "dtype",
-    "allow_base_mismatch", "show_words",
+    "allow_base_mismatch", "show_words", "figures",
 )  # fmt: skip
 
 
@@ -116,6 +116,8 @@ def evaluate(recipe: EvaluateRecipe, *, as_json: bool) -> int:
     else:
         print_report(report)
     say(f"Wrote {recipe.folder / 'evaluation.json'}, evaluation.md and evaluation.png.")
+    for name in recipe.figures:
+        say(f"Wrote {recipe.folder / f'evaluation.{name}'}.")
     return 0
 
 

@@ -6,7 +6,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.cli.console import print_json, print_report, print_table
+from policy_patch.cli.console import print_json, print_report, print_table, say
+from policy_patch.errors import MissingExtraError
 from policy_patch.stack_rules import OWN
 
 if TYPE_CHECKING:
@@ -39,18 +40,20 @@ def run(args: "Namespace") -> int:
 
 def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bool) -> int:
     """Print a patch's facts and results, and return the exit code."""
+    import numpy as np
+
     from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
-    from policy_patch.patch.folder import read_patch_folder
+    from policy_patch.patch.folder import read_patch_files
     from policy_patch.report.report import EvaluationReport
 
     location = locate_patch(patch, HubOptions(revision, subfolder), optional=[EVALUATION_NAME])
-    config, vectors = read_patch_folder(location.folder)
-    norms = vectors.norm(dim=1)  # (num_virtual_tokens,)
-    facts = {name: value for name, value in config.to_dict().items() if value is not None}
+    read = read_patch_files(location.folder)  # not the tensors: torch takes two seconds to import
+    norms = np.linalg.norm(read.array, axis=1)  # (num_virtual_tokens,)
+    facts = {name: value for name, value in read.config.to_dict().items() if value is not None}
     fingerprint = facts.pop("base_fingerprint", None)
     facts |= {
-        "parameters": vectors.numel(),
-        "vector_norm": {"mean": norms.mean().item(), "min": norms.min().item(), "max": norms.max().item()},
+        "parameters": read.array.size,
+        "vector_norm": {"mean": float(norms.mean()), "min": float(norms.min()), "max": float(norms.max())},
         "files": "whole: the hash of the vectors is the one in the configuration",
     }
     if location.commit is not None:
@@ -66,9 +69,12 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
     if "versions" in facts:
         facts["versions"] = ", ".join(facts["versions"] or ()) or "unknown or none"
     print_table([{"": name.replace("_", " "), patch: _text(value)} for name, value in facts.items()], prose=True)
-    print_table(stack_rows(measured, config.risk or "this patch"), "measured stacks")
+    print_table(stack_rows(measured, read.config.risk or "this patch"), "measured stacks")
     if report is not None:
-        print_report(report)
+        try:
+            print_report(report)
+        except MissingExtraError as error:  # intervals are computed from the stored figures
+            say(f"Its results are in {location.folder / EVALUATION_NAME}, and cannot be shown. {error}")
     return 0
 
 

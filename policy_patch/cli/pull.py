@@ -72,7 +72,10 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
     opened = open_patch(patch, options, optional=(*DESCRIBING_FILES, SIGNATURE_NAME))
     location = opened.location
     if location.repo_id is None:
-        raise PatchNotFoundError(f"`{patch}` is a folder; `pull` needs a repository, like `org/tox-patch`.")
+        what = "comes with the package" if patch.startswith("lab:") else "is a folder"
+        raise PatchNotFoundError(
+            f"`{patch}` {what} and can be used as it is; `pull` needs a repository, like `org/tox-patch`."
+        )
     folder = Path(output_dir or location.repo_id.rpartition("/")[2])
     pulled = pull_into(location, folder, overwrite=overwrite, files=opened.files)
     version, base = pulled.config.patch_version, pulled.config.base_model_name_or_path

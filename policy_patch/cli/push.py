@@ -47,7 +47,7 @@ Examples:
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
-    parser.add_argument("folder", type=str, help="Folder of a patch.")
+    parser.add_argument("folder", type=str, help="Folder of a patch, or lab:toxicity.")
     parser.add_argument("repo_id", type=str, help="Repository, e.g. org/tox-patch. Created if it does not exist.")
     parser.add_argument(
         "--version", type=str | None, help="Version to publish, e.g. 1.2.0. It is also written into the folder."
@@ -164,9 +164,12 @@ def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool)
 def _publication(args: "Namespace") -> Publication:
     from policy_patch.hub.publishing import published_config
     from policy_patch.hub.push import PushOptions
+    from policy_patch.lab.checkpoints import lab_patch
     from policy_patch.patch.folder import patch_files, read_patch_folder
 
-    before, vectors = read_patch_folder(args.folder)
+    of_lab = lab_patch(args.folder)  # part of the package: it can be published, and stays as it is
+    folder = args.folder if of_lab is None else str(of_lab)
+    before, vectors = read_patch_folder(folder)
     config, files = patch_files(published_config(before, version=args.version, base_model=args.base), vectors)
     about = {key: args[key] for key in ("tags", "license", "dataset_id", "task_id")}
     options = PushOptions(
@@ -177,20 +180,20 @@ def _publication(args: "Namespace") -> Publication:
         create_pr=args.create_pr,
         parent_commit=args.parent_commit,
         subfolder=args.subfolder,
-        sign=_signature(args),
+        sign=_signature(args, folder),
     )
     return Publication(
         folder=args.folder,
         repo_id=args.repo_id,
         config=config,
         files=files,
-        changes_folder=args.version is not None or args.base is not None,
-        about={"evaluation": _evaluation(args.folder, args.evaluation), **about},
+        changes_folder=of_lab is None and (args.version is not None or args.base is not None),
+        about={"evaluation": _evaluation(folder, args.evaluation, named=args.folder), **about},
         options=options,
     )
 
 
-def _signature(args: "Namespace") -> "Callable[[Mapping[str, bytes]], bytes] | None":
+def _signature(args: "Namespace", folder: str) -> "Callable[[Mapping[str, bytes]], bytes] | None":
     """Return what signs the published files: the given key, or the signature in the folder if there is one."""
     import os
 
@@ -198,7 +201,7 @@ def _signature(args: "Namespace") -> "Callable[[Mapping[str, bytes]], bytes] | N
     from policy_patch.trust.signing import earlier_signature, signed_files
 
     if args.sign is None:
-        return earlier_signature(args.folder)
+        return earlier_signature(folder)
     signer = {"private_key": args.sign, "certificate": args.certificate, "certificate_chain": args.chain}
     return lambda files: signed_files(files, **signer, password=os.environ.get(PASSWORD_VARIABLE))
 
@@ -249,7 +252,7 @@ def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) 
     return 0
 
 
-def _evaluation(folder: str, given: str | None) -> "EvaluationReport | None":
+def _evaluation(folder: str, given: str | None, *, named: str) -> "EvaluationReport | None":
     """Return the given report, or else the report in the folder, or else None."""
     from policy_patch.hub.fetch import EVALUATION_NAME
     from policy_patch.report.report import EvaluationReport
@@ -258,8 +261,8 @@ def _evaluation(folder: str, given: str | None) -> "EvaluationReport | None":
     place = given or (beside if beside.is_file() else None)
     if place is None:
         say(
-            f"There is no {EVALUATION_NAME} in {folder}, so the card says that nothing was measured. "
-            f"`policy-patch evaluate {folder}` makes one."
+            f"There is no {EVALUATION_NAME} in {named}, so the card says that nothing was measured. "
+            f"`policy-patch evaluate {named}` makes one."
         )
         return None
     return EvaluationReport.load(place)

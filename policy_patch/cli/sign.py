@@ -19,7 +19,8 @@ people and the Hub edit it. Needs the extra `signing`. A key's password is read
 from POLICY_PATCH_KEY_PASSWORD. Push after signing, or sign as you push
 (`policy-patch push --sign`), which signs what is published.
 
-Exit codes: 0 signed; 2 the key cannot be used, or bad usage.
+Exit codes: 0 signed; 1 the folder holds what no signature can cover; 2 the key
+cannot be used, or bad usage.
 
 Examples:
   policy-patch sign tox-patch --key key.pem
@@ -43,11 +44,17 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
 def run(args: "Namespace") -> int:
     """Run the command."""
-    from policy_patch.errors import SignatureError
+    from policy_patch.errors import SigningKeyError
+    from policy_patch.lab.checkpoints import lab_patch
     from policy_patch.release import sign_policy_patch
 
     if (args.key is None) != args.keyless:
-        raise SignatureError("Give the key that signs (`--key key.pem`), or `--keyless`; one of the two.")
+        raise SigningKeyError("Give the key that signs (`--key key.pem`), or `--keyless`; one of the two.")
+    if lab_patch(args.folder) is not None:
+        raise SigningKeyError(
+            f"`{args.folder}` is part of the package, and its folder stays as it is. To sign what you publish of it: "
+            f"`policy-patch push {args.folder} org/patch --sign {args.key or 'key.pem'}`."
+        )
     signed = sign_policy_patch(
         args.folder,
         private_key=args.key,

@@ -5,15 +5,34 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from policy_patch.cli.console import stderr
+from policy_patch.cli.console import new_bars, room_beside
+from policy_patch.extra import needs_extra
 from policy_patch.recipes.stage_progress import stage_name
 from policy_patch.training.progress import figures
 
+with needs_extra("cli", "The command line"):
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class Figures(ProgressColumn):
+    """The newest figures of a training stage: as many as the line has room for."""
+
+    def render(self, task: Task) -> Text:
+        """Return the figures of a task as text."""
+        room, text = room_beside(task), ""
+        for part in task.fields["figures"].split(", "):
+            longer = f"{text}, {part}" if text else part
+            if len(longer) > room:
+                break
+            text = longer
+        return Text(text)
 
 
 class RichProgress(TrainerCallback):
@@ -78,11 +97,7 @@ class RichProgress(TrainerCallback):
             self._bars.stop()
 
     def _open(self, stage: str, done: int, total: int) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left:"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-            console=stderr, transient=not stderr.is_terminal,
-        )  # fmt: skip
+        self._bars = new_bars(Figures())
         self._told = stage
         self._task = self._bars.add_task(stage, total=total, completed=done, figures="")
         self._bars.start()

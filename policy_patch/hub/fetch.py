@@ -5,6 +5,7 @@ each file by its hash (git's sha1 of small files, sha256 of large ones); this fi
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
-from transformers.utils import logging
 
 from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig
@@ -29,12 +29,13 @@ from policy_patch.hub.names import (
     split_id,
     subfolder_with_slash,
 )
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.patch.folder import TENSORS_NAME, largest_tensor_file
 from policy_patch.privacy.redaction import without_secrets
 from policy_patch.semver import precedence, version_of_tag
 from policy_patch.trust.policy_file import PatchPolicy
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
@@ -112,7 +113,8 @@ def locate_patch(
 
     Args:
         model_id (`str` or `os.PathLike`):
-            A folder, or a repository on the Hub, maybe with a version: `"org/tox-patch@v1.2.0"`.
+            A folder, a patch of the lab (`"lab:toxicity"`), or a repository on the Hub, maybe with a version:
+            `"org/tox-patch@v1.2.0"`.
         options ([`HubOptions`], *optional*):
             Revision, token, cache and so on.
         optional (`Sequence[str]`):
@@ -134,7 +136,7 @@ def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation
     No request is made.
 
     Raises:
-        PatchNotFoundError: `model_id` is an address.
+        PatchNotFoundError: `model_id` is an address, or a name of the lab that is not one of its patches.
         HubRevisionError, HubAccessError, ConfigError: id and options name different revisions, or an option is wrong.
     """
     check_subfolder(options.subfolder)
@@ -145,6 +147,8 @@ def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation
         return model_id
     if os.path.isdir(model_id):
         return PatchLocation(Path(model_id, options.subfolder or ""))
+    if (lab := lab_patch(model_id)) is not None:
+        return PatchLocation(lab / (options.subfolder or ""))
     if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
         raise PatchNotFoundError(
             f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "

@@ -16,6 +16,7 @@ from policy_patch.errors import HubError, LockError, PolicyPatchError
 from policy_patch.files.documents import Fault, parse_json, read_text
 from policy_patch.hub.fetch import PATCH_FILES
 from policy_patch.hub.names import REPO_ID, check_repo_id, check_subfolder, is_commit
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.near_names import did_you_mean
 from policy_patch.semver import SEMVER
 
@@ -59,7 +60,8 @@ class LockedPatch:
         commit (`str`, *optional*):
             Commit of the repository, 40 hexadecimal digits. Tags move, commits do not.
         folder (`str`, *optional*):
-            Folder on this machine; if it is relative, from the folder of the lock file.
+            Folder on this machine; if it is relative, from the folder of the lock file. Or a patch of the lab, such as
+            `lab:toxicity`.
         subfolder (`str`, *optional*):
             Folder inside the repository.
         version (`str`):
@@ -297,4 +299,4 @@ class _Reader:
 
 def folder_of(patch: LockedPatch, lock_path: str | os.PathLike) -> Path:
     """Return the folder of a patch that was locked from this machine."""
-    return Path(lock_path).resolve().parent / (patch.folder or "")
+    return lab_patch(patch.folder or "") or Path(lock_path).resolve().parent / (patch.folder or "")

@@ -125,7 +125,8 @@ def history(path: str | os.PathLike = LOCK_NAME) -> dict[str, Lock]:
         hash_, _, suffix = name.partition(".")
         if suffix == "lock":  # others are temporary files of writers
             found[hash_] = lock_from_json(_kept_text(Path(path), hash_), f"`{folder / name}`")
-    return dict(sorted(found.items(), key=lambda entry: (entry[1].locked_at, entry[0])))
+    # Of two locks of one second, the one that replaced the other is the newer one.
+    return dict(sorted(found.items(), key=lambda entry: (entry[1].locked_at, len(_line(entry[1], found)), entry[0])))
 
 
 def rolled_back_commits(path: str | os.PathLike = LOCK_NAME) -> set[tuple[str | None, str | None]]:
@@ -137,13 +138,18 @@ def rolled_back_commits(path: str | os.PathLike = LOCK_NAME) -> set[tuple[str | 
         LockError: the lock or its history cannot be read.
     """
     lock, known = read_lock(path), history(path)
+    in_line = {(patch.id, patch.commit) for one in _line(lock, known) for patch in one.stack}
+    return {(patch.id, patch.commit) for one in known.values() for patch in one.stack} - in_line
+
+
+def _line(lock: Lock, known: dict[str, Lock]) -> list[Lock]:
+    """Return a lock and those that it goes back to, the newest first."""
     line = [lock]
     while line[-1].previous in known:
         line.append(known[line[-1].previous])
         if len(line) > len(known) + 1:  # hashes make circles impossible, short of broken SHA-256
             break
-    in_line = {(patch.id, patch.commit) for one in line for patch in one.stack}
-    return {(patch.id, patch.commit) for one in known.values() for patch in one.stack} - in_line
+    return line
 
 
 def _before(lock: Lock, known: dict[str, Lock], path: Path) -> str:

@@ -7,14 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import HubAccessError, HubRevisionError, LockMismatchError, PatchNotFoundError
 from policy_patch.hub.fetch import CARD_NAME, PATCH_FILES, HubOptions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, folder_of
 from policy_patch.hub.named_patch import NamedPatch
 from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.patch.folder import TENSORS_NAME
+from policy_patch.patch.stack_check import check_stack, member
 from policy_patch.trust.rules import PatchRules
 from policy_patch.trust.signed_files import hash_of
+from policy_patch.trust.stack_policy import on_conflict_in_force
 
 
 def hashes_to_lock(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -104,6 +107,19 @@ def read_locked(
         at = opened.location
         patches.append(NamedPatch(one.name, opened.config, opened.vectors, at.repo_id, at.commit, at.folder))
     return patches
+
+
+def check_locked_stack(
+    patches: Sequence[tuple[LockedPatch, PolicyPatchConfig]], options: HubOptions | None = None
+) -> None:
+    """Check the rules that the patches of a lock have for stacks: a warning for each that is broken.
+
+    Raises:
+        PatchConflictError: a rule is broken, and a policy in force refuses such stacks.
+    """
+    given = options and options.policy
+    members = [member(one.name, config, (one.id, one.commit)) for one, config in patches]
+    check_stack(members, on_conflict=lambda: on_conflict_in_force("warn", [given] if given else ()))
 
 
 def check_is_locked(patch: LockedPatch, version: str, sha256: str | None) -> None:

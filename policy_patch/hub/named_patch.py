@@ -17,6 +17,7 @@ from policy_patch.errors import PatchNameError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.names import split_id
 from policy_patch.hub.opening import open_patch
+from policy_patch.lab.checkpoints import LAB_PREFIX
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import StackMember, member
 from policy_patch.trust.scan_verdicts import check_scanned_before
@@ -95,13 +96,19 @@ def split_name(spec: str | os.PathLike) -> tuple[str, str]:
     name, equals, model_id = text.partition("=")
     if not equals or os.path.exists(text) or "/" in name:
         model_id = text
-        name = Path(text).resolve().name if os.path.isdir(text) else split_id(text)[0].rpartition("/")[2]
+        name = _last_part(text)
     if not _NAME.fullmatch(name) or not model_id:
         raise PatchNameError(
             f"`{text}` gives the patch the name {name!r}; expected letters, digits, `-`, `_` and single dots, "
             "such as `tox=org/tox-patch`."
         )
     return name, model_id
+
+
+def _last_part(model_id: str) -> str:
+    if os.path.isdir(model_id):
+        return Path(model_id).resolve().name
+    return split_id(model_id)[0].rpartition("/")[2].removeprefix(LAB_PREFIX)
 
 
 def load_named_patch(spec: str | os.PathLike, options: HubOptions | None = None) -> NamedPatch:

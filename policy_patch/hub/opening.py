@@ -8,8 +8,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import SignatureError
@@ -27,6 +26,9 @@ from policy_patch.trust.bundle import Bundle, read_bundle
 from policy_patch.trust.rules import PatchRules, rules_for
 from policy_patch.trust.signed_files import hash_of, hashed_folder
 from policy_patch.trust.verifying import Signed
+
+if TYPE_CHECKING:
+    import torch
 
 NOT_FETCHED = "not fetched"  # in place of a hash: a file that no signature covers
 
@@ -51,7 +53,7 @@ class OpenedPatch:
     """
 
     config: PolicyPatchConfig
-    vectors: torch.Tensor
+    vectors: "torch.Tensor"
     location: PatchLocation
     files: dict[str, bytes]
     rules: PatchRules

@@ -3,19 +3,19 @@
 `push.py` decides what is published there, and under which version.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers.utils import logging
 
 from policy_patch.errors import HubRevisionError, PublishConflictError
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.names import check_repo_id, check_revision, check_subfolder, is_commit, subfolder_with_slash
 from policy_patch.semver import SEMVER
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MAIN = "main"
 _PULL_REQUESTS = "refs/pr/"

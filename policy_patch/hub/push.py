@@ -4,13 +4,13 @@ A published version never changes, and each has a tag such as `v1.2.0`; `version
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import httpx2
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from transformers.utils import logging
 
 from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME, PolicyPatchConfig
 from policy_patch.errors import HubError, HubUnavailableError, PolicyPatchError, PublishConflictError
@@ -31,7 +31,7 @@ from policy_patch.privacy.redaction import blank_error, sent_secrets, without_se
 from policy_patch.semver import version_tag
 from policy_patch.trust.signed_files import must_be_signed
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _TRIES = 5  # tries of a commit, if others keep committing to other files
 

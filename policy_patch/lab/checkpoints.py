@@ -3,6 +3,7 @@
 `build.py` and the recipes wrote these files. Nothing is downloaded or trained here.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from policy_patch.errors import PatchNotFoundError
+from policy_patch.near_names import did_you_mean
 
+LAB_PREFIX = "lab:"  # of the names of the lab's models, patches and prompts
 LAB_MODELS_PATH = Path(__file__).parent / "models"
 LAB_PATCHES_PATH = Path(__file__).parent / "patches"
 
@@ -73,11 +76,25 @@ def lab_patch_folder(risk: str) -> Path:
 
     ```
     """
-    folder = LAB_PATCHES_PATH / risk
-    if not folder.is_dir():
-        known = ", ".join(sorted(path.name for path in LAB_PATCHES_PATH.iterdir()))
-        raise PatchNotFoundError(f"The lab has no patch `{risk}`; it has {known}.")
-    return folder
+    known = sorted(path.name for path in LAB_PATCHES_PATH.iterdir() if path.is_dir())
+    if risk not in known:
+        hint = did_you_mean(risk, known, otherwise=f"It has {', '.join(known)}.")
+        raise PatchNotFoundError(f"The lab has no patch `{risk}`. {hint}")
+    return LAB_PATCHES_PATH / risk
+
+
+def lab_patch(model_id: str | os.PathLike) -> Path | None:
+    """Return the folder of a patch of the lab by its name, such as `lab:toxicity`; None for other ids.
+
+    A folder of this very name comes first, as with every id of a patch.
+
+    Raises:
+        PatchNotFoundError: the lab has no patch of this name.
+    """
+    name = os.fspath(model_id)
+    if not isinstance(name, str) or not name.startswith(LAB_PREFIX) or os.path.isdir(name):
+        return None
+    return lab_patch_folder(name.removeprefix(LAB_PREFIX))
 
 
 def _load(name: str, dtype: "torch.dtype | None") -> "PreTrainedModel":

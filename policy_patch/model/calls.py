@@ -28,6 +28,7 @@ from policy_patch.injection.inference import as_usual, leaves_only_tokens
 from policy_patch.injection.injection import Injection
 from policy_patch.injection.patched_cache import count_text
 from policy_patch.injection.stacks import BatchStacks, Stack
+from policy_patch.model.company import with_company
 from policy_patch.model.named_patches import BASE_NAME
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class PatchedCalls:
     def _batch_stacks(self, patch_names: Sequence[str | Sequence[str]] | None) -> BatchStacks | None:
         if patch_names is None:
             active = self._active
-            return BatchStacks((self._stack(active),)) if active else None
+            return BatchStacks((with_company(self, self._stack(active)),)) if active else None
         if isinstance(patch_names, str) or not len(patch_names):
             raise PatchNameError(
                 f"`patch_names` is {patch_names!r}; expected a list with one entry for each row: a name, a tuple of "

@@ -11,6 +11,7 @@ from typing import Any
 
 from policy_patch.errors import PatchNameError, PatchNotFoundError
 from policy_patch.hub.names import split_id
+from policy_patch.lab.checkpoints import LAB_PREFIX
 
 DEFAULT_PATCH_NAME = "default"
 
@@ -59,14 +60,14 @@ def distinct_names(ids: Sequence[str | PathLike]) -> list[str]:
 
     ```python
     >>> from policy_patch.model.ids import distinct_names
-    >>> distinct_names(["org/tox-patch@v1.0.0", "other/tox-patch", "./bias.patch/"])
-    ['tox-patch', 'tox-patch-2', 'bias_patch']
+    >>> distinct_names(["org/tox-patch@v1.0.0", "other/tox-patch", "./bias.patch/", "lab:toxicity"])
+    ['tox-patch', 'tox-patch-2', 'bias_patch', 'toxicity']
 
     ```
     """
     names: list[str] = []
     for one in ids:
-        word = re.sub(r"[^A-Za-z0-9_-]", "_", Path(split_id(one)[0]).name) or "patch"
+        word = re.sub(r"[^A-Za-z0-9_-]", "_", Path(split_id(one)[0]).name.removeprefix(LAB_PREFIX)) or "patch"
         count = 2
         name = word
         while name in names:

@@ -41,6 +41,11 @@ _LOADS = itertools.count()  # load counter: tells a deleted patch's cache from t
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
+def new_load() -> int:
+    """Return the next load counter."""
+    return next(_LOADS)
+
+
 class NamedPatches:
     """Mixin of [`PolicyPatchModel`] that holds its patches by name, and the active stack."""
 
@@ -254,7 +259,7 @@ class NamedPatches:
             raise PatchNameError(f"`patch_name={name!r}` is a name that torch reserves. Choose another name.")
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
-        self._loads[name] = next(_LOADS)
+        self._loads[name] = new_load()
         self._sources[name] = source or "made here"
         self._origins[name] = origin
         if tokenizer is not None:

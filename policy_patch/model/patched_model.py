@@ -16,6 +16,7 @@ from policy_patch.base.supported import check_supported
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import UnsupportedModelError
 from policy_patch.hub.fetch import only_cached_commit
+from policy_patch.hub.named_patch import NamedPatch
 from policy_patch.injection.disabling import Disabling
 from policy_patch.injection.self_check import checked_injection
 from policy_patch.model.calls import PatchedCalls
@@ -134,6 +135,19 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
     def patch_sources(self) -> dict[str, str]:
         """The folder, or the repository and commit, that each patch was loaded from; `"made here"` for the others."""
         return dict(self._sources)
+
+    @property
+    def patch_facts(self) -> list[dict[str, Any]]:
+        """Which patches are active, in order, as plain values: for the answers and the log of a server.
+
+        Each has the keys of [`~policy_patch.hub.named_patch.NamedPatch.facts`]: `name`, `version`, `risk`,
+        `repository` and `commit` (None for a folder), `sha256` of the tensor file, and `num_virtual_tokens`.
+        """
+        found = []
+        for name in self._active:
+            config, vectors, (repo_id, commit) = self.patch_config[name], self.patches[name], self._origins[name]
+            found.append(NamedPatch(name, config, whole(vectors).detach().cpu(), repo_id, commit).facts())
+        return found
 
     # Copying and printing
 

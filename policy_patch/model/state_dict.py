@@ -5,7 +5,8 @@ import torch
 from policy_patch.errors import PatchFileError
 from policy_patch.model.ids import DEFAULT_PATCH_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.patch.vectors import TENSOR_KEY, check_finite, check_norms, overwrite
+from policy_patch.patch.tensor_file import TENSOR_KEY
+from policy_patch.patch.vectors import check_finite, check_norms, overwrite
 
 
 def get_policy_patch_state_dict(

@@ -8,14 +8,15 @@ way.
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers.utils import logging
+import numpy as np
 
 from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig, read_config
@@ -23,9 +24,12 @@ from policy_patch.errors import ConfigError, PatchFileError, PatchNotFoundError,
 from policy_patch.files.atomic import pending_files, remove_pending, write_pending, write_whole
 from policy_patch.files.documents import Fault, read_text
 from policy_patch.files.folder_lock import NoLockHere, no_writer, only_writer, pause
-from policy_patch.patch.vectors import config_hash_in, vectors_from_bytes, vectors_to_bytes
+from policy_patch.patch.tensor_file import array_from_bytes, config_hash_in
 
-logger = logging.get_logger(__name__)
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 TENSORS_NAME = "policy_patch.safetensors"
 _HEADER_LIMIT = 64 * 1024  # the header that we write has under 400 bytes; a far longer one is not read
@@ -35,7 +39,7 @@ _QUIET = 0.1  # seconds without a change, after which no save is under way; used
 
 
 def write_patch_folder(
-    folder: str | os.PathLike, config: PolicyPatchConfig, vectors: torch.Tensor
+    folder: str | os.PathLike, config: PolicyPatchConfig, vectors: "torch.Tensor"
 ) -> PolicyPatchConfig:
     """Write one patch into `folder`, over a patch that may be there.
 
@@ -61,7 +65,7 @@ def write_patch_folder(
     return written
 
 
-def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[PolicyPatchConfig, dict[str, bytes]]:
+def patch_files(config: PolicyPatchConfig, vectors: "torch.Tensor") -> tuple[PolicyPatchConfig, dict[str, bytes]]:
     """Return the configuration as written, and the content of the two files by name. Errors as above."""
     written = replace(
         config, num_virtual_tokens=vectors.shape[0], hidden_size=vectors.shape[1], policy_patch_version=__version__
@@ -73,14 +77,16 @@ def patch_files(config: PolicyPatchConfig, vectors: torch.Tensor) -> tuple[Polic
     return written, {TENSORS_NAME: content, CONFIG_NAME: written.to_json().encode()}
 
 
-def patch_hash(config: PolicyPatchConfig, vectors: torch.Tensor) -> str:
+def patch_hash(config: PolicyPatchConfig, vectors: "torch.Tensor") -> str:
     """Return the hash of a patch's tensor file; if the patch has changed since loading, of the file it would give."""
     if hashlib.sha256(_tensor_file(config, vectors)).hexdigest() == config.sha256:
         return config.sha256
     return patch_files(config, vectors)[0].sha256
 
 
-def _tensor_file(config: PolicyPatchConfig, vectors: torch.Tensor) -> bytes:
+def _tensor_file(config: PolicyPatchConfig, vectors: "torch.Tensor") -> bytes:
+    from policy_patch.patch.vectors import vectors_to_bytes
+
     try:
         text = config.to_json()
     except (TypeError, ValueError) as error:
@@ -155,7 +161,7 @@ def _replace_pair(folder: Path, files: dict[str, bytes]) -> None:
     os.replace(pending[CONFIG_NAME], folder / CONFIG_NAME)
 
 
-def read_patch_folder(folder: str | os.PathLike) -> tuple[PolicyPatchConfig, torch.Tensor]:
+def read_patch_folder(folder: str | os.PathLike) -> "tuple[PolicyPatchConfig, torch.Tensor]":
     """Read one patch from `folder`. While others save there, the result is the older or the newer patch, never a mix.
 
     Nothing is written, so a read-only folder works.
@@ -182,13 +188,21 @@ def read_patch_files(folder: str | os.PathLike) -> "PatchFiles":
 class PatchFiles:
     """Two files that belong together, parsed and as bytes by name.
 
-    `config_path` is a pending file during a save, or after a killed one.
+    `array` holds the vectors, `(num_virtual_tokens, hidden_size)`, fp32. `config_path` is a pending file during a save,
+    or after a killed one.
     """
 
     config: PolicyPatchConfig
-    vectors: torch.Tensor
+    array: np.ndarray
     config_path: Path
     files: dict[str, bytes]
+
+    @property
+    def vectors(self) -> "torch.Tensor":
+        """Return the vectors as a tensor, which shares its memory with `array`."""
+        import torch
+
+        return torch.from_numpy(self.array)
 
 
 def _read_pair(folder: Path) -> PatchFiles:
@@ -279,7 +293,7 @@ def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchCo
         raise PatchFileError(
             f"{path} has {size:,} bytes; the configuration beside it allows at most {largest:,}. It was not read."
         )
-    vectors = vectors_from_bytes(content, config, str(path))
+    array = array_from_bytes(content, config, str(path))
     digest = hashlib.sha256(content).hexdigest()
     if digest != config.sha256:
         raise PatchFileError(
@@ -291,7 +305,7 @@ def _pair_with(folder: Path, config_path: Path, text: str, config: PolicyPatchCo
             f"{config_path} has the hash {config_sha256}; {TENSORS_NAME} beside it says {expected}. The configuration "
             "was altered or damaged after it was saved: get the patch again from where it came from."
         )
-    return PatchFiles(config, vectors, config_path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
+    return PatchFiles(config, array, config_path, {TENSORS_NAME: content, CONFIG_NAME: text.encode()})
 
 
 def copy_patch_folder(

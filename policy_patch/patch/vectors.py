@@ -1,31 +1,23 @@
-"""The vectors of a patch: their initial values, and their conversion to the bytes of a tensor file and back.
+"""The vectors of a patch as tensors: their initial values, what they may be, and their way into a parameter.
 
-`folder.py` writes the bytes into a folder; `injection.py` puts the vectors in front of a base.
+`tensor_file.py` has the bytes of the file that holds them; `injection.py` puts the vectors in front of a base.
 """
 
 import hashlib
-import json
-import re
-import struct
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
 from policy_patch.base.token_embeddings import embedded
-from policy_patch.config import FORMAT_VERSION, PolicyPatchConfig
+from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import ConfigError, PatchFileError, TokenizerRequiredError
-from policy_patch.files.documents import Fault, parse_json
+from policy_patch.patch.tensor_file import array_from_bytes, array_to_bytes, not_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TENSOR_KEY = "patch"
-_HEADER_BYTES = 8  # safetensors: little-endian unsigned 64-bit length of the JSON header, then header, then tensors
 _LARGEST_NORM, _SAMPLED_ROWS = 100, 256  # see `check_norms`
-_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
 def initial_vectors(
@@ -104,15 +96,7 @@ def vectors_to_bytes(vectors: torch.Tensor, config_sha256: str | None = None) ->
         PatchFileError: the vectors hold NaN or infinity, which no patch may contain.
     """
     vectors = vectors.detach().to(device="cpu", dtype=torch.float32).contiguous()
-    check_finite(vectors, "the vectors")
-    metadata = {"format_version": str(FORMAT_VERSION)}
-    if config_sha256 is not None:
-        metadata["config_sha256"] = config_sha256
-    data = vectors.numpy().astype("<f4", copy=False).tobytes()
-    entry = {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, len(data)]}
-    header = json.dumps({"__metadata__": metadata, TENSOR_KEY: entry}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _HEADER_BYTES)  # safetensors aligns its tensors to multiples of 8
-    return struct.pack("<Q", len(header)) + header + data
+    return array_to_bytes(vectors.numpy(), config_sha256)
 
 
 def vectors_hash(vectors: torch.Tensor) -> str:
@@ -145,56 +129,7 @@ def vectors_from_bytes(content: bytes, config: PolicyPatchConfig, source: str) -
         PatchFileError: the bytes are truncated or not a safetensors file, have unknown tensors, a wrong shape or dtype,
             NaN or infinity, or metadata that [`config_hash_in`] refuses.
     """
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
-        raise PatchFileError(
-            f"{source} is damaged ({_size_in_words(content)}; {error}). Get the patch again from where it came from."
-        ) from error
-    if set(tensors) != {TENSOR_KEY}:
-        raise PatchFileError(
-            f"{source} holds the tensors {sorted(tensors)}; expected exactly one named '{TENSOR_KEY}'."
-        )
-    vectors = tensors[TENSOR_KEY]
-    expected = (config.num_virtual_tokens, config.hidden_size)
-    if tuple(vectors.shape) != expected or vectors.dtype != torch.float32:
-        raise PatchFileError(
-            f"{source} holds a tensor of shape {tuple(vectors.shape)} and {vectors.dtype}; its configuration says "
-            f"{expected} (`num_virtual_tokens`, `hidden_size`) in torch.float32."
-        )
-    check_finite(vectors, source)
-    config_hash_in(content, source)
-    return vectors
-
-
-def config_hash_in(content: bytes, source: str) -> str:
-    """Return the hash of the configuration that a tensor file holds in its metadata.
-
-    Args:
-        content (`bytes`):
-            The whole file, with a header that safetensors can read.
-        source (`str`):
-            Where the bytes come from, for error messages.
-
-    Raises:
-        PatchFileError: the metadata is missing, unknown or malformed, or the header has a key twice.
-    """
-    (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
-    try:
-        header = parse_json(content[_HEADER_BYTES : _HEADER_BYTES + header_length].decode())
-    except ValueError as error:
-        reason = error.at("it") if isinstance(error, Fault) else error
-        raise PatchFileError(f"The header of {source} is damaged ({reason}). Get the patch again.") from error
-    metadata = header.get("__metadata__") or {}
-    form = {"format_version": re.escape(str(FORMAT_VERSION)), "config_sha256": "[0-9a-f]{64}"}
-    fits = set(metadata) == set(form) and all(re.fullmatch(form[key], text) for key, text in metadata.items())
-    if not fits or set(header[TENSOR_KEY]) != _ENTRY_KEYS:
-        raise PatchFileError(
-            f"{source} has the metadata {str(metadata)[:200]}; expected `format_version`, which is '{FORMAT_VERSION}', "
-            "and `config_sha256`, the hash of the configuration beside it, and nothing more in its header. It was "
-            "altered, or written by something else than policy-patch: get the patch again from where it came from."
-        )
-    return metadata["config_sha256"]
+    return torch.from_numpy(array_from_bytes(content, config, source))
 
 
 def whole(vectors: torch.Tensor) -> torch.Tensor:
@@ -227,10 +162,7 @@ def check_finite(vectors: torch.Tensor, source: str) -> None:
     """Raise `PatchFileError` if `vectors` holds NaN or infinity."""
     bad = int((~torch.isfinite(vectors)).sum())
     if bad:
-        raise PatchFileError(
-            f"{source} hold {bad} NaN or infinite values of {vectors.numel()}. A patch like that turns every answer "
-            "into noise; if training made them, lower the learning rate and start again from the last checkpoint."
-        )
+        raise not_finite(bad, vectors.numel(), source)
 
 
 def check_norms(vectors: torch.Tensor, embeddings: nn.Module, source: str) -> None:
@@ -271,14 +203,3 @@ def _longest_embedding(embeddings: nn.Module) -> float | None:
         found = embeddings(ids.unsqueeze(0))[0] if table.is_meta else embedded(embeddings, ids)
     norm = float("nan") if found.is_meta else float(torch.linalg.vector_norm(found.float(), dim=1).max())
     return norm if norm > 0 else None
-
-
-def _size_in_words(content: bytes) -> str:
-    """Return in words the length of a damaged file and, if its header is readable, the length it should have."""
-    try:
-        (header_length,) = struct.unpack("<Q", content[:_HEADER_BYTES])
-        header = json.loads(content[_HEADER_BYTES : _HEADER_BYTES + header_length])
-        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        return f"{len(content)} bytes of {_HEADER_BYTES + header_length + end}"
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return f"{len(content)} bytes, no readable header"

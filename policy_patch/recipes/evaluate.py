@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.gated import asked_by_gate, check_other_risks, other_reports
@@ -22,6 +22,7 @@ from policy_patch.recipes.models import (
 from policy_patch.recipes.names import (
     DTYPES,
     check_is_endpoint,
+    check_lora,
     check_model,
     check_patch,
     check_prompts,
@@ -163,6 +164,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             A gate file. All that it asks for is measured, on the prompts that it names.
         show_words (`bool`, *optional*, defaults to `False`):
             Do not mask offensive words in `evaluation.md`.
+        figures (`list[str]`, *optional*):
+            Also write `evaluation.pdf` or `.svg` (the picture as vector graphics) or `.csv` (one row for each figure).
         **settings:
             The settings of [`MeasuringSettings`]. `output_dir` defaults to the folder of the first patch, or to the
             current folder if that patch is on the Hub.
@@ -207,6 +210,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     scorers_of: dict[str, list[str]] = option({}, "With --other_risks: risk -> its scorers.")
     gate: str | None = option(None, "Gate file of `policy-patch gate`: measure all that it asks for.")
     show_words: bool = option(False, "Do not mask offensive words in evaluation.md.", switch=True)
+    figures: list[Literal["pdf", "svg", "csv"]] = option([], "Figures for a paper, to write too: pdf, svg, csv.")
 
     def check(self) -> None:
         """Check the names in the recipe and read the patches, fetching them if needed. No model is loaded.
@@ -230,9 +234,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         check_is_endpoint("endpoint", self.endpoint)
         if self.endpoint is not None and SERVED in {**self.also, **self.lora, **self.lora_merged}:
             raise ConfigError(f"`endpoint` is measured as `{SERVED}`, which another system is called, too. Rename it.")
-        for key in ("also", "lora", "lora_merged"):
+        for key, check_it in (("also", check_patch), ("lora", check_lora), ("lora_merged", check_lora)):
             for name, folder in getattr(self, key).items():
-                check_patch(f"{key}.{name}", folder)
+                check_it(f"{key}.{name}", folder)
         from policy_patch.evaluation.risks import risk_named, risk_of_patch
 
         risk = None if self.risk is None else risk_named(self.risk)
@@ -286,6 +290,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         report = self.measure(self.folder / WORK_NAME, on_progress=on_progress, on_note=on_note)
         if is_main_process():
             report.save(self.folder, mask_words=not self.show_words)
+            report.save_figures(self.folder, self.figures)
         return report
 
     def measure(

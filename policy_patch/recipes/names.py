@@ -7,11 +7,20 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from policy_patch.data.files import PAIR_KINDS, PROMPT_KINDS
 from policy_patch.data.public_sets import PUBLIC_PROMPTS
-from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLoadError, PatchNotFoundError
+from policy_patch.errors import (
+    ConfigError,
+    DataError,
+    EvaluationError,
+    MissingExtraError,
+    ModelLoadError,
+    PatchNotFoundError,
+)
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.near_names import near_names
 from policy_patch.recipes.models import check_has_weights, is_endpoint
 from policy_patch.recipes.prompts import OCCUPATIONS, prompts_of
@@ -101,9 +110,30 @@ def check_source(key: str, spec: str, kinds: tuple[str, ...] = PAIR_KINDS) -> No
 
 
 def check_patch(key: str, spec: str) -> None:
-    """Raise `PatchNotFoundError` if the folder of a patch, or of a LoRA, is missing."""
+    """Raise `PatchNotFoundError` if the folder of a patch is missing, or if the lab has no such patch."""
+    with under(key):
+        if lab_patch(spec) is not None:
+            return
     if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
-        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{_near_file(spec)}")
+        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{near_file(spec)}")
+
+
+def check_lora(key: str, spec: str) -> None:
+    """Raise an error if a LoRA cannot be loaded, which otherwise shows only after the base was measured.
+
+    Raises:
+        PatchNotFoundError: the folder is missing, or PEFT did not write it.
+        MissingExtraError: peft is not installed.
+    """
+    if os.path.isdir(spec) and not os.path.isfile(os.path.join(spec, "adapter_config.json")):
+        raise PatchNotFoundError(
+            f"`{key}`: `{spec}` has no adapter_config.json; expected the folder of a LoRA that PEFT saved. The page "
+            "Evaluation, section A LoRA to compare with, trains one."
+        )
+    if not os.path.exists(spec) and not _ON_HUB.fullmatch(spec.removesuffix("/")):
+        raise PatchNotFoundError(f"`{key}`: `{spec}` does not exist.{near_file(spec)}")
+    if find_spec("peft") is None:
+        raise MissingExtraError(f"`{key}`: comparing with a LoRA needs peft. Run: pip install peft")
 
 
 def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
@@ -127,10 +157,11 @@ def check_scorer(key: str, spec: str, load: Callable[[str], Any]) -> None:
 
 def _check_file(key: str, path: str) -> None:
     if not os.path.exists(path):
-        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{_near_file(path)}")
+        raise DataError(f"`{key}`: Cannot read `{path}`: there is no such file.{near_file(path)}")
 
 
-def _near_file(path: str) -> str:
+def near_file(path: str) -> str:
+    """Return the question whether the file beside a path with the nearest name was meant; else nothing."""
     folder, name = os.path.split(path)
     try:
         near = near_names(name, os.listdir(folder or "."))

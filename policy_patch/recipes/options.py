@@ -119,6 +119,26 @@ def check_keys(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) ->
             check_keys(section, value)
 
 
+def check_values(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) -> None:
+    """Raise `ConfigError` for an unknown key, as [`check_keys`], or for a value that its field cannot take.
+
+    Required keys may be missing.
+
+    Args:
+        cls (`type`):
+            A class made by [`checked`].
+        given (`Mapping[str, Any]`):
+            Keys and values.
+        also (`Sequence[str]`, *optional*):
+            More keys to accept, with any value.
+    """
+    check_keys(cls, given, also)
+    hints = types_of(cls)
+    for entry in fields(cls):
+        if entry.name in given:
+            value_for(path_to(cls, entry.name), given[entry.name], hints[entry.name], entry.metadata["limits"])
+
+
 def value_for(key: str, value: Any, type_: Any, limits: Mapping[str, Any]) -> Any:
     """Check a value and convert it to the type of its field.
 
@@ -149,7 +169,7 @@ def value_for(key: str, value: Any, type_: Any, limits: Mapping[str, Any]) -> An
         choices = limits.get("choices") or [one for one in get_args(type_) if get_origin(type_) is Literal]
         near = near_names(str(value), choices)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"`{key}={_shown(value, key)}`: expected {_in_words(type_, limits)}.{hint}")
+        raise ConfigError(f"`{key}={_shown(value, key)}`: expected {in_words(type_, limits)}.{hint}")
     return _converted(value, type_)
 
 
@@ -202,16 +222,17 @@ def _converted(value: Any, type_: Any) -> Any:
     return value
 
 
-def _in_words(type_: Any, limits: Mapping[str, Any]) -> str:
+def in_words(type_: Any, limits: Mapping[str, Any]) -> str:
+    """Return what values of a type and within limits are, such as "a whole number of at least 1"."""
     origin, inner = get_origin(type_), get_args(type_)
     if origin in (Union, UnionType):
-        return " or ".join(_in_words(one, limits) for one in inner)
+        return " or ".join(in_words(one, limits) for one in inner)
     if origin is Literal or (limits.get("choices") and type_ is str):
         return f"one of {', '.join(map(str, limits.get('choices') or inner))}"
     if origin is list:
-        return f"a list, each entry {_in_words(inner[0], {})}"
+        return f"a list, each entry {in_words(inner[0], {})}"
     if origin is dict:
-        of = "" if inner[1] is Any else f", each value {_in_words(inner[1], {})}"
+        of = "" if inner[1] is Any else f", each value {in_words(inner[1], {})}"
         return f"a mapping{of}"
     said = _WORDS.get(type_, getattr(type_, "__name__", str(type_)))
     bounds = {"least": "of at least", "above": "above", "most": "up to"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from policy_patch.model.patched_model import PolicyPatchModel
 
-PATCHES_HELP = "Folders of patches, or Hub ids like org/tox-patch@v1.2.0, in the order of the stack."
+PATCHES_HELP = "Folders of patches, Hub ids like org/tox-patch@v1.2.0, or lab:toxicity, in the order of the stack."
 MISMATCH_HELP = "Accept a base that was fine-tuned since the patch was made."
 
 

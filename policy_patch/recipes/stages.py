@@ -25,7 +25,7 @@ _LIMITS: dict[str, tuple[Any, dict[str, float]]] = {
 
 
 def training_settings(
-    output_dir: str, stages: Mapping[str, Mapping[str, Any]], seed: int
+    output_dir: str, stages: Mapping[str, Mapping[str, Any]], seed: int, **shared: Any
 ) -> "PolicyPatchTrainingConfig":
     """Return the settings of both stages for a `PolicyPatchTrainer`.
 
@@ -36,6 +36,8 @@ def training_settings(
             The sections `"sft"` and `"dpo"`.
         seed (`int`):
             Seed of both stages.
+        shared (*optional*):
+            Other settings of both stages: `stack_probability`, `stack_with`, `stack_side`.
 
     Raises:
         ConfigError: both stages are skipped.
@@ -44,7 +46,7 @@ def training_settings(
     from policy_patch.training import PolicyPatchTrainingConfig
 
     stages = {name: {"disable_tqdm": True, **given} for name, given in stages.items()}
-    return PolicyPatchTrainingConfig(output_dir=output_dir, **stages, seed=seed)
+    return PolicyPatchTrainingConfig(output_dir=output_dir, **stages, seed=seed, **shared)
 
 
 def check_numbers(section: str, given: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError, TrainingError
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answering, load_model, load_tokenizer
@@ -70,6 +70,14 @@ class TrainRecipe(Recipe):
             Settings of the second stage, [`PolicyPatchDPOConfig`]. `{"max_steps": 0}` skips it.
         seed (`int`, *optional*, defaults to `42`):
             Seed of sampling and of both stages.
+        stack_probability (`float`, *optional*, defaults to `0.0`):
+            The share of the steps of both stages in which other, frozen vectors stand around the patch, so that it
+            keeps its effect in a stack; see [`StageSettings`].
+        stack_with (`list[str]`, *optional*):
+            What stands there: folders and Hub ids of patches, `lab:<risk>`, and stand-ins of random length
+            (`stand-in:text`, `stand-in:vocab`, `stand-in:random`). Defaults to `stand-in:text`.
+        stack_side (`"both"`, `"before"` or `"after"`, *optional*, defaults to `"both"`):
+            Where they stand.
         device (`str`, *optional*):
             Device of the models, such as `"cuda"`. Defaults to an accelerator if there is one.
         dtype (`str`, *optional*, defaults to `"auto"`):
@@ -94,6 +102,11 @@ class TrainRecipe(Recipe):
     sft: dict[str, Any] = option({}, "Settings of the first stage, as in TRL's SFTConfig.")
     dpo: dict[str, Any] = option({}, "Settings of the second stage, as in TRL's DPOConfig.")
     seed: int = option(42, "Seed of sampling and of both stages.", least=0)
+    stack_probability: float = option(
+        0.0, "Share of the training steps with other patches around the new one.", least=0, most=1
+    )
+    stack_with: list[str] = option([], "These other patches: folders, Hub ids, lab:<risk>, stand-in:<kind>.")
+    stack_side: Literal["both", "before", "after"] = option("both", "Where the other patches stand.")
     device: str | None = option(None, DEVICE_HELP)
     dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
 
@@ -115,6 +128,9 @@ class TrainRecipe(Recipe):
             self.patch_config()
         else:
             check_patch("patch.start_from", self.patch.start_from)
+        for one in self.stack_with:
+            if not one.startswith(("lab:", "stand-in:")):  # the names of these are checked with the settings
+                check_patch("stack_with", one)
         self.data.check_temperature("data.temperature", self.base)
         self.data.check()
         check_settings(self._settings())
@@ -187,7 +203,10 @@ class TrainRecipe(Recipe):
         return config
 
     def _settings(self) -> Any:
-        return training_settings(self.output_dir, {"sft": self.sft, "dpo": self.dpo}, self.seed)
+        return training_settings(
+            self.output_dir, {"sft": self.sft, "dpo": self.dpo}, self.seed,
+            stack_probability=self.stack_probability, stack_with=self.stack_with, stack_side=self.stack_side,
+        )  # fmt: skip
 
     def run(
         self,

@@ -15,7 +15,7 @@ from policy_patch.base.probe import looking_once
 from policy_patch.errors import HubError, HubUnavailableError, LockError, LockMismatchError, PolicyPatchError
 from policy_patch.hub.fetch import CARD_NAME, HubOptions, PatchLocation, published_versions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, read_lock
-from policy_patch.hub.locked_patches import check_is_locked, open_locked
+from policy_patch.hub.locked_patches import check_is_locked, check_locked_stack, open_locked
 from policy_patch.hub.pulled_folder import pull_into
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.privacy.local_names import lab_folder
@@ -136,10 +136,12 @@ def prepare_folders(
 
     Raises:
         LockMismatchError: something is not what is locked.
+        PatchConflictError: the stack breaks a rule of a patch, and a policy in force refuses that.
         PatchSaveError: a folder holds somebody's work, or cannot be written.
         HubError: the Hub does not deliver a patch.
     """
     opened = {patch.name: (patch, open_locked(patch, lock_path, options, optional=[CARD_NAME])) for patch in lock.stack}
+    check_locked_stack([(patch, one.config) for patch, one in opened.values()], options)
     if output_dir is None:
         return {name: one.location.folder for name, (_, one) in opened.items()}
     folders = {}

@@ -13,17 +13,26 @@ from policy_patch.base.fingerprint import base_fingerprint
 from policy_patch.base.identity import fingerprint_sha256
 from policy_patch.base.loading import load_errors, load_pretrained
 from policy_patch.config import CONFIG_NAME, PolicyPatchConfig
-from policy_patch.errors import HubError, HubUnavailableError, LockMismatchError, PatchNotFoundError, VersionRangeError
+from policy_patch.errors import (
+    HubError,
+    HubUnavailableError,
+    LockError,
+    LockMismatchError,
+    PatchNotFoundError,
+    VersionRangeError,
+)
 from policy_patch.files.documents import parse_json, read_text
 from policy_patch.hub.fetch import HubOptions, PatchLocation, locate_patch
-from policy_patch.hub.lock_file import LOCK_NAME, Lock, read_lock
+from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, read_lock
+from policy_patch.hub.lock_history import history
 from policy_patch.hub.locked_patches import open_locked
 from policy_patch.hub.names import REPO_ID, is_commit, split_id
 from policy_patch.hub.pulled_folder import RECORD_NAME
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.folder import TENSORS_NAME, patch_hash, read_patch_folder
+from policy_patch.patch.stack_check import member
 from policy_patch.privacy.local_names import lab_folder
-from policy_patch.semver import parse_range
+from policy_patch.semver import SEMVER, parse_range
 from policy_patch.trust.rules import PatchRules
 
 
@@ -67,6 +76,8 @@ class AuditedPatch:
             Repository and commit; None for a folder of unknown origin.
         asked (`str`, *optional*):
             The range in a lock.
+        parts (`tuple[AuditedPatch, ...]`):
+            Of a composed patch: what it says that it is made of.
     """
 
     name: str
@@ -75,6 +86,12 @@ class AuditedPatch:
     id: str | None = None
     commit: str | None = None
     asked: str | None = None
+    parts: "tuple[AuditedPatch, ...]" = ()
+
+    @property
+    def source(self) -> str:
+        """The release for people: `org/tox-patch@v1.2.0`."""
+        return f"{self.id or self.name}@v{self.version}"
 
     def is_named(self, repo_id: str) -> bool:
         """Return whether it comes from this repository."""
@@ -103,8 +120,8 @@ class Audited:
             Its lock file.
         specs (`tuple[str, ...]`):
             The stack as `policy-patch lock` takes it.
-        has_previous (`bool`):
-            Whether the lock can be rolled back.
+        previous (`tuple[AuditedPatch, ...]`):
+            The stack of the lock before this one; empty if there is none to roll back to.
     """
 
     name: str
@@ -112,7 +129,7 @@ class Audited:
     patches: tuple[AuditedPatch, ...] = ()
     lock: str | None = None
     specs: tuple[str, ...] = ()
-    has_previous: bool = False
+    previous: tuple[AuditedPatch, ...] = ()
 
 
 def audited(target: Any, options: HubOptions | None = None) -> Audited:
@@ -148,7 +165,7 @@ def audited(target: Any, options: HubOptions | None = None) -> Audited:
 
 
 def _of_lock(lock: Lock, path: str, options: HubOptions | None) -> Audited:
-    fingerprints = []
+    fingerprints, parts = [], {}
     for patch in lock.stack:
         try:
             config = open_locked(patch, path, options, rules=PatchRules()).config
@@ -158,16 +175,39 @@ def _of_lock(lock: Lock, path: str, options: HubOptions | None) -> Audited:
             if not isinstance(error.__cause__, HubError):
                 raise
             continue
+        parts[patch.name] = _parts(config)
         if config.base_fingerprint is not None:
             fingerprints.append(config.base_fingerprint)
     hashes = {fingerprint_sha256(one) for one in fingerprints} | {lock.base.fingerprint_sha256} - {None}
     base = AuditedBase(lock.base.id, lock.base.commit, tuple(fingerprints), frozenset(hashes))
-    patches = tuple(
-        AuditedPatch(one.name, one.version, one.sha256[TENSORS_NAME], one.id, one.commit, one.asked)
-        for one in lock.stack
-    )
+    patches = tuple(_locked(one, parts.get(one.name, ())) for one in lock.stack)
     specs = tuple(f"{one.name}={one.folder or f'{one.id}@{one.asked}'}" for one in lock.stack)
-    return Audited(path, base, patches, path, specs, lock.previous is not None)
+    return Audited(path, base, patches, path, specs, _previous(lock, path))
+
+
+def _locked(patch: LockedPatch, parts: tuple[AuditedPatch, ...] = ()) -> AuditedPatch:
+    sha256 = patch.sha256[TENSORS_NAME]
+    return AuditedPatch(patch.name, patch.version, sha256, patch.id, patch.commit, patch.asked, parts)
+
+
+def _previous(lock: Lock, path: str) -> tuple[AuditedPatch, ...]:
+    """Return the stack that a roll-back would bring; empty if it is not in the history, or the history is damaged."""
+    try:
+        before = history(path).get(lock.previous) if lock.previous is not None else None
+    except LockError:
+        return ()
+    return () if before is None else tuple(map(_locked, before.stack))
+
+
+def _parts(config: PolicyPatchConfig) -> tuple[AuditedPatch, ...]:
+    """Return what a composed patch says that it is made of, parts of parts as well."""
+    found, waiting = [], list(member("it", config).parts)
+    while waiting:
+        one = waiting.pop(0)
+        waiting += one.parts
+        version = one.patch_version if SEMVER.fullmatch(one.patch_version or "") else "0.0.0"
+        found.append(AuditedPatch(one.name, version, one.sha256, one.repo_id, one.commit))
+    return tuple(found)
 
 
 def _of_model(model: PolicyPatchModel) -> Audited:
@@ -177,7 +217,8 @@ def _of_model(model: PolicyPatchModel) -> Audited:
         config = model.patch_config[name]
         repo_id, at, _ = model.patch_sources[name].partition("@")
         repo_id = repo_id if at and REPO_ID.fullmatch(repo_id) else None
-        patches.append(AuditedPatch(name, config.patch_version, patch_hash(config, model.patches[name]), repo_id))
+        sha256, parts = patch_hash(config, model.patches[name]), _parts(config)
+        patches.append(AuditedPatch(name, config.patch_version, sha256, repo_id, parts=parts))
     names = {model.patch_config[name].base_model_name_or_path for name in model.active_patches} - {None}
     name = getattr(base, "name_or_path", "") or next(iter(names), "the base")
     return Audited("the loaded model", _loaded_base(base, name), tuple(patches))
@@ -191,7 +232,8 @@ def _of_patches(specs: Sequence[str], options: HubOptions | None) -> Audited:
         config, _ = read_patch_folder(location.folder)
         repo_id, commit = (location.repo_id, location.commit) if location.repo_id else _pulled_from(location, config)
         name = (repo_id or location.folder.resolve().name).rpartition("/")[2]
-        patches.append(AuditedPatch(name, config.patch_version, config.sha256, repo_id, commit))
+        parts = _parts(config)
+        patches.append(AuditedPatch(name, config.patch_version, config.sha256, repo_id, commit, parts=parts))
         configs.append(config)
     return Audited(", ".join(specs), _named_base(configs), tuple(patches))
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from policy_patch.release.gate_evidence import Evidence, NotShownError
 from policy_patch.release.gate_result import FAILED, OFF, PASSED, GateRow
-from policy_patch.release.gate_statistics import NUM_RESAMPLES, Difference, holm
+from policy_patch.release.gate_statistics import NUM_RESAMPLES, Difference
+from policy_patch.report.comparisons import holm
 from policy_patch.report.intervals import Estimate, bootstrap_interval, relative_change, relative_change_of_perplexity
 from policy_patch.report.metric import Metric
 from policy_patch.report.report import EvaluationReport

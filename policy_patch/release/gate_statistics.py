@@ -1,7 +1,7 @@
-"""The statistics of a gate: paired differences from the values in a report, and Holm's correction.
+"""The statistics of a gate: paired differences from the values in a report.
 
-Intervals and tests are those of `report/`. They are computed anew from the values of each prompt, so that an edited
-figure in a report changes nothing.
+Intervals, tests and Holm's correction are those of `report/`. They are computed anew from the values of each prompt,
+so that an edited figure in a report changes nothing.
 """
 
 from collections.abc import Sequence
@@ -48,25 +48,3 @@ def difference(report: EvaluationReport, values: Sequence[float], others: Sequen
     estimate, p_value, _ = paired(values, others, **how)
     means = [float(np.mean(entry)) for entry in (values, others)]
     return Difference(estimate=estimate, p_value=p_value, value=means[0], other=means[1], count=len(values))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, by Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
-
-    scipy has only corrections of the false discovery rate. The k-th smallest of n is multiplied by n - k + 1; none is
-    smaller than the one before, and none above 1.
-
-    Example:
-
-    ```python
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-
-    ```
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected

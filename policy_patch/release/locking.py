@@ -11,14 +11,22 @@ from pathlib import Path
 
 from policy_patch.base.identity import base_differences, fingerprint_sha256
 from policy_patch.config import SIGNATURE_NAME, PolicyPatchConfig
-from policy_patch.errors import LockError, PatchNameError, PatchNotFoundError, VersionRangeError
+from policy_patch.errors import (
+    AdvisedAgainstError,
+    BaseMismatchError,
+    LockError,
+    PatchNameError,
+    PatchNotFoundError,
+    VersionRangeError,
+)
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, hub_api, published_versions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedBase, LockedPatch, folder_of
-from policy_patch.hub.locked_patches import hashes_to_lock, open_locked
+from policy_patch.hub.locked_patches import check_locked_stack, hashes_to_lock, open_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
 from policy_patch.hub.names import REPO_ID, check_revision, is_commit
 from policy_patch.hub.opening import OpenedPatch, open_patch
+from policy_patch.lab.checkpoints import lab_patch
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
@@ -91,7 +99,10 @@ def lock_stack(
         [`~policy_patch.hub.lock_file.Lock`]: to be written by [`~policy_patch.hub.lock_history.write_lock`].
 
     Raises:
-        LockError: no version is in a range, a tag holds another version, or the patches are for different bases.
+        LockError: no version is in a range, or a tag holds another version.
+        AdvisedAgainstError: advisories name every version in a range.
+        BaseMismatchError: the patches are for different bases.
+        PatchConflictError: the stack breaks a rule of a patch, and a policy in force refuses that.
         VersionRangeError, PatchNameError: a text that cannot be read.
         HubError, PatchNotFoundError, PatchFileError, ConfigError: a patch cannot be fetched or read.
     """
@@ -108,6 +119,7 @@ def lock_stack(
     if len(set(names)) != len(names):
         raise PatchNameError(f"Two patches have one name ({', '.join(names)}). Give each its own: `one=... two=...`.")
     found = _lock_base(locked, configs, base, base_revision, resolving)
+    check_locked_stack(list(zip(locked, configs, strict=True)), resolving.hub)
     return Lock(base=found, stack=tuple(locked), locked_at=_now())
 
 
@@ -147,6 +159,7 @@ def upgrade_lock(
         stack.append(new)
         configs.append(config)
     _check_one_base(stack, configs)
+    check_locked_stack(list(zip(stack, configs, strict=True)), resolving.hub)
     hashes = [fingerprint_sha256(config.base_fingerprint) for config in configs if config.base_fingerprint]
     base = replace(lock.base, fingerprint_sha256=hashes[0] if hashes else None)
     return Lock(base=base, stack=tuple(stack), locked_at=_now()), changes
@@ -180,7 +193,7 @@ def _resolve(
 ) -> tuple[LockedPatch, PolicyPatchConfig]:
     """Return a patch as it is locked now, and its configuration."""
     repo_id, _, wanted = model_id.partition("@")
-    is_folder = os.path.isdir(model_id)
+    is_folder = os.path.isdir(model_id) or lab_patch(model_id) is not None
     if not is_folder and not REPO_ID.fullmatch(repo_id):
         raise PatchNotFoundError(
             f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`."
@@ -207,8 +220,9 @@ def _resolve(
 def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
     opened = open_patch(folder, replace(resolving.hub, revision=None, subfolder=None), optional=_DESCRIBING)
     whole, around = Path(folder).resolve(), Path(resolving.lock_path).resolve().parent
+    place = str(whole.relative_to(around) if whole.is_relative_to(around) else whole)
     locked = LockedPatch(
-        name=name, folder=str(whole.relative_to(around) if whole.is_relative_to(around) else whole),
+        name=name, folder=folder if lab_patch(folder) else place,
         version=opened.config.patch_version, risk=opened.config.risk, sha256=hashes_to_lock(opened.files),
         signed_by=_signer(opened),
     )  # fmt: skip
@@ -250,7 +264,10 @@ def _commit_of(
     }
     newest = range_.newest(left, pre_releases=resolving.pre_releases)
     if newest is None:
-        raise LockError(_why_none(repo_id, wanted, range_, versions, passed_over))
+        why = _why_none(repo_id, wanted, range_, versions, passed_over)
+        if passed_over:
+            raise AdvisedAgainstError(why)
+        raise LockError(why)
     return None, newest, left[newest]
 
 
@@ -284,7 +301,7 @@ def _why_none(
 def _check_not_advised_against(repo_id: str, config: PolicyPatchConfig, resolving: Resolving) -> None:
     advisory = advised_against(resolving.advisories, repo_id, config.patch_version, config.sha256)
     if advisory is not None:
-        raise LockError(
+        raise AdvisedAgainstError(
             f"Version {config.patch_version} of `{repo_id}` is affected by {advisory.id} ({advisory.summary}). Ask for "
             "another version, or leave the advisories out if you take it knowingly."
         )
@@ -320,7 +337,7 @@ def _check_one_base(locked: Sequence[LockedPatch], configs: Sequence[PolicyPatch
         first, other = with_print[0]
         differences = base_differences(other.base_fingerprint, config.base_fingerprint, f"`{patch.source}`")
         if differences:
-            raise LockError(
+            raise BaseMismatchError(
                 f"`{first.source}` and `{patch.source}` are for different bases ({'; '.join(differences)}), so they do "
                 "not work together. Ask for versions that were made for one base."
             )

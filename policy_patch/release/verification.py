@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from policy_patch.errors import SignatureError
+from policy_patch.errors import SigningKeyError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.opening import open_patch
 from policy_patch.trust.policy_file import PatchPolicy
@@ -52,9 +52,9 @@ def verify_policy_patch(
         [`~policy_patch.trust.verifying.Signed`]: who signed, and the signed files with their hashes.
 
     Raises:
-        SignatureError: there is no signature, nobody trusted made it, or a file is changed, missing or not signed; or
-            a key cannot be read, or none is given.
-        EvaluationError: the report shows less than a policy asks for.
+        SignatureError: there is no signature, nobody trusted made it, or a file is changed, missing or not signed.
+        SigningKeyError: a key cannot be read, or none is given.
+        PolicyRefusalError: the report shows less than a policy asks for.
         ConfigError, PatchNotFoundError, PatchFileError, HubError: see `PolicyPatchModel.from_pretrained`.
         MissingExtraError: the extra `signing` is not installed.
     """
@@ -63,7 +63,7 @@ def verify_policy_patch(
     if signers:
         rules = replace(rules, signers=(("the given keys", signers), *rules.signers))
     if not rules.asks_for_signature:
-        raise SignatureError(
+        raise SigningKeyError(
             "Whose signature counts? Give a public key (`trusted_keys=`, `--key`), a certificate authority "
             "(`certificate_authorities=`, `--certificate_authority`), or a policy file that names one (`--policy`)."
         )

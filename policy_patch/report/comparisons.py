@@ -1,9 +1,10 @@
 """Compares two systems on the same prompts: difference of a metric, interval, paired test and effect size.
 
-Each prompt gives one pair of values. The statistics come from scipy. `evaluation/evaluate.py` chooses the systems.
+Each prompt gives one pair of values. `holm` corrects the p-values of several comparisons. The statistics come from
+scipy. `evaluation/evaluate.py` chooses the systems.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class Comparison:
             Mean difference over prompts, with its 95% bootstrap interval.
         p_value (`float`):
             P-value of the two-sided sign-flip permutation test; the null hypothesis is that there is no difference. It
-            is not corrected for the number of tests.
+            is not corrected for the number of tests; tables correct what they show together by [`holm`].
         effect_size (`float`):
             Cohen's d of paired values: the mean difference divided by the standard deviation of the differences. NaN if
             the difference is the same for all prompts.
@@ -100,6 +101,28 @@ def paired(
         rng=np.random.default_rng(seed),
     )
     return interval, float(test.pvalue), effect
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, by Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    scipy has only corrections of the false discovery rate. The k-th smallest of n is multiplied by n - k + 1; none is
+    smaller than the one before, and none above 1.
+
+    Example:
+
+    ```python
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+
+    ```
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:

@@ -18,12 +18,13 @@ from policy_patch.report.tables import category_rows
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#666666"
+_WITHOUT_TIME = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 _DISTANCES = (8, 18, 30, 44, 60, 80, 100, 130)  # of a label from its point, in points, in the order they are tried
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 
 
-def picture(report: Findings, *, narrow: bool = False) -> bytes:
-    """Draw a report as a PNG with three or four panels.
+def picture(report: Findings, image_format: str = "png", *, narrow: bool = False) -> bytes:
+    """Draw a report with three or four panels.
 
     Top left: the headline metric of each system by each scorer. Top right: the headline metric by the primary scorer
     over perplexity; the best place is at the bottom left. Lines are 95% intervals. Bottom: the cumulative distribution
@@ -32,11 +33,13 @@ def picture(report: Findings, *, narrow: bool = False) -> bytes:
     Args:
         report ([`EvaluationReport`]):
             The report.
+        image_format (`str`, *optional*, defaults to `"png"`):
+            `"png"`, or `"pdf"` or `"svg"` for vector graphics.
         narrow (`bool`, *optional*, defaults to `False`):
             Draw the panels below each other, for a narrow screen.
 
     Returns:
-        `bytes`: the content of the PNG file. One report and one version of matplotlib give the same bytes each time.
+        `bytes`: the content of the file. One report and one version of matplotlib give the same bytes each time.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -71,7 +74,9 @@ def picture(report: Findings, *, narrow: bool = False) -> bytes:
     figure.set_layout_engine("none")  # nothing moves from here on, so labels can avoid what is drawn
     _label_points(panels[1], report)
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    matplotlib = import_extra("matplotlib", "matplotlib", "eval", "The picture of a report")
+    with matplotlib.rc_context({"svg.hashsalt": "policy-patch", "pdf.fonttype": 42}):  # 42: letters stay text
+        figure.savefig(file, format=image_format, metadata=_WITHOUT_TIME[image_format])
     return file.getvalue()
 
 

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from policy_patch.report.evaluation_json import (
     text_of,
     values_of,
 )
+from policy_patch.report.exporting import figure_files
 from policy_patch.report.findings import Findings
 
 TABLE_NAME, PICTURE_NAME = "evaluation.md", "evaluation.png"
@@ -124,6 +125,27 @@ class EvaluationReport(Findings):
                 write_whole(folder / name, content)
         except OSError as error:
             raise EvaluationError(f"Cannot write the report to `{folder}`: {error}.") from error
+
+    def save_figures(self, folder: str | os.PathLike, formats: Sequence[str] = ("pdf", "csv")) -> None:
+        """Write the figures for a paper: `evaluation.pdf`, `evaluation.svg`, `evaluation.csv`.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                Made if it does not exist; files of these names in it are replaced.
+            formats (`Sequence[str]`, *optional*, defaults to `("pdf", "csv")`):
+                Some of `"pdf"`, `"svg"` (the picture as vector graphics) and `"csv"` (one row for each figure).
+
+        Raises:
+            EvaluationError: a format is unknown; full disk, read-only folder and the like.
+            MissingExtraError: matplotlib is not installed, and a picture is asked for.
+        """
+        contents = figure_files(self, formats)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            for name, content in contents.items():
+                write_whole(Path(folder, name), content)
+        except OSError as error:
+            raise EvaluationError(f"Cannot write the figures to `{folder}`: {error}.") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "EvaluationReport":

@@ -6,6 +6,7 @@ The figures come from the report. Only the change from the base and the means of
 import math
 import re
 
+from policy_patch.report.comparisons import holm
 from policy_patch.report.findings import Findings
 from policy_patch.report.intervals import UNKNOWN, Estimate
 from policy_patch.report.notes import NOTES
@@ -48,6 +49,8 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
 def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[str, str]]:
     """Return one dictionary of texts per comparison: those by one scorer, and those of fluency.
 
+    The p-values are corrected for the number of rows by Holm's method.
+
     Args:
         report ([`EvaluationReport`]):
             The report.
@@ -59,16 +62,16 @@ def comparison_rows(report: Findings, scorer: str | None = None) -> list[dict[st
     """
     name = report.scorer(scorer).name
     titles = {metric.name: metric.title for metric in report.metrics} | {"nll_per_token": "loss per token, nats"}
+    shown = [found for found in report.comparisons if found.scorer in (name, None)]
     return [
         {
             "compared": f"{found.system} - {found.other}",
             "metric": titles[found.metric],
             "difference": figure(found.difference, signed=True),
-            "p": "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
+            "p (Holm)": "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
             "effect (d)": number(found.effect_size, digits=2),
         }
-        for found in report.comparisons
-        if found.scorer in (name, None)
+        for found, p_value in zip(shown, holm([found.p_value for found in shown]), strict=True)
     ]
 
 
@@ -116,8 +119,8 @@ def markdown(report: Findings, *, mask_words: bool = True) -> str:
         parts += [
             f"## Differences, by {_escaped(report.scorer().label)}",
             markdown_table(_all_escaped(comparison_rows(report))),
-            "All differences are on the same prompts. p: two-sided sign-flip permutation test, not corrected for the "
-            "number of tests. Effect: Cohen's d of the paired values.",
+            "All differences are on the same prompts. p: two-sided sign-flip permutation test, corrected for the "
+            "number of rows by Holm's method. Effect: Cohen's d of the paired values.",
         ]
     for other in report.other_risks:
         parts += [f"## Other risk: {_escaped(other.risk)}, scored by {_escaped(other.scorer().label)}"]

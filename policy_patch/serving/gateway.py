@@ -30,7 +30,7 @@ from policy_patch.serving.upstreams import Upstreams
 
 logger = logging.getLogger(__name__)
 
-HEADER = "x-policy-patch"
+HEADER, BASE_HEADER = "x-policy-patch", "x-policy-patch-base"
 _PATHS = {"completions": "/completions", "chat": "/chat/completions"}
 # Bytes of a completion whose prompt is tokenised and embedded at once; longer ones in a thread, so that others go on. A
 # thread for each short one makes all wait, because the work holds the interpreter.
@@ -161,6 +161,7 @@ async def _answer(gateway: Gateway, kind: str, request: Any) -> Any:
             content = await asyncio.to_thread(gateway.body_for, kind, body, chosen)
         else:
             content = gateway.body_for(kind, body, chosen)
+        told["base"] = gateway.patches.base_facts
         response, told["engine"] = await _asked(gateway, kind, (content, request.headers), body, chosen)
     except PolicyPatchError as error:
         response = _refused(error)
@@ -178,20 +179,20 @@ async def _asked(
     content, headers = sent
     answer, url = await gateway.upstreams.send(_PATHS[kind], content, headers)
     try:
-        return await _passed_on(answer, body, chosen), shown_address(url)
+        return await _passed_on(answer, body, chosen, gateway.patches.base_facts), shown_address(url)
     except _Aborted:
         gateway.upstreams.failed(url)
     answer, url = await gateway.upstreams.send(_PATHS[kind], content, headers)
-    return await _passed_on(answer, body, chosen), shown_address(url)
+    return await _passed_on(answer, body, chosen, gateway.patches.base_facts), shown_address(url)
 
 
-async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> Any:
-    """Return the engine's answer: a stream byte by byte, anything else with the patches named in it."""
+async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen, base: Mapping[str, str | None]) -> Any:
+    """Return the engine's answer: a stream byte by byte, anything else with patches and base named in it."""
     from starlette.responses import Response, StreamingResponse
 
     kind = answer.headers.get("content-type", "application/octet-stream")
     facts = [one.facts() for one in chosen.patches]
-    headers = {HEADER: "; ".join(map(_in_words, facts)) or "none"}
+    headers = {HEADER: "; ".join(map(_in_words, facts)) or "none", BASE_HEADER: _base_in_words(base)}
     if kind.startswith("text/event-stream"):
         return StreamingResponse(_stream(answer), answer.status_code, headers, media_type=kind)
     try:
@@ -204,7 +205,8 @@ async def _passed_on(answer: Any, body: Mapping[str, Any], chosen: Chosen) -> An
             # A vLLM that ends, as after the death of a rank, cuts answers off, and sends them as good ones.
             if any(choice.get("finish_reason") == "abort" for choice in told.get("choices") or ()):
                 raise _Aborted("The engine cut its answer off. It is going down; ask again.")
-            content = json.dumps({**told, "model": body["model"], "policy_patch": facts}).encode()
+            named = {"model": body["model"], "policy_patch": facts, "policy_patch_base": base}
+            content = json.dumps({**told, **named}).encode()
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise EndpointError("The engine's answer is no JSON object.") from error
     return Response(content, answer.status_code, headers, media_type=kind)
@@ -221,6 +223,11 @@ async def _stream(answer: Any) -> AsyncIterator[bytes]:
 def _in_words(facts: Mapping[str, Any]) -> str:
     commit = f" commit={facts['commit']}" if facts["commit"] else ""
     return f"{facts['name']}@v{facts['version']}{commit} sha256={facts['sha256']}"
+
+
+def _base_in_words(base: Mapping[str, str | None]) -> str:
+    name = (base["id"] or "").encode("ascii", "backslashreplace").decode()  # a folder may have any name
+    return f"{name} commit={base['commit']}" if base["commit"] else name
 
 
 def _short(facts: Mapping[str, Any]) -> dict[str, Any]:

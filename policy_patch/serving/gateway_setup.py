@@ -23,11 +23,13 @@ from policy_patch.base.served_base import ServedBase, read_served_base
 from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, read_text
-from policy_patch.hub.fetch import HubOptions
+from policy_patch.hub.fetch import HubOptions, only_cached_commit
 from policy_patch.hub.lock_file import Lock, LockedBase, read_lock
 from policy_patch.hub.locked_patches import read_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patch
+from policy_patch.hub.names import is_commit
 from policy_patch.patch.prompt_embeds import Stack, stack_of
+from policy_patch.privacy.local_names import without_folders
 from policy_patch.serving.engine_check import Post, check_engine
 from policy_patch.serving.gateway import Gateway, gateway_app
 from policy_patch.serving.gateway_admin import admin_app
@@ -129,7 +131,11 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
         dtype = base.rows.dtype
     model = settings.model or _only_model(settings.upstreams[0])
     name = settings.name or Path(base_name).name
-    served = ServedPatches(name, dtype, allow_base=settings.allow_base, on_conflict=settings.on_conflict)
+    commit = revision if revision and is_commit(revision) else only_cached_commit(base_name)
+    shown = {"id": without_folders(base_name), "commit": commit}
+    served = ServedPatches(
+        name, dtype, allow_base=settings.allow_base, on_conflict=settings.on_conflict, base_facts=shown
+    )
     for patch in patches:
         _check_patch(settings, model, base, {patch.name: patch})
         served.put(patch)
@@ -139,6 +145,8 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     if settings.check and settings.probe is not None:
         for what, verdict in probe_gateway(gateway, settings.upstreams, settings.probe, bits=settings.bits).items():
             logger.info("Probed %s: %s", what, verdict)
+
+    logger.info("%s", json.dumps({"serving": served.models()}))
 
     def load(spec: str) -> NamedPatch:
         if base is None:

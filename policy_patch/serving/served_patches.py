@@ -6,7 +6,7 @@ made in `gateway.py`.
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,22 @@ class ServedPatches:
             unsafe answers and no sign of it.
         on_conflict (`"warn"`, `"refuse"` or `"ignore"`, *optional*, defaults to `"warn"`):
             What follows if a request names a stack that breaks a rule of its patches.
+        base_facts (`Mapping[str, str | None]`, *optional*):
+            `id` of the base, its Hub id or the last part of its folder, and its `commit`. Defaults to its name alone.
     """
 
-    def __init__(self, base: str, dtype: torch.dtype, *, allow_base: bool = False, on_conflict: str = "warn") -> None:
+    def __init__(
+        self,
+        base: str,
+        dtype: torch.dtype,
+        *,
+        allow_base: bool = False,
+        on_conflict: str = "warn",
+        base_facts: Mapping[str, str | None] | None = None,
+    ) -> None:
         self._on_conflict = check_on_conflict(on_conflict)
         self.base, self.dtype, self.allow_base = base, dtype, allow_base
+        self.base_facts = {"id": base, "commit": None} if base_facts is None else dict(base_facts)
         self._versions: dict[str, dict[str, NamedPatch]] = {}  # name -> version -> patch
         self._history: dict[str, list[str]] = {}  # name -> versions that were current, the last is
         self._stacks: dict[tuple[str, ...], Chosen] = {}
@@ -168,11 +179,11 @@ class ServedPatches:
     def models(self) -> list[dict[str, Any]]:
         """Return each single model that is served, as `/v1/models` lists them. Stacks are not listed."""
         with self._lock:
-            found: list[dict[str, Any]] = [_model(self.base, ())] if self.allow_base else []
+            found: list[dict[str, Any]] = [self._model(self.base)] if self.allow_base else []
             for name, versions in self._versions.items():
                 current = versions[self._history[name][-1]]
-                found.append(_model(f"{self.base}+{name}", (current,)))
-                found += [_model(f"{self.base}+{name}@v{version}", (one,)) for version, one in versions.items()]
+                found.append(self._model(f"{self.base}+{name}", current))
+                found += [self._model(f"{self.base}+{name}@v{version}", one) for version, one in versions.items()]
         return found
 
     def single_stacks(self) -> dict[str, Stack]:
@@ -199,12 +210,12 @@ class ServedPatches:
         names = [f"{self.base}+{name}" for name in self._versions]
         return did_you_mean(model, names, then=f"There are: {', '.join(names)}.")
 
-
-def _model(model: str, patches: Sequence[NamedPatch]) -> dict[str, Any]:
-    return {
-        "id": model,
-        "object": "model",
-        "created": 0,
-        "owned_by": "policy-patch",
-        "policy_patch": [one.facts() for one in patches],
-    }
+    def _model(self, model: str, *patches: NamedPatch) -> dict[str, Any]:
+        return {
+            "id": model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "policy-patch",
+            "policy_patch": [one.facts() for one in patches],
+            "policy_patch_base": self.base_facts,
+        }

@@ -48,6 +48,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback  # n
 from trl.trainer.utils import disable_dropout_in_model  # noqa: E402
 
 from policy_patch.training.checkpoints import PatchCheckpoints, last_checkpoint  # noqa: E402
+from policy_patch.training.company import Company, TrainsInCompany, company_of  # noqa: E402
 from policy_patch.training.health import HealthWarnings, StopAtNaN  # noqa: E402
 from policy_patch.training.interrupt import StopOnSignal  # noqa: E402
 from policy_patch.training.norm_limit import NormLimit, mean_embedding_norm  # noqa: E402
@@ -62,13 +63,24 @@ from policy_patch.training.trackers import keep_base_private  # noqa: E402
 IGNORED = -100  # transformers and TRL compute no loss at positions with this label
 
 
-class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
+class PatchTrainerMixin(TrainsInCompany, TrainsPatchAlone, PatchCheckpoints):
     """Mixin that makes a TRL trainer train one patch. List it before the TRL class among the parents."""
 
     model: PolicyPatchModel
+    _room: int | None  # how many tokens fit after the vectors
 
-    def __init__(self, model: PolicyPatchModel, *args: Any, callbacks: list[TrainerCallback] | None = None, **kw: Any):
+    def __init__(
+        self,
+        model: PolicyPatchModel,
+        *args: Any,
+        callbacks: list[TrainerCallback] | None = None,
+        company: Company | None = None,
+        **kw: Any,
+    ):
         self.patch_name = trained_patch_name(model)
+        self.company = company or company_of(model, kw.get("args"), kw.get("processing_class"))
+        if self.company is not None and self._room is not None:
+            self._room -= self.company.longest
         end_after_collectives()
         self._stop_on_signal = StopOnSignal()
         drop_fused_head(model)
@@ -111,6 +123,7 @@ class PatchTrainerMixin(TrainsPatchAlone, PatchCheckpoints):
         if isinstance(resume_from_checkpoint, str):
             self._total_train_tokens = self._stage.load(resume_from_checkpoint)  # TRL would restart the count at 0
         self._stage.begin()
+        self._last_step = (-1, 0)  # of an earlier call, which may have ended in the middle of the step that is next
         with settings_restored(self.model), self.only_the_patch(), self._stop_on_signal.listening():
             if getattr(self.args, "disable_dropout", False):  # the constructor does it, too, but then restores dropout
                 disable_dropout_in_model(self.model)

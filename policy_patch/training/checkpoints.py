@@ -17,7 +17,7 @@ from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.names import check_token
 from policy_patch.model.state_dict import set_policy_patch_state_dict
 from policy_patch.patch.folder import read_patch_folder
-from policy_patch.patch.vectors import TENSOR_KEY
+from policy_patch.patch.tensor_file import TENSOR_KEY
 from policy_patch.training.processes import in_main_process, save_patch
 
 _LARGEST_STATE = 2**28  # bytes of a trainer's state, which holds its whole log; chosen by us

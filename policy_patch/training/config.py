@@ -16,10 +16,12 @@ from trl import DPOConfig, SFTConfig  # noqa: E402
 from policy_patch.errors import ConfigError  # noqa: E402
 from policy_patch.near_names import did_you_mean, near_names  # noqa: E402
 from policy_patch.privacy.redaction import BLANK, blanked, is_secret_name  # noqa: E402
+from policy_patch.training.company import check_company  # noqa: E402
 from policy_patch.training.settings import check_settings  # noqa: E402
 
 Reference = Literal["sft", "base", "teacher"]
 REFERENCES = ("sft", "base", "teacher")
+_OF_BOTH_STAGES = ("seed", "stack_probability", "stack_with", "stack_side")
 
 
 def _before_checks(config: Any) -> None:
@@ -43,6 +45,7 @@ def _after_checks(config: Any) -> None:
             f"`max_vector_norm={config.max_vector_norm}`: expected a number above 0, in multiples of the mean norm of "
             "the base's token embeddings, or None for no limit."
         )
+    check_company(config.stack_with or (), config.stack_probability, config.stack_side)
     check_settings(config)
 
 
@@ -57,6 +60,15 @@ class StageSettings:
         health_warnings (`bool`, *optional*, defaults to `True`):
             Warn if the loss does not move or diverges, if the reward accuracy stays at chance, or if the vectors become
             far longer than token embeddings.
+        stack_probability (`float`, *optional*, defaults to `0.0`):
+            The share of the steps in which other, frozen vectors stand around the patch, so that it keeps its effect
+            in a stack. DPO's reference always runs without them.
+        stack_with (`list[str]`, *optional*):
+            What stands there: folders and Hub ids of patches, `lab:<risk>`, and stand-ins of random length:
+            `stand-in:text` (a safety instruction, as an untrained patch; the default), `stand-in:vocab` (random
+            tokens) and `stand-in:random` (noise).
+        stack_side (`"both"`, `"before"` or `"after"`, *optional*, defaults to `"both"`):
+            Where they stand.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Recompute activations in the backward pass. It saves memory, but disables the cached prefix that all rows of
             a step share, so steps get slower.
@@ -66,6 +78,9 @@ class StageSettings:
         default=None, metadata={"help": "Limit of each vector's norm, in mean norms of a token embedding."}
     )
     health_warnings: bool = field(default=True, metadata={"help": "Warn if training does not go well."})
+    stack_probability: float = field(default=0.0, metadata={"help": "Share of steps with other patches around."})
+    stack_with: list[str] | None = field(default=None, metadata={"help": "Patches and stand-ins around the patch."})
+    stack_side: str = field(default="both", metadata={"help": "Where they stand: 'both', 'before' or 'after'."})
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
     per_device_train_batch_size: int = 16
@@ -152,6 +167,8 @@ class PolicyPatchTrainingConfig:
             Arguments of [`PolicyPatchDPOConfig`] other than `output_dir`. `{"max_steps": 0}` skips the stage.
         seed (`int`, *optional*, defaults to `42`):
             Seed of both stages, unless a stage sets its own.
+        stack_probability (`float`, *optional*), stack_with (`list[str]`, *optional*), stack_side (`str`, *optional*):
+            As in [`StageSettings`], for both stages, unless a stage sets its own.
 
     Raises:
         ConfigError: both stages are skipped.
@@ -161,6 +178,9 @@ class PolicyPatchTrainingConfig:
     sft: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)
     seed: int = 42
+    stack_probability: float = 0.0
+    stack_with: list[str] | None = None
+    stack_side: str = "both"
 
     def __post_init__(self) -> None:
         if self.runs("sft") or self.runs("dpo"):
@@ -189,7 +209,8 @@ class PolicyPatchTrainingConfig:
                 f"`{stage}.output_dir` must not be given: the stage uses the folder `{stage}` in `output_dir`. Leave "
                 "it out."
             )
-        return cls(**{"seed": self.seed, **given, "output_dir": f"{self.output_dir}/{stage}"})
+        shared = {name: getattr(self, name) for name in _OF_BOTH_STAGES}
+        return cls(**{**shared, **given, "output_dir": f"{self.output_dir}/{stage}"})
 
 
 def check_keys(section: str, given: dict[str, Any], cls: type) -> None:

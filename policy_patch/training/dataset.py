@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from datasets import Dataset
 from transformers.utils import logging
 
 from policy_patch.base.architecture import learned_position_limit
@@ -23,8 +22,12 @@ from policy_patch.data.rows import (
     shortly,
 )
 from policy_patch.errors import DataError
+from policy_patch.extra import needs_extra
 from policy_patch.files.documents import parse_json
 from policy_patch.model.patched_model import PolicyPatchModel
+
+with needs_extra("train", "Training"):
+    from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from policy_patch.errors import TrainingError
 from policy_patch.files.atomic import write_whole
-from policy_patch.patch.vectors import TENSOR_KEY
+from policy_patch.patch.tensor_file import TENSOR_KEY
 
 logger = logging.get_logger(__name__)
 

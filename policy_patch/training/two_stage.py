@@ -23,11 +23,13 @@ from policy_patch.files.documents import parse_json, read_text
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.model.state_dict import set_policy_patch_state_dict
 from policy_patch.patch.folder import read_patch_folder
-from policy_patch.patch.vectors import TENSOR_KEY, vectors_to_bytes, whole
+from policy_patch.patch.tensor_file import TENSOR_KEY
+from policy_patch.patch.vectors import vectors_to_bytes, whole
 from policy_patch.privacy.local_names import without_folders
 from policy_patch.privacy.redaction import blanked
 from policy_patch.training._trl import drop_fused_head
 from policy_patch.training.checkpoints import last_checkpoint
+from policy_patch.training.company import company_of
 from policy_patch.training.config import PolicyPatchTrainingConfig
 from policy_patch.training.dataset import check_chat_template, check_pairs, data_hash, note_training
 from policy_patch.training.dpo import PolicyPatchDPOTrainer
@@ -138,6 +140,9 @@ class PolicyPatchTrainer:
         if fingerprint is not None and fingerprint["tokenizer"] is None:  # the patch was made without a tokenizer
             fingerprint["tokenizer"] = tokenizer_hash(processing_class)
         note_training(model, self.patch_name, train_dataset)
+        # Loaded now: a trainer may shard the weights, and then no patch can be checked against the base.
+        stages = [stage for stage in ("sft", "dpo") if args.runs(stage)]
+        self._company = {stage: company_of(model, args.stage(stage), processing_class) for stage in stages}
         self._keep_folder_to_this_run()
 
     def train(self) -> TrainingLog:
@@ -223,6 +228,7 @@ class PolicyPatchTrainer:
             callbacks=self.callbacks,
             teacher=self.teacher,
             teacher_tokenizer=self.teacher_tokenizer,
+            company=self._company[stage],
         )
         if stage == "dpo" and isinstance(self.teacher, nn.Module):
             self.teacher = None  # its log-probabilities are computed, so it need not stay in memory
@@ -264,6 +270,7 @@ class PolicyPatchTrainer:
             "data_sha256": data_hash(self.train_dataset, self.processing_class),
             "start_sha256": hashlib.sha256(vectors).hexdigest(),
             "base": self.model.config._name_or_path,
+            "company_sha256": {stage: one.sha256 for stage, one in self._company.items() if one} or None,
         }
         run = _shown_run(json.loads(json.dumps(run, default=str)))  # in the form in which it is read back and compared
         in_main_process(lambda: _keep_to_one_run(Path(self.args.output_dir, RUN_NAME), run))

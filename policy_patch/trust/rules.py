@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policy_patch.config import CONFIG_NAME
-from policy_patch.errors import EvaluationError, SignatureError
+from policy_patch.errors import PolicyRefusalError, SignatureError
 from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.report.report import EvaluationReport
 from policy_patch.report.system_names import BASE, PATCH
@@ -100,14 +100,15 @@ class PatchRules:
         """Refuse a patch whose report shows less than the policies ask for.
 
         Raises:
-            EvaluationError: there is no report, it cannot be read, or it shows too little.
+            PolicyRefusalError: there is no report, or it shows too little.
+        EvaluationError: it cannot be read.
         """
         for policy in self.policies:
             if not policy.evaluation.asks_for_report:
                 continue
             asked = f"[evaluation] of {policy.source}"
             if content is None:
-                raise EvaluationError(
+                raise PolicyRefusalError(
                     f"{source} has no {REPORT_NAME}, and {asked} asks for one. Take a patch that was measured "
                     "(`policy-patch evaluate`)."
                 )
@@ -140,10 +141,12 @@ def rules_for(
 
 def _check_shown(report: EvaluationReport, rules: EvaluationRules, source: str, asked: str) -> None:
     if PATCH not in report.systems:
-        raise EvaluationError(f"{source} has no figures of the patch, and {asked} asks for them. Measure it again.")
+        raise PolicyRefusalError(f"{source} has no figures of the patch, and {asked} asks for them. Measure it again.")
     prompts = report.settings.num_prompts
     if prompts < rules.minimum_prompts:
-        raise EvaluationError(f"{source} is on {prompts} prompts; {asked} asks for at least {rules.minimum_prompts}.")
+        raise PolicyRefusalError(
+            f"{source} is on {prompts} prompts; {asked} asks for at least {rules.minimum_prompts}."
+        )
     if not rules.better_than_base:
         return
     metric = report.headline
@@ -152,10 +155,10 @@ def _check_shown(report: EvaluationReport, rules: EvaluationRules, source: str, 
         if (one.system, one.other, one.metric) == (PATCH, BASE, metric.name) and one.scorer == report.scorer().name
     ]  # fmt: skip
     if not found:
-        raise EvaluationError(f"{source} does not compare patch and base in {metric.title}; {asked} asks for that.")
+        raise PolicyRefusalError(f"{source} does not compare patch and base in {metric.title}; {asked} asks for that.")
     worst = found[0].high if metric.lower_is_better else -found[0].low
     if not worst < 0:  # NaN counts as not better
-        raise EvaluationError(
+        raise PolicyRefusalError(
             f"{source} does not show that the patch is better than the base: the difference in {metric.title} is "
             f"{found[0].value:.3g} [{found[0].low:.3g}, {found[0].high:.3g}]; {asked} asks for it."
         )

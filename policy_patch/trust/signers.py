@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.errors import SignatureError
+from policy_patch.errors import SigningKeyError
 from policy_patch.extra import import_extra
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def read_signers(
             Identities of keyless signing.
 
     Raises:
-        SignatureError: a file cannot be read, or holds no elliptic-curve public key or no certificate.
+        SigningKeyError: a file cannot be read, or holds no elliptic-curve public key or no certificate.
         MissingExtraError: the extra `signing` is not installed.
     """
     found: list[TrustedKey] = []
@@ -120,7 +120,7 @@ def read_pem(given: str | os.PathLike, what: str) -> tuple[bytes, str]:
     """Return a PEM text and what to call it, from the text itself or from a file.
 
     Raises:
-        SignatureError: the file cannot be read.
+        SigningKeyError: the file cannot be read.
     """
     if isinstance(given, str) and given.lstrip().startswith("-----BEGIN"):
         return given.encode(), f"the given {what}"
@@ -128,7 +128,7 @@ def read_pem(given: str | os.PathLike, what: str) -> tuple[bytes, str]:
         with open(given, "rb") as file:
             return file.read(_LARGEST_PEM), f"`{os.fspath(given)}`"
     except (OSError, TypeError, ValueError) as error:
-        raise SignatureError(
+        raise SigningKeyError(
             f"Cannot read the {what} `{given}`: {error}. Expected a PEM file or a PEM text; {_MAKE_KEYS}."
         ) from error
 
@@ -141,13 +141,13 @@ def _key(given: str | os.PathLike) -> TrustedKey:
     serialization = import_extra("cryptography.hazmat.primitives.serialization", "model-signing", "signing", PURPOSE)
     pem, source = read_pem(given, "public key")
     if b"PRIVATE KEY" in pem:
-        raise SignatureError(f"{source} is a private key; a trusted key is public. Keep it secret; {_MAKE_KEYS}.")
+        raise SigningKeyError(f"{source} is a private key; a trusted key is public. Keep it secret; {_MAKE_KEYS}.")
     try:
         public_key = serialization.load_pem_public_key(pem)
     except Exception as error:  # cryptography has several
-        raise SignatureError(f"{source} holds no public key in PEM ({error}); {_MAKE_KEYS}.") from error
+        raise SigningKeyError(f"{source} holds no public key in PEM ({error}); {_MAKE_KEYS}.") from error
     if not is_usable(public_key):
-        raise SignatureError(
+        raise SigningKeyError(
             f"{source} is a key of the kind {type(public_key).__name__}; model-signing takes elliptic keys on P-256, "
             f"P-384 or P-521 only. {_MAKE_KEYS}."
         )
@@ -160,7 +160,7 @@ def _authorities(given: str | os.PathLike, what: str) -> list[TrustedAuthority]:
     try:
         return [TrustedAuthority(one, source) for one in x509.load_pem_x509_certificates(pem)]
     except Exception as error:  # cryptography has several
-        raise SignatureError(
+        raise SigningKeyError(
             f"{source} holds no certificate in PEM ({error}). Give the certificate of the authority, not its key."
         ) from error
 
@@ -174,8 +174,8 @@ def readable(path: str | os.PathLike) -> Path:
     """Return a path that can be read.
 
     Raises:
-        SignatureError: it is no file that can be read.
+        SigningKeyError: it is no file that can be read.
     """
     if not (path := Path(path)).is_file():
-        raise SignatureError(f"`{path}` is no file. Give the PEM file; {_MAKE_KEYS}.")
+        raise SigningKeyError(f"`{path}` is no file. Give the PEM file; {_MAKE_KEYS}.")
     return path

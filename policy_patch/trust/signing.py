@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from policy_patch.config import CONFIG_NAME, SIGNATURE_NAME
-from policy_patch.errors import PatchSaveError, SignatureError
+from policy_patch.errors import PatchSaveError, SignatureError, SigningKeyError
 from policy_patch.extra import import_extra
 from policy_patch.files.atomic import write_whole
 from policy_patch.patch.folder import TENSORS_NAME, read_patch_folder
@@ -70,7 +70,7 @@ def sign_policy_patch(
 
     Raises:
         PatchNotFoundError, ConfigError, PatchFileError: the folder holds no whole patch.
-        SignatureError: the key or the certificate cannot be used, or keyless signing does not reach Sigstore.
+        SigningKeyError: the key or the certificate cannot be used, or keyless signing does not reach Sigstore.
         PatchSaveError: the signature cannot be written.
         MissingExtraError: the extra `signing` is not installed.
     """
@@ -145,11 +145,11 @@ class _Signer:
         )
         self._password = None if password is None else password.encode()
         if private_key is None and (certificate is not None or certificate_chain or password is not None):
-            raise SignatureError(
+            raise SigningKeyError(
                 "A certificate, a chain or a password needs `private_key=` (`--key`), the key that signs."
             )
         if (certificate is None) != (not certificate_chain):
-            raise SignatureError(
+            raise SigningKeyError(
                 "`certificate=` (`--certificate`), the signer's own, and `certificate_chain=` (`--chain`), those "
                 "above it or at least the authority's, belong together; give both."
             )
@@ -164,12 +164,12 @@ class _Signer:
         try:
             key = serialization.load_pem_private_key(pem, self._password)
         except Exception as error:  # cryptography has several
-            raise SignatureError(
+            raise SigningKeyError(
                 f"{source} holds no private key in PEM that can be read ({type(error).__name__}: {error}). A key "
                 "with a password needs it (POLICY_PATCH_KEY_PASSWORD, or `password=`)."
             ) from error
         if not is_usable(key.public_key()):
-            raise SignatureError(
+            raise SigningKeyError(
                 f"{source} is a {type(key).__name__}; model-signing takes elliptic keys on P-256, P-384 or P-521. "
                 "`openssl ecparam -name prime256v1 -genkey -noout -out key.pem` makes one."
             )
@@ -188,7 +188,7 @@ class _Signer:
             except SignatureError:
                 raise
             except Exception as error:  # ValueError, TUFError, IdentityError, OSError, ...
-                raise SignatureError(self._why_not(folder, error)) from error
+                raise SigningKeyError(self._why_not(folder, error)) from error
         return content
 
     def _choose(self, config: Any) -> Any:
@@ -197,7 +197,7 @@ class _Signer:
         if self._certificate is None:
             return config.use_elliptic_key_signer(private_key=self._key, password=self._password)
         if self._password is not None:
-            raise SignatureError(
+            raise SigningKeyError(
                 "model-signing signs with a certificate only by a key without a password. Decrypt the key into a "
                 "file that only you can read (`openssl ec -in key.pem -out plain.pem`), and remove it afterwards."
             )

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from policy_patch.extra import needs_extra
 from policy_patch.ui.visitors import Visitors
+
+with needs_extra("demo", "The page"):
+    from starlette.datastructures import Headers
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY_BYTES = 2**19  # of a request; the longest request of the page itself, 60 prompts to measure, is far shorter
 _API = "/gradio_api"

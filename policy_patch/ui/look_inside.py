@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
-import gradio as gr
 import torch
 
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.extra import import_extra
+from policy_patch.extra import import_extra, needs_extra
 from policy_patch.hub.names import split_id
 from policy_patch.hub.publishing import patch_card
 from policy_patch.model_card.card import CARD_NAME, model_card
@@ -23,6 +22,9 @@ from policy_patch.ui.notes import FieldError, Notes
 from policy_patch.ui.paths import without_paths
 from policy_patch.ui.results import picture_html, table_html
 from policy_patch.ui.served import Loaded, Served, shown_name
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 NEAREST = 5
 SHOWN_AT_ONCE = 12  # vectors in the table; a click shows the others

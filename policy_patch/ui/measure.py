@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gradio as gr
-
 from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.risk import Risk
 from policy_patch.evaluation.settings import EvaluationSampling, PerplexityModel
+from policy_patch.extra import needs_extra
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.report.report import EvaluationReport
 from policy_patch.ui.asking import MOST_CHARACTERS, MOST_PROMPTS, MOST_SAMPLES, number_of, seed_of
@@ -24,6 +23,9 @@ from policy_patch.ui.notes import Notes, field
 from policy_patch.ui.results import figures_html, report_picture, samples_html
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 MOST_SECONDS = 600.0  # for a measurement and the wait for it
 NEW_LINE = "\\n"  # how the text box writes a line break within a prompt

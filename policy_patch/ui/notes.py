@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gradio as gr
-
 from policy_patch.errors import PolicyPatchError
+from policy_patch.extra import needs_extra
 from policy_patch.ui.asking import told_html
 from policy_patch.ui.visitors import BusyError, StoppedError
+
+with needs_extra("demo", "The page"):
+    import gradio as gr
 
 
 class FieldError(PolicyPatchError, ValueError):

@@ -2,13 +2,16 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from policy_patch import __version__, cli
 from policy_patch.cli import COMMANDS, main
+from tests.evaluation.synthetic import synthetic_report
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -22,7 +25,7 @@ def test_help_has_examples_that_the_parser_accepts(command, capsys, tmp_path, mo
     examples = re.findall(rf"^  policy-patch ({command} .*)$", text, re.MULTILINE)
     assert examples
     for example in examples:
-        assert cli._parser().parse_args(cli._with_config(shlex.split(example))).command == command
+        assert cli.parse(shlex.split(example))[0] == command
 
 
 def test_help_lists_the_commands_and_says_where_to_start(capsys):
@@ -34,22 +37,51 @@ def test_help_lists_the_commands_and_says_where_to_start(capsys):
     assert all(re.search(rf"^    {command} ", text, re.MULTILINE) for command in COMMANDS)
 
 
-def test_help_imports_neither_torch_nor_transformers():
-    code = (
-        "import sys\nfrom policy_patch.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'trl', 'numpy', 'scipy'}\n"
-        "print(*(heavy & set(sys.modules)), file=sys.stderr, end='')"
+HEAVY = ("torch", "transformers", "datasets", "trl", "accelerate", "gradio", "scipy", "sklearn", "matplotlib")
+WITHOUT_HEAVY = f"""
+import sys
+sys.modules.update(dict.fromkeys({HEAVY!r}))  # makes their import fail
+from policy_patch.cli import COMMANDS, main
+def run(*words):
+    try:
+        return main(words)
+    except SystemExit as end:
+        return end.code
+"""
+
+
+def without_heavy(code, *words):
+    """Run code, and what it is to be given, in a process in which no heavy package can be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HEAVY + code, *words], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_help_and_version_and_usage_errors_need_no_heavy_package():
+    code = "sys.exit(sum((run(), run('--help'), run('--version'), *(run(name, '--help') for name in COMMANDS))) - 2)"
+    done = without_heavy(code)
+    assert all(f"usage: policy-patch {name} " in done.stdout for name in COMMANDS)
+    assert "There is no command" in done.stderr
+
+
+def test_info_needs_no_heavy_package_and_the_control_does(patch_folder, tmp_path):
+    shutil.copytree(patch_folder, tmp_path / "patch")
+    synthetic_report().save(tmp_path / "patch")
+    info = "sys.exit(run('info', sys.argv[1]))"
+    done = without_heavy(f"del sys.modules['scipy']\n{info}", str(tmp_path / "patch"))
+    assert "norm of a vector" in done.stdout and "average maximum toxicity" in done.stdout
+    done = without_heavy(info, str(tmp_path / "patch"))
+    assert "norm of a vector" in done.stdout and "average maximum toxicity" not in done.stdout
+    assert "evaluation.json, and cannot be shown. An interval needs the package `scipy`" in done.stderr
+    with pytest.raises(AssertionError, match="import of torch halted"):
+        without_heavy("run('generate', sys.argv[1], '--prompt', 'x')", str(patch_folder))
 
 
 def test_the_version_is_the_package_s(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main(["--version"])
-    assert exit_.value.code == 0
-    assert __version__ in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"policy-patch {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -83,17 +115,20 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
 
 def test_without_jsonargparse_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jsonargparse", None)  # makes its import fail
+    for module in ("usage", "help"):
+        monkeypatch.delitem(sys.modules, f"policy_patch.cli.{module}", raising=False)
+    assert main(["--version"]) == 0  # needs none
     assert main(["info", "x"]) == 2
     assert "policy-patch[cli]" in capsys.readouterr().err
 
 
-def test_train_takes_its_recipe_without_the_word_config():
-    assert cli._with_config(["train", "recipe.yaml", "--seed", "1"]) == [
-        "train", "--config", "recipe.yaml", "--seed", "1",
-    ]  # fmt: skip
-    assert cli._with_config(["train", "--seed", "1"]) == ["train", "--seed", "1"]
-    assert cli._with_config(["info", "folder"]) == ["info", "folder"]
-    assert cli._with_config([]) == []
+def test_train_takes_its_recipe_without_the_word_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("base: a\noutput_dir: b\n")
+    short, long = (
+        cli.parse(["train", *words, "--seed", "1"]) for words in (["recipe.yaml"], ["--config", "recipe.yaml"])
+    )
+    assert short == long and (short[0], short[1].base, short[1].seed) == ("train", "a", 1)
 
 
 def test_the_module_runs_as_the_command_does():

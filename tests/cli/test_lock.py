@@ -169,5 +169,5 @@ def test_a_lock_keeps_who_signed_and_apply_asks_for_it(capsys, tmp_path):
     lock = as_json(capsys, "lock", f"tox={TOX}@main", "--key", "key.pub")
     assert lock["stack"][0]["signed_by"].startswith("key ") and "model.sig" in lock["stack"][0]["sha256"]
     run(capsys, "apply", "--key", "key.pub", "--output_dir", "deployed")
-    assert "not trusted" in run(capsys, "apply", "--key", "other.pub", code=2)[1]
-    assert "is not signed" in run(capsys, "lock", BIAS, "--key", "key.pub", code=2)[1]
+    assert "not trusted" in run(capsys, "apply", "--key", "other.pub", code=1)[1]
+    assert "is not signed" in run(capsys, "lock", BIAS, "--key", "key.pub", code=1)[1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from policy_patch.cli import _parser, _with_config, main
+from policy_patch.cli import main, parse
 from policy_patch.errors import ConfigError
 
 HEAD = "base: a\noutput_dir: x\n"
@@ -13,7 +13,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 def parsed(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(HEAD + text)
-    return _parser().parse_args(_with_config(["train", str(tmp_path / "recipe.yaml")])).train
+    return parse(["train", str(tmp_path / "recipe.yaml")])[1]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def parsed(tmp_path, text):
         (f"seed: {':'.join(['1'] * 100_000)}\n", "a number of 199,999 characters in `seed`: 1:1:1"),
         (f"seed: {':'.join(['1'] * 100_000)}.5\n", "a number of 200,001 characters in `seed`: 1:1:1"),
         (f"seed: !!int '{'9' * 5000}'\n", "an integer beyond 64 bits in `seed`: 9999"),
-        ("seed: 0x_\n", r"recipe\.yaml` has a value that YAML cannot read: invalid literal"),
-        ("seed: !!timestamp 2025-13-01\n", "has a value that YAML cannot read: month must be in"),
+        ("seed: 0x_\n", r"recipe\.yaml` has a value that cannot be read: invalid literal"),
+        ("seed: !!timestamp 2025-13-01\n", "has a value that cannot be read: month must be in"),
         (f"dpo: {{a: &a {'x' * 100_000}, b: [{', '.join(['*a'] * 50)}]}}\n", "more than 4,194,304 characters, with"),
         ("# " + "x" * 2**20 + "\n", r"recipe\.yaml` has more than 1,048,576 bytes; it was not read"),
     ],
@@ -57,12 +57,12 @@ def test_what_yaml_takes_without_a_word_is_refused(tmp_path, capsys, text, messa
         ("a: &a [*a]", r"The text of `--config`, line 1 has `\*a` within the value of that name"),
         (BOMB, "The text of `--config`, line 4 has more than 10,000 values"),
         (f"seed: {'9' * 5000}", "The text of `--config`, line 1 has an integer beyond 64 bits in `seed`: 9999"),
-        ("seed: 0x_", "The text of `--config` has a value that YAML cannot read"),
+        ("seed: 0x_", "The text of `--config` has a value that cannot be read"),
     ],
 )
 def test_a_text_in_place_of_a_file_is_looked_at_too(text, message):
     with pytest.raises(ConfigError, match=message) as error:
-        _parser().parse_args(["train", "--config", text, "--base", "a", "--output_dir", "x"])
+        parse(["train", "--config", text, "--base", "a", "--output_dir", "x"])
     assert len(str(error.value)) < 300
 
 
@@ -96,8 +96,29 @@ def test_an_option_of_the_command_may_stand_in_the_file(tmp_path):
     assert parsed(tmp_path, "json: true\n").json is True
 
 
-def test_what_is_no_yaml_is_left_to_its_reader(tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit_:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: zero\n", r"recipe\.yaml`: `seed='zero'`: expected a whole number of at least 0"),
+        ("patch: zero\n", r"`patch='zero'`: expected a mapping with some of the keys risk, "),
+        ("patch: {placement: before}\n", r"`patch\.placement='before'`: .* Did you mean 'before_bos'"),
+        ("data: {min_margin: wide}\n", r"`data\.min_margin='wide'`: expected a number"),
+    ],
+)
+def test_a_value_that_its_field_cannot_take_is_told_with_its_key(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        parsed(tmp_path, text)
+
+
+def test_a_file_without_keys_or_none_at_all_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("- base: a\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml` holds a list; expected keys and values"):
+        parse(["train", "recipe.yaml"])
+    with pytest.raises(ConfigError, match=r"`recipes\.yaml`: there is no such file\. Did you mean `recipe\.yaml`"):
+        parse(["train", "recipes.yaml"])
+
+
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml`.* line 4"):
         parsed(tmp_path, "dpo: {a: [\n")
-    assert exit_.value.code == 2
-    assert "Problems parsing config" in capsys.readouterr().err

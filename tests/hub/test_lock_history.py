@@ -55,6 +55,16 @@ def test_back_and_forward_again(path):
         roll_back(path, forward=True)
 
 
+def test_locks_of_one_second_are_listed_in_their_order(path):
+    """By the hashes alone, the order of these eight would be another one: 1 in 40,320."""
+    for number in range(2, 10):
+        made = replace(version(number), locked_at="2026-01-01T00:00:00Z")
+        write_lock(made, path, replaces=lock_sha256(path))
+    found = history(path)
+    assert [number_in_lock(lock) for lock in found.values()] == [*range(1, 9)]
+    assert list(found) != sorted(found), "the control"
+
+
 def number_in_lock(lock) -> int:
     return int(lock.stack[0].version[0])
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 
-from policy_patch.cli import _parser
+from policy_patch.cli import parse
 from policy_patch.cli import push as push_command
 from policy_patch.errors import (
     ConfigError,
@@ -71,7 +71,7 @@ class World:
 
     def push(self, *words: str, repo_id: str = REPO) -> Any:
         """Run `policy-patch push` on the local folder, and let its errors through."""
-        return push_command.run(_parser().parse_args(["push", str(self.folder), repo_id, *words]).push)
+        return push_command.run(parse(["push", str(self.folder), repo_id, *words])[1])
 
     def change_vectors(self) -> None:
         """Let the local folder hold other vectors, of the same version."""

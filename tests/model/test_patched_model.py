@@ -29,6 +29,8 @@ from policy_patch.errors import (
     PositionLimitError,
     TokenizerRequiredError,
 )
+from policy_patch.hub.named_patch import load_named_patch
+from policy_patch.lab import load_lab_base
 from tests.definition import logits_by_definition
 from tests.tiny_models import BOS, tiny_model
 
@@ -432,3 +434,13 @@ def test_moving_the_model_to_train_mode_and_back_moves_the_base():
     assert not model.training and not base.training
     assert model.train().training and base.training
     assert get_policy_patch_model(base, config()).training
+
+
+def test_the_facts_of_the_active_stack_are_those_that_servers_tell():
+    model = PolicyPatchModel.from_pretrained(load_lab_base(), ["lab:toxicity", "lab:gender_bias"])
+    assert model.patch_facts == [load_named_patch(f"lab:{risk}").facts() for risk in ("toxicity", "gender_bias")]
+    model.set_patch("gender_bias")
+    assert [one["name"] for one in model.patch_facts] == ["gender_bias"]
+    changed = model.patch_facts[0]["sha256"]
+    model.patches["gender_bias"].data.mul_(2)
+    assert model.patch_facts[0]["sha256"] != changed  # other vectors, another patch

@@ -276,7 +276,7 @@ def test_commands_are_commands_and_code_is_code(base, repo_id):
     card = model_card(replace(CONFIG, base_model_name_or_path=base), None, repo_id=repo_id)
     lines = [line for block in blocks(card, "sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("policy-patch ")]
-    assert [cli._parser().parse_args(command).command for command in commands] == ["generate"]
+    assert [cli.parse(command)[0] for command in commands] == ["generate"]
     for block in blocks(card, "python"):
         compile(block, "README.md", "exec")
 

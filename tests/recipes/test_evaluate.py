@@ -6,6 +6,7 @@ from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLo
 from policy_patch.evaluation import EvaluationReport
 from policy_patch.lab import lab_patch_folder
 from policy_patch.recipes import EvaluateRecipe, models
+from policy_patch.report.exporting import figures_csv
 
 FAST = {"prompts": "lab:toxicity/test", "num_prompts": 3, "num_samples": 1, "max_new_tokens": 4, "num_resamples": 20}
 PATCH = str(lab_patch_folder("toxicity"))
@@ -14,10 +15,13 @@ PATCH = str(lab_patch_folder("toxicity"))
 def test_it_runs_from_python_tells_of_its_stages_and_writes_the_report(tmp_path):
     told, notes = [], []
     recipe = EvaluateRecipe(
-        patches=[PATCH], **FAST, output_dir=str(tmp_path), scorers=["lab-insults"], perplexity_model="lab:teacher"
-    )
+        patches=[PATCH], **FAST, output_dir=str(tmp_path), scorers=["lab-insults"], perplexity_model="lab:teacher",
+        figures=["csv"],
+    )  # fmt: skip
     report = recipe.run(on_progress=lambda *one: told.append(one), on_note=notes.append)
     assert EvaluationReport.load(tmp_path) == report
+    assert (tmp_path / "evaluation.csv").read_text() == figures_csv(report)
+    assert not (tmp_path / "evaluation.pdf").exists()
     assert (report.risk, report.perplexity_model) == ("toxicity", "lab:teacher")
     assert [scorer.name for scorer in report.scorers] == ["lab-insults"]
     assert len({stage for stage, _, _ in told}) >= 2 and notes == ["Loading lab:base ..."]
@@ -55,6 +59,8 @@ def test_what_is_raised_while_a_stage_is_told_of_ends_the_run(tmp_path):
         ({"neutral_texts": "no.txt"}, DataError, "^`neutral_texts`: Cannot read `no.txt`"),
         ({"also": {"x": "nowhere"}}, PatchNotFoundError, "^`also.x`: `nowhere` does not exist"),
         ({"lora": {"x": "nowhere"}}, PatchNotFoundError, "^`lora.x`: `nowhere` does not exist"),
+        ({"lora_merged": {"x": PATCH}}, PatchNotFoundError, "^`lora_merged.x`: .* has no adapter_config.json"),
+        ({"figures": ["eps"]}, ConfigError, r"^`figures=\['eps'\]`: expected"),
         ({"base": "lab:bse"}, ModelLoadError, "^`base`: There is no model"),
         ({"perplexity_model": "openai:m@http://h/v1"}, ModelLoadError, "^`perplexity_model`: .*weights are needed"),
     ],

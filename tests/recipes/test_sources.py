@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from policy_patch.cli import _parser
+from policy_patch.cli import parse
 from policy_patch.errors import DataError
 from policy_patch.recipes.sources import counts_of, init_text_of, load_pairs, risk_of
 
@@ -35,7 +35,7 @@ def files(tmp_path):
     ],
 )
 def test_sources_are_given_as_words_of_each_shape(words, pairs):
-    assert _parser().parse_args([*SHORT, *words]).train.data.pairs == pairs
+    assert parse([*SHORT, *words])[1].data.pairs == pairs
 
 
 def test_one_source_is_taken_as_it_is(files):

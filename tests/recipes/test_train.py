@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLoadError, TrainingError
@@ -75,6 +76,11 @@ def no_model(monkeypatch):
         ({"sft.packing": True}, ConfigError, "^`sft.packing=True` joins several texts"),
         ({"sft.lr_scheduler_type": "cosin"}, ConfigError, "^`sft` has an impossible value: .*cosin"),
         ({"sft.max_steps": 0, "dpo.max_steps": 0}, ConfigError, "nothing to train"),
+        ({"stack_with": ["nowhere"], "stack_probability": 0.5}, OSError, "^`stack_with`: `nowhere` does not exist"),
+        ({"stack_with": ["lab:toxicity"]}, ConfigError, "has no effect with `stack_probability=0`"),
+        ({"stack_with": ["lab:toxcity"], "stack_probability": 0.5}, ConfigError, "'lab:toxcity'. Did you mean"),
+        ({"stack_probability": 2}, ConfigError, "^`stack_probability=2`: expected a number of at least 0 and up to 1"),
+        ({"stack_side": "left"}, ConfigError, "^`stack_side='left'`: expected one of both, before, after"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_before_a_model_is_loaded(
@@ -113,6 +119,14 @@ def test_it_runs_from_python_with_callbacks_and_tells_of_each_stage(recipe):
     assert len(notes) == 1 and notes[0].startswith(f"prompts: 4, kept: {kept}, unsafe chosen: 0, ") and kept
     assert [entry["step"] for entry in result.log.dpo][-1] == 2
     assert read_patch_folder(result.output_dir)[0].base_model_name_or_path == "lab:base"
+
+
+def test_other_patches_stand_around_the_new_one_in_training(recipe):
+    found = {}
+    for name, more in {"alone": {}, "again": {}, "stacked": {"stack_with": ["lab:gender_bias"]}}.items():
+        changed = {"output_dir": f"{recipe.output_dir}-{name}", **({"stack_probability": 1.0} if more else {}), **more}
+        found[name] = read_patch_folder(recipe.with_overrides(changed).run().output_dir)[1]
+    assert torch.equal(found["alone"], found["again"]) and not torch.equal(found["alone"], found["stacked"])
 
 
 @pytest.mark.parametrize("stage", ["training, SFT", "training, DPO"])

@@ -11,7 +11,7 @@ from policy_patch import PolicyPatchModel
 from policy_patch.cli import main
 from policy_patch.errors import AdvisoryError, LockError, ModelLoadError, PatchNotFoundError
 from policy_patch.hub.lock_history import lock_sha256, write_lock
-from policy_patch.release import audit, lock_stack, new_advisory
+from policy_patch.release import audit, compose_policy_patches, lock_stack, new_advisory
 from policy_patch.release.advisories import read_advisory
 from tests.hub.conftest import new_patch, put
 from tests.release.conftest import BASE, BIAS, TOX, head, publish
@@ -93,6 +93,78 @@ def test_a_bad_release_without_a_fix_is_rolled_back(vendor):
     (finding,) = audit("policy-patch.lock", [advisory(values)]).findings
     assert main(shlex.split(finding.install)[1:]) == 0
     assert audit("policy-patch.lock", [advisory(values)]).is_clean
+
+
+# What fixes a flaw of the base, and has a flaw itself
+
+
+def test_a_release_that_was_withdrawn_does_not_count_as_a_fix(vendor):
+    """Control: without the second advisory 1.1.0 does count."""
+    publish("1.1.0")
+    publish("1.1.1")
+    of_base = advisory(new_advisory("x_ACME-1", TOX, flaw="base", summary="Insults", fixed_by=[f"{TOX}@>=1.0.0"]))
+    lock(f"tox={TOX}@1.0.0")
+    lock(f"tox={TOX}@1.1.0")
+    assert audit("policy-patch.lock", [of_base]).findings[0].fixed_by == f"{TOX}@v1.1.0"
+    withdrawn = advisory(new_advisory("x_ACME-2", f"{TOX}@1.1.0", flaw="patch", summary="Bad", withdrawn=True))
+    report = audit("policy-patch.lock", [of_base, withdrawn])
+    assert statuses(report) == [("x_ACME-1", "open"), ("x_ACME-2", "open")]
+    assert f"{TOX}@v1.1.0 does not count as its fix, because x_ACME-2 names that release" in report.findings[0].reason
+    assert {one.install for one in report.findings} == {"policy-patch rollback --lock policy-patch.lock"}
+    assert main(shlex.split(report.findings[0].install)[1:]) == 0
+    assert audit("policy-patch.lock", [of_base, withdrawn]).findings[0].fixed_by == f"{TOX}@v1.0.0"
+
+
+def test_a_fix_with_another_flaw_is_unclear_and_one_of_the_same_risk_open(vendor):
+    publish("1.1.0")
+    of_base = new_advisory("x_ACME-1", TOX, flaw="base", summary="Insults", fixed_by=[f"{TOX}@>=1.0.0"])
+    of_patch = new_advisory("x_ACME-2", f"{TOX}@1.1.0", flaw="patch", summary="English only")
+    lock(f"tox={TOX}@1.1.0")
+    for risk, expected in (("slowness", "unclear"), (None, "unclear"), ("toxicity", "open")):
+        found = [advisory(of_base, risk="toxicity"), advisory(of_patch, risk=risk)]
+        assert audit("policy-patch.lock", found).findings[0].status == expected, risk
+
+
+def test_no_command_brings_a_release_that_an_advisory_names(bad_base, bad_release):
+    """Neither the previous lock, nor the fixed version, nor the oldest fix of a base."""
+    found = [advisory(bad_base), advisory(bad_release)]
+    also = advisory(new_advisory("x_ACME-3", f"{TOX}@1.1.1", flaw="patch", summary="Bad, too"))
+    (finding,) = audit(BASE, found).findings
+    assert finding.install == f"policy-patch pull {TOX}@v1.1.1", "the control"
+    assert audit(BASE, [*found, also]).findings[0].install is None
+    lock(f"tox={TOX}@1.1.1")
+    lock(f"tox={TOX}@1.1.0")
+    report = audit("policy-patch.lock", [*found, also])
+    (second,) = (one for one in report.findings if one.advisory == "x_ACME-2")
+    assert second.install is None and "1.1.1 fixes it and has a flaw of its own" in second.reason
+    (second,) = (one for one in audit("policy-patch.lock", found).findings if one.advisory == "x_ACME-2")
+    assert second.install is not None, "the control"
+
+
+def test_commands_name_the_advisories_that_they_pass_over(bad_base, bad_release, tmp_path):
+    folder = tmp_path / "advisories"
+    folder.mkdir()
+    (folder / "x_ACME-1.json").write_text(json.dumps(bad_base))
+    lock(f"tox={TOX}@~1.0")
+    (finding,) = audit("policy-patch.lock", folder).findings
+    assert finding.install.endswith(f"--to 'tox=>=1.1.1' --advisories {folder}")
+    assert main(shlex.split(finding.install)[1:]) == 0
+
+
+def test_a_composed_patch_has_the_flaws_of_its_parts(bad_base, bad_release, tmp_path):
+    compose_policy_patches([f"tox={TOX}@v1.1.0", f"bias={BIAS}"], tmp_path / "bad")
+    compose_policy_patches([f"tox={TOX}@v1.1.1", f"bias={BIAS}"], tmp_path / "good")
+    found = [advisory(bad_base), advisory(bad_release)]
+    for target in ([str(tmp_path / "bad")], None):
+        if target is None:
+            lock(str(tmp_path / "bad"))
+        report = audit(target or "policy-patch.lock", found)
+        assert statuses(report) == [("x_ACME-1", "open"), ("x_ACME-2", "open")]
+        assert report.findings[1].subject == f"patch {TOX}@v1.1.0, a part of bad@v0.1.0"
+        assert report.findings[1].reason.endswith(f"fixed in 1.1.1: compose bad again from {TOX} 1.1.1")
+    report = audit([str(tmp_path / "good")], found)
+    assert statuses(report) == [("x_ACME-1", "unclear"), ("x_ACME-2", "fixed")]
+    assert "measure the composed patch" in report.findings[0].reason
 
 
 # Bases

@@ -7,6 +7,7 @@ import torch
 from huggingface_hub import HfApi
 
 from policy_patch.errors import (
+    BaseMismatchError,
     HubAccessError,
     HubRevisionError,
     LockError,
@@ -108,7 +109,7 @@ def test_a_tag_that_holds_another_version_is_refused(vendor):
 
 def test_patches_for_different_bases_are_refused(vendor):
     new_patch(tiny_model("llama", seed=7), "1.0.0").push_to_hub("acme/other")
-    with pytest.raises(LockError, match=r"are for different bases .*moved further"):
+    with pytest.raises(BaseMismatchError, match=r"are for different bases .*moved further"):
         lock_stack([TOX, "acme/other"])
 
 

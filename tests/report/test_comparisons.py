@@ -1,4 +1,4 @@
-"""Tests of `report.comparisons`: the paired test against all sign flips, written out."""
+"""Tests of `report.comparisons`: the paired test against all sign flips, and Holm's correction."""
 
 from itertools import product
 from math import isnan
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy_patch.errors import EvaluationError
-from policy_patch.report.comparisons import paired
+from policy_patch.report.comparisons import holm, paired
 
 values = st.lists(st.floats(0, 1), min_size=2, max_size=7)
 
@@ -57,3 +57,17 @@ def test_what_does_not_belong_together_is_refused(one, other):
 def test_values_that_are_no_numbers_are_refused():
     with pytest.raises(EvaluationError, match="contain NaN"):
         paired([0.1, float("nan")], [0.2, 0.3])
+
+
+def test_holm_gives_the_values_of_the_worked_example():
+    # As R's `p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm")` and statsmodels' `multipletests` give them.
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.04, 0.01]) == pytest.approx([0.04, 0.02]) and holm([]) == [] and holm([0.7, 0.8]) == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p_values):
+    corrected = holm(p_values)
+    assert all(p <= one <= min(1, p * len(p_values)) + 1e-12 for p, one in zip(p_values, corrected))
+    order = np.argsort(p_values, kind="stable")
+    assert (np.diff(np.array(corrected)[order]) >= 0).all()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from policy_patch.report.intervals import Estimate
-from policy_patch.report.tables import masked
+from policy_patch.report.tables import comparison_rows, masked
 from tests.evaluation.synthetic import FILTERING, JUDGING, synthetic_report
 
 
@@ -88,3 +88,14 @@ def test_offensive_words_are_masked_unless_asked_for(report):
 )
 def test_masking_keeps_the_ends_of_a_word(text, expected):
     assert masked(text, ["idiot", "ass", "ox"]) == expected
+
+
+def test_the_p_values_of_a_table_are_corrected_for_its_rows(report):
+    """Comparisons by another scorer are not among the rows, and do not count."""
+    one = report.comparisons[0]
+    of = [(JUDGING.name, 0.01), (None, 0.9), (JUDGING.name, 0.9), (FILTERING.name, 1e-9)]
+    changed = replace(report, comparisons=[replace(one, scorer=name, p_value=p_value) for name, p_value in of])
+    assert [row["p (Holm)"] for row in comparison_rows(changed, JUDGING.name)] == ["0.030", "1.000", "1.000"]
+    alone = replace(report, comparisons=changed.comparisons[:1])
+    assert [row["p (Holm)"] for row in comparison_rows(alone, JUDGING.name)] == ["0.010"], "the control: one row"
+    assert "corrected for the number of rows by Holm's method" in report.markdown()

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from policy_patch.errors import ConfigError, PatchConflictError, PatchNameError
-from policy_patch.serving.gateway import _refused, gateway_app
+from policy_patch.serving.gateway import _base_in_words, _refused, gateway_app
 from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway
 from tests.listening import listening
 from tests.serving.fake_vllm import serving
@@ -68,8 +68,15 @@ def test_every_answer_names_patch_version_and_commit(client):
     assert [(one["name"], one["version"], one["commit"]) for one in told.policy_patch] == [
         ("tox", "1.0.0", None), ("bias", "1.1.0", None),
     ]  # fmt: skip
+    base = {"id": "base", "commit": None}  # the last part of a folder, not its path
+    assert told.policy_patch_base == base and raw.headers["x-policy-patch-base"] == "base"
+    assert {json.dumps(one.policy_patch_base) for one in client.models.list()} == {json.dumps(base)}
     raw = client.completions.with_raw_response.create(model="base", prompt="x", max_tokens=1)
     assert raw.headers["x-policy-patch"] == "none"
+
+
+def test_the_commit_of_the_base_is_in_the_header():
+    assert _base_in_words({"id": "org/b\u00e4se", "commit": "c" * 40}) == f"org/b\\xe4se commit={'c' * 40}"
 
 
 def test_a_stream_goes_through_byte_by_byte(gateway, expected):
@@ -87,6 +94,7 @@ def test_log_lines_name_the_patch_and_neither_key_nor_text(client):
     [line] = lines
     told = json.loads(line.removeprefix("INFO: "))
     assert told["patches"][0]["name"] == "tox" and told["patches"][0]["version"] == "1.0.0" and told["status"] == 200
+    assert told["base"] == {"id": "base", "commit": None}
     assert "key-of-a-client" not in line and "secret" not in line
 
 

@@ -71,6 +71,7 @@ def test_models_are_listed_with_version_and_commit(served):
     models = {one["id"]: one["policy_patch"] for one in served.models()}
     assert list(models) == ["base+tox", "base+tox@v1.0.0", "base+bias", "base+bias@v2.0.0"]
     assert models["base+bias"][0]["commit"] == "c" * 40 and models["base+bias"][0]["version"] == "2.0.0"
+    assert [one["policy_patch_base"] for one in served.models()] == [{"id": "base", "commit": None}] * 4
     assert list(served.single_stacks()) == ["tox", "bias"]
 
 
