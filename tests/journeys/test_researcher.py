@@ -1,6 +1,6 @@
 """A researcher's way: figures of a table measured again, a LoRA beside the patch, a picture, and a risk of their own.
 
-The commands are those of docs/evaluation.md and docs/results.md; prompts, models and risk of the second test are own.
+The commands are those of docs/evaluation.md and docs/study_alternatives.md; models and risk of the second test are own.
 """
 
 import json
@@ -12,6 +12,7 @@ import pytest
 from tests.journeys.own_models import SPEAKERS, prompts, write_models
 from tests.journeys.shell import ROOT, Shell
 
+TABLE = "study_alternatives.md"
 OWN_RISK = """
 import sys
 
@@ -61,9 +62,7 @@ def figure_of(page, system):
 def test_a_row_of_a_table_is_measured_again_with_a_lora_beside_the_patch_and_a_picture(tmp_path):
     pytest.importorskip("peft")
     researcher = Shell(tmp_path / "researcher")
-    [rest] = [
-        line for line in lines_of("results.md", "\n## The paper's tables") if "rest.txt" in line and "python -c" in line
-    ]
+    [rest] = [line for line in lines_of(TABLE, "# The paper's tables") if "rest.txt" in line and "python -c" in line]
     researcher(rest)
     install, pairs, lora, evaluate = lines_of("evaluation.md", "### A LoRA to compare with")
     assert install == "pip install peft"
@@ -75,8 +74,8 @@ def test_a_row_of_a_table_is_measured_again_with_a_lora_beside_the_patch_and_a_p
     systems = json.loads((folder / "evaluation.json").read_text())["systems"]
     assert list(systems) == ["base", "teacher", "r8", "r8m", "patch"]
     found = {name: one["metrics"]["lab-insults"]["average_maximum_toxicity"] for name, one in systems.items()}
-    assert found["base"]["low"] <= figure_of("results.md", "base") <= found["base"]["high"]
-    assert found["teacher"]["value"] == figure_of("results.md", "teacher") == 0
+    assert found["base"]["low"] <= figure_of(TABLE, "base") <= found["base"]["high"]
+    assert found["teacher"]["value"] == figure_of(TABLE, "teacher") == 0
     assert found["patch"]["value"] < 0.5 * found["r8"]["value"], "two steps of LoRA change little"
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert "| r8m |" in (folder / "evaluation.md").read_text()
