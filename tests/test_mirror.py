@@ -83,6 +83,7 @@ COVERED = {
     "trust/bundle.py": "trust/test_verifying.py",
     "trust/signed_files.py": "trust/test_verifying.py",
     "trust/signers.py": "trust/test_verifying.py",
+    "recipes/served_options.py": "recipes/test_canary.py",
     "ui/__init__.py": "test_lazy.py",
     "ui/fetching.py": "ui/test_guests.py",
     "ui/looks.py": "ui/test_page_is_readable.py",
@@ -128,6 +129,7 @@ SUBJECTS = {
     "model/test_stack_rules.py": "policy_patch/model/named_patches.py",
     "patch/test_two_writers.py": "policy_patch/patch/folder.py",
     "test_data_page.py": "docs/data.md",
+    "test_distribution.py": "tests/distribution.py",
     "test_examples.py": "examples",
     "test_hang_guard.py": "tests/hang_guard.py",
     "test_hostile_documents.py": "policy_patch/files",
@@ -155,6 +157,7 @@ SUBJECTS = {
     "ui/test_disabled_streams.py": "policy_patch/injection/disabling.py",
     "ui/test_page_in_browser.py": "policy_patch/ui",
     "ui/test_page_is_readable.py": "policy_patch/ui/looks.py",
+    "trust/test_conformance.py": "policy_patch/trust/verifying.py",
     "ui/test_policy.py": "policy_patch/ui/fetching.py",
     "ui/test_public_page.py": "policy_patch/ui",
 }
