@@ -29,11 +29,10 @@ class Shell:
         self.folder = folder
         programs = folder / ".programs"
         programs.mkdir(parents=True, exist_ok=True)
-        command = programs / "policy-patch"
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m policy_patch.cli "$@"\n')
-        command.chmod(0o755)
-        (programs / "python").unlink(missing_ok=True)
-        (programs / "python").symlink_to(sys.executable)
+        for name, words in (("python", ""), ("policy-patch", " -m policy_patch.cli")):
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+            program.chmod(0o755)
         self.environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "HF_HOME": str(folder / ".hub"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **environment,

@@ -81,16 +81,16 @@ def models_at(shell, port):
     return {one["id"]: one["policy_patch"] for one in listed["data"]}
 
 
-def wait_for(shell, port, model):
-    """Ask the gateway for its models until one is there; the lines of a shell may fail until it is up."""
-    for _ in range(200):
+def wait_for(shell, gateway, port, model, *, is_there=True):
+    """Ask for the models that are served until one is there, or gone; nobody listens until the gateway is up."""
+    for _ in range(600):
         try:
-            if model in models_at(shell, port):
+            if (model in models_at(shell, port)) is is_there:
                 return
         except AssertionError:
-            pass
-        threading.Event().wait(0.2)  # `time.sleep` does not wait here
-    raise AssertionError(f"{model} is not served")
+            assert gateway.poll() is None, (shell.folder / "gateway.log").read_text()
+        threading.Event().wait(0.4)  # `time.sleep` does not wait here
+    raise AssertionError(f"{model} {is_there=} did not come: {(shell.folder / 'gateway.log').read_text()}")
 
 
 def test_from_a_signed_patch_on_the_hub_to_a_swap_under_way_and_out_again(world):
@@ -111,7 +111,7 @@ def test_from_a_signed_patch_on_the_hub_to_a_swap_under_way_and_out_again(world)
             f"policy-patch gateway --upstream {engine} --lock policy-patch.lock --no_chat --port {port}", stderr=log
         )
     try:
-        wait_for(customer, port, "base+tox")
+        wait_for(customer, gateway, port, "base+tox")
         asked = json.dumps({"model": "base+tox+bias", "prompt": PROMPT, "max_tokens": 4, "temperature": 0})
         line = f"curl --silent http://127.0.0.1:{port}/v1/completions -H 'Content-Type: application/json' -d '{asked}'"
         answer = json.loads(customer(line))
@@ -122,17 +122,16 @@ def test_from_a_signed_patch_on_the_hub_to_a_swap_under_way_and_out_again(world)
         assert customer.next == [apply]
         back = re.search(r"To go back: `(.*)`\.", customer.told)[1]
         gateway.send_signal(signal.SIGHUP)
-        wait_for(customer, port, "base+tox@v1.1.0")
+        wait_for(customer, gateway, port, "base+tox@v1.1.0")
         assert json.loads(customer(line))["policy_patch"][0]["version"] == "1.1.0"
 
         customer(back)
         gateway.send_signal(signal.SIGHUP)
-        wait_for(customer, port, "base+tox@v1.0.0")
+        wait_for(customer, gateway, port, "base+tox@v1.0.0")
         customer('policy-patch lock "bias=acme/bias-patch"')
         gateway.send_signal(signal.SIGHUP)
-        wait_for(customer, port, "base+bias")
-        told = json.loads(customer(line))
-        assert "base+tox" not in models_at(customer, port) and told["error"]["code"] == 404
+        wait_for(customer, gateway, port, "base+tox", is_there=False)
+        assert json.loads(customer(line))["error"]["code"] == 404 and "base+bias" in models_at(customer, port)
     finally:
         gateway.terminate()
         gateway.wait(30)
