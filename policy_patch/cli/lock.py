@@ -54,6 +54,7 @@ def add_resolving(parser: "ArgumentParser") -> None:
 def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.hub.lock_history import lock_sha256, write_lock
+    from policy_patch.recipes.next_steps import next_step
     from policy_patch.release.locking import lock_stack
 
     before = lock_sha256(args.lock)
@@ -61,7 +62,8 @@ def run(args: "Namespace") -> int:
     lock = write_lock(made, args.lock, replaces=before)
     show(lock, args.lock, as_json=args.json)
     if not args.json:
-        say(f"Locked in {args.lock}. Fetch and check exactly this: policy-patch apply --lock {args.lock}")
+        said = f"Locked in {args.lock}. Fetch and check exactly this:"
+        say(str(next_step("apply", "--lock", args.lock, remark=said)))
     return 0
 
 
