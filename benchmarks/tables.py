@@ -112,7 +112,7 @@ def place(name: str) -> Path:
 
 
 def is_written(name: str, text: str) -> bool:
-    return place(name).is_file() and place(name).read_text(encoding="utf-8") == text
+    return place(name).exists() and place(name).read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":

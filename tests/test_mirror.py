@@ -103,6 +103,7 @@ SUBJECTS = {
     "journeys/test_researcher.py": "docs/evaluation.md",
     "journeys/test_vendor.py": "README.md",
     "cli/test_push_and_pull.py": "policy_patch/cli",
+    "cli/test_terminal.py": "policy_patch/cli",
     "engines/test_baked.py": "policy_patch/export/baking.py",
     "engines/test_probe.py": "policy_patch/serving/probing.py",
     "engines/test_transformers_4.py": "policy_patch/export/surgery.py",

@@ -46,7 +46,8 @@ def told_html(error: Exception, *, is_secret: bool = False) -> str:
     """Return the message of `told` as HTML that a screen reader speaks when it appears."""
     said = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", told(error, is_secret=is_secret), count=1)
     said = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", said)
-    return f'<div class="pp-wrong" role="alert">{said}</div>'
+    kind, role = ("pp-stopped", "status") if isinstance(error, StoppedError) else ("pp-wrong", "alert")
+    return f'<div class="{kind}" role="{role}">{said}</div>'
 
 
 def told_to_page(make: Callable[[], str]) -> str:

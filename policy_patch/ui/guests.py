@@ -138,7 +138,8 @@ class Guests:
         if not visitor:
             raise PatchNameError("The request has no session, so nobody could use the patch. Open the page first.")
         key = ("trained", str(folder))
-        own = known.patches if (known := self._visitors.get(visitor)) else {}
+        with self._lock:
+            own = dict(known.patches) if (known := self._visitors.get(visitor)) else {}
         for mine, at in own.items():
             if at == key:
                 return mine

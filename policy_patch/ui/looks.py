@@ -13,6 +13,7 @@ STYLE = """
   --block-label-text-color: #d4d4d8; --block-title-text-color: #d4d4d8; --input-placeholder-color: #a1a1aa}
 .pp-answer {white-space: pre-wrap; overflow-wrap: anywhere; min-height: 4.5em; padding: .75em; border-radius: 8px;
   border: 1px solid var(--border-color-primary); font-size: 1.05em; line-height: 1.5; unicode-bidi: plaintext}
+.gradio-container textarea {unicode-bidi: plaintext}  /* each line from its own side: right for Arabic and Hebrew */
 .pp-answer .pp-prompt {color: var(--body-text-color-subdued)}
 .pp-answer .pp-blur {filter: blur(5px)}
 .pp-badge {display: inline-block; border-radius: 999px; padding: .1em .7em; font-size: .9em; font-weight: 600}
@@ -27,6 +28,7 @@ STYLE = """
   overflow-wrap: anywhere}
 .dark .pp-wrong, .dark .pp-wrong * {color: #fecaca !important}
 .dark .pp-wrong {background: #450a0a; border-color: #f87171}
+.pp-stopped {border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .4em .7em}
 .pp-wrong code {font-size: .95em}
 
 /* tables that keep their words whole: cells wrap between words, and inside a word only if it is wider than its cell */

@@ -33,8 +33,8 @@ def figures_html(report: EvaluationReport, labels: list[str]) -> str:
     notes = "".join(f"<li>{_text(line)}</li>" for line in setting_notes(report))
     if report.comparisons:
         notes += (
-            "<li>p: two-sided sign-flip permutation test, not corrected for the number of tests. Effect: Cohen's d of "
-            "the paired values.</li>"
+            "<li>p: two-sided sign-flip permutation test, corrected for the number of rows by Holm's method. "
+            "Effect: Cohen's d of the paired values.</li>"
         )
     parts.append(f'<details class="pp-small"><summary>How this was measured</summary><ul>{notes}</ul></details>')
     return "".join(parts)
@@ -104,11 +104,11 @@ def _turned(table: list[dict[str, str]]) -> str:
 
 
 def _differences(found: list[dict[str, str]]) -> str:
-    header = ["", "difference", "p", "effect"]
+    header = ["", "difference", "p (Holm)", "effect"]
     return table_html(
         header,
         [
-            [_text(row["metric"]), _figure(row["difference"]), _whole(row["p"]), _whole(row["effect (d)"])]
+            [_text(row["metric"]), _figure(row["difference"]), _whole(row["p (Holm)"]), _whole(row["effect (d)"])]
             for row in found
         ],
     )

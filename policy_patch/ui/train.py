@@ -19,7 +19,7 @@ from policy_patch.ui.looks import TO_THE_NOTE
 from policy_patch.ui.notes import Notes, field
 from policy_patch.ui.served import Served
 from policy_patch.ui.sources import LAB_RISKS, wanted_patch
-from policy_patch.ui.training_run import PUBLISHED, Run, lab_recipe
+from policy_patch.ui.training_run import PUBLISHED, LabRecipe, Run, lab_recipe
 from policy_patch.ui.visitors import StoppedError, Watch
 
 with needs_extra("demo", "The page"):
@@ -58,21 +58,7 @@ def train_tab(served: Served) -> TrainTab:
         "are those of the recipe that made the lab's own patch. On a CPU a hundred steps take about a minute."
     )
     notes, first = Notes("train"), lab_recipe(LAB_RISKS[0])
-    with gr.Row():
-        with gr.Column(min_width=160):
-            risk = gr.Dropdown(LAB_RISKS, value=LAB_RISKS[0], label="What to fix", elem_id="pp-risk")
-            notes.below("risk")
-        with gr.Column(min_width=160):
-            sft = gr.Slider(10, MOST_SFT_STEPS, value=first.sft_steps, step=10, label="SFT steps", elem_id="pp-sft")
-            notes.below("sft")
-        with gr.Column(min_width=160):
-            dpo = gr.Slider(5, MOST_DPO_STEPS, value=first.dpo_steps, step=5, label="DPO steps", elem_id="pp-dpo")
-            notes.below("dpo")
-        with gr.Column(min_width=160):
-            seed = gr.Number(
-                label="Seed", info="The same seed gives the same patch.", value=first.seed, elem_id="pp-train-seed"
-            )
-            notes.below("seed")
+    risk, sft, dpo, _ = settings = _settings(notes, first)
     with gr.Row():
         go = gr.Button("Train", variant="primary", elem_id="pp-train")
         stop = gr.Button("Stop", elem_id="pp-halt")
@@ -107,13 +93,33 @@ def train_tab(served: Served) -> TrainTab:
 
     # The line decides who may train, not Gradio's queue: in that queue one visitor could wait many times.
     go.click(
-        train, [risk, sft, dpo, seed, folder], [said, *plots, file, folder, use, *notes.outputs],
+        train, [*settings, folder], [said, *plots, file, folder, use, *notes.outputs],
         concurrency_limit=None, show_progress="hidden", api_visibility="private",
     ).then(None, js=TO_THE_NOTE)  # fmt: skip
     risk.input(steps_for, risk, [sft, dpo], api_visibility="private", show_progress="hidden")
     stop.click(stop_training, None, None, api_visibility="private", show_progress="hidden")
     _push_form(served, folder)
     return TrainTab(folder, to_compare, to_measure, notes)
+
+
+def _settings(notes: Notes, first: LabRecipe) -> list[Any]:
+    """Draw risk, steps and seed, each with its note, and return them in the order in which `train` takes them."""
+    with gr.Row():
+        with gr.Column(min_width=160):
+            risk = gr.Dropdown(LAB_RISKS, value=LAB_RISKS[0], label="What to fix", elem_id="pp-risk")
+            notes.below("risk")
+        with gr.Column(min_width=160):
+            sft = gr.Slider(10, MOST_SFT_STEPS, value=first.sft_steps, step=10, label="SFT steps", elem_id="pp-sft")
+            notes.below("sft")
+        with gr.Column(min_width=160):
+            dpo = gr.Slider(5, MOST_DPO_STEPS, value=first.dpo_steps, step=5, label="DPO steps", elem_id="pp-dpo")
+            notes.below("dpo")
+        with gr.Column(min_width=160):
+            seed = gr.Number(
+                label="Seed", info="The same seed gives the same patch.", value=first.seed, elem_id="pp-train-seed"
+            )
+            notes.below("seed")
+    return [risk, sft, dpo, seed]
 
 
 def _push_form(served: Served, folder: gr.State) -> None:

@@ -32,7 +32,7 @@ STYLES = ("ui/looks.py", "ui/words.py")  # variables of CSS look like options
 
 def printed():
     """`(place, text)` of each string of the package that is no docstring; what is filled in is `FILLED`."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "ui/looks.py"}):  # variables of CSS look like options
         tree = ast.parse(path.read_text(encoding="utf-8"))
         no_text = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):

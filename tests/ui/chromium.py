@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.conftest import FAKE_HUB
@@ -91,8 +93,11 @@ def tick(page, labels, group="#pp-patches"):
         page.locator(group).get_by_role("checkbox", name=label).check()
 
 
-def picture(page, name, *, whole=False):
-    """Take a picture for the documentation, if a folder for pictures is named."""
+def picture(page, name, width):
+    """Take a picture of the whole page for the documentation, if a folder for pictures is named."""
     if SCREENSHOTS:
-        page.evaluate("window.scrollTo(0, 0)")
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=whole)
+        page.evaluate("document.activeElement.blur()")
+        page.wait_for_timeout(2000)  # what has just appeared is still drawn
+        shot = Image.open(BytesIO(page.screenshot(full_page=True)))
+        few = shot.convert("RGB").quantize(96)  # colours, so that a picture has less than 150 kB
+        few.save(f"{SCREENSHOTS}/{name}{'_phone' if width < 500 else ''}.png", optimize=True)

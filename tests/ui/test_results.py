@@ -40,7 +40,7 @@ def test_the_tables_have_a_line_for_each_figure_of_the_report_and_a_column_for_e
     assert [line[0] for line in second[1:]] == [name for name in names if name not in FLUENCY_COLUMNS]
     assert second[1][1:] == [row[second[1][0]] for row in rows(report, FILTERING.name)]
     shown = [line for table in differences for line in table[1:]]
-    keys = ("metric", "difference", "p", "effect (d)")
+    keys = ("metric", "difference", "p (Holm)", "effect (d)")
     assert sorted(shown) == sorted([row[key] for key in keys] for row in comparison_rows(report))
     assert max(len(line) for table in (first, second, *differences) for line in table) <= 4, (
         "a phone shows four columns"
