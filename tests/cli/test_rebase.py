@@ -1,12 +1,13 @@
 """Tests of `policy-patch rebase`: what is told, and the exit code. `tests/recipes/test_rebase.py` tests the work."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from policy_patch.cli import main
-from policy_patch.lab import load_lab_base, load_lab_tokenizer
+from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.patch.folder import read_patch_folder
 from policy_patch.recipes import RebaseResult
 
@@ -35,7 +36,10 @@ def test_a_patch_is_carried_without_training(patch_folder, new_base, tmp_path, c
 
 
 @pytest.mark.parametrize(("figure", "code"), [(0.3, 0), (0.8, 1), (0.9, 1)])
-def test_a_patch_that_does_not_lower_the_figure_of_its_base_fails(figure, code, monkeypatch, capsys):
+def test_a_patch_that_does_not_lower_the_figure_of_its_base_fails(figure, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(lab_patch_folder("toxicity"), "new")  # what the next step is told of
+
     def done(*args, **options):
         return RebaseResult(
             output_dir="new", patch_version="2.0.0", onto="b", rebased_from={"patch_version": "1.0.0", "sha256": "ab"},
@@ -46,7 +50,9 @@ def test_a_patch_that_does_not_lower_the_figure_of_its_base_fails(figure, code, 
     monkeypatch.setattr("policy_patch.recipes.rebase.rebase_policy_patch", done)
     monkeypatch.setattr("policy_patch.recipes.rebase_policy_patch", done, raising=False)
     assert main(["rebase", "p", "--onto", "b", "--output_dir", "new"]) == code
-    assert f"{figure:.3f} (lexical)" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{figure:.3f} (lexical)" in printed.out
+    assert "Next: policy-patch generate new --base b " in printed.err
 
 
 def test_bad_usage_is_told_in_one_line(patch_folder, new_base, tmp_path, capsys):
