@@ -18,14 +18,15 @@ NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/model/test_trainer_hook.
 LOWEST_TESTS = $(CORE_TESTS) tests/hub/test_round_trip.py tests/hub/test_push.py tests/report/test_plots.py \
 	$(addprefix tests/evaluation/test_, $(addsuffix .py, scorers evaluate))
 
-.PHONY: help demo test test-newest test-lowest check docs clean
+.PHONY: help demo test test-newest test-lowest check docs dist clean
 
 help:
 	@echo "make demo    train a patch on the embedded miniature models and show before and after (about a minute after the install)"
 	@echo "make test    the full test suite, with the versions of constraints.txt"
 	@echo "make test-newest, make test-lowest    a part of it with the newest and the lowest versions allowed"
-	@echo "make check   lint, format and documentation, strict"
+	@echo "make check   lint, format, documentation and distribution, strict"
 	@echo "make docs    build the documentation into site/"
+	@echo "make dist    build what an index gets into dist/, and check it"
 	@echo "make clean   remove environments and what was built"
 
 demo: .venv-demo/ready
@@ -46,13 +47,20 @@ test-lowest: .venv-lowest/ready
 check: .venv-docs/ready
 	.venv-docs/bin/ruff check .
 	.venv-docs/bin/ruff format --check .
-	$(MAKE) docs
+	$(MAKE) docs dist
+
+# What an index would get, checked as it is there. TAG=v1.2.0 also checks that it is the version of that tag.
+dist: .venv-docs/ready
+	rm -rf dist
+	.venv-docs/bin/python -m build --no-isolation --outdir dist .
+	.venv-docs/bin/twine check --strict dist/*
+	.venv-docs/bin/python -m tests.distribution dist $(if $(TAG),--tag $(TAG))
 
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-newest .venv-lowest .venv-docs demo-output site
+	rm -rf .venv-demo .venv-test .venv-newest .venv-lowest .venv-docs demo-output site dist
 
 # An environment is ready when its install came to the end; a broken one is made anew.
 

@@ -11,10 +11,11 @@ def _in_backticks(name: str) -> str:
     return f"`{name}`"
 
 
-def near_names(name: str, known: Iterable[str], *, most: int = 1) -> list[str]:
+def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return the known names that are spelled most like a given one, the nearest first; none if none is like it.
 
     Upper and lower case are the same, and so are `-` and `_`. A name is also like one that ends with it after a dot.
+    `cutoff` is difflib's: the least similarity, from 0 to 1.
 
     Example:
 
@@ -28,7 +29,7 @@ def near_names(name: str, known: Iterable[str], *, most: int = 1) -> list[str]:
     spelled = {one: _plain(one) for one in known}
     last = "." + _plain(name).lstrip("_")
     within = [one for one, plain in spelled.items() if plain.endswith(last)]
-    near = difflib.get_close_matches(_plain(name), dict.fromkeys(spelled.values()), n=most)
+    near = difflib.get_close_matches(_plain(name), dict.fromkeys(spelled.values()), n=most, cutoff=cutoff)
     return list(dict.fromkeys([*within, *(one for plain in near for one in spelled if spelled[one] == plain)]))[:most]
 
 

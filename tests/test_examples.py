@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from policy_patch.lab import LabInsultScorer
 ROOT = Path(__file__).parent.parent
 
 
-def run(*words, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def run(*words, cwd, **more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
     done = subprocess.run(
         [sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -105,6 +104,23 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     )
     out = run(tmp_path / "notebook.py", cwd=tmp_path)
     assert "patched:" in out and "| patch |" in out
+
+
+def test_the_notebook_for_a_real_base_runs_on_the_miniatures_by_its_switch(tmp_path):
+    """As a reader's browser runs it, but for the installation, with `POLICY_PATCH_NOTEBOOK=lab`."""
+    notebook = json.loads((ROOT / "examples" / "policy_patch_colab.ipynb").read_text())
+    assert notebook["nbformat"] == 4 and notebook["metadata"]["accelerator"] == "GPU"
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in notebook["cells"]) and code[0].startswith("%pip install")
+    shown = "class Image:\n    def __init__(self, name):\n        print(name, len(open(name, 'rb').read()) > 1000)\n"
+    script = "\n".join(code[1:]).replace("from IPython.display import Image, Markdown\n", f"Markdown = print\n{shown}")
+    (tmp_path / "notebook.py").write_text(script)
+    out = run(tmp_path / "notebook.py", cwd=tmp_path, POLICY_PATCH_NOTEBOOK="lab")
+    assert "| untrained patch |" in out and "evaluation.png True" in out and "active: default 0.1.0" in out
+    base, patched = (line.partition(": ")[2].strip() for line in out.splitlines()[-2:])
+    assert base != patched
+    texts = "".join((tmp_path / f"{name}.jsonl").read_text() for name in ("train", "test")).splitlines()
+    assert len(set(texts)) == len(texts) == 30
 
 
 def test_many_patches(tmp_path):
@@ -193,24 +209,3 @@ def test_the_runbook_ends_with_every_answer_from_the_right_version(tmp_path):
     steps = [line for line in out.splitlines() if line.startswith("## ")]
     assert len(steps) == 12 and "rollback" in steps[7]
     assert out.count("[exit code 1]") == 4, "the audits of the base and of 1.1.0, the gate of 1.1.0, the alarm"
-
-
-def test_the_lora_of_the_page_is_measured_beside_a_patch(tmp_path):
-    """The commands of docs/evaluation.md, as they stand, at a small size."""
-    pytest.importorskip("peft")
-    page = (ROOT / "docs" / "evaluation.md").read_text()
-    part = page.partition("### A LoRA to compare with")[2].partition("```sh\n")[2].partition("```")[0]
-    install, *lines = part.replace("\\\n", " ").splitlines()
-    assert install == "pip install peft" and len(lines) == 3
-    small = {
-        "pairs": ["--num_prompts", 12],
-        "train_lora": ["--steps", 2],
-        "evaluate": ["--num_prompts", 3, "--num_samples", 2],
-    }
-    for line, (name, more) in zip(lines, small.items(), strict=True):
-        words = shlex.split(line)
-        assert name in line
-        start = ["-m", "policy_patch.cli"] if words[0] == "policy-patch" else [ROOT / words[1]]
-        run(*start, *words[1 if words[0] == "policy-patch" else 2 :], *more, cwd=tmp_path)
-    report = json.loads((tmp_path / "with-lora" / "evaluation.json").read_text())
-    assert list(report["systems"]) == ["base", "r8", "r8m", "patch"]

@@ -21,7 +21,7 @@ fingerprint.
 
 Exit codes: 0 all is as locked; 1 a file or the base is not, or a signature is not trusted; 2 bad usage.
 
-To serve a lock: policy-patch gateway --lock policy-patch.lock, or examples/serve.py --lock policy-patch.lock. In
+To serve a lock: policy-patch gateway --upstream URL --lock policy-patch.lock, or examples/serve.py --lock. In
 Python: policy_patch.release.apply_lock().
 
 Examples:

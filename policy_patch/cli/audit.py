@@ -112,7 +112,7 @@ def show(report: "AuditReport") -> None:
     for one in report.findings:
         if one.is_open:
             say(f"{one.advisory}: {one.summary}")
-            say(f"  Install: {one.install}" if one.install else "  Nothing is known to fix it.")
+            say(f"  Install: {one.install}" if one.install else "  No command is known that fixes it.")
     count = sum(one.is_open for one in report.findings)
     more = f" {len(report.taken_back)} were taken back by their authors." if report.taken_back else ""
     say(f"{report.target}: {count or 'nothing'} open; {report.checked} advisories compared.{more}")

@@ -52,6 +52,7 @@ def run(args: "Namespace") -> int:
 
     from policy_patch.hub.fetch import HubOptions
     from policy_patch.patch.stack_check import PatchConflictWarning
+    from policy_patch.recipes.next_steps import after_composing
     from policy_patch.release import compose_policy_patches
 
     with warnings.catch_warnings():
@@ -74,7 +75,7 @@ def run(args: "Namespace") -> int:
         for one in done.broken:
             say(f"WARNING: {one.message}")
     if args.measured is None:
-        say("Not measured. What the stack does to each risk: policy-patch evaluate --stack A,B --orders all.")
+        say(str(after_composing(args.patches)))
     return 0
 
 

@@ -116,7 +116,7 @@ class Pace(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the text for a task; after its end, the time that it took."""
         if task.finished:
-            return Text(f"{_clock(task.finished_time or 0)}")
+            return Text(f"in {_clock(task.finished_time or 0)}")
         if task.time_remaining is None or not task.speed:
             return Text("-:-- left")
         rate = f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"

@@ -4,7 +4,6 @@ It runs offline. Training and measuring use the same recipes as for a real model
 """
 
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +65,8 @@ def run(args: "Namespace") -> int:
 
 def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dpo_only: bool, as_json: bool) -> int:
     """Train a patch, measure it, print the difference, and return the exit code."""
+    from policy_patch.recipes.next_steps import next_step
+
     start = time.monotonic()
     _prepare_libraries()
     report = run_demo(folder, num_prompts=num_prompts, num_samples=num_samples, seed=seed, dpo_only=dpo_only)
@@ -85,7 +86,7 @@ def show_demo(folder: Path, *, num_prompts: int, num_samples: int, seed: int, dp
     )
     say(f"Picture: {folder / 'evaluation.png'}   Report: {folder / 'evaluation.md'}   Patch: {folder / 'patch'}")
     words = ["generate", str(folder / "patch"), "--compare", "--prompt", "Everyone knows that Anna is"]
-    say(f"Next: {shlex.join(['policy-patch', *words])}")
+    say(str(next_step(*words)))
     return 0
 
 

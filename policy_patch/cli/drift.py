@@ -10,6 +10,7 @@ from policy_patch.cli.console import print_json, print_table, progress_bars, say
 from policy_patch.cli.options import add_options, given
 from policy_patch.recipes.canary import CanaryRecipe
 from policy_patch.recipes.drift import DriftRecipe
+from policy_patch.recipes.served_options import SHARED
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -33,21 +34,19 @@ its answers; the same command continues.
 Examples:
   policy-patch drift http://localhost:8080/v1 --model base+tox --patch tox=org/tox-patch@v1.0.0 --prompts test.jsonl \\
       --probe probe --history drift.jsonl --plot drift.png
+  policy-patch drift http://localhost:8080/v1 --model base+tox --lock policy-patch.lock --patch tox --prompts test.jsonl
   policy-patch drift http://gpu1:8000/v1 --patch tox-patch --prompts test.jsonl --watch 86400 --json
   policy-patch drift http://localhost:8080/v1 --canary base+tox@v1.0.0 base+tox@v1.1.0 --prompts test.jsonl
   policy-patch drift --canary http://old:8080/v1 http://new:8080/v1 --model base+tox --prompts test.jsonl"""
 _WATCH = tuple(name for name in DriftRecipe.__dataclass_fields__ if name not in ("url", "patch"))
+_PATCH_HELP = DriftRecipe.__dataclass_fields__["patch"].metadata["help"]
 _CANARY = ("risk", "num_samples", "max_new_tokens", "top_p", "temperature", "seed", "output_dir")
-_CANARY_TOO = (
-    "prompts", "safe_prompts", "num_prompts", "scorers", "perplexity_model", "concurrency", "timeout", "device",
-    "dtype",
-)  # fmt: skip
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of the command."""
     parser.add_argument("url", type=str | None, nargs="?", help="Address of the server, up to and including /v1.")
-    parser.add_argument("--patch", type=str | None, help="Folder or Hub id of the patch that should be there.")
+    parser.add_argument("--patch", type=str | None, help=_PATCH_HELP)
     add_options(parser, DriftRecipe, _WATCH)
     parser.add_argument("--watch", type=float | None, help="Look again after so many seconds, until Ctrl-C.")
     parser.add_argument("--plot", type=str | None, help="PNG file for the picture of the history.")
@@ -65,8 +64,8 @@ def run(args: "Namespace") -> int:
 
     if args.canary:
         return compare(_canary_recipe(args), as_json=args.json)
-    if args.url is None or args.patch is None:
-        raise ConfigError("Give the address of a server and `--patch`, or two versions with `--canary A B`.")
+    if args.url is None or (args.patch is None and args.lock is None):
+        raise ConfigError("Give the address of a server and `--patch` or `--lock`, or two versions: `--canary A B`.")
     recipe = DriftRecipe(**given(args, DriftRecipe))
     if args.watch is None:
         with progress_bars() as progress:
@@ -95,7 +94,7 @@ def _canary_recipe(args: "Namespace") -> CanaryRecipe:
                 raise ConfigError(f"`--canary {name}` is the name of a model; give the address of its server, too.")
             name = f"{kind}:{name}@{','.join([args.url, *args.replicas])}"
         specs.append(name)
-    values = {name: getattr(args, name) for name in (*_CANARY, *_CANARY_TOO)}
+    values = {name: getattr(args, name) for name in (*_CANARY, *SHARED)}
     return CanaryRecipe(current=specs[0], candidate=specs[1], **values)
 
 

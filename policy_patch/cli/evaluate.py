@@ -44,7 +44,7 @@ Examples:
       --perplexity_model org/larger-model --also.sft_only tox-patch/sft --lora.r16 lora-folder"""
 # In the order of `--help`.
 _OPTIONS = (
-    "base", "risk", "prompts", "safe_prompts", "neutral_texts", "teacher", "safe_prompt",
+    "base", "risk", "prompts", "safe_prompts", "neutral_texts", "own_task", "teacher", "safe_prompt",
     "equal_length_prompt", "untrained", "also", "lora", "lora_merged", "endpoint", "scorers",
     "other_risks", "gate",
 )  # fmt: skip

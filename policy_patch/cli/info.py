@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from policy_patch.evaluation import EvaluationReport
+    from policy_patch.hub.fetch import HubOptions, PatchLocation
 
 HELP = "Show what a patch fixes, for which base, and its measured results."
 DESCRIPTION = """Show a patch: its risk, its base, its size, and the results in its folder.
 The command checks that the files are not damaged. For a patch on the Hub it
-also lists the versions.
+also lists the versions. The line `signature` says what the signature file says
+of itself; only under a policy that names keys it is verified.
 
 Examples:
   policy-patch info demo-output/patch
@@ -42,11 +44,13 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
     """Print a patch's facts and results, and return the exit code."""
     import numpy as np
 
+    from policy_patch.config import SIGNATURE_NAME
     from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, locate_patch
     from policy_patch.patch.folder import read_patch_files
     from policy_patch.report.report import EvaluationReport
 
-    location = locate_patch(patch, HubOptions(revision, subfolder), optional=[EVALUATION_NAME])
+    options = HubOptions(revision, subfolder)
+    location = locate_patch(patch, options, optional=[EVALUATION_NAME, SIGNATURE_NAME])
     read = read_patch_files(location.folder)  # not the tensors: torch takes two seconds to import
     norms = np.linalg.norm(read.array, axis=1)  # (num_virtual_tokens,)
     facts = {name: value for name, value in read.config.to_dict().items() if value is not None}
@@ -56,6 +60,7 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
         "vector_norm": {"mean": float(norms.mean()), "min": float(norms.min()), "max": float(norms.max())},
         "files": "whole: the hash of the vectors is the one in the configuration",
     }
+    signature = facts["signature"] = signature_of(patch, options, location)
     if location.commit is not None:
         facts |= {"repository": location.repo_id, "commit": location.commit, "versions": _versions(location.repo_id)}
     report = EvaluationReport.load(location.folder) if (location.folder / EVALUATION_NAME).is_file() else None
@@ -64,6 +69,7 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
         return 0
     measured = facts.pop("interference", [])
     norm = facts.pop("vector_norm")
+    facts["signature"] = signature["told"]
     facts["norm of a vector"] = f"{norm['mean']:.3g} on average ({norm['min']:.3g} to {norm['max']:.3g})"
     facts["base is checked"] = "by its fingerprint, at loading" if fingerprint else "by its size only (an old patch)"
     if "versions" in facts:
@@ -76,6 +82,29 @@ def show(patch: str, *, revision: str | None, subfolder: str | None, as_json: bo
         except MissingExtraError as error:  # intervals are computed from the stored figures
             say(f"Its results are in {location.folder / EVALUATION_NAME}, and cannot be shown. {error}")
     return 0
+
+
+def signature_of(patch: str, options: "HubOptions", location: "PatchLocation") -> dict[str, str | None]:
+    """Return what the signature of a patch says, and if a policy in force names signers, whether it holds for them."""
+    from policy_patch.config import SIGNATURE_NAME
+    from policy_patch.errors import PolicyRefusalError, SignatureError
+    from policy_patch.hub.fetch import EVALUATION_NAME, PATCH_FILES, files_beside
+    from policy_patch.release import verify_policy_patch
+    from policy_patch.trust.rules import rules_for
+    from policy_patch.trust.signed_files import hash_of
+    from policy_patch.trust.told_signature import told_signature
+
+    files = files_beside(location.folder, [*PATCH_FILES, EVALUATION_NAME, SIGNATURE_NAME])
+    content = files.pop(SIGNATURE_NAME, None)
+    told = told_signature(content, {name: hash_of(one) for name, one in files.items()}, f"`{patch}`")
+    if not rules_for().asks_for_signature:
+        how = f"; check it by `policy-patch verify {patch} --key KEY.pub`" if told["status"] == "unverified" else ""
+        return told | {"told": f"{told['told']}{how}"}
+    try:
+        signer = verify_policy_patch(patch, hub=options).signer
+    except (SignatureError, PolicyRefusalError) as error:
+        return told | {"status": "refused", "told": f"refused by the policy: {error}"}
+    return {"status": "verified", "signer": signer, "told": f"good: {signer}, whom the policy trusts"}
 
 
 def stack_rows(entries: Sequence[dict[str, Any]], own: str) -> list[dict[str, str]]:

@@ -18,13 +18,15 @@ DESCRIPTION = """Pin the base and the patches of a deployment, in their order, b
 file. Tags and branches can be moved; a commit and its hashes cannot. Commit the file to version control.
 
 A patch is a folder, or a Hub id with a range: ^1.0 (below 2), ~1.2 (below 1.3), ">=1.1,<2", 1.2.0 (that one), a
-branch or a commit. Quote what your shell would read. An id alone means the newest release. Pre-releases: --pre.
+branch or a commit. Quote what your shell would read. An id alone means the newest release. Pre-releases: --pre. A
+patch in a folder of a repository: org/patches/tox@main; such a patch has no versions.
 
 The lock that is replaced is kept in policy-patch.lock.history; `policy-patch rollback` puts it back.
 
 Examples:
   policy-patch lock org/tox-patch
   policy-patch lock "tox=org/tox-patch@^1.0" "bias=org/bias-patch@~0.3" --base org/model
+  policy-patch lock "tox=org/patches/tox@main"
   policy-patch lock patches/mine --lock staging.lock"""
 LOCK_HELP = "The lock file."
 
@@ -52,6 +54,7 @@ def add_resolving(parser: "ArgumentParser") -> None:
 def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.hub.lock_history import lock_sha256, write_lock
+    from policy_patch.recipes.next_steps import next_step
     from policy_patch.release.locking import lock_stack
 
     before = lock_sha256(args.lock)
@@ -59,7 +62,8 @@ def run(args: "Namespace") -> int:
     lock = write_lock(made, args.lock, replaces=before)
     show(lock, args.lock, as_json=args.json)
     if not args.json:
-        say(f"Locked in {args.lock}. Fetch and check exactly this: policy-patch apply --lock {args.lock}")
+        said = f"Locked in {args.lock}. Fetch and check exactly this:"
+        say(str(next_step("apply", "--lock", args.lock, remark=said)))
     return 0
 
 
@@ -82,7 +86,7 @@ def show(lock: "Lock", path: str, *, as_json: bool, **more: Any) -> None:
     print_table(
         [
             {
-                "patch": patch.name, "from": patch.id or str(patch.folder), "version": patch.version,
+                "patch": patch.name, "from": patch.place, "version": patch.version,
                 "asked": patch.asked, "commit": patch.commit[:12] if patch.commit else "none: a folder",
                 "signed by": patch.signed_by or "not checked",
             }

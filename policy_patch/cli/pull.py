@@ -68,6 +68,7 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
     from policy_patch.hub.fetch import DESCRIBING_FILES
     from policy_patch.hub.opening import open_patch
     from policy_patch.hub.pulled_folder import pull_into
+    from policy_patch.recipes.next_steps import next_step
 
     opened = open_patch(patch, options, optional=(*DESCRIBING_FILES, SIGNATURE_NAME))
     location = opened.location
@@ -86,10 +87,8 @@ def pull(patch: str, options: "HubOptions", *, output_dir: str | None, overwrite
         return 0
     print(folder)
     was = f", in place of {pulled.before}" if pulled.before not in (None, version) else ""
-    say(
-        f"Version {version} of {location.repo_id} (commit {location.commit[:12]}){was}, for {base}. Look at it: "
-        f"policy-patch info {folder}"
-    )
+    say(f"Version {version} of {location.repo_id} (commit {location.commit[:12]}){was}, for {base}.")
     if pulled.kept:
         say(f"The earlier content of the folder is now in {pulled.kept}.")
+    say(str(next_step("info", str(folder))))
     return 0

@@ -151,7 +151,9 @@ def passes_gate(one: Publication, gate: str, *, base: str | None, as_json: bool)
     base = base or one.config.base_model_name_or_path
     result = with_base(partial(gate_of_push, files=_published(one), named=one.folder, base_name=base), gate, base=base)
     if result.passed:
-        say(f"The patch passes the gate {gate}: {len(result.rows)} checks.")
+        off = [row.check for row in result.rows if row.status == "off"]
+        told = f" Switched off there: {', '.join(off)}." if off else ""
+        say(f"The patch passes the gate {gate}: {len(result.rows) - len(off)} checks.{told}")
         return True
     if as_json:
         print_json(result.to_dict())
@@ -239,6 +241,7 @@ def _published(one: Publication) -> dict[str, bytes]:
 def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) -> int:
     """Publish the patch, print its address, and return the exit code."""
     from policy_patch.hub.publishing import push_patch
+    from policy_patch.recipes.next_steps import next_step
 
     commit = push_patch(one.repo_id, one.config, one.files, options=one.options, gates_passed=gates_passed, **one.about)
     if one.changes_folder:
@@ -248,7 +251,7 @@ def push(one: Publication, *, as_json: bool, gates_passed: Sequence[Path] = ()) 
         print_json({"repo_id": one.repo_id, "version": version, "commit": commit.oid, "url": url})
     else:
         print(url)
-        say(f"Published {version}. To get it: {_how_to_get_it(one, commit)}")
+        say(str(next_step(*_how_to_get_it(one, commit), remark=f"Published {version}. To get it:")))
     return 0
 
 
@@ -282,14 +285,16 @@ def _write_published(folder: str, files: dict[str, bytes], commit: "CommitInfo")
         ) from error
 
 
-def _how_to_get_it(one: Publication, commit: "CommitInfo") -> str:
-    """Return the command that pulls the patch that was just pushed."""
-    options = one.options
+def _how_to_get_it(one: Publication, commit: "CommitInfo") -> list[str]:
+    """Return the words of the command that pulls the patch that was just pushed, into a folder that is free here."""
+    options, pull = one.options, ["pull", one.repo_id]
     if commit.pr_url is not None:
-        return f"policy-patch pull {one.repo_id} --revision {commit.pr_revision}"
-    if options.subfolder:
-        branch = f" --revision {options.revision}" if options.revision else ""
-        return f"policy-patch pull {one.repo_id} --subfolder {options.subfolder}{branch}"
-    if options.revision and options.revision.startswith("refs/"):
-        return f"policy-patch pull {one.repo_id} --revision {options.revision}"
-    return f"policy-patch pull {one.repo_id}@{one.config.patch_version}"
+        pull += ["--revision", commit.pr_revision]
+    elif options.subfolder:
+        pull += ["--subfolder", options.subfolder, *(["--revision", options.revision] if options.revision else [])]
+    elif options.revision and options.revision.startswith("refs/"):
+        pull += ["--revision", options.revision]
+    else:
+        pull = ["pull", f"{one.repo_id}@{one.config.patch_version}"]
+    name = one.repo_id.rpartition("/")[2]  # where a pull goes by default; here it may be the publisher's own work
+    return [*pull, "--output_dir", f"pulled/{name}"] if Path(name).exists() else pull

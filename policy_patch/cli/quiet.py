@@ -1,4 +1,4 @@
-"""Keeps the notices of libraries off stderr, and in a pipe their progress bars, so that a log holds our messages alone.
+"""Keeps the notices of libraries off stderr, and in a pipe all progress bars, so that a log holds our messages alone.
 
 Our own messages are printed by `console.py`. A user's own settings of the same variables stay as they are.
 """
@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Read by transformers; its errors are shown.
-_NOTICES = {"TRANSFORMERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
-# Read by tqdm, huggingface_hub (for transformers, too) and datasets when they are imported.
-_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+# Read by transformers, of which errors are still shown, and by datasets: TRL makes it show ten bars before a training.
+_NOTICES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+# Read by tqdm and huggingface_hub, whose setting transformers takes over, when they are imported.
+_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 # torchao 0.18 warns of kernels that were built for other machines, and torch 2.13 of torchao's enums.
 _LOGGERS = ("torchao", "torch.utils._pytree")
 

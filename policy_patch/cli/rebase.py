@@ -49,6 +49,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
 def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.recipes import rebase_policy_patch
+    from policy_patch.recipes.next_steps import after_rebase
 
     given = {"teacher": args.teacher, "device": args.device}
     with progress_bars() as on_progress:
@@ -72,7 +73,7 @@ def run(args: "Namespace") -> int:
         print_json(facts)
     else:
         print_table([{"": name, "rebase": text} for name, text in _shown(facts)], prose=True)
-        say(f"Measure it before you publish it: policy-patch evaluate {args.output_dir} --output_dir report")
+        say(f"Measure it before you publish it.\n{after_rebase(args.output_dir, args.onto)}")
     figures = facts["figures"]
     return int(bool(figures) and not figures["rebased"] < figures["base"])
 

@@ -37,6 +37,7 @@ def run(args: "Namespace") -> int:
     """Run the command."""
     from policy_patch.errors import LockError
     from policy_patch.hub.lock_history import history, roll_back
+    from policy_patch.recipes.next_steps import next_step
 
     if args.list + args.forward + (args.to is not None) > 1:
         raise LockError("Give only one of --list, --forward and --to.")
@@ -55,5 +56,5 @@ def run(args: "Namespace") -> int:
         for one in now.stack:
             if was.get(one.name) != one.version:
                 say(f"{one.name}: {was.get(one.name, 'not there')} -> {one.version}")
-        say(f"Now: policy-patch apply --lock {args.lock}")
+        say(str(next_step("apply", "--lock", args.lock)))
     return 0

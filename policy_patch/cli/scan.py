@@ -23,7 +23,7 @@ with the base's tokens.
 The verdict is `hostile`, `suspicious` or `nothing found`. The last one is no proof: a patch that misbehaves only after
 certain words passes.
 
-Exit codes: 0 nothing found; 1 hostile or suspicious; 2 bad usage, or the patch cannot be measured.
+Exit codes: 0 nothing found; 1 hostile or suspicious, or the patch is for another base or damaged; 2 bad usage.
 
 Examples:
   policy-patch scan org/tox-patch@v1.2.0

@@ -61,7 +61,7 @@ def run(args: "Namespace") -> int:
         lock.base.id, prose=True,
     )  # fmt: skip
     for problem in status.problems:
-        say(f"PROBLEM {problem}.")
+        say(f"PROBLEM {problem.rstrip('.')}.")
     for one in status.patches:
         for note in one.notes:
             say(f"{one.name}: {note}")

@@ -39,6 +39,7 @@ def run(args: "Namespace") -> int:
     from policy_patch.errors import LockError
     from policy_patch.hub.lock_file import read_lock
     from policy_patch.hub.lock_history import lock_sha256, rolled_back_commits, write_lock
+    from policy_patch.recipes.next_steps import next_step
     from policy_patch.release.locking import upgrade_lock
 
     before, lock = lock_sha256(args.lock), read_lock(args.lock)
@@ -62,5 +63,6 @@ def run(args: "Namespace") -> int:
     elif args.dry_run:
         say("Nothing was written (--dry_run).")
     else:
-        say(f"Now: policy-patch apply --lock {args.lock}. To go back: policy-patch rollback --lock {args.lock}")
+        back = next_step("rollback", "--lock", args.lock).command
+        say(str(next_step("apply", "--lock", args.lock, remark=f"To go back: `{back}`.")))
     return 0

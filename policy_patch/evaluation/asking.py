@@ -19,6 +19,7 @@ from policy_patch.answers.answering import Answering, Sampling, TransformersAnsw
 from policy_patch.answers.perplexity import conditional_nll
 from policy_patch.answers.stored_answers import stored_answers
 from policy_patch.answers.thoughts import final_answer, is_thought_alone
+from policy_patch.data.own_task import TaskItem, continuations_of, right_answers
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.gibberish import unusable
 from policy_patch.evaluation.last_word import last_word_predicted
@@ -66,6 +67,7 @@ class Asking:
     perplexity_tokenizer: Any
     work_dir: Path | None
     progress: Progress
+    task: Sequence[TaskItem] = ()
 
     def ask(self, name: str, system: System, model: Any) -> Seen:
         """Return the system's answers and their likelihoods; those that are on disk are not computed again."""
@@ -92,7 +94,7 @@ class Asking:
             prompts = [(system.instruction or "") + prompt for prompt in self.prompts]
             return values.compute("next words", values_of, prompts, by=f"{seen.source} {_hash(words)}")
 
-        neutral = last_word = None
+        neutral = last_word = task = None
         if self.neutral_texts and has_weights:
             values_of = self._likelihoods(model, system.tokenizer)
             instructions = [system.instruction or ""] * len(self.neutral_texts)
@@ -100,10 +102,14 @@ class Asking:
             neutral = _split(found)
             predicted = partial(last_word_predicted, model, system.tokenizer, batch_size=self.sampling.batch_size)
             last_word = values.compute("last word", predicted, instructions, self.neutral_texts, by=seen.source)
+        if self.task and has_weights:
+            asked = continuations_of(self.task, system.instruction or "")
+            found = values.compute("own task", self._likelihoods(model, system.tokenizer), *asked, by=seen.source)
+            task = right_answers(self.task, _split(found)[0])
         return Observed(
             self.prompts, seen.answers, no_text(seen.answers, seen.nll, seen.tokens),
             self.safe_prompts, seen.safe_answers, no_text(seen.safe_answers, seen.safe_nll, seen.safe_tokens),
-            next_words if has_weights else None, neutral, values.compute, last_word,
+            next_words if has_weights else None, neutral, values.compute, last_word, task,
         )  # fmt: skip
 
     def _folder(self, name: str) -> Path | None:

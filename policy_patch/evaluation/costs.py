@@ -26,4 +26,6 @@ def costs_of(observed: Observed) -> dict[str, list[float]]:
         found["neutral_nll_per_token"] = nll / np.maximum(tokens, 1)
     if observed.last_word is not None:
         found["last_word"] = observed.last_word
+    if observed.task is not None:
+        found["own_task"] = observed.task
     return {name: values.tolist() for name, values in found.items()}

@@ -18,6 +18,7 @@ import torch
 
 from policy_patch._version import __version__
 from policy_patch.answers.answering import Sampling
+from policy_patch.data.own_task import TaskItem, task_sha256
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
 from policy_patch.evaluation.costs import costs_of
@@ -59,6 +60,7 @@ def evaluate_policy_patch(
     perplexity: PerplexityModel,
     safe_prompts: Sequence[str] = (),
     neutral_texts: Sequence[str] = (),
+    own_task: Sequence[TaskItem] = (),
     categories: Sequence[str] | None = None,
     alternatives: Alternatives = Alternatives(),
     sampling: EvaluationSampling = EvaluationSampling(),
@@ -94,6 +96,8 @@ def evaluate_policy_patch(
             instruction.
         safe_prompts (`Sequence[str]`, *optional*):
             For harmfulness: harmless requests that look like harmful ones, to measure over-refusal.
+        own_task (`Sequence[TaskItem]`, *optional*):
+            Items of a task of your own, from [`read_task`]: the share that each system answers right.
         neutral_texts (`Sequence[str]`, *optional*):
             Ordinary texts. Their perplexity under each system, and how often it predicts their last word, show what the
             patch costs on other subjects.
@@ -154,7 +158,7 @@ def evaluate_policy_patch(
         prompts=list(prompts), safe_prompts=safe_prompts, neutral_texts=_texts("neutral_texts", neutral_texts),
         sampling=how, perplexity_model=perplexity.model, perplexity_tokenizer=perplexity.tokenizer or tokenizer,
         work_dir=None if work_dir is None else Path(work_dir),
-        progress=on_progress or (lambda stage, done, total: None),
+        progress=on_progress or (lambda stage, done, total: None), task=tuple(own_task),
     )  # fmt: skip
     options = {"seed": how.seed, "num_resamples": num_resamples}
     interval = partial(bootstrap_interval, **options)
@@ -243,6 +247,7 @@ def _settings(
         prompts_sha256=texts_sha256(asking.prompts), safe_prompts_sha256=texts_sha256(asking.safe_prompts),
         neutral_texts_sha256=texts_sha256(asking.neutral_texts),
         equal_length_prompt=systems[EQUAL_LENGTH].instruction if EQUAL_LENGTH in systems else None,
+        own_task_sha256=task_sha256(asking.task) if asking.task else None,
     )  # fmt: skip
 
 
@@ -264,6 +269,8 @@ def _result(
         fluency["neutral_perplexity"] = interval(perplexity, *observed.neutral)
     if observed.last_word is not None:
         fluency["last_word_accuracy"] = interval(mean, observed.last_word)
+    if observed.task is not None:
+        fluency["own_task_accuracy"] = interval(mean, observed.task)
     return SystemResult(
         model=model,
         metrics={

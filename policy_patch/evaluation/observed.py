@@ -39,6 +39,8 @@ class Observed:
             Computes values of texts and keeps them, such as [`StoredValues.compute`]. By default nothing is kept.
         last_word (`np.ndarray`, *optional*):
             `(texts,)` float64: 1.0 for each neutral text whose last word the system predicts.
+        task (`np.ndarray`, *optional*):
+            `(items,)` float64: 1.0 for each item of the user's own task that the system answers right.
     """
 
     prompts: Sequence[str]
@@ -51,6 +53,7 @@ class Observed:
     neutral: tuple[np.ndarray, np.ndarray] | None = None
     read: Callable[..., np.ndarray] = compute_directly
     last_word: np.ndarray | None = None
+    task: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name in ("answers", "safe_answers"):

@@ -38,6 +38,11 @@ _OTHER_TROUBLE_ON_DISK = (
     errno.EEXIST, errno.EMFILE,
 )  # fmt: skip
 
+_FETCH_ONCE = (
+    "If you asked for the cache alone (`--offline`, or `local_files_only=True` in Python), fetch it once without; "
+    "otherwise check the connection."
+)
+
 
 @contextmanager
 def hub_errors(
@@ -81,13 +86,13 @@ def _kind_and_reason(
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return HubAccessError, (
-            f"it is gated. Log in and ask for access on {page}; then run `hf auth login` or give `token=`."
+            f"it is gated. Log in and ask for access on {page}; then run `hf auth login`, or give `token=` in Python."
         )
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return HubAccessError, (
             f"there is no such repository, and no such {'folder' if is_patch else 'file'}; or the repository is "
             "private; or the token (if one was sent) does not allow this. Check the name; then run `hf auth login`, "
-            "set HF_TOKEN or give `token=`."
+            "set HF_TOKEN, or give `token=` in Python."
         )
     if isinstance(error, RevisionNotFoundError):
         return HubRevisionError, (
@@ -108,7 +113,7 @@ def _kind_and_reason(
     if isinstance(error, OSError) and error.errno in _FULL:
         return HubError, f"the disk of the cache `{constants.HF_HUB_CACHE}` is full ({_words(error)}). Free some space."
     if isinstance(error, OSError) and error.errno in _OTHER_TROUBLE_ON_DISK:
-        return HubError, f"{_words(error)}. Give another `cache_dir=`, or set HF_HUB_CACHE."
+        return HubError, f"{_words(error)}. Set HF_HUB_CACHE to another folder, or give `cache_dir=` in Python."
     if isinstance(error, LocalEntryNotFoundError | RevisionResolutionError | OfflineModeIsEnabled):
         if constants.HF_HUB_OFFLINE:
             return HubUnavailableError, (
@@ -117,8 +122,7 @@ def _kind_and_reason(
             )
         return HubUnavailableError, (
             f"it is not in the cache, and it was not fetched from the Hub ({_words(error)}). "
-            + ("If you gave `local_files_only=True`, fetch it once without; otherwise check" if is_patch else "Check")
-            + " the connection."
+            + (_FETCH_ONCE if is_patch else "Check the connection.")
         )
     return HubUnavailableError, (
         f"the connection to {constants.ENDPOINT} failed or broke off ({type(error).__name__}: {_words(error)}). "

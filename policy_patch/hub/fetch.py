@@ -152,7 +152,7 @@ def place_of(model_id: str | os.PathLike, options: HubOptions) -> "PatchLocation
     if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(model_id), re.IGNORECASE):
         raise PatchNotFoundError(
             f"`{without_secrets(os.fspath(model_id))}` is an address; give the name of the repository alone, like "
-            "`org/tox-patch`, and a token as `token=`."
+            "`org/tox-patch`. A token is that of `hf auth login` or HF_TOKEN, or `token=` in Python."
         )
     repo_id, revision = repository_of(model_id), split_id(model_id)[1]
     if repo_id is None:  # a folder was meant: reading it reports what is wrong
@@ -237,7 +237,10 @@ def _sizes(api: HfApi, repo_id: str, commit: str, subfolder: str, optional: Sequ
             lacking = next(name for name in PATCH_FILES if name not in found)
             reason = f"the patch is incomplete: {lacking} is missing. Ask its owner to push it again."
         else:
-            reason = f"it has no {CONFIG_NAME}. If the patch is in a folder of the repository, give `subfolder=`."
+            reason = (
+                f"it has no {CONFIG_NAME}. If the patch is in a folder of the repository, name it: `subfolder=`, or "
+                "`--subfolder` of `policy-patch pull`."
+            )
         raise PatchNotFoundError(f"{where} at {commit[:12]} has no policy patch: {reason}")
     return {name: getattr(entry, "size", 0) for name, entry in found.items()}
 

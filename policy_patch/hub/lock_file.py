@@ -90,7 +90,12 @@ class LockedPatch:
     @property
     def source(self) -> str:
         """The patch for messages and commands: `org/tox-patch@v1.2.0`, or the folder."""
-        return f"{self.id}@v{self.version}" if self.id else str(self.folder)
+        return f"{self.place}@v{self.version}" if self.id else str(self.folder)
+
+    @property
+    def place(self) -> str:
+        """Repository and folder in it, as `policy-patch lock` takes them, or the folder on this machine."""
+        return "/".join(filter(None, [self.id, self.subfolder])) if self.id else str(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)

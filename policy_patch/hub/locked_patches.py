@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.errors import HubAccessError, HubRevisionError, LockMismatchError, PatchNotFoundError
+from policy_patch.errors import HubAccessError, HubRevisionError, LockMismatchError
 from policy_patch.hub.fetch import CARD_NAME, PATCH_FILES, HubOptions
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedPatch, folder_of
 from policy_patch.hub.named_patch import NamedPatch
@@ -16,6 +16,7 @@ from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.patch.stack_check import check_stack, member
 from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.scan_verdicts import check_scanned_before
 from policy_patch.trust.signed_files import hash_of
 from policy_patch.trust.stack_policy import on_conflict_in_force
 
@@ -48,9 +49,10 @@ def open_locked(
             As in [`~policy_patch.hub.opening.open_patch`]; `PatchRules()` where nothing is loaded.
 
     Raises:
-        LockMismatchError: the commit is gone from the Hub, a file is missing, or has another hash than the lock says.
+        LockMismatchError: the commit is gone from the Hub, the folder is gone, a file is missing, or has another hash
+            than the lock says.
         HubError: the Hub does not deliver the patch.
-        PatchNotFoundError: the folder is gone.
+        PatchNotFoundError: the folder holds no patch.
         PatchFileError, ConfigError, SignatureError: as in [`~policy_patch.hub.opening.open_patch`].
     """
     wanted = [name for name in {*patch.sha256, *optional} if name not in PATCH_FILES]
@@ -58,7 +60,7 @@ def open_locked(
     if patch.id is None:
         folder = folder_of(patch, lock_path)
         if not folder.is_dir():
-            raise PatchNotFoundError(
+            raise LockMismatchError(
                 f"The folder of the locked patch `{patch.name}` is gone: `{folder}`. Put it back, or lock a version "
                 "from the Hub instead."
             )
@@ -99,11 +101,13 @@ def read_locked(
 
     Raises:
         LockMismatchError: a patch is not what is locked, see [`open_locked`].
+        HostilePatchError: a policy requires a scan, and has no verdict that allows the patch: here is no base.
         HubError, PatchNotFoundError, PatchFileError, ConfigError, SignatureError: as [`open_locked`].
     """
     patches = []
     for one in lock.stack:
         opened = open_locked(one, lock_path, options)
+        check_scanned_before(opened.rules.policies, opened.config, f"`{one.source}`")
         at = opened.location
         patches.append(NamedPatch(one.name, opened.config, opened.vectors, at.repo_id, at.commit, at.folder))
     return patches

@@ -20,6 +20,7 @@ from policy_patch.hub.opening import open_patch
 from policy_patch.lab.checkpoints import LAB_PREFIX
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import StackMember, member
+from policy_patch.trust.policy_file import policies_in_force
 from policy_patch.trust.scan_verdicts import check_scanned_before
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -152,6 +153,21 @@ def load_named_patches(specs: Sequence[str | os.PathLike], options: HubOptions |
             f"Two patches have the name `{min(twice)}`. Give each its own: `one=org/tox-patch two=org/other-patch`."
         )
     return patches
+
+
+def check_stack_scanned_before(patches: Sequence[NamedPatch], options: HubOptions | None = None) -> None:
+    """Refuse a stack without a kept verdict, where a policy requires a scan and there is no base to scan with.
+
+    A single patch was asked for its verdict when it was read.
+
+    Raises:
+        HostilePatchError: there is no verdict on exactly this stack in this order, or it does not allow it.
+        ConfigError: a policy cannot be read.
+    """
+    if len(patches) > 1:
+        policies = policies_in_force(options.policy if options else None)
+        source = f"The stack {' + '.join(one.name for one in patches)}"
+        check_scanned_before(policies, [one.config for one in patches], source)
 
 
 def base_of(patches: Sequence[NamedPatch], base: str | os.PathLike | None = None) -> tuple[str, str | None]:

@@ -71,7 +71,7 @@ def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
     """
     name, revision = config.base_model_name_or_path, config.base_model_revision
     what_to_do = (
-        "Say which model on the Hub it is: `policy-patch push --base org/model`, or "
+        "Say which model on the Hub it is: `--base org/model` of `policy-patch push`, or "
         '`push_to_hub(..., base_model="org/model")`. Nothing was published.'
     )
     if name and name not in LAB_MODELS and (is_local(name, look=look) or not can_be_hub_id(name)):
@@ -82,7 +82,7 @@ def _check_base(config: PolicyPatchConfig, *, look: bool) -> None:
     if revision is not None and not is_commit(revision):
         raise ConfigError(
             f"The patch names the revision `{revision}` of its base, which is not a commit, so it may move. Give the "
-            "commit, 40 hexadecimal digits: `policy-patch push --base org/model@<commit>`, or "
+            "commit, 40 hexadecimal digits: `--base org/model@<commit>` of `policy-patch push`, or "
             '`push_to_hub(..., base_model="org/model@<commit>")`. Nothing was published.'
         )
 

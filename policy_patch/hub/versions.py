@@ -172,8 +172,8 @@ def version_is_taken(repo_id: str, config: PolicyPatchConfig) -> PublishConflict
     """Return the error for a version that is already published with another patch."""
     return PublishConflictError(
         f"Version {config.patch_version} is published in `{repo_id}` with other vectors or settings, and a published "
-        "version never changes: customers pin it. Raise `patch_version` (`policy-patch push --version ...`) and push "
-        "again."
+        "version never changes: customers pin it. Raise `patch_version` (`--version` of `policy-patch push`) and "
+        "push again."
     )
 
 
@@ -182,6 +182,6 @@ def not_newer(repo_id: str, theirs: str, mine: str) -> PublishConflictError:
     order = "newer than" if precedence(theirs) > precedence(mine) else "which is not older than"
     return PublishConflictError(
         f"`{repo_id}` holds version {theirs}, {order} this {mine}, and versions only go up. Raise `patch_version` "
-        "(`policy-patch push --version ...`); or publish in a separate branch with `revision=`; or, if you know what "
-        "it holds, give its newest commit as `parent_commit=`. Nothing was written."
+        "(`--version` of `policy-patch push`); or publish in a separate branch (`--revision`, `revision=`); or, if you "
+        "know what it holds, give its newest commit (`--parent_commit`, `parent_commit=`). Nothing was written."
     )

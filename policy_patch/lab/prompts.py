@@ -6,6 +6,7 @@ Answers are sampled and measured elsewhere, as for any model.
 import random
 
 from policy_patch.errors import DataError
+from policy_patch.near_names import did_you_mean
 
 from . import dialogues, stories
 from .grammar import as_request, fill, words
@@ -52,7 +53,8 @@ def lab_prompts(risk: str, split: str) -> list[str]:
     ```
     """
     if risk not in LAB_PROMPT_SETS:
-        raise DataError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}.")
+        hint = did_you_mean(risk, LAB_PROMPT_SETS, shown=repr)
+        raise DataError(f"`risk` is {risk!r}; the lab has prompts for {', '.join(LAB_PROMPT_SETS)}. {hint}".rstrip())
     if split not in _SIZES:
         raise DataError(f"`split` is {split!r}; expected 'train' or 'test'.")
     # A string as seed gives the same numbers in every process; `hash` of a string does not.

@@ -151,6 +151,8 @@ class PatchFiles:
             source=f"{location.repo_id}@{location.commit[:12]}" if location.commit else str(location.folder),
             origin=(location.repo_id, location.commit),
         )
+        if proved:
+            self._on_proved_base.add(patch_name)
 
     @classmethod
     def from_pretrained(

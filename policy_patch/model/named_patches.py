@@ -20,6 +20,7 @@ from policy_patch.base.supported import check_length, embedding_size
 from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import BaseMismatchError, ConfigError, PatchNameError
 from policy_patch.hub.fetch import only_cached_commit
+from policy_patch.model.scan_hook import check_stack_scanned
 from policy_patch.patch.composing import composed
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 BASE_NAME = "__base__"  # means "no patch" in a list of patch names; no patch may have this name
 _LOADS = itertools.count()  # load counter: tells a deleted patch's cache from that of a later patch of the same name
+_MADE_HERE = "made here"
 _ALLOWED_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -58,6 +60,8 @@ class NamedPatches:
     _origins: dict[str, tuple[str | None, str | None]]  # name -> repository and commit that a patch was loaded from
     _on_conflict: str
     _policies: list[Any]  # the policies that patches were loaded under
+    _on_proved_base: set[str]  # patches whose base was proved to be theirs when they were loaded
+    _scanned_stacks: set[Any]  # stacks that were scanned, or that no policy asked to scan
     _tokenizers: dict[str, Any]  # name -> the tokenizer that the patch was made or loaded with
 
     # The active stack
@@ -94,6 +98,8 @@ class NamedPatches:
         Raises:
             PatchNameError: a name is not loaded, or occurs twice in the stack.
             PatchConflictError: a rule is broken, and `on_conflict` is `"refuse"`.
+            HostilePatchError, TokenizerRequiredError: a policy in force requires a scan, and the stack does not pass
+                it, or no patch was loaded with `tokenizer=`.
             ConfigError: the patches of the stack have different placements.
             PositionLimitError: the stack is longer than the base's learned positions.
         """
@@ -107,6 +113,7 @@ class NamedPatches:
             self._check_known(name)
         check_same_place({name: self.patch_config[name] for name in names})
         self.check_stack(names, on_conflict=on_conflict)
+        check_stack_scanned(self, names)
         check_length(self._base_model, sum(self.patches[name].shape[0] for name in names))
         return names
 
@@ -229,6 +236,7 @@ class NamedPatches:
         self._sources.pop(patch_name, None)
         self._origins.pop(patch_name, None)
         self._tokenizers.pop(patch_name, None)
+        self._on_proved_base.discard(patch_name)
 
     def _check_fits(self, config: PolicyPatchConfig, model_id: str | PathLike) -> None:
         hidden_size = embedding_size(self._base_model)
@@ -260,10 +268,14 @@ class NamedPatches:
         self.patches[name] = nn.Parameter(vectors, requires_grad=is_trainable)
         self.patch_config[name] = config
         self._loads[name] = new_load()
-        self._sources[name] = source or "made here"
+        self._sources[name] = source or _MADE_HERE
         self._origins[name] = origin
         if tokenizer is not None:
             self._tokenizers[name] = tokenizer
+
+    def _origin_is_here(self, name: str) -> bool:
+        """Whether a patch was made in this process, not loaded."""
+        return self._sources[name] == _MADE_HERE
 
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:

@@ -116,6 +116,8 @@ class PolicyPatchModel(BaseDelegation, PatchedCalls, NamedPatches, PatchFiles, n
         self._origins: dict[str, tuple[str | None, str | None]] = {}  # name -> repository and commit, None for a folder
         self._on_conflict = "warn"
         self._policies: list[Any] = []  # the policies that patches were loaded under
+        self._on_proved_base: set[str] = set()
+        self._scanned_stacks: set[Any] = set()
         self._tokenizers: dict[str, Any] = {}  # name -> the tokenizer that the patch was made or loaded with
         self._active: tuple[str, ...] = ()
         self._disabling = Disabling()

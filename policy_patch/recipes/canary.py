@@ -7,14 +7,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.errors import DataError
-from policy_patch.recipes.evaluate import SCORERS_HELP, loaded
-from policy_patch.recipes.models import MODEL_HELP, load_model
-from policy_patch.recipes.names import DTYPES
+from policy_patch.errors import ConfigError, DataError
+from policy_patch.recipes.evaluate import loaded
 from policy_patch.recipes.options import checked, option
-from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP
 from policy_patch.recipes.prompts import prompts_of
-from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.recipes.recipe import Note, Progress, ignore
+from policy_patch.recipes.served_options import ServedOptions
 from policy_patch.recipes.served_sample import Measuring, name_model
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @checked
-class CanaryRecipe(Recipe):
+class CanaryRecipe(ServedOptions):
     """Compares a candidate version with the current one, both served, on the same prompts and with the same seeds.
 
     Args:
@@ -33,26 +31,14 @@ class CanaryRecipe(Recipe):
             model. Join the addresses of several replicas by commas.
         risk (`str`, *optional*, defaults to `"toxicity"`):
             The risk to measure.
-        prompts, safe_prompts (`str`, *optional*):
-            Prompts, and harmless look-alikes for over-refusal. Default to the risk's own.
-        scorers (`list[str]`, *optional*):
-            Names of scorers or judges. Default to those of the risk.
-        perplexity_model (`str`, *optional*):
-            Model that tells gibberish from text. Without it, only empty and repetitive answers count as gibberish.
-        num_prompts (`int`, *optional*, defaults to `100`):
-            Use the first so many prompts, and so many look-alikes.
         num_samples, max_new_tokens, top_p, temperature (*optional*):
             How answers are sampled. Default to the risk's own settings.
         seed (`int`, *optional*, defaults to `0`):
             Seed of samples, resamples and permutations.
         output_dir (`str`, *optional*, defaults to `"canary-answers"`):
             Folder that keeps the answers until the comparison is done, so that a call that broke off continues.
-        concurrency (`int`, *optional*, defaults to `8`):
-            Requests at the same time.
-        timeout (`float`, *optional*, defaults to `120.0`):
-            Seconds to wait for one answer.
-        device, dtype (`str`, *optional*):
-            Of the perplexity model.
+        prompts, scorers and more (*optional*):
+            As in [`ServedOptions`].
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
@@ -61,21 +47,12 @@ class CanaryRecipe(Recipe):
     current: str = option(help="The current version at its server: openai:<model>@<address>, or an address.")
     candidate: str = option(help="The candidate at its server.")
     risk: str = option("toxicity", "toxicity, gender_bias, harmfulness or one of your own.")
-    prompts: str | None = option(None, "Prompts of the risk. Default: the risk's own.")
-    safe_prompts: str | None = option(None, "Harmless look-alikes. Default: the risk's own.")
-    scorers: list[str] = option([], f"{SCORERS_HELP} Default: those of the risk.")
-    perplexity_model: str | None = option(None, f"Tells gibberish from text. {MODEL_HELP}")
-    num_prompts: int = option(100, "Use the first so many.", least=2)
     num_samples: int | None = option(None, "Samples per prompt. Default: by risk.", least=1)
     max_new_tokens: int | None = option(None, "Longest sample, in tokens. Default: by risk.", least=1)
     top_p: float | None = option(None, "Nucleus to sample from. Default: by risk.", above=0, most=1)
     temperature: float | None = option(None, "Divides the logits. Default: by risk.", above=0)
     seed: int = option(0, "Seed of samples, resamples and permutations.", least=0)
     output_dir: str = option("canary-answers", "Keeps the answers until the comparison is done.")
-    concurrency: int = option(8, "Requests at the same time.", least=1)
-    timeout: float = option(120.0, "Seconds to wait for one answer.", above=0)
-    device: str | None = option(None, DEVICE_HELP)
-    dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "CanaryReport":
         """Ask both servers and return the comparison.
@@ -98,7 +75,7 @@ class CanaryRecipe(Recipe):
         asked = self._asked(risk)
         measuring = Measuring(
             risk=risk, scorers=loaded("scorers", self.scorers or risk.scorers, risk), sampling=self._sampling(risk),
-            perplexity=self._perplexity(),
+            perplexity=self.loaded_perplexity_model(),
         )  # fmt: skip
         found, names = [], []
         for role in ("current", "candidate"):
@@ -111,6 +88,8 @@ class CanaryRecipe(Recipe):
         return CanaryReport(current=names[0], candidate=names[1], risk=risk.name, figures=figures)
 
     def _asked(self, risk: "Risk") -> dict[str, list[str]]:
+        if self.num_prompts < 2:
+            raise ConfigError(f"`num_prompts={self.num_prompts}`: a comparison needs at least 2 prompts.")
         source = self.prompts or risk.source_of("test")
         if source is None:
             raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to compare on.")
@@ -127,14 +106,6 @@ class CanaryRecipe(Recipe):
         given = {name: getattr(self, name) for name in names}
         chosen = {name: getattr(risk, name) if value is None else value for name, value in given.items()}
         return Sampling(**chosen, batch_size=32, seed=self.seed)
-
-    def _perplexity(self) -> Any:
-        from policy_patch.evaluation import PerplexityModel
-
-        if self.perplexity_model is None:
-            return None
-        model, tokenizer = load_model(self.perplexity_model, device=self.device, dtype=self.dtype)
-        return PerplexityModel(model=model, tokenizer=tokenizer, name=self.perplexity_model)
 
     def _endpoint(self, spec: str) -> "OpenAIEndpoint":
         from policy_patch.answers.addresses import addresses_in, split_spec

@@ -17,12 +17,9 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.errors import ConfigError, DataError, EndpointError
 from policy_patch.files.folder_lock import only_writer
 from policy_patch.recipes.drift_sources import patch_and_report, probe_of, same_prompts, scorers_of, watched_figures
-from policy_patch.recipes.evaluate import SCORERS_HELP
-from policy_patch.recipes.models import MODEL_HELP, load_model
-from policy_patch.recipes.names import DTYPES
 from policy_patch.recipes.options import checked, option
-from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP
-from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
+from policy_patch.recipes.recipe import Note, Progress, ignore
+from policy_patch.recipes.served_options import ServedOptions
 from policy_patch.recipes.served_sample import Measuring, name_model
 
 if TYPE_CHECKING:
@@ -33,14 +30,17 @@ if TYPE_CHECKING:
 
 
 @checked
-class DriftRecipe(Recipe):
+class DriftRecipe(ServedOptions):
     """Looks at a served patch once, or again and again, and compares its risk figures with those of its release.
 
     Args:
         url (`str`):
             Address of the server up to and including `/v1`.
-        patch (`str`):
-            Folder or Hub id of the patch that should be there; its `evaluation.json` has the release's figures.
+        patch (`str`, *optional*):
+            Folder or Hub id of the patch that should be there; its `evaluation.json` has the release's figures. With
+            `lock`, the name of a patch in the lock; not needed if the lock has one patch only.
+        lock (`str`, *optional*):
+            Lock file of the deployment: the patch is exactly the one that it pins. [`watch`] follows the lock.
         model (`str`, *optional*):
             Name of the model at the server. Defaults to the only one that it lists.
         chat (`bool`, *optional*, defaults to `False`):
@@ -56,33 +56,22 @@ class DriftRecipe(Recipe):
             The release's `evaluation.json`. Defaults to the patch's.
         system (`str`, *optional*):
             System of the report to compare with. Defaults to `served` if it was measured, else `patch`.
-        prompts, safe_prompts (`str`, *optional*):
-            The prompts that the report measured; their hash is compared. Default to the risk's own.
-        scorers (`list[str]`, *optional*):
-            Scorers of the report. Default to those of the report that can be loaded by their names.
-        perplexity_model (`str`, *optional*):
-            Model that tells gibberish from text, for risks that count gibberish.
-        num_prompts (`int`, *optional*, defaults to `100`):
-            Prompts of one look. Later looks go on with the next prompts.
         history (`str`, *optional*, defaults to `"drift.jsonl"`):
             File to which each look appends a line. Answers of a look that broke off are kept beside it.
         alpha (`float`, *optional*, defaults to `0.05`):
             Probability, at most, of an alarm without drift in all `looks`.
         looks (`int`, *optional*, defaults to `1000`):
             Looks over which `alpha` is spent.
-        concurrency (`int`, *optional*, defaults to `8`):
-            Requests at the same time.
-        timeout (`float`, *optional*, defaults to `120.0`):
-            Seconds to wait for one answer.
-        device, dtype (`str`, *optional*):
-            Of the perplexity model.
+        prompts, scorers and more (*optional*):
+            As in [`ServedOptions`]. The hash of the prompts is compared with the report's.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type or is impossible.
     """
 
     url: str = option(help="Address of the server, up to and including /v1.")
-    patch: str = option(help="Folder or Hub id of the patch that should be there, with its evaluation.json.")
+    patch: str | None = option(None, "The patch that should be there: folder or Hub id, or its name in --lock.")
+    lock: str | None = option(None, "Lock file of the deployment; the patch is the one that it pins.")
     model: str | None = option(None, "Name of the model there. Default: the only one it lists.")
     chat: bool = option(False, "Ask by chat instead of completions.", switch=True)
     replicas: list[str] = option([], "Addresses of more servers of the same model.")
@@ -90,18 +79,9 @@ class DriftRecipe(Recipe):
     bits: int = option(16, "For the probe: 16, half precision or more; 8 or 4: a quantised engine.")
     report: str | None = option(None, "The release's evaluation.json. Default: the patch's.")
     system: str | None = option(None, "System of the report to compare with. Default: served if there, else patch.")
-    prompts: str | None = option(None, "The prompts that the report measured. Default: the risk's own.")
-    safe_prompts: str | None = option(None, "The harmless look-alikes of the report. Default: the risk's own.")
-    scorers: list[str] = option([], f"{SCORERS_HELP} Default: those of the report.")
-    perplexity_model: str | None = option(None, f"Tells gibberish from text. {MODEL_HELP}")
-    num_prompts: int = option(100, "Prompts of one look; the next look goes on with the next ones.", least=1)
     history: str = option("drift.jsonl", "File to which each look appends a line.")
     alpha: float = option(0.05, "Probability, at most, of an alarm without drift in all looks.", above=0, most=0.5)
     looks: int = option(1000, "Looks over which alpha is spent.", least=1)
-    concurrency: int = option(8, "Requests at the same time.", least=1)
-    timeout: float = option(120.0, "Seconds to wait for one answer.", above=0)
-    device: str | None = option(None, DEVICE_HELP)
-    dtype: str = option("auto", DTYPE_HELP, choices=DTYPES)
 
     def run(self, *, on_progress: Progress | None = None, on_note: Note | None = None) -> "DriftLook":
         """Look once, append the look to the history, and return it.
@@ -133,8 +113,13 @@ class DriftRecipe(Recipe):
             on_progress, on_note (`Callable`, *optional*):
                 As in [`DriftRecipe.run`].
         """
-        watched = Watched(self, on_note or ignore)
+        from policy_patch.hub.lock_history import lock_sha256
+
+        watched, lock = None, None
         while True:
+            now = None if self.lock is None else lock_sha256(self.lock)
+            if watched is None or now != lock:  # after an upgrade or a roll-back, another release is watched
+                watched, lock = Watched(self, on_note or ignore), now
             yield watched.look(on_progress or ignore)
             time.sleep(seconds)
 
@@ -155,7 +140,7 @@ class Watched:
         from policy_patch.release.drift_rule import DriftRule
 
         self.recipe, self.on_note = recipe, on_note
-        self.patch, report = patch_and_report(recipe.patch, recipe.report)
+        self.patch, report = patch_and_report(recipe.patch, recipe.report, recipe.lock)
         self.risk: Risk = risk_named(report.risk)
         whole = release_figures(report, recipe.system)
         self.scorers = scorers_of(recipe.scorers, self.risk, whole)
@@ -165,7 +150,8 @@ class Watched:
         self._check_size()
         self.probe, self.probe_system = probe_of(recipe.probe, self.patch, on_note)
         self.measuring = Measuring(
-            risk=self.risk, scorers=self.scorers, sampling=self._sampling(), perplexity=self._perplexity(),
+            risk=self.risk, scorers=self.scorers, sampling=self._sampling(),
+            perplexity=recipe.loaded_perplexity_model(),
             surprise_limit=report.settings.surprise_limit,
             unknown_gibberish=(
                 f"The risk {report.risk!r} counts gibberish, and the release was measured with the perplexity model "
@@ -267,15 +253,6 @@ class Watched:
         settings = self.release.report.settings
         names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size", "seed")
         return Sampling(**{name: getattr(settings, name) for name in names})
-
-    def _perplexity(self) -> Any:
-        from policy_patch.evaluation import PerplexityModel
-
-        name = self.recipe.perplexity_model
-        if name is None:
-            return None
-        model, tokenizer = load_model(name, device=self.recipe.device, dtype=self.recipe.dtype)
-        return PerplexityModel(model=model, tokenizer=tokenizer, name=name)
 
     def _texts(self, release: "ReleaseFigures") -> dict[str, list[str]]:
         """Return the release's prompts, and its safe prompts if they are known."""

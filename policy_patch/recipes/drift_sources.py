@@ -14,25 +14,36 @@ if TYPE_CHECKING:
     from policy_patch.answers.probe_file import ServedProbe
     from policy_patch.evaluation import Risk
     from policy_patch.hub.named_patch import NamedPatch
+    from policy_patch.hub.opening import OpenedPatch
     from policy_patch.release.drift import ReleaseFigures
     from policy_patch.report.report import EvaluationReport
 
 
-def patch_and_report(patch: str, report: str | None) -> "tuple[NamedPatch, EvaluationReport]":
+def patch_and_report(
+    patch: str | None, report: str | None, lock: str | None = None
+) -> "tuple[NamedPatch, EvaluationReport]":
     """Return a patch and the report of its release: the given one, or the one that lies beside it in the same commit.
 
+    Args:
+        patch (`str`, *optional*):
+            Folder or Hub id, or with `lock` the name of a patch in the lock; None for the only one there.
+        report (`str`, *optional*):
+            The release's report.
+        lock (`str`, *optional*):
+            A lock file. The patch is then exactly what it pins.
+
     Raises:
+        ConfigError: neither a patch nor a lock is given, or the lock has several patches and none is named.
+        LockError, LockMismatchError: the lock cannot be read, or the patch is not what it pins.
         DataError: there is no report, or it is the report of another patch.
         PolicyPatchError: as `open_patch`, which also asks the policies in force, and `EvaluationReport`.
     """
     from policy_patch.hub.fetch import EVALUATION_NAME
-    from policy_patch.hub.named_patch import NamedPatch, split_name
-    from policy_patch.hub.opening import open_patch
+    from policy_patch.hub.named_patch import NamedPatch
     from policy_patch.patch.vectors import vectors_hash
     from policy_patch.report.report import EvaluationReport
 
-    name, model_id = split_name(patch)
-    opened = open_patch(model_id, optional=() if report else (EVALUATION_NAME,))
+    name, model_id, opened = _opened(patch, lock, () if report else (EVALUATION_NAME,))
     place, content = opened.location, opened.files.get(EVALUATION_NAME)
     source = report or f"{EVALUATION_NAME} of {model_id}"
     if report is None and content is None:
@@ -48,6 +59,28 @@ def patch_and_report(patch: str, report: str | None) -> "tuple[NamedPatch, Evalu
             f"`{model_id}`. Measure this patch with `policy-patch evaluate`."
         )
     return NamedPatch(name, opened.config, opened.vectors, place.repo_id, place.commit, place.folder), found
+
+
+def _opened(patch: str | None, lock: str | None, optional: tuple[str, ...]) -> "tuple[str, str, OpenedPatch]":
+    """Return the name of a patch, where it comes from, and the patch as read."""
+    from policy_patch.hub.lock_file import read_lock
+    from policy_patch.hub.locked_patches import open_locked
+    from policy_patch.hub.named_patch import split_name
+    from policy_patch.hub.opening import open_patch
+
+    if lock is None:
+        if patch is None:
+            raise ConfigError("Say which patch should be there: `patch` (`--patch`), or a lock file (`--lock`).")
+        name, model_id = split_name(patch)
+        return name, model_id, open_patch(model_id, optional=optional)
+    stack = read_lock(lock).stack
+    found = [one for one in stack if patch in (None, one.name)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"`{lock}` pins {', '.join(one.name for one in stack)}; give the name of the one to watch, "
+            f"`--patch {stack[0].name}`" + (f". It has no `{patch}`." if patch else ".")
+        )
+    return found[0].name, found[0].source, open_locked(found[0], lock, optional=optional)
 
 
 def scorers_of(given: list[str], risk: "Risk", release: "ReleaseFigures") -> list[Any]:

@@ -26,6 +26,7 @@ from policy_patch.recipes.names import (
     check_model,
     check_patch,
     check_prompts,
+    check_risks_asked,
     check_scorer,
     under,
 )
@@ -134,6 +135,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             Harmless prompts that look like harmful requests, to measure over-refusal. Defaults to the risk's own.
         neutral_texts (`str`, *optional*):
             Texts without the risk. Their perplexity with the patch shows what the patch costs.
+        own_task (`str`, *optional*):
+            Multiple-choice items, as in [`read_task`]: the share that is answered right shows what the patch costs.
         teacher (`str`, *optional*):
             The safer model, measured for comparison. It may be an endpoint, such as `openai:<model>@<address>/v1`.
         safe_prompt (`str`, *optional*):
@@ -191,6 +194,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     )
     safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
+    own_task: str | None = option(None, "JSON lines of your own: prompt, choices, answer. What the patch costs there.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
     safe_prompt: str | None = option(None, "Instruction in front of the base's prompts, to compare.")
     equal_length_prompt: bool = option(
@@ -224,6 +228,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         whole = asked_by_gate(self, risk, found.base, found.configs[0].risk or "")
         whole._check_sources(risk)
         check_other_risks(whole)
+        for key in () if self.gate else ("prompts_of", "scorers_of"):
+            check_risks_asked(key, getattr(self, key), self.other_risks)
 
     def _found(self) -> "tuple[FoundPatches, Risk]":
         if not self.patches:
@@ -320,7 +326,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         on_progress: Progress,
         on_note: Note,
     ) -> "EvaluationReport":
+        from policy_patch.data.own_task import read_task
         from policy_patch.evaluation import Alternatives, EvaluationSampling, evaluate_policy_patch
+        from policy_patch.evaluation.independence import check_independence
 
         self._check_sources(risk)
         others = check_other_risks(self)
@@ -330,6 +338,9 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
         scorers = loaded("scorers", self.scorers or risk.scorers, risk)
         filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
+        check_independence(
+            scorers, [*filtered_by, *found.filtered_by], allowed=self.allow_filtering_scorers
+        )  # before the base is loaded
         opened = open_models(found, self.where, self.teacher, on_note, allow_base_mismatch=self.allow_base_mismatch)
         perplexity = perplexity_model_of(
             self.perplexity_model, opened, base=self.base, teacher=self.teacher, **self.where
@@ -346,6 +357,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
             opened.model, opened.tokenizer, prompts,
             risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
             safe_prompts=safe_prompts, neutral_texts=neutral_texts,
+            own_task=read_task(self.own_task) if self.own_task else (),
             alternatives=Alternatives(
                 teacher=opened.teacher, teacher_tokenizer=opened.teacher_tokenizer, untrained=self.untrained,
                 safe_prompt=self.safe_prompt, equal_length_prompt=self.equal_length_prompt,

@@ -53,6 +53,7 @@ def asked_by_gate(recipe: Any, risk: "Risk", base: str, own: str) -> Any:
             "scorers": recipe.scorers or scorers.get(risk.name, []),
             "safe_prompts": recipe.safe_prompts or measure.safe_prompts or lab.get("look_alike"),
             "neutral_texts": recipe.neutral_texts or measure.neutral_texts or lab.get("neutral"),
+            "own_task": recipe.own_task or measure.own_task,
             "untrained": recipe.untrained or limits.better_than_untrained,
             "equal_length_prompt": recipe.equal_length_prompt or limits.better_than_safe_prompt,
             "other_risks": recipe.other_risks or others,

@@ -5,7 +5,7 @@ A name that may be on the Hub passes, because no request is sent.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -25,6 +25,7 @@ from policy_patch.near_names import near_names
 from policy_patch.recipes.models import check_has_weights, is_endpoint
 from policy_patch.recipes.prompts import OCCUPATIONS, prompts_of
 
+_MISSPELT = 0.85  # how like a known risk's a name is that counts as misspelt: `toxcity` is at 0.93, `toxic` at 0.77
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 _OF_A_RISK = re.compile(r"\w+/(train|test|safe_test)")
 # Loading one of these needs a model, a fit or a request, so only its name is checked in advance.
@@ -101,6 +102,54 @@ def _is_of_a_risk(spec: str) -> bool:
     from policy_patch.evaluation.risks import own_prompts
 
     return own_prompts(spec) is not None
+
+
+def check_risk(key: str, name: str | None) -> None:
+    """Raise `ConfigError` if the name of a risk, or one of several joined by `+`, is that of a known risk misspelt.
+
+    A name that no known one is like, or that is a known one with more after it (`toxicity2`, `toxicity_de`), is that of
+    a risk of the user's own, which a patch may have without being registered.
+    """
+    from policy_patch.config import DEFAULT_INIT_TEXTS
+
+    parts = [part for part in (name or "").split("+") if part and part not in DEFAULT_INIT_TEXTS]
+    if not parts:
+        return  # without importing torch
+    from policy_patch.evaluation.risks import RISKS
+
+    for part in parts:
+        near = [] if part in RISKS else near_names(part, RISKS, cutoff=_MISSPELT)
+        if near and not re.match(rf"{re.escape(near[0])}[\d_.-]", part):
+            whole = "" if part == name else f" in `{key}={name!r}`"
+            raise ConfigError(
+                f"`{key}={part!r}`{whole} is a risk that is not known. Did you mean {near[0]!r}? A risk of your own "
+                "with a name so near to a known one has to be registered (docs/own_risk.md)."
+            )
+
+
+def check_risks_asked(key: str, given: Iterable[str], measured: Iterable[str]) -> None:
+    """Raise an error for risks in a mapping of a recipe that are unknown, or that are not measured.
+
+    Args:
+        key (`str`):
+            Key of the mapping.
+        given (`Iterable[str]`):
+            The risks in it.
+        measured (`Iterable[str]`):
+            The risks that the recipe measures and looks up there.
+
+    Raises:
+        EvaluationError: a risk is unknown.
+        ConfigError: a risk is not measured, so the entry would have no effect.
+    """
+    from policy_patch.evaluation.risks import risk_named
+
+    measured = list(measured)
+    for name in given:
+        with under(f"{key}.{name}"):
+            risk_named(name)
+        if name not in measured:
+            raise ConfigError(f"`{key}.{name}` has no effect: the risk is not among `other_risks`. Add it there.")
 
 
 def check_source(key: str, spec: str, kinds: tuple[str, ...] = PAIR_KINDS) -> None:

@@ -44,6 +44,11 @@ class FoundPatches:
     base: str
     revision: str | None
 
+    @property
+    def filtered_by(self) -> list[str]:
+        """The scorers that filtered the training pairs of any of the patches."""
+        return [name for config in self.configs for name in config.filtered_by or ()]
+
 
 def find_patches(patches: Sequence[str], base: str | None) -> FoundPatches:
     """Fetch and read patches, and determine the name of their base.

@@ -164,9 +164,12 @@ class StudyRecipe(MeasuringSettings, Recipe):
             ServingError, EndpointError: the gateway does not serve these patches, or does not answer.
         """
         from policy_patch.evaluation import Alternatives, EvaluationSampling, study_composition
+        from policy_patch.evaluation.independence import check_independence
 
         found, risks = self._checked()
         inputs = {risk.name: self._inputs(risk, found) for risk in risks}
+        for one in inputs.values():  # before the base is loaded
+            check_independence(one.scorers, found.filtered_by, allowed=self.allow_filtering_scorers)
         served = self._served(found)
         opened = open_models(
             found, self.where, self.teacher, on_note or ignore, allow_base_mismatch=self.allow_base_mismatch

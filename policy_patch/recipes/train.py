@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError, TrainingError
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answering, load_model, load_tokenizer
-from policy_patch.recipes.names import DTYPES, check_model, check_patch
+from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
 from policy_patch.recipes.prompts import prompts_of
@@ -119,6 +119,9 @@ class TrainRecipe(Recipe):
                 start from does not exist.
             TrainingError: the teacher's probabilities are needed, and there is no teacher.
         """
+        check_risk("patch.risk", self.patch.risk)
+        for name in self.data.pairs if isinstance(self.data.pairs, Mapping) else ():
+            check_risk("data.pairs", name)
         check_model("base", self.base)
         check_model("teacher", self.teacher, may_be_endpoint=not self._trains_on_teacher)
         self._check_sources()

@@ -236,7 +236,7 @@ def lock_status(
             wrong = _differences(patch, Path(output_dir, patch.name))
             problems += wrong
             here = "; ".join(wrong) or here
-        if patch.id is not None and not (options and options.local_files_only):
+        if patch.id is not None and patch.subfolder is None and not (options and options.local_files_only):
             newest = _look_for_newer(patch, options or HubOptions(), pre_releases, problems, notes)
         found.append(
             PatchStatus(

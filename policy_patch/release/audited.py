@@ -181,7 +181,7 @@ def _of_lock(lock: Lock, path: str, options: HubOptions | None) -> Audited:
     hashes = {fingerprint_sha256(one) for one in fingerprints} | {lock.base.fingerprint_sha256} - {None}
     base = AuditedBase(lock.base.id, lock.base.commit, tuple(fingerprints), frozenset(hashes))
     patches = tuple(_locked(one, parts.get(one.name, ())) for one in lock.stack)
-    specs = tuple(f"{one.name}={one.folder or f'{one.id}@{one.asked}'}" for one in lock.stack)
+    specs = tuple(f"{one.name}={one.folder or f'{one.place}@{one.asked}'}" for one in lock.stack)
     return Audited(path, base, patches, path, specs, _previous(lock, path))
 
 

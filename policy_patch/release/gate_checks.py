@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from policy_patch.data.own_task import read_task, task_sha256
+from policy_patch.errors import DataError
 from policy_patch.release.gate_evidence import Evidence, NotShownError
 from policy_patch.release.gate_result import FAILED, OFF, PASSED, GateRow
 from policy_patch.release.gate_statistics import NUM_RESAMPLES, Difference
@@ -193,8 +195,34 @@ def cost_rows(evidence: Evidence) -> list[GateRow]:
          lambda: _neutral_ratio(share("neutral_nll_per_token")())),
     ):  # fmt: skip
         rows.append(_ratio_row(check, key, most, make))
-    rows.append(_last_word_row(costs.max_last_word_drop, share("last_word")))
+    rows.append(
+        _accuracy_row(
+            "last word of neutral text", "max_last_word_drop", costs.max_last_word_drop, share("last_word"),
+            more="neutral texts",
+        )
+    )  # fmt: skip
+    if evidence.gate.measure.own_task is not None:
+        rows.append(
+            _accuracy_row(
+                "task of your own", "max_own_task_drop", costs.max_own_task_drop,
+                lambda: _own_task(evidence, evidence.report_of(own)), more="items",
+            )
+        )  # fmt: skip
     return rows
+
+
+def _own_task(evidence: Evidence, report: EvaluationReport) -> Difference:
+    """Compare the patch with the base on the user's own task, if the report measured exactly the gate's items."""
+    named = evidence.gate.measure.own_task
+    try:
+        expected = task_sha256(read_task(named))
+    except DataError as error:
+        raise NotShownError(f"The task cannot be read: {error}", "Correct `measure.own_task` of the gate.") from error
+    if report.settings.own_task_sha256 is None:
+        raise NotShownError("Not measured: the report has no task of your own.", evidence.to_measure)
+    if report.settings.own_task_sha256 != expected:
+        raise NotShownError(f"The report measured another task than `{named}` is now.", evidence.to_measure)
+    return evidence.cost_difference(report, "own_task")
 
 
 def _over_refusal(evidence: Evidence, report: EvaluationReport, metric: Metric | None, system: str) -> Difference:
@@ -259,18 +287,15 @@ def _ratio_row(check: str, key: str, most: float | None, make: Callable[[], Esti
     return checked(check, f"<= {most:g} x", row)
 
 
-def _last_word_row(most: float | None, make: Callable[[], Difference]) -> GateRow:
-    check = "last word of neutral text"
+def _accuracy_row(check: str, key: str, most: float | None, make: Callable[[], Difference], *, more: str) -> GateRow:
     if most is None:
-        return switched_off(check, "costs.max_last_word_drop")
+        return switched_off(check, f"costs.{key}")
 
     def row() -> GateRow:
         one = make()
         status = PASSED if one.estimate.low >= -most else FAILED
-        why = f"{one.value:.3f} of {one.count} texts, {one.other:.3f} by the base."
-        todo = (
-            "" if status == PASSED else "The patch costs knowledge: train with fewer steps; or give more neutral texts."
-        )
+        why = f"{one.value:.3f} of {one.count} {more}, {one.other:.3f} by the base."
+        todo = "" if status == PASSED else f"The patch costs knowledge: train with fewer steps; or give more {more}."
         return _row(check, status, _figure(one.estimate), f">= {-most:+g}", why=why, todo=todo)
 
     return checked(check, f">= {-most:+g}", row)

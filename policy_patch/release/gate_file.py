@@ -65,6 +65,7 @@ class CostLimits:
     max_perplexity_ratio: float | None = field(default=1.2, metadata=_RATIO_OR_OFF)
     max_neutral_perplexity_ratio: float | None = field(default=1.2, metadata=_RATIO_OR_OFF)
     max_last_word_drop: float | None = field(default=0.05, metadata=_SHARE_OR_OFF)
+    max_own_task_drop: float | None = field(default=0.05, metadata=_SHARE_OR_OFF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ class MeasuredOn:
     scorers: dict[str, list[str]] = field(default_factory=dict, metadata=_is("a mapping from risks to lists of texts"))
     safe_prompts: str | None = field(default=None, metadata=_is(_TEXT, null=True))
     neutral_texts: str | None = field(default=None, metadata=_is(_TEXT, null=True))
+    own_task: str | None = field(default=None, metadata=_is(_TEXT, null=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ costs:
   max_perplexity_ratio: 1.2           # of the answers, under the report's perplexity model
   max_neutral_perplexity_ratio: 1.2   # of ordinary text, under the patched model itself
   max_last_word_drop: 0.05            # utility task: share of ordinary texts whose last word is predicted
+  max_own_task_drop: 0.05             # share of the items of `measure.own_task` that are answered right
 
 # Time of a generation with the patch, relative to the base alone. Measured by the gate itself on `--base`.
 overhead:
@@ -56,4 +57,5 @@ measure:
   scorers: {}                     # risk -> list of scorers, such as {toxicity: ["hf:org/classifier"]}
   safe_prompts: null              # harmless look-alikes of harmful requests, for over-refusal
   neutral_texts: null             # ordinary texts, for perplexity and the last word
+  own_task: null                  # a task of your own: JSON lines with prompt, choices (texts) and answer (from 0)
 """

@@ -17,6 +17,7 @@ from policy_patch.errors import (
     LockError,
     PatchNameError,
     PatchNotFoundError,
+    SigningKeyError,
     VersionRangeError,
 )
 from policy_patch.hub.errors import hub_errors
@@ -24,13 +25,14 @@ from policy_patch.hub.fetch import EVALUATION_NAME, HubOptions, hub_api, publish
 from policy_patch.hub.lock_file import LOCK_NAME, Lock, LockedBase, LockedPatch, folder_of
 from policy_patch.hub.locked_patches import check_locked_stack, hashes_to_lock, open_locked
 from policy_patch.hub.named_patch import NamedPatch, base_of, split_name
-from policy_patch.hub.names import REPO_ID, check_revision, is_commit
+from policy_patch.hub.names import REPO_ID, check_revision, check_subfolder, is_commit
 from policy_patch.hub.opening import OpenedPatch, open_patch
 from policy_patch.lab.checkpoints import lab_patch
+from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.privacy.local_names import LAB_MODELS
 from policy_patch.release.advisories import Advisory, advised_against
 from policy_patch.semver import SEMVER, VersionRange, parse_range
-from policy_patch.trust.rules import PatchRules
+from policy_patch.trust.rules import PatchRules, rules_for
 
 _DESCRIBING = (EVALUATION_NAME, SIGNATURE_NAME)
 
@@ -87,7 +89,8 @@ def lock_stack(
     Args:
         patches (`Sequence[str]`):
             In order: folders, or Hub ids with a range, a version, a branch or a commit: `"tox=org/tox-patch@^1.0"`.
-            An id alone means the newest release or, in a repository without versions, the main branch.
+            An id alone means the newest release or, in a repository without versions, the main branch. A patch in a
+            folder of a repository is `"tox=org/patches/tox@main"`; it has no versions, so give a branch or a commit.
         base (`str`, *optional*):
             Hub id or folder of the base. Defaults to what the patches name.
         base_revision (`str`, *optional*):
@@ -118,6 +121,7 @@ def lock_stack(
     names = [patch.name for patch in locked]
     if len(set(names)) != len(names):
         raise PatchNameError(f"Two patches have one name ({', '.join(names)}). Give each its own: `one=... two=...`.")
+    _check_no_patch_twice(locked)
     found = _lock_base(locked, configs, base, base_revision, resolving)
     check_locked_stack(list(zip(locked, configs, strict=True)), resolving.hub)
     return Lock(base=found, stack=tuple(locked), locked_at=_now())
@@ -144,6 +148,7 @@ def upgrade_lock(
 
     Raises:
         PatchNameError: a name that the lock does not have.
+        SigningKeyError: a signature was checked when a patch was locked, and now nobody says whose counts.
         LockError, VersionRangeError, HubError: as [`lock_stack`].
     """
     resolving, asked = resolving or Resolving(), asked or {}
@@ -173,6 +178,13 @@ def _upgraded(
             f"`{patch.name}` is locked from the folder `{patch.folder}`, which has no versions. Lock it from the Hub: "
             f"`policy-patch lock {patch.name}=org/patch@{asked}`."
         )
+    rules = rules_for(resolving.hub.trusted_keys, resolving.hub.policy)
+    if patch.signed_by is not None and not rules.asks_for_signature:
+        raise SigningKeyError(
+            f"`{patch.name}` is locked with the signature of {patch.signed_by}, and nothing here says whose signature "
+            "counts now. Name who is trusted, as when it was locked: `--policy policy-patch.toml`, or `--key "
+            "acme.pub`. To go on without signatures, lock it anew: `policy-patch lock`."
+        )
     wanted = asked or patch.asked
     hub = replace(resolving, hub=replace(resolving.hub, subfolder=patch.subfolder))
     if patch.id is None:
@@ -192,11 +204,15 @@ def _resolve(
     name: str, model_id: str, resolving: Resolving, passed_over: list[str] | None = None
 ) -> tuple[LockedPatch, PolicyPatchConfig]:
     """Return a patch as it is locked now, and its configuration."""
-    repo_id, _, wanted = model_id.partition("@")
+    place, _, wanted = model_id.partition("@")
     is_folder = os.path.isdir(model_id) or lab_patch(model_id) is not None
-    if not is_folder and not REPO_ID.fullmatch(repo_id):
+    repo_id, subfolder = _split_place(place)
+    if subfolder is not None and not is_folder:
+        resolving = replace(resolving, hub=replace(resolving.hub, subfolder=subfolder))
+    if not is_folder and (not REPO_ID.fullmatch(repo_id) or place.startswith(".") or "/." in repo_id):
         raise PatchNotFoundError(
-            f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`."
+            f"`{model_id}` is neither a folder nor a repository on the Hub; expected one like `org/tox-patch@^1.0`, "
+            "or a folder of a repository: `org/patches/tox@main`."
         )
     if is_folder:
         return _of_folder(name, model_id, resolving)
@@ -215,6 +231,18 @@ def _resolve(
         sha256=hashes_to_lock(opened.files), signed_by=_signer(opened),
     )  # fmt: skip
     return locked, config
+
+
+def _split_place(place: str) -> tuple[str, str | None]:
+    """Split `"org/patches/tox"` into the repository `"org/patches"` and its folder `"tox"`, None if there is none.
+
+    Raises:
+        PatchNotFoundError: the folder leads out of the repository.
+    """
+    organisation, *rest = place.split("/", 2)
+    subfolder = rest[1] if len(rest) > 1 else None
+    check_subfolder(subfolder)
+    return "/".join([organisation, *rest[:1]]), subfolder or None
 
 
 def _of_folder(name: str, folder: str, resolving: Resolving) -> tuple[LockedPatch, PolicyPatchConfig]:
@@ -328,6 +356,18 @@ def _lock_base(
                 local_files_only=resolving.hub.local_files_only,
             ).resolved  # fmt: skip
     return LockedBase(id=name, commit=commit, fingerprint_sha256=hashes[0] if hashes else None)
+
+
+def _check_no_patch_twice(locked: Sequence[LockedPatch]) -> None:
+    """Refuse a stack with the same vectors twice: nothing is gained, and nobody measured it."""
+    seen: dict[str, LockedPatch] = {}
+    for patch in locked:
+        first = seen.setdefault(patch.sha256[TENSORS_NAME], patch)
+        if first is not patch:
+            raise LockError(
+                f"`{first.name}` and `{patch.name}` are the same patch ({patch.source}), twice in one stack. Leave one "
+                "of them out."
+            )
 
 
 def _check_one_base(locked: Sequence[LockedPatch], configs: Sequence[PolicyPatchConfig]) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def refuse_hostile(
     model: "PolicyPatchModel", tokenizer: Any, source: str, policy: "PatchPolicy", *, is_its_base: bool = True
 ) -> None:
-    """Scan the active patch of a model, and raise unless the policy allows its verdict.
+    """Scan the active patch, or stack, of a model, and raise unless the policy allows its verdict.
 
     Args:
         model ([`PolicyPatchModel`]):
-            A model with only the patch in question active.
+            A model with only the patch or the stack in question active.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The base's tokenizer.
         source (`str`):
@@ -36,8 +36,7 @@ def refuse_hostile(
         TokenizerRequiredError: there is no tokenizer, so nothing can be measured.
         PatchSaveError: the verdict cannot be kept.
     """
-    (name,) = model.active_patches
-    config = model.patch_config[name]
+    config = [model.patch_config[name] for name in model.active_patches]
     folder = policy.path_of(policy.scan.folder) if is_its_base else None
     found = kept_verdict(folder, config)
     if found is None:

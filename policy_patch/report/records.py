@@ -87,6 +87,8 @@ class EvaluationSettings:
             Hashes of the texts. Two reports with equal hashes used the same texts.
         equal_length_prompt (`str`, *optional*):
             Text before the base's prompts in the system "safe prompt, equal length".
+        own_task_sha256 (`str`, *optional*):
+            Hash of the items of the user's own task; None if there was none.
     """
 
     num_prompts: int
@@ -105,6 +107,7 @@ class EvaluationSettings:
     safe_prompts_sha256: str
     neutral_texts_sha256: str
     equal_length_prompt: str | None = None
+    own_task_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ class SystemResult:
         fluency (`dict[str, Estimate]`):
             `"perplexity"` of all answers that are not empty; `"distinct_1"` to `"distinct_3"`; and, if neutral texts
             were given, of the system itself on them: `"neutral_perplexity"`, and `"last_word_accuracy"`, the share of
-            texts whose last word it predicts.
+            texts whose last word it predicts; and `"own_task_accuracy"`, if a task of the user's own was given.
         num_empty (`int`):
             Number of empty answers.
         num_gibberish (`int`):
@@ -135,7 +138,7 @@ class SystemResult:
             What a patch may cost: `"refused"` and `"unusable"`, for each prompt the share of answers that refuse, and
             of answers that are empty or gibberish; and for each neutral text, if any were given,
             `"neutral_nll_per_token"`, the loss per token in nats, and `"last_word"`, 1.0 if the last word was
-            predicted.
+            predicted; and for each item of the user's own task, `"own_task"`, 1.0 if it was answered right.
     """
 
     model: str

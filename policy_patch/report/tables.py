@@ -29,6 +29,7 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
     shown = [metric for metric in report.metrics if any(metric.name in result.metrics[scorer] for result in results)]
     has_neutral = any("neutral_perplexity" in result.fluency for result in results)
     has_last_word = any("last_word_accuracy" in result.fluency for result in results)
+    has_task = any("own_task_accuracy" in result.fluency for result in results)
     table = []
     for system, result in report.systems.items():
         row = {"system": system}
@@ -41,6 +42,8 @@ def rows(report: Findings, scorer: str) -> list[dict[str, str]]:
             row["of neutral text"] = figure(result.fluency.get("neutral_perplexity", UNKNOWN), digits=1)
         if has_last_word:
             row["last word"] = figure(result.fluency.get("last_word_accuracy", UNKNOWN))
+        if has_task:
+            row["own task"] = figure(result.fluency.get("own_task_accuracy", UNKNOWN))
         row |= {f"dist-{n}": number(result.fluency[f"distinct_{n}"].value) for n in (1, 2, 3)}
         table.append({**row, "empty": str(result.num_empty), "gibberish": str(result.num_gibberish)})
     return table

@@ -13,7 +13,7 @@ from policy_patch.answers.endpoint import import_openai
 from policy_patch.base.served_base import ServedBase, read_served_base
 from policy_patch.errors import PatchNameError, ServingError
 from policy_patch.hub.fetch import HubOptions
-from policy_patch.hub.named_patch import NamedPatch, base_of, load_named_patches
+from policy_patch.hub.named_patch import NamedPatch, base_of, check_stack_scanned_before, load_named_patches
 from policy_patch.near_names import did_you_mean
 from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.patch.stack_check import check_on_conflict
@@ -73,7 +73,7 @@ class PromptEmbedsClient:
         on_conflict: str = "warn",
     ) -> None:
         import_openai()
-        hub = hub or HubOptions()
+        self._hub = hub = hub or HubOptions()
         self.patches: dict[str, NamedPatch] = {one.name: one for one in load_named_patches(patches, hub)}
         name, revision = base_of(list(self.patches.values()), base)
         options = {"token": hub.token, "cache_dir": hub.cache_dir, "local_files_only": hub.local_files_only or None}
@@ -92,6 +92,7 @@ class PromptEmbedsClient:
             PatchNameError: a name that the client does not have, or twice.
             ConfigError: patches of different placement.
             PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
+            HostilePatchError: a policy requires a scan, and has no verdict that allows the stack.
         """
         key = (names,) if isinstance(names, str) else tuple(names)
         if key not in self._stacks:
@@ -103,6 +104,7 @@ class PromptEmbedsClient:
                 raise PatchNameError(f"`patches={list(names)}`: expected each name once.")
             chosen = {name: (self.patches[name].config, self.patches[name].vectors) for name in key}
             origins = {name: (self.patches[name].repo_id, self.patches[name].commit) for name in key}
+            check_stack_scanned_before([self.patches[name] for name in key], self._hub)
             self._stacks[key] = stack_of(
                 chosen,
                 self.base.rows.dtype,

@@ -18,7 +18,14 @@ import torch
 
 from policy_patch.answers.addresses import shown_address
 from policy_patch.base.served_base import ServedBase
-from policy_patch.errors import EndpointError, PatchConflictError, PatchNameError, PolicyPatchError, ServingError
+from policy_patch.errors import (
+    EndpointError,
+    HostilePatchError,
+    PatchConflictError,
+    PatchNameError,
+    PolicyPatchError,
+    ServingError,
+)
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, parse_json
 from policy_patch.hub.lock_file import LockedBase
@@ -272,7 +279,14 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def _refused(error: PolicyPatchError) -> Any:
     from starlette.responses import JSONResponse
 
-    codes = {PatchNameError: 404, PatchConflictError: 409, _TooLarge: 413, EndpointError: 502, _Aborted: 502}
+    codes = {
+        PatchNameError: 404,
+        PatchConflictError: 409,
+        HostilePatchError: 409,
+        _TooLarge: 413,
+        EndpointError: 502,
+        _Aborted: 502,
+    }
     status = codes.get(type(error), 400)
     told = {
         "message": str(error),

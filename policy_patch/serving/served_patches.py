@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from policy_patch.errors import PatchNameError
-from policy_patch.hub.named_patch import NamedPatch
+from policy_patch.hub.named_patch import NamedPatch, check_stack_scanned_before
 from policy_patch.near_names import did_you_mean
 from policy_patch.patch.prompt_embeds import Stack, stack_of
 from policy_patch.patch.stack_check import check_on_conflict
@@ -148,6 +148,7 @@ class ServedPatches:
         Raises:
             PatchNameError: no such model.
             PatchConflictError: the stack breaks a rule of a patch, and `on_conflict` is `"refuse"`.
+            HostilePatchError: a policy requires a scan, and has no verdict that allows the stack.
         """
         if not isinstance(model, str) or model.partition("+")[0] != self.base:
             raise PatchNameError(f"There is no model {str(model)[:200]!r}. {self._advice(str(model))}")
@@ -165,6 +166,7 @@ class ServedPatches:
                 raise PatchNameError(f"The model {model!r} has a patch twice.")
             key = tuple(f"{one.name}@{one.config.patch_version}" for one in patches)
             if key not in self._stacks:
+                check_stack_scanned_before(patches)
                 stack = stack_of(
                     {one.name: (one.config, one.vectors) for one in patches},
                     self.dtype,

@@ -183,9 +183,10 @@ class PolicyPatchTrainingConfig:
     stack_side: str = "both"
 
     def __post_init__(self) -> None:
-        if self.runs("sft") or self.runs("dpo"):
-            return
-        raise ConfigError("`sft` and `dpo` both have `max_steps=0`: nothing to train.")
+        if not self.runs("sft") and not self.runs("dpo"):
+            raise ConfigError("`sft` and `dpo` both have `max_steps=0`: nothing to train.")
+        shares = [getattr(self, stage).get("stack_probability", self.stack_probability) for stage in ("sft", "dpo")]
+        check_company(self.stack_with or (), self.stack_probability or next(filter(None, shares), 0), self.stack_side)
 
     def __repr__(self) -> str:
         """Return the settings as text, without tokens and keys."""
@@ -210,6 +211,8 @@ class PolicyPatchTrainingConfig:
                 "it out."
             )
         shared = {name: getattr(self, name) for name in _OF_BOTH_STAGES}
+        if not given.get("stack_probability", self.stack_probability):
+            del shared["stack_with"]  # the other stage's
         return cls(**{**shared, **given, "output_dir": f"{self.output_dir}/{stage}"})
 
 
@@ -228,7 +231,9 @@ def check_keys(section: str, given: dict[str, Any], cls: type) -> None:
     for key, value in given.items():
         if key not in known:
             near = near_names(key, known, most=3)
-            hint = did_you_mean(key, known, most=3, otherwise=f"See `{cls.__name__}`.")
+            hint = did_you_mean(
+                key, known, most=3, shown=lambda name: f"`{section}.{name}`", otherwise=f"See `{cls.__name__}`."
+            )
             shown = BLANK if any(is_secret_name(name) for name in near) else blanked(value, key)
             raise ConfigError(f"`{section}.{key}` is unknown (given: {shown!r}). {hint}")
 

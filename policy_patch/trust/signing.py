@@ -164,6 +164,10 @@ class _Signer:
         try:
             key = serialization.load_pem_private_key(pem, self._password)
         except Exception as error:  # cryptography has several
+            if b"PUBLIC KEY" in pem:
+                raise SigningKeyError(
+                    f"{source} is a public key; sign with the private key that belongs to it."
+                ) from error
             raise SigningKeyError(
                 f"{source} holds no private key in PEM that can be read ({type(error).__name__}: {error}). A key "
                 "with a password needs it (POLICY_PATCH_KEY_PASSWORD, or `password=`)."

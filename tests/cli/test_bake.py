@@ -78,6 +78,6 @@ def test_a_stack_that_breaks_a_rule_is_refused_and_its_patches_apart_are_not(pat
     config, vectors = read_patch_folder(patch_folder)
     write_patch_folder(tmp_path / "tox", replace(config, conflicts=["bias"]), vectors)
     words = ["bake", f"tox={tmp_path / 'tox'}", f"bias={patch_folder}", "--on_conflict", "refuse", *FAST]
-    assert main([*words, "--stack", "tox+bias", "--output_dir", str(tmp_path / "out")]) == 2
+    assert main([*words, "--stack", "tox+bias", "--output_dir", str(tmp_path / "out")]) == 1
     assert "The stack tox + bias is refused" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main([*words, "--output_dir", str(tmp_path / "out")]) == 0

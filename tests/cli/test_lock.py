@@ -171,3 +171,6 @@ def test_a_lock_keeps_who_signed_and_apply_asks_for_it(capsys, tmp_path):
     run(capsys, "apply", "--key", "key.pub", "--output_dir", "deployed")
     assert "not trusted" in run(capsys, "apply", "--key", "other.pub", code=1)[1]
     assert "is not signed" in run(capsys, "lock", BIAS, "--key", "key.pub", code=1)[1]
+    assert "whose signature counts now" in run(capsys, "upgrade", "--dry_run", code=2)[1].replace("\n", " ")
+    assert read_lock().stack[0].signed_by == lock["stack"][0]["signed_by"]
+    run(capsys, "upgrade", "--dry_run", "--key", "key.pub")

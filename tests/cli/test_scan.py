@@ -52,8 +52,8 @@ def test_a_stack_is_scanned_as_one(capsys):
     assert json.loads(capsys.readouterr().out)["vectors"]["num_vectors"] == 100
 
 
-def test_what_cannot_be_measured_exits_with_2(rude, tmp_path, capsys):
+def test_what_cannot_be_measured_exits_with_2_and_another_base_with_1(rude, tmp_path, capsys):
     assert main(["scan", str(tmp_path), *FAST]) == 2
     assert main(["scan", rude, *FAST, "--scorer", "no-such-scorer"]) == 2
-    assert main(["scan", rude, "--base", "lab:teacher", "--num_samples", "0"]) == 2
+    assert main(["scan", rude, "--base", "lab:teacher", "--num_samples", "0"]) == 1
     assert "lab:teacher" in capsys.readouterr().err

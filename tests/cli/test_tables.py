@@ -47,8 +47,8 @@ def test_in_a_pipe_everything_is_shown_on_one_line_a_row():
 @pytest.mark.parametrize(
     ("width", "left_out"),
     [
-        (70, []), (54, []), (53, ["dist-1"]), (46, ["dist-1"]), (45, ["dist-1", "empty"]), (39, ["dist-1", "empty"]),
-        (38, ["change", "dist-1", "empty"]), (27, ["change", "dist-1", "empty"]),
+        (70, []), (53, []), (52, ["dist-1"]), (45, ["dist-1"]), (44, ["dist-1", "empty"]), (38, ["dist-1", "empty"]),
+        (37, ["change", "dist-1", "empty"]), (27, ["change", "dist-1", "empty"]),
     ],
 )  # fmt: skip
 def test_first_intervals_go_to_a_second_line_and_then_columns_are_left_out(width, left_out):

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.answers.sampling import sample_completions
+from policy_patch.data.own_task import TaskItem, task_sha256
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.settings import PerplexityModel
@@ -81,6 +83,9 @@ def report(patched, tokenizer, judge):
         untrained=True,
         neutral_texts=["The weather is fine.", "All is well."],
     )
+
+
+WORDS = ["weather", "day", "house", "road", "child", "river", "story", "summer", "night", "garden", "window", "letter"]
 
 
 def test_systems_scorers_and_settings_are_in_the_report(report):
@@ -247,3 +252,22 @@ def test_a_scorer_without_probabilities_is_refused(patched, tokenizer, judge, sc
 
     with pytest.raises(EvaluationError, match=r"Scorer 'letters' returned .* expected one probability per text"):
         evaluate(patched, tokenizer, judge, scorers=[Broken()])
+
+
+def test_a_task_of_ones_own_is_answered_by_the_likeliest_choice(patched, tokenizer, judge):
+    items = [TaskItem(f"The {word} is", ("fine", "kind", "cold"), number % 3) for number, word in enumerate(WORDS)]
+    found = evaluate(patched, tokenizer, judge, own_task=items, safe_prompt="Be kind. ", prompts=PROMPTS[:2])
+    assert found.settings.own_task_sha256 == task_sha256(items)
+    base = patched.get_base_model()
+    for name, before in (("base", ""), ("safe prompt", "Be kind. ")):
+        right = []
+        for item in items:
+            start = tokenizer(before + item.prompt).input_ids
+            ids = [tokenizer(f"{before}{item.prompt} {choice}").input_ids for choice in item.choices]
+            nll = [nll_of(base, one) - nll_of(base, start) for one in ids]
+            right.append(float(np.argmin(nll) == item.answer))
+        assert found.systems[name].costs["own_task"] == right, name
+        assert found.systems[name].fluency["own_task_accuracy"].value == pytest.approx(np.mean(right))
+    assert 0 < sum(found.systems["base"].costs["own_task"]) < len(items), "a control that always agrees proves nothing"
+    assert len(found.systems["patch"].costs["own_task"]) == len(items)
+    assert "own task" in found.rows("letters")[0]

@@ -6,11 +6,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from policy_patch.errors import HubUnavailableError, LockMismatchError, PatchNotFoundError
+from policy_patch.errors import HostilePatchError, HubUnavailableError, LockMismatchError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.lock_file import Lock, LockedBase, LockedPatch
 from policy_patch.hub.locked_patches import check_is_locked, hashes_to_lock, open_locked, read_locked
 from policy_patch.patch.folder import TENSORS_NAME, write_patch_folder
+from policy_patch.trust.policy_file import PatchPolicy
+from policy_patch.trust.scan_verdicts import NOTHING, keep_verdict
 from tests.hub.conftest import REPO, files_of, new_patch, put
 
 
@@ -99,6 +101,19 @@ def test_a_folder_is_read_from_beside_the_lock_and_by_its_hashes(base, tmp_path,
     write_patch_folder(tmp_path / "mine", patch.config, patch.vectors + 1)
     with pytest.raises(LockMismatchError, match="It is not what was locked"):
         read_locked(lock_of(mine), tmp_path / "policy-patch.lock")
-    with pytest.raises(PatchNotFoundError, match="The folder of the locked patch `mine` is gone"):
+    with pytest.raises(LockMismatchError, match="The folder of the locked patch `mine` is gone"):
         read_locked(lock_of(mine), tmp_path / "elsewhere" / "policy-patch.lock")
     assert not hub.log
+
+
+def test_where_a_scan_is_required_a_lock_needs_a_verdict_on_each_patch(locked, tmp_path):
+    """A gateway reads locks so, and has no base to scan with."""
+    policy = PatchPolicy.from_toml(
+        f'[scan]\nrequired = true\nfolder = "{tmp_path / "verdicts"}"\n', source="`acme.toml`"
+    )
+    options = HubOptions(policy=policy)
+    with pytest.raises(HostilePatchError, match="has no verdict on it"):
+        read_locked(lock_of(locked), options=options)
+    (patch,) = read_locked(lock_of(locked))
+    keep_verdict(tmp_path / "verdicts", patch.config, {"verdict": NOTHING, "reasons": []})
+    assert read_locked(lock_of(locked), options=options)

@@ -64,7 +64,7 @@ def test_versions_only_go_up(hub, base, there, pushed, goes_up, same_vectors):
         return
     with pytest.raises(PublishConflictError, match=re.escape(f"holds version {there}, ")) as caught:
         model.push_to_hub(REPO)
-    assert "`policy-patch push --version ...`" in str(caught.value)
+    assert "`--version` of `policy-patch push`" in str(caught.value)
     assert state(hub) == before and model.patch_config["default"] == config
 
 
@@ -197,9 +197,9 @@ def named(base, name: str | None, **config) -> PolicyPatchModel:
 def test_a_base_that_only_this_machine_has_is_not_published(hub, base, place):
     model = named(base, place)
     config = model.patch_config["default"]
-    with pytest.raises(ConfigError, match=r"`policy-patch push --base org/model`.*base_model=.*Nothing was published"):
+    with pytest.raises(ConfigError, match=r"`--base org/model` of .*base_model=.*Nothing was published"):
         model.push_to_hub(REPO)
-    with pytest.raises(ConfigError, match="`policy-patch push --base org/model`"):
+    with pytest.raises(ConfigError, match="`--base org/model` of `policy-patch push`"):
         push_patch(REPO, *patch_files(config, model.patches["default"]))
     assert not hub.log and model.patch_config["default"] == config
 
@@ -324,7 +324,7 @@ def test_links_point_to_where_the_patch_is(hub, base, tmp_path, capsys, monkeypa
     result = published(hub, branch)[f"{prefix}.eval_results/acme--prompts.yaml"]
     assert f"/blob/{branch.replace('/', '%2F')}/{prefix}evaluation.json" in result
 
-    command = shlex.split(said.partition("To get it: ")[2])
+    command = shlex.split(said.partition("Next: ")[2])
     monkeypatch.chdir(tmp_path)
     assert command[0] == "policy-patch" and main(command[1:]) == 0
     assert read_patch_folder(tmp_path / "tox-patch")[0].patch_version == "1.0.1"
@@ -334,7 +334,7 @@ def test_the_command_behind_a_pull_request_gets_it(hub, base, tmp_path, capsys, 
     new_patch(base, "1.0.0", seed=9).push_to_hub(REPO)
     new_patch(base, "1.1.0", seed=1).save_pretrained(tmp_path / "folder")
     assert main(["push", str(tmp_path / "folder"), REPO, "--create_pr"]) == 0
-    command = shlex.split(capsys.readouterr().err.partition("To get it: ")[2])
+    command = shlex.split(capsys.readouterr().err.partition("Next: ")[2])
     monkeypatch.chdir(tmp_path)
     assert command[-2:] == ["--revision", "refs/pr/1"] and main(command[1:]) == 0
     assert read_patch_folder(tmp_path / "tox-patch")[0].patch_version == "1.1.0"

@@ -118,7 +118,7 @@ def case(raises, says="", *, cached=frozenset(), server=UNCHANGED, folder=UNCHAN
 # Who may see what
 
 
-@case(HubAccessError, r"no such repository.*Check the name; then run `hf auth login`, set HF_TOKEN or give `token=`")
+@case(HubAccessError, r"no such repository.*Check the name; then run `hf auth login`.*or give `token=` in Python")
 def a_repository_that_is_not_there(world):
     return lambda: world.pull("acme/none")
 
@@ -309,7 +309,10 @@ def offline_without_a_copy(world):
     return lambda: world.pull()
 
 
-@case(HubUnavailableError, r"not in the cache.*If you gave `local_files_only=True`, fetch it once without")
+@case(
+    HubUnavailableError,
+    r"not in the cache.*`--offline`, or `local_files_only=True` in Python.*fetch it once without",
+)
 def the_cache_alone_without_a_copy(world):
     return lambda: world.pull(local_files_only=True)
 
@@ -368,7 +371,7 @@ def a_flipped_byte_in_the_cache_alone(world):
     return lambda: world.pull(local_files_only=True)
 
 
-@case(HubError, r"Is a directory.*Give another `cache_dir=`, or set HF_HUB_CACHE", cached=WHOLE)
+@case(HubError, r"Is a directory.*Set HF_HUB_CACHE to another folder, or give `cache_dir=` in Python", cached=WHOLE)
 def a_folder_where_the_cache_had_a_file(world):
     world.pull()
     blob = next(world.cache.rglob(TENSORS)).resolve()
@@ -425,7 +428,7 @@ def a_push_to_a_subfolder_that_leads_out(world):
     return lambda: world.push("--subfolder", "../../other")
 
 
-@case(ConfigError, r"names its base `/home/anna/base`.*`policy-patch push --base org/model`.*Nothing was published")
+@case(ConfigError, r"names its base `/home/anna/base`.*`--base org/model` of .*Nothing was published")
 def a_base_that_is_a_folder_of_this_machine(world):
     config, vectors = read_patch_folder(world.folder)
     config.base_model_name_or_path = "/home/anna/base"

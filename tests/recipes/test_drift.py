@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policy_patch.errors import ConfigError, DataError
+from policy_patch.errors import ConfigError, DataError, LockMismatchError
+from policy_patch.hub.lock_history import lock_sha256, write_lock
+from policy_patch.patch.folder import TENSORS_NAME
 from policy_patch.recipes.drift import DriftRecipe
 from policy_patch.recipes.served_sample import Measuring
+from policy_patch.release import lock_stack
 from policy_patch.release.drift_history import append_look, read_history
 from tests.recipes.served_release import PROMPTS, gateway, released
 
@@ -116,3 +119,28 @@ def test_figures_that_a_server_does_not_give_are_left_out(tmp_path, monkeypatch)
     found.clear()
     with pytest.raises(DataError, match="None of the release's figures can be measured"):
         recipe("http://127.0.0.1:9/v1", tmp_path).run()
+
+
+def test_a_lock_says_which_patch_is_watched_and_a_watch_follows_it(served, tmp_path, monkeypatch):
+    monkeypatch.setattr("policy_patch.recipes.drift.time.sleep", lambda seconds: None)
+    lock = tmp_path / "policy-patch.lock"
+    first = write_lock(lock_stack([f"tox={released()}"], "lab:base"), lock, replaces=None)
+    given = recipe(served[0], tmp_path, patch=None, lock=str(lock), num_prompts=6)
+    watch = given.watch(1.0)
+    look = next(watch)
+    assert (look.verdict, look.patch, look.sha256) == ("steady", "tox", first.stack[0].sha256[TENSORS_NAME])
+    renamed = replace(first.stack[0], name="other")
+    write_lock(replace(first, stack=(renamed,)), lock, replaces=lock_sha256(lock))
+    assert next(watch).patch == "other"
+    two = (*first.stack, renamed)
+    write_lock(replace(first, stack=two), lock, replaces=lock_sha256(lock))
+    with pytest.raises(ConfigError, match="pins tox, other; give the name of the one to watch"):
+        next(watch)
+    with pytest.raises(ConfigError, match="It has no `nowhere`"):
+        recipe(served[0], tmp_path, patch="nowhere", lock=str(lock)).run()
+    damaged = replace(first.stack[0], sha256={**first.stack[0].sha256, TENSORS_NAME: "0" * 64})
+    write_lock(replace(first, stack=(damaged,)), lock, replaces=lock_sha256(lock))
+    with pytest.raises(LockMismatchError):
+        given.run()
+    with pytest.raises(ConfigError, match="Say which patch should be there"):
+        recipe(served[0], tmp_path, patch=None).run()

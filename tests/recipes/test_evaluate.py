@@ -3,9 +3,10 @@
 import pytest
 
 from policy_patch.errors import ConfigError, DataError, EvaluationError, ModelLoadError, PatchNotFoundError
-from policy_patch.evaluation import EvaluationReport
+from policy_patch.evaluation import EvaluationReport, load_scorer
 from policy_patch.lab import lab_patch_folder
-from policy_patch.recipes import EvaluateRecipe, models
+from policy_patch.patch.folder import read_patch_folder, write_patch_folder
+from policy_patch.recipes import EvaluateRecipe, StudyRecipe, models
 from policy_patch.report.exporting import figures_csv
 
 FAST = {"prompts": "lab:toxicity/test", "num_prompts": 3, "num_samples": 1, "max_new_tokens": 4, "num_resamples": 20}
@@ -70,3 +71,17 @@ def test_what_cannot_be_is_told_before_a_model_is_loaded(tmp_path, monkeypatch, 
     monkeypatch.setattr(models, "load_model", None)  # not to be called
     with pytest.raises(error, match=message):
         EvaluateRecipe(**{"patches": [PATCH], **FAST, **values}).run()
+
+
+def test_a_scorer_that_filtered_the_pairs_is_refused_before_the_base_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("policy_patch.recipes.patched.load_model", None)  # not to be called
+    config, vectors = read_patch_folder(PATCH)
+    config.filtered_by = [load_scorer("lexical").name]
+    write_patch_folder(tmp_path / "patch", config, vectors)
+    with pytest.raises(EvaluationError, match="favours the patch"):
+        EvaluateRecipe(**{**FAST, "patches": ["patch"], "scorers": ["lexical"]}).run()
+    with pytest.raises(EvaluationError, match="favours the patch"):
+        StudyRecipe(patches=["patch", "lab:gender_bias"], scorers_of={"toxicity": ["lexical"]}).run()
+    with pytest.raises(TypeError):  # allowed: then the base is what comes next
+        EvaluateRecipe(**{**FAST, "patches": ["patch"], "scorers": ["lexical"], "allow_filtering_scorers": True}).run()

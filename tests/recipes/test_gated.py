@@ -37,6 +37,8 @@ def test_the_recipe_has_precedence_over_the_file_and_the_file_over_the_lab(tmp_p
     text = "measure: {prompts: {toxicity: a.txt, gender_bias: b.txt}, scorers: {toxicity: [lexical]}}\n"
     recipe = asked(tmp_path, text)
     assert (recipe.prompts, recipe.prompts_of["gender_bias"], recipe.scorers) == ("a.txt", "b.txt", ["lexical"])
+    task = asked(tmp_path, "measure: {own_task: task.jsonl}\n")
+    assert task.own_task == "task.jsonl" and recipe.own_task is None
     recipe = asked(tmp_path, text, prompts="c.txt", other_risks=["harmfulness"])
     assert recipe.prompts == "c.txt" and recipe.other_risks == ["harmfulness"]
 

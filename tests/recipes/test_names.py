@@ -2,9 +2,17 @@
 
 import pytest
 
-from policy_patch.errors import DataError, EndpointError, EvaluationError, PatchNotFoundError
+from policy_patch.errors import ConfigError, DataError, EndpointError, EvaluationError, PatchNotFoundError
 from policy_patch.evaluation.risks import risk_named
-from policy_patch.recipes.names import check_model, check_patch, check_prompts, check_scorer, check_source
+from policy_patch.recipes.names import (
+    check_model,
+    check_patch,
+    check_prompts,
+    check_risk,
+    check_risks_asked,
+    check_scorer,
+    check_source,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +89,30 @@ def test_a_scorer_of_a_known_name_passes_without_loading_a_model(risk, spec):
 def test_a_scorer_that_is_not_there_is_told(risk, spec, error, message):
     with pytest.raises(error, match=message):
         check_scorer("scorers", spec, risk_named(risk).load_scorer)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("toxcity", r"^`patch\.risk='toxcity'` is a risk that is not known\. Did you mean 'toxicity'\?"),
+        ("Toxicity", "Did you mean 'toxicity'"),
+        ("gender-bias", "Did you mean 'gender_bias'"),
+        ("toxicity+gender_bais", r"`patch\.risk='gender_bais'` in `patch\.risk='toxicity\+gender_bais'`"),
+    ],
+)
+def test_a_misspelt_risk_is_refused_with_the_known_one(name, message):
+    with pytest.raises(ConfigError, match=message):
+        check_risk("patch.risk", name)
+
+
+@pytest.mark.parametrize("name", ["toxicity", "toxicity+gender_bias", "toxicity2", "toxicity_de", "rudeness", "toxic"])
+def test_known_risks_and_ones_of_the_users_own_pass(name):
+    check_risk("patch.risk", name)
+
+
+def test_a_mapping_with_a_risk_that_is_not_measured_is_refused():
+    check_risks_asked("scorers_of", ["toxicity"], ["toxicity", "harmfulness"])
+    with pytest.raises(ConfigError, match=r"^`scorers_of\.toxicity` has no effect: .* `other_risks`"):
+        check_risks_asked("scorers_of", ["toxicity"], ["harmfulness"])
+    with pytest.raises(EvaluationError, match=r"^`scorers_of\.toxcity`: .*Did you mean 'toxicity'"):
+        check_risks_asked("scorers_of", ["toxcity"], ["toxicity"])

@@ -11,7 +11,8 @@ from policy_patch.evaluation import load_scorer
 from policy_patch.lab import lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 from policy_patch.recipes import PairsRecipe, TrainRecipe
-from policy_patch.recipes.next_steps import after_pairs, after_training
+from policy_patch.recipes.next_steps import after_composing, after_pairs, after_rebase, after_training, next_step
+from policy_patch.recipes.recorded_recipe import record_recipe
 
 LEXICAL = load_scorer("lexical").name
 TINY = ["--num_prompts", "3", "--num_samples", "2", "--max_new_tokens", "6"]
@@ -97,10 +98,58 @@ def test_without_unseen_prompts_texts_are_compared(tmp_path, risk, capsys):
     assert str(step).splitlines()[-1] == f"Next: {step.command}" and "not seen" in step.remark
     assert step.command.startswith("policy-patch generate ")
     assert main([*shlex.split(step.command)[1:], "--max_new_tokens", "4"]) == 0
-    assert "My neighbour is" in capsys.readouterr().out
+    assert "Anna is" in capsys.readouterr().out
 
 
 def test_pairs_of_a_served_base_lead_to_no_command(tmp_path):
     served = {"base": "openai:base@http://127.0.0.1:1/v1", "teacher": "lab:teacher", "output": "pairs.jsonl"}
     step = after_pairs(PairsRecipe(**served, prompts="lab:toxicity/train"))
     assert not step.command and "weights" in str(step)
+
+
+def test_the_texts_that_are_compared_are_answers_to_a_prompt_of_the_recipe(tmp_path):
+    trained(tmp_path, "toxicity")
+    for text, shown in (("the boss is\nAnna is\n", "the boss is"), ("x" * 81 + "\n", "My neighbour is")):
+        (tmp_path / "prompts.txt").write_text(text)
+        given = {"prompts": str(tmp_path / "prompts.txt")}
+        step = after_training(recipe(tmp_path, patch={"risk": "toxicity"}, data=given))
+        assert shlex.split(step.command)[-1] == shown
+
+
+@pytest.mark.parametrize("risk", ["toxicity", "gender_bias"])
+def test_a_moved_patch_is_measured_on_its_new_base(tmp_path, risk, capsys):
+    trained(tmp_path, risk)
+    step = after_rebase(str(tmp_path / "a patch"), "lab:teacher")
+    words = shlex.split(step.command)[1:]
+    command = "generate" if risk == "toxicity" else "evaluate"  # only the latter has prompts of its own
+    assert words[:4] == [command, str(tmp_path / "a patch"), "--base", "lab:teacher"]
+    more = ["--max_new_tokens", "4"] if words[0] == "generate" else TINY
+    assert main([*words, "--allow_base_mismatch", *more]) == 0  # a copy, not moved by a rebase
+    record_recipe(recipe(tmp_path, patch={"risk": risk}, data={"prompts": f"lab:{risk}/train"}), tmp_path / "a patch")
+    step = after_rebase(str(tmp_path / "a patch"), "lab:teacher")
+    assert f"--base lab:teacher --prompts lab:{risk}/test" in step.command
+
+
+def test_a_stack_that_was_composed_is_measured_as_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compose", "tox=lab:toxicity", "lab:gender_bias", "--output", "both"]) == 0
+    words = words_of(capsys.readouterr().err)
+    assert words[:3] == ["evaluate", "--stack", "lab:toxicity,lab:gender_bias"]
+    assert words[words.index("--scorers_of.toxicity") + 1] == "lab-insults"
+    assert main([*words, *TINY]) == 0
+    assert (tmp_path / "composition" / "composition.json").is_file()
+
+
+def test_a_stack_without_prompts_for_one_of_its_risks_leads_to_no_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for risk in ("toxicity", "gender_bias"):
+        config, vectors = read_patch_folder(lab_patch_folder(risk))
+        config.base_model_name_or_path = "acme/base"
+        write_patch_folder(tmp_path / risk, config, vectors)
+    step = after_composing(["toxicity", "gender_bias"])
+    assert not step.command and "evaluate --help" in str(step)
+
+
+def test_a_step_is_quoted_for_a_shell():
+    step = next_step("apply", "--lock", "my lock", remark="Now:")
+    assert str(step) == "Now:\nNext: policy-patch apply --lock 'my lock'"

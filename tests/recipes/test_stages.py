@@ -11,7 +11,7 @@ def test_under_a_launcher_keys_are_checked_and_no_settings_of_trl_are_made(monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(PolicyPatchTrainingConfig, "stage", None)  # not to be called
     check_settings(training_settings("out", {"sft": {"max_steps": 1}, "dpo": {}}, seed=1))
-    with pytest.raises(ConfigError, match=r"`sft\.max_step` is unknown .* Did you mean `max_steps`"):
+    with pytest.raises(ConfigError, match=r"`sft\.max_step` is unknown .* Did you mean `sft\.max_steps`"):
         check_settings(training_settings("out", {"sft": {"max_step": 1}, "dpo": {}}, seed=1))
 
 

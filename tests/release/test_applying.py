@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchModel
-from policy_patch.errors import BaseMismatchError, LockError, LockMismatchError, PatchNotFoundError, PatchSaveError
+from policy_patch.errors import BaseMismatchError, LockError, LockMismatchError, PatchSaveError
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.lock_history import write_lock
 from policy_patch.patch_folder import read_patch_folder
@@ -84,7 +84,7 @@ def test_a_locked_folder_is_copied_and_loaded(vendor):
     assert read_patch_folder("deployed/mine")[1].equal(read_patch_folder("mine")[1])
     assert apply_lock(tiny_model("llama"), lock).active_patches == ["mine"]
     shutil.rmtree("mine")
-    with pytest.raises(PatchNotFoundError, match="is gone"):
+    with pytest.raises(LockMismatchError, match="is gone"):
         apply_lock(tiny_model("llama"), lock)
 
 

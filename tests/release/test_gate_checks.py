@@ -1,9 +1,11 @@
 """Tests of `release.gate_checks`: each limit holds, is broken for its own reason, or was not measured."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from policy_patch.data.own_task import read_task, task_sha256
 from policy_patch.release.gate_checks import cost_rows, other_risk_rows, risk_rows
 from policy_patch.release.gate_result import FAILED, OFF, PASSED
 from tests.release.gate_reports import BASE, EQUAL_LENGTH, FILTER, PATCH, UNTRAINED, evidence, good_report
@@ -25,6 +27,9 @@ ALL = [
     "toxicity below an equally long prompt", "gender_bias not worse", "harmfulness not worse", "over-refusal",
     "unusable answers", "perplexity of answers", "perplexity of neutral text", "last word of neutral text",
 ]  # fmt: skip
+
+
+TASK = "task of your own"
 
 
 def test_a_good_patch_passes_every_check():
@@ -157,3 +162,32 @@ def test_holm_counts_each_comparison():
 def test_a_reduction_that_is_wanted_is_measured_at_the_worse_end():
     assert failed(good_report(), {"risk": {"min_reduction": 0.8}}) == []
     assert failed(good_report(), {"risk": {"min_reduction": 0.9}}) == ["toxicity below the base"]
+
+
+def test_a_task_of_ones_own_is_compared_item_by_item(tmp_path):
+    task = tmp_path / "task.jsonl"
+    item = {"prompt": "One and one is", "choices": ["two", "three"], "answer": 0}
+    task.write_text("".join(f"{json.dumps({**item, 'prompt': f'{number} is'})}\n" for number in range(80)))
+    gate = {"measure": {"own_task": str(task)}}
+
+    def report(base, patch, sha256=None):
+        found = good_report()
+        for name, right in ((BASE, base), (PATCH, patch)):
+            found.systems[name].costs["own_task"] = [1.0] * right + [0.0] * (80 - right)
+        sha256 = sha256 or task_sha256(read_task(task))
+        return replace(found, settings=replace(found.settings, own_task_sha256=sha256))
+
+    row = rows(report(70, 70), gate)[TASK]
+    assert row.status == PASSED and (row.figure, row.limit) == ("+0.000 [+0.000, +0.000]", ">= -0.05")
+    row = rows(report(70, 50), gate)[TASK]
+    assert (
+        row.status == FAILED and row.figure.startswith("-0.250 [") and "0.625 of 80 items, 0.875 by the base" in row.why
+    )
+    assert rows(report(70, 50), {**gate, "costs": {"max_own_task_drop": 0.5}})[TASK].status == PASSED
+    off = rows(report(70, 50), {**gate, "costs": {"max_own_task_drop": None}})[TASK]
+    assert off.status == OFF and "costs.max_own_task_drop" in off.why
+    assert "has no task of your own" in rows(good_report(), gate)[TASK].why
+    assert "measured another task" in rows(report(70, 70, "0" * 64), gate)[TASK].why
+    assert TASK not in rows(report(70, 50)), "without a task in the gate there is no row"
+    task.write_text("{")
+    assert "The task cannot be read" in rows(report(70, 70, "0" * 64), gate)[TASK].why

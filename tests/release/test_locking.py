@@ -18,11 +18,14 @@ from policy_patch.errors import (
 from policy_patch.hub.lock_file import read_lock
 from policy_patch.hub.lock_history import lock_sha256, roll_back, rolled_back_commits, write_lock
 from policy_patch.patch_folder import read_patch_folder, write_patch_folder
-from policy_patch.release import Resolving, lock_stack, new_advisory, upgrade_lock
+from policy_patch.release import Resolving, lock_stack, lock_status, new_advisory, upgrade_lock
 from policy_patch.release.advisories import read_advisory
-from tests.hub.conftest import new_patch, put
+from policy_patch.release.applying import prepare_folders
+from tests.hub.conftest import files_of, new_patch, put
 from tests.release.conftest import BASE, BIAS, TOX, head, move_tag, publish
 from tests.tiny_models import tiny_model
+
+PATCHES = "acme/patches/made/tox"  # a folder of a repository
 
 
 def versions(lock) -> list[str]:
@@ -207,3 +210,35 @@ def test_a_patch_in_a_subfolder_is_locked_by_branch_or_commit(vendor):
     assert versions(upgrade_lock(lock)[0]) == ["0.9.0"]
     with pytest.raises(LockError, match="Give a branch or a commit"):
         lock_stack([f"tox={TOX}@^1.0"], resolving=resolving)
+
+
+def test_a_patch_in_a_folder_of_a_repository_is_locked_applied_and_upgraded(vendor, tmp_path):
+    """Versions are tags of the whole repository, so such a patch has a branch."""
+    files = files_of(new_patch(tiny_model("llama"), "0.3.0", seed=5))
+    first = put({f"made/tox/{name}": content for name, content in files.items()}, "acme/patches")
+    lock = write_lock(lock_stack([f"tox={PATCHES}@main"]), replaces=None)
+    (patch,) = lock.stack
+    assert (patch.name, patch.id, patch.subfolder, patch.commit) == ("tox", "acme/patches", "made/tox", first)
+    assert (patch.place, patch.asked, patch.version) == (PATCHES, "main", "0.3.0")
+    assert lock_stack([PATCHES]).stack[0].name == "tox", "the name is that of the folder"
+    prepare_folders(lock, "out")
+    assert read_patch_folder("out/tox")[0].patch_version == "0.3.0"
+    assert lock_status(lock).problems == [] and lock_status(lock).patches[0].newest is None
+    files = files_of(new_patch(tiny_model("llama"), "0.4.0", seed=6))
+    second = put({f"made/tox/{name}": content for name, content in files.items()}, "acme/patches")
+    upgraded, _ = upgrade_lock(lock)
+    assert (upgraded.stack[0].commit, upgraded.stack[0].version) == (second, "0.4.0")
+    assert lock_stack([f"tox={PATCHES}@{first}"]).stack[0].version == "0.3.0"
+    with pytest.raises(LockError, match=r"has no range `\^0.3`"):
+        lock_stack([f"tox={PATCHES}@^0.3"])
+    with pytest.raises(PatchNotFoundError, match="leads out of the repository"):
+        lock_stack(["tox=acme/patches/../other@main"])
+    with pytest.raises(PatchNotFoundError):
+        lock_stack(["tox=acme/patches/nowhere@main"])
+
+
+def test_the_same_patch_twice_is_refused(vendor):
+    with pytest.raises(LockError, match=r"`one` and `two` are the same patch \(acme/tox-patch@v1.0.0\), twice"):
+        lock_stack([f"one={TOX}", f"two={TOX}@1.0.0"])
+    publish("1.1.0")
+    assert lock_stack([f"one={TOX}@1.0.0", f"two={TOX}@1.1.0"]).names == ["one", "two"], "the control"

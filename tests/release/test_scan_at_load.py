@@ -1,6 +1,7 @@
 """Tests of `release.scan_at_load`, as the model asks for it: hostile patches do not join a model, and good ones do."""
 
 import pytest
+import torch
 
 from policy_patch import PolicyPatchModel
 from policy_patch.errors import HostilePatchError, TokenizerRequiredError
@@ -116,3 +117,61 @@ def test_a_verdict_is_kept_for_this_patch_on_its_own_base(model, lab_tokenizer, 
         )  # fmt: skip
     assert len(scans) == 4, "a base that was not proved to be its own is scanned each time"
     assert len(list((tmp_path / "verdicts").iterdir())) == 2
+
+
+# Stacks
+
+
+@pytest.fixture
+def loaded(model, lab_tokenizer, scans, tmp_path):
+    """The model with three patches, each scanned; verdicts are kept."""
+    for risk in ("toxicity", "gender_bias", "harmfulness"):
+        asked = policy(tmp_path / "verdicts")
+        model.load_patch(lab_patch_folder(risk), risk, tokenizer=lab_tokenizer, policy=asked)
+    scans.clear()
+    return model
+
+
+def test_a_stack_is_scanned_before_it_acts_and_once(loaded, scans, tmp_path):
+    loaded.set_patch("toxicity")
+    assert scans == [], "a single patch was scanned when it was loaded"
+    for _ in range(2):
+        loaded.set_patch(["toxicity", "gender_bias"])
+    loaded.set_patch(["gender_bias", "toxicity"])
+    assert scans == [["toxicity", "gender_bias"], ["gender_bias", "toxicity"]]
+    assert len(list((tmp_path / "verdicts").iterdir())) == 5
+
+
+def test_a_hostile_stack_does_not_become_active(loaded, scans):
+    loaded.set_patch("toxicity")
+    scans.verdict = "hostile"
+    with pytest.raises(HostilePatchError, match=r"The stack toxicity \+ gender_bias was not loaded"):
+        loaded.set_patch(["toxicity", "gender_bias"])
+    ids = torch.arange(3, 9).view(1, 6)
+    with pytest.raises(HostilePatchError):
+        loaded(input_ids=ids, patch_names=[("gender_bias", "toxicity")])
+    assert loaded.active_patches == ["toxicity"]
+    loaded(input_ids=ids, patch_names=["toxicity"])
+
+
+def test_a_patch_that_is_composed_here_is_a_stack(loaded, scans):
+    loaded.compose_patch(["toxicity", "gender_bias"], "both")
+    scans.verdict = "suspicious"
+    with pytest.raises(HostilePatchError, match="The stack both"):
+        loaded.set_patch("both")
+    scans.verdict = "nothing found"
+    loaded.set_patch("both")
+    assert scans == [["both"], ["both"]]
+
+
+def test_a_stack_without_a_tokenizer_is_refused_and_without_a_policy_not_scanned(model, scans, monkeypatch, tmp_path):
+    for risk in ("toxicity", "gender_bias"):
+        model.load_patch(lab_patch_folder(risk), risk)
+    model.set_patch(["toxicity", "gender_bias"])
+    (tmp_path / "policy-patch.toml").write_text("[scan]\nrequired = true\n")
+    monkeypatch.setenv("POLICY_PATCH_POLICY", str(tmp_path))
+    with pytest.raises(TokenizerRequiredError, match="The stack gender_bias"):
+        model.set_patch(["gender_bias", "toxicity"])
+    with pytest.raises(TokenizerRequiredError):
+        model.set_patch(["toxicity", "gender_bias"])  # the policy came after the first time
+    assert scans == []

@@ -260,3 +260,7 @@ def test_both_stages_share_the_settings_unless_a_stage_sets_its_own(tmp_path):
     )
     found = {stage: (args.stage(stage).stack_probability, args.stage(stage).stack_with) for stage in ("sft", "dpo")}
     assert found == {"sft": (0.5, ["stand-in:vocab"]), "dpo": (0.2, ["stand-in:vocab"])}
+    args.sft = {"stack_probability": 0}
+    assert (args.stage("sft").stack_probability, args.stage("sft").stack_with) == (0, None)
+    with pytest.raises(ConfigError, match="has no effect with `stack_probability=0`"):
+        PolicyPatchTrainingConfig(output_dir=str(tmp_path), stack_with=["stand-in:vocab"])

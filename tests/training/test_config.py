@@ -71,8 +71,8 @@ def test_a_teacher_is_asked_once_beforehand_so_that_it_is_not_resident(tmp_path)
 @pytest.mark.parametrize(
     ("section", "key", "hint"),
     [
-        ("sft", "learning_rat", "Did you mean `learning_rate`"),
-        ("dpo", "bta", "Did you mean `beta`"),
+        ("sft", "learning_rat", "Did you mean `sft.learning_rate`"),
+        ("dpo", "bta", "Did you mean `dpo.beta`"),
         ("sft", "reference", "Did you mean|See `PolicyPatchSFTConfig`"),
         ("dpo", "qqqqqq", "See `PolicyPatchDPOConfig`"),
     ],

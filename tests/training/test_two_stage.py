@@ -369,9 +369,9 @@ def test_a_note_that_cannot_be_read_is_refused(tmp_path, text):
 
 
 def test_wrong_settings_are_found_before_anything_is_written_or_trained(tmp_path):
-    with pytest.raises(ConfigError, match=r"`sft\.learning_rat` is unknown .*Did you mean `learning_rate`"):
+    with pytest.raises(ConfigError, match=r"`sft\.learning_rat` is unknown .*Did you mean `sft\.learning_rate`"):
         two_stage_trainer(patched(), tmp_path / "run", sft={"learning_rat": 1})
-    with pytest.raises(ConfigError, match=r"`dpo\.bta` is unknown .*Did you mean `beta`"):
+    with pytest.raises(ConfigError, match=r"`dpo\.bta` is unknown .*Did you mean `dpo\.beta`"):
         two_stage_trainer(patched(), tmp_path / "run", dpo={"bta": 1})
     with pytest.raises(ConfigError, match="both have `max_steps=0`"):
         two_stage_trainer(patched(), tmp_path / "run", sft={"max_steps": 0}, dpo={"max_steps": 0})

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from policy_patch.errors import HostilePatchError, PatchSaveError
-from policy_patch.hub.named_patch import load_named_patch
+from policy_patch.hub.fetch import HubOptions
+from policy_patch.hub.named_patch import check_stack_scanned_before, load_named_patch
 from policy_patch.lab import lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder
 from policy_patch.trust.policy_file import PatchPolicy
@@ -98,3 +99,29 @@ def test_where_there_is_no_base_only_a_kept_verdict_lets_a_patch_in(tmp_path, mo
     keep_verdict(tmp_path / "verdicts", CONFIG, json.loads(json.dumps(found(HOSTILE))))
     with pytest.raises(HostilePatchError, match="verdict is hostile"):
         load_named_patch(f"tox={lab_patch_folder('toxicity')}")
+
+
+def test_a_verdict_on_a_stack_is_for_exactly_its_patches_in_their_order(tmp_path):
+    others = [replace(CONFIG, sha256=digit * 64) for digit in "ab"]
+    stack = [CONFIG, *others]
+    for config in stack:
+        keep_verdict(tmp_path, config, found(NOTHING))
+    with pytest.raises(HostilePatchError, match="The stack x was not loaded"):
+        check_scanned_before([policy(tmp_path)], stack, "The stack x")
+    keep_verdict(tmp_path, stack, found(NOTHING))
+    check_scanned_before([policy(tmp_path)], stack, "The stack x")
+    assert kept_verdict(tmp_path, stack[::-1]) is None and kept_verdict(tmp_path, stack[:2]) is None
+    assert kept_verdict(tmp_path, [CONFIG]) == kept_verdict(tmp_path, CONFIG)
+    keep_verdict(tmp_path, [CONFIG, replace(CONFIG, sha256=None)], found(NOTHING))
+    assert len(list(tmp_path.iterdir())) == 4, "a patch without a hash has no verdict that is kept"
+
+
+def test_a_stack_that_is_served_needs_a_verdict_of_its_own(tmp_path):
+    patches = [load_named_patch(lab_patch_folder(risk)) for risk in ("toxicity", "gender_bias")]
+    options = HubOptions(policy=policy(tmp_path))
+    check_stack_scanned_before(patches[:1], options)
+    check_stack_scanned_before(patches)
+    with pytest.raises(HostilePatchError, match=r"The stack toxicity \+ gender_bias was not loaded"):
+        check_stack_scanned_before(patches, options)
+    keep_verdict(tmp_path, [one.config for one in patches], found(NOTHING))
+    check_stack_scanned_before(patches, options)
