@@ -19,7 +19,7 @@ from policy_patch.ui.asking import (
     seed_of,
     told_to_page,
 )
-from policy_patch.ui.looks import TO_THE_NOTE
+from policy_patch.ui.looks import SAY_STOPPED, TO_THE_NOTE
 from policy_patch.ui.notes import Notes, field
 from policy_patch.ui.served import Loaded, Served
 from policy_patch.ui.visitors import Watch
@@ -30,7 +30,6 @@ with needs_extra("demo", "The page"):
 
 MOST_SECONDS = 120.0  # for two answers
 BASE_TITLE = "Base, without a patch"
-WRITING = "writing"  # below an answer that goes on
 _MOST_OWN = 2  # prompts that one visitor may have answered at the same time
 _ADDING_AT_ONCE = 4  # patches that are fetched at the same time, for all visitors together
 
@@ -113,7 +112,8 @@ def compare_tab(served: Served, prompts: list[str]) -> CompareTab:
         [go.click, prompt.submit], actions.write, [prompt, patches, *sampling, blur], shown, concurrency_limit=8,
         show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip  # a click while the last answer ends is not lost
-    stop.click(stopped, sides, sides, cancels=[writing], show_progress="hidden", api_visibility="private")
+    stop.click(None, cancels=[writing])
+    stop.click(None, js=SAY_STOPPED)
     for asked in (adding, writing):
         asked.then(None, js=TO_THE_NOTE)
     return CompareTab(prompt, examples, patches, shown, notes)
@@ -222,11 +222,6 @@ def title_of(labels: list[str]) -> str:
     return f"With the patch {labels[0]}" if len(labels) == 1 else f"With the patches {', then '.join(labels)}"
 
 
-def stopped(base: str | None, patched: str | None) -> list[str]:
-    """Return the two columns of an answer that was stopped, as the browser sent them, with that said below them."""
-    return [(shown or "").replace(f" · {WRITING}", " · stopped") for shown in (base, patched)]
-
-
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     limits = {"temperature": (0.1, 2.0), "top_p": (0.1, 1.0), "new_tokens": (1, MOST_NEW_TOKENS)}
     with field("seed"):
@@ -244,7 +239,7 @@ def _column(loaded: Loaded, prompt: str, title: str, answer: StreamedAnswer, blu
     facts = f"{answer.num_tokens} tokens"
     if answer.first_token_seconds is not None:
         facts += f" · first after {1000 * answer.first_token_seconds:.0f} ms · {answer.seconds:.2f} s"
-    facts += " · done" if answer.finished else f" · {WRITING}"
+    facts += " · done" if answer.finished else " · writing"
     return (
         f'<h3 class="pp-title">{html.escape(title)}</h3>'
         f"{answer_html(prompt, answer.text, offensive, blur=blur)}"

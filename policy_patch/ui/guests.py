@@ -18,6 +18,7 @@ from policy_patch.hub.fetch import PatchLocation
 from policy_patch.lab import lab_patch_folder
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit
+from policy_patch.ui.paths import named
 from policy_patch.ui.scratch import Scratch
 from policy_patch.ui.sources import Wanted
 from policy_patch.ui.visitors import BusyError
@@ -169,7 +170,8 @@ class Guests:
                     self._make_room()
             if new:
                 name, location = f"guest-{secrets.token_hex(8)}", locate()
-                self._model.load_patch(location, name, tokenizer=self._tokenizer)
+                with named(location.folder, label):
+                    self._model.load_patch(location, name, tokenizer=self._tokenizer)
             with self._lock:
                 if new:
                     self._patches[key] = Offered(label, name, location)

@@ -88,3 +88,11 @@ TO_THE_NOTE = """() => {
   setTimeout(() => [...document.querySelectorAll(".pp-wrong")].find((one) => one.offsetParent)
     ?.scrollIntoView({block: "nearest"}), 100);
 }"""
+
+# The server sends nothing more about an answer that was stopped, so the browser says it, after what is on its way.
+SAY_STOPPED = """() => {
+  setTimeout(() => document.querySelectorAll(".pp-facts").forEach((one) => {
+    if (one.textContent.endsWith("writing")) one.lastChild.textContent = one.lastChild.textContent.replace(
+      "writing", "stopped");
+  }), 700);
+}"""

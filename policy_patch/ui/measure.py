@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from policy_patch.answers.positions import num_vectors, room_for_text
 from policy_patch.errors import DataError, PolicyPatchError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.risk import Risk
@@ -142,6 +143,7 @@ class _Actions:
                 loaded = self._served.get()
                 with field("patches"):
                     model = loaded.wrapper(labels, visitor)
+                    _check_room(loaded, model, risk)
 
                 def on_progress(stage: str, done: int, total: int) -> None:
                     watch.check()
@@ -199,6 +201,21 @@ def _lines(texts: Any) -> list[str]:
     if longest > MOST_CHARACTERS:
         raise DataError(f"A prompt has {longest} characters; this page takes at most {MOST_CHARACTERS}.")
     return lines
+
+
+def _check_room(loaded: Loaded, model: PolicyPatchModel, risk: Risk) -> None:
+    """Refuse a stack that leaves the base no positions for a prompt and its answer. Nobody can shorten the answer here.
+
+    Raises:
+        DataError: the stack is too long.
+    """
+    room = room_for_text(model, loaded.tokenizer)
+    if room is not None and room < risk.max_new_tokens + 2:
+        vectors = num_vectors(model)
+        raise DataError(
+            f"The patches have {vectors} vectors and an answer has up to {risk.max_new_tokens} tokens, which leaves no "
+            f"room for a prompt: `{loaded.base}` has {room + vectors} positions. Tick fewer patches."
+        )
 
 
 def _wait(place: Place, watch: Watch, progress: Any) -> None:

@@ -7,11 +7,14 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from huggingface_hub import constants
 
+from policy_patch.errors import PolicyPatchError
 from policy_patch.hub.fetch import DESCRIBING_FILES, PATCH_FILES
 
 A_FILE = "a file of this page"
@@ -44,6 +47,16 @@ def without_paths(text: str) -> str:
     text = _own_folders().sub("/-", text)  # known folders may contain spaces; the rest of the path is replaced below
     text = _QUOTED.sub(lambda found: f"{found[1]}{_shown(found[0].strip(found[1]))}{found[1]}", text)
     return _PATH.sub(lambda found: _shown(found[0]), text)
+
+
+@contextmanager
+def named(folder: str | os.PathLike, name: str) -> Iterator[None]:
+    """Let our errors inside the context say `name` where they say the folder, so that a visitor knows what is meant."""
+    try:
+        yield
+    except PolicyPatchError as error:
+        said = str(error).replace(os.fspath(folder), name)
+        raise type(error)(said) from error
 
 
 def names_a_folder(text: str) -> bool:

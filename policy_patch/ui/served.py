@@ -21,7 +21,7 @@ from policy_patch.hub.opening import open_patch
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.ui.fetching import fetch_patch, public_commit
 from policy_patch.ui.guests import Guests, Offered
-from policy_patch.ui.paths import hide_folder
+from policy_patch.ui.paths import hide_folder, named
 from policy_patch.ui.scratch import Scratch
 from policy_patch.ui.sources import wanted_base, wanted_patch
 from policy_patch.ui.visitors import Visitors
@@ -260,14 +260,16 @@ def _located(source: str) -> PatchLocation:
 
     if source.startswith("lab:"):
         return PatchLocation(lab_patch_folder(source.removeprefix("lab:")))
-    return open_patch(source).location
+    with named(source, shown_name(source)):
+        return open_patch(source).location
 
 
 def _put(loaded: Loaded, label: str, location: PatchLocation) -> None:
     """Load one of the page's own patches. Two folders with the same name get different labels."""
     label = _free(label, loaded.patches)
     name = _free(re.sub(r"\W", "-", label).strip("-") or "patch", {one.name for one in loaded.patches.values()})
-    loaded.model.load_patch(location, name, tokenizer=loaded.tokenizer)
+    with named(location.folder, label):
+        loaded.model.load_patch(location, name, tokenizer=loaded.tokenizer)
     loaded.patches[label] = Offered(label, name, location)
 
 

@@ -121,16 +121,6 @@ def test_a_visitor_has_two_prompts_answered_at_a_time(buttons):
     running[1].close()
 
 
-def test_an_answer_that_was_stopped_says_so(buttons):
-    steps = buttons.steps("write", PROMPT, [TOX], *SETTINGS, visitor="stan")
-    columns = next(steps)[:2]
-    steps.close()
-    shown = buttons.press("stopped", *columns, visitor="stan")
-    assert all("· stopped" in column and "· writing" not in column for column in shown)
-    assert [text_of(column) for column in shown] == [text_of(column) for column in columns]
-    assert buttons.press("stopped", None, "Loading the model ...") == ["", "Loading the model ..."]
-
-
 def test_writing_ends_when_nobody_waits_for_it(buttons, monkeypatch):
     monkeypatch.setattr(visitors_module, "GONE_SECONDS", -1.0)
     monkeypatch.setattr(buttons.served.visitors, "is_counting", True)

@@ -101,6 +101,16 @@ def test_what_cannot_be_measured_is_told_below_its_field_and_leaves_no_place_in_
         assert (told, image["visible"], samples) == ("", False, "")
 
 
+def test_a_stack_that_leaves_no_room_for_a_prompt_is_told_at_the_patches(buttons):
+    """200 vectors and answers of 64 tokens: the miniature has 256 positions."""
+    stack = ["lab:toxicity", "lab:gender_bias", "lab:harmfulness"]
+    values = buttons.press("measure", "Tom said that", stack, 2, 0, "harmfulness")
+    field, said = buttons.noted("measure", values)
+    assert field == "patches" and "have 200 vectors" in said and "lab:base has 256 positions. Tick fewer" in said
+    values = buttons.press("measure", "Tom said that", stack, 2, 0, "toxicity")  # answers of 20 tokens
+    assert buttons.noted("measure", values) is None, "the control"
+
+
 def test_the_longest_measurement_is_one_that_is_taken(buttons, monkeypatch):
     """60 prompts of 500 characters pass the checks: they come to the line, where nobody waits for them."""
     monkeypatch.setattr(visitors_module, "GONE_SECONDS", -1.0)

@@ -107,6 +107,22 @@ def test_the_order_of_a_stack_is_that_of_the_ticks(browser, server):
         assert order.index("harmfulness") < order.index("toxicity")
 
 
+def test_an_answer_that_was_stopped_says_so_and_the_next_one_is_whole(browser, server):
+    with visit(browser, server) as page:
+        tick(page, PATCHES[:1])
+        page.get_by_role("button", name="Sampling").click()
+        page.wait_for_timeout(500)  # Gradio draws the fields of a fold when it is opened, and then sets their values
+        page.get_by_label("number input for New tokens").fill("100")
+        page.keyboard.press("Tab")
+        page.locator("#pp-write").click()
+        facts = page.locator("#pp-base .pp-facts")
+        sync_api.expect(facts).to_contain_text("writing")
+        page.locator("#pp-stop").click()
+        sync_api.expect(facts).to_contain_text("stopped")
+        page.locator("#pp-write").click()
+        sync_api.expect(facts).to_contain_text("done")
+
+
 def test_what_goes_wrong_is_told(browser, server):
     with visit(browser, server) as page:
         tick(page, [])

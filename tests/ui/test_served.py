@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from policy_patch.errors import HubAccessError, ModelLoadError, PatchNameError, PatchNotFoundError
+from policy_patch.errors import BaseMismatchError, HubAccessError, ModelLoadError, PatchNameError, PatchNotFoundError
 from policy_patch.lab import lab_patch_folder, load_lab_base
 from policy_patch.patch.folder import patch_files, read_patch_folder
 from policy_patch.ui import served as module
@@ -84,6 +84,17 @@ def test_what_cannot_be_added_is_told_and_leaves_the_rest(hub):
     assert list(served.get().offered("ann")) == LAB
 
 
+def test_an_error_about_a_patch_says_which_one_and_not_where_it_is(tmp_path):
+    (tmp_path / "half a patch").mkdir()
+    shutil.copy(lab_patch_folder("toxicity") / "policy_patch_config.json", tmp_path / "half a patch")
+    with pytest.raises(PatchNotFoundError, match=r"^`half a patch` has a policy_patch_config.json but no") as raised:
+        Served("lab:base", [str(tmp_path / "half a patch")]).get()
+    assert str(tmp_path) not in str(raised.value)
+    for add in (lambda: Served("lab:teacher", LAB[:1]).get(), lambda: Served("lab:teacher", []).add(LAB[0], "ann")):
+        with pytest.raises(BaseMismatchError, match=r"^`lab:toxicity` \(for `lab:base`\)"):
+            add()
+
+
 def test_stacks_have_limits():
     loaded = Served("lab:base", LAB).get()
     for labels, words in (
@@ -131,5 +142,5 @@ def test_a_wrapper_has_its_own_stack_on_the_shared_base():
 
 def test_the_labs_patches_fit_its_base_and_an_unknown_one_is_named():
     assert load_lab_base().config.hidden_size == Served("lab:base", LAB).get().model.patches["lab-toxicity"].shape[1]
-    with pytest.raises(PatchNotFoundError, match="it has gender_bias, harmfulness, toxicity"):
+    with pytest.raises(PatchNotFoundError, match="It has gender_bias, harmfulness, toxicity"):
         lab_patch_folder("nothing")
