@@ -49,12 +49,13 @@ check: .venv-docs/ready
 	.venv-docs/bin/ruff format --check .
 	$(MAKE) docs dist
 
-# What an index would get, checked as it is there. TAG=v1.2.0 also checks that it is the version of that tag.
+# What an index would get, checked as it is there. TAG=v1.2.0 also checks that it is the version of that tag, and
+# REPOSITORY=https://... that all addresses in it are of the repository that releases it.
 dist: .venv-docs/ready
 	rm -rf dist
 	.venv-docs/bin/python -m build --no-isolation --outdir dist .
 	.venv-docs/bin/twine check --strict dist/*
-	.venv-docs/bin/python -m tests.distribution dist $(if $(TAG),--tag $(TAG))
+	.venv-docs/bin/python -m tests.distribution dist $(if $(TAG),--tag $(TAG)) $(if $(REPOSITORY),--repository $(REPOSITORY))
 
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet

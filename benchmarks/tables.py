@@ -12,7 +12,6 @@ import argparse
 import re
 import sys
 import textwrap
-import tomllib
 from pathlib import Path
 
 import jinja2
@@ -65,15 +64,8 @@ def page(template: str, name: str) -> str:
     # Markdown, not HTML, from templates of this repository.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)  # noqa: S701
     environment.globals |= {found: value for found, value in vars(stored_figures).items() if not found.startswith("_")}
-    environment.globals["repository"] = repository()
     environment.filters |= stored_figures.FILTERS
     return MADE.format(name=name) + rewrapped(environment.from_string(template).render())
-
-
-def repository() -> str:
-    """Return the address of this repository, as pyproject.toml names it; before it has one, words in its place."""
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-    return urls.get("Repository") or urls.get("Source") or "<address of this repository>"
 
 
 def rewrapped(text: str) -> str:

@@ -38,7 +38,9 @@ def sdist_faults(files: dict[str, bytes]) -> list[str]:
     return faults + _unwanted("sdist", files)
 
 
-def wheel_faults(files: dict[str, bytes], sources: Iterable[str], *, tag: str | None = None) -> list[str]:
+def wheel_faults(
+    files: dict[str, bytes], sources: Iterable[str], *, tag: str | None = None, repository: str | None = None
+) -> list[str]:
     """Return what is wrong with a wheel.
 
     Args:
@@ -48,6 +50,8 @@ def wheel_faults(files: dict[str, bytes], sources: Iterable[str], *, tag: str | 
             Paths in the source distribution. All of the package have to be in the wheel.
         tag (`str`, *optional*):
             The tag that is released, such as `v1.2.0`.
+        repository (`str`, *optional*):
+            The address of the repository that releases it. An address of another one would send users to strangers.
     """
     package = {name for name in sources if name.startswith("policy_patch/")}
     faults = [f"wheel: {name} is missing" for name in sorted(package - files.keys())] + _unwanted("wheel", files)
@@ -66,6 +70,9 @@ def wheel_faults(files: dict[str, bytes], sources: Iterable[str], *, tag: str | 
     faults += [f"wheel: an index refuses the dependency {line}" for line in direct]
     if b"policy-patch = policy_patch.cli:main" not in inside.get("entry_points.txt", b""):
         faults.append("wheel: the command policy-patch is missing")
+    source = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", [])).get("Source")
+    if repository is not None and repository != source:
+        faults.append(f"wheel: its repository is {source}; {repository} releases it")
     if tag is not None and tag != f"v{metadata['Version']}":
         faults.append(f"wheel: it is version {metadata['Version']}; the tag is {tag}")
     return faults
@@ -94,10 +101,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check what `make dist` built.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tag", help="The tag that is released.")
+    parser.add_argument("--repository", help="The address of the repository that releases it.")
     arguments = parser.parse_args()
     [sdist], [wheel] = (sorted(arguments.folder.glob(pattern)) for pattern in ("*.tar.gz", "*.whl"))
     sources = files_of(sdist)
-    faults = sdist_faults(sources) + wheel_faults(files_of(wheel), sources, tag=arguments.tag)
+    faults = sdist_faults(sources) + wheel_faults(
+        files_of(wheel), sources, tag=arguments.tag, repository=arguments.repository
+    )
     print("\n".join(faults) or f"{sdist.name} and {wheel.name} are whole.")
     return int(bool(faults))
 

@@ -58,6 +58,12 @@ def test_a_fault_of_the_metadata_is_found(old, new, fault):
     assert wheel_faults(WHEEL | {name: METADATA.replace(old, new).encode()}, SDIST, tag="v1.2.0") == [fault]
 
 
+def test_only_the_repository_that_all_addresses_name_releases():
+    assert wheel_faults(WHEEL, SDIST, repository="https://x.org") == []
+    [fault] = wheel_faults(WHEEL, SDIST, repository="https://y.org")
+    assert fault == "wheel: its repository is https://x.org; https://y.org releases it"
+
+
 def test_a_lost_file_and_debris_are_found():
     more = {"policy_patch/__pycache__/x.pyc": b""}
     assert wheel_faults(WHEEL | more, [*SDIST, "policy_patch/lab/base.json"]) == [
@@ -117,6 +123,9 @@ def test_a_release_is_tested_built_and_published_without_a_password():
     }
     assert workflow["permissions"] == {"contents": "read"} and "permissions" not in jobs["build"]
     runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert runs == [".ci/run", 'make dist TAG="$GITHUB_REF_NAME"'] and "secrets." not in text
+    assert (
+        runs == [".ci/run", 'make dist TAG="$GITHUB_REF_NAME" REPOSITORY="$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"']
+        and "secrets." not in text
+    )
     makefile = (ROOT / "Makefile").read_text()
     assert "python -m tests.distribution dist" in makefile and "twine check --strict" in makefile
