@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from over_seeds import figure
-from stored_run import ROOT, made_with, write_result
+from stored_run import ROOT, claim, made_with, write_result
 
 from policy_patch import PolicyPatchModel
 from policy_patch.data import sample_completions, save_preference_pairs
@@ -62,6 +62,7 @@ def main() -> None:
         print(markdown(json.loads(args.print.read_text())))
         return
     if not args.table:
+        claim(args.output_dir / "made_with.json", {"num_samples": args.num_samples})
         for seed, way in itertools.product(args.seeds, args.ways):
             for name in RISKS:
                 train(args.output_dir, way, seed, name)

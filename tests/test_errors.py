@@ -42,6 +42,7 @@ SIGNALS = {
     ("serving/gateway.py", "_TooLarge"),
     ("_lazy.py", "AttributeError"),
     ("recipes/names.py", "type(error)"),
+    ("patch/vectors.py", "not_finite"),  # from tensor_file.py; it makes a PatchFileError
     ("registry.py", "self._error"),
 }
 

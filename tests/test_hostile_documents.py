@@ -160,7 +160,7 @@ def test_a_configuration_of_a_base_is_read_as_before(tmp_path):
 PARSING = {
     "cli/demo.py", "evaluation/stored_values.py", "export/gguf_vocabulary.py", "export/tensor_files.py",
     "export/token_rows.py", "export/tokenizer_files.py", "files/documents.py", "files/yaml_documents.py",
-    "patch/vectors.py", "serving/gateway.py", "training/two_stage.py", "ui/door.py",
+    "patch/tensor_file.py", "serving/gateway.py", "training/two_stage.py", "ui/door.py",
 }  # fmt: skip
 
 

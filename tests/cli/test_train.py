@@ -108,7 +108,7 @@ def test_messages_without_a_chat_template_are_told(recipe, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dpo.betta", "0.3"], "`dpo.betta` is unknown (given: 0.3). Did you mean `beta`"),
+        (["--dpo.betta", "0.3"], "`dpo.betta` is unknown (given: 0.3). Did you mean `dpo.beta`"),
         (["--patch.num_virtual_tokens", "0"], "`patch.num_virtual_tokens=0` must be a whole number of at least 1"),
         (["--data.pairs", "nowhere.jsonl"], "Cannot read `nowhere.jsonl`"),
         (["--data.pairs", "null"], "The recipe names no training data"),

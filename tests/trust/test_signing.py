@@ -38,7 +38,7 @@ def test_what_is_no_key_is_refused(patch, keys):
     from cryptography.hazmat.primitives.asymmetric import ec
 
     write_key(keys / "koblitz.key", ec.SECP256K1())
-    for name, said in {"ours.pub": "holds no private key", "none": "is no file", "koblitz.key": "P-256"}.items():
+    for name, said in {"ours.pub": "is a public key", "none": "is no file", "koblitz.key": "P-256"}.items():
         with pytest.raises(SignatureError, match=said):
             sign_policy_patch(patch, private_key=keys / name)
     assert not (patch / SIGNATURE_NAME).exists()

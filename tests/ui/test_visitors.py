@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from policy_patch.ui import visitors as module
-from policy_patch.ui.train import _by_recipe, _Live
+from policy_patch.ui.training_run import _by_recipe, _Live
 from policy_patch.ui.visitors import BusyError, StoppedError, Visitors, Watch
 
 pause = threading.Event().wait
