@@ -1,8 +1,11 @@
 """Processes that tests start: nothing of them outlives its test, and no test waits for one for ever."""
 
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,3 +29,13 @@ def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen
             for left in [*parent.children(recursive=True), parent]:
                 left.kill()
         process.communicate()  # closes its pipes
+
+
+def wait_until_served(process: subprocess.Popen, port: int, log: Path) -> None:
+    """Wait until something listens at a port of this machine, for a minute; fail with the log if the process ends."""
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"Nothing listens at port {port} after a minute:\n{log.read_text()}")

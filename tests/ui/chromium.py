@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.conftest import FAKE_HUB
+from tests.processes import wait_until_served
 
 CHROMIUM = os.environ.get("POLICY_PATCH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("POLICY_PATCH_BROWSER") == "required"  # in CI its absence is an error
@@ -50,11 +50,7 @@ def running_page(command: list[str], log: Path) -> Iterator[Server]:
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
-            for _ in range(600):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
+            wait_until_served(process, port, log)
             yield Server(f"http://127.0.0.1:{port}", log)
         finally:
             process.terminate()

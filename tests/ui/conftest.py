@@ -20,3 +20,15 @@ def buttons():
     from tests.ui.buttons import Buttons
 
     return Buttons()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    from tests.ui.chromium import CHROMIUM, QUIET
+
+    with sync_api.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield running
+        running.close()

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import httpx2
 
 from tests.conftest import FAKE_HUB
+from tests.processes import wait_until_served
 
 APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
 # A visitor who went away is noticed sooner than in life; everything else is as the Space has it.
@@ -44,11 +44,7 @@ def running_space(folder: Path, **environment: str) -> Iterator["Space"]:
             stderr=subprocess.STDOUT, cwd=folder,
         )  # fmt: skip
         try:
-            for _ in range(600):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
+            wait_until_served(process, port, log)
             with Space(f"http://127.0.0.1:{port}", folder) as space:
                 yield space
         finally:

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi  # noqa: E402
 from policy_patch import PolicyPatchModel  # noqa: E402
 from policy_patch.data import sample_completions  # noqa: E402
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer  # noqa: E402
-from tests.ui.chromium import CHROMIUM, PATCHES, QUIET, needs_chromium, open_tab, running_page, tick, visit  # noqa: E402
+from tests.ui.chromium import PATCHES, needs_chromium, open_tab, running_page, tick, visit  # noqa: E402
 
 APP = Path(__file__).parents[2] / "spaces" / "policy_patch_demo" / "app.py"
 TOKEN = "hf_alice"
@@ -48,15 +48,6 @@ def server(tmp_path_factory):
     """The Space in a process of its own."""
     with running_page([str(APP)], tmp_path_factory.mktemp("space") / "log.txt") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One headless Chromium."""
-    with sync_api.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield running
-        running.close()
 
 
 def write(page, prompt, labels):

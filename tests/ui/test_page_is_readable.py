@@ -11,9 +11,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from policy_patch.lab import LAB_MODELS_PATH  # noqa: E402
 from tests.hub.conftest import put  # noqa: E402
 from tests.ui.chromium import (  # noqa: E402
-    CHROMIUM,
     PATCHES,
-    QUIET,
     SCREENSHOTS,
     needs_chromium,
     open_tab,
@@ -100,15 +98,6 @@ def server(tmp_path_factory):
     """A page of one's own, which may load another base."""
     with running_page(["-c", OWN_PAGE], tmp_path_factory.mktemp("page") / "log.txt") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One headless Chromium."""
-    with sync_api.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield running
-        running.close()
 
 
 def at(width, scheme="light"):
