@@ -180,12 +180,11 @@ class OpenAIEndpoint:
                 "top_p": sampling.top_p,
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
-            async with at_a_time:
-                with self.clear_errors(prompt):
-                    choices = await clients.ask(
-                        lambda client, settings=settings: self._choices(client, prompt, settings)
-                    )
-                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+            await at_a_time.acquire()
+            with self.clear_errors(prompt):
+                choices = await clients.ask(lambda client, settings=settings: self._choices(client, prompt, settings))
+                new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+            at_a_time.release()  # not after an error: it ends the whole call, so no other request may start
             if not new:
                 raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
             answers += new
