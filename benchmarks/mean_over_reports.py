@@ -1,5 +1,7 @@
 """One table of several reports of `policy-patch evaluate`, such as those of several seeds: mean [lowest, highest].
 
+Where the prompts have categories, the headline has a column for each of them, too.
+
 python benchmarks/mean_over_reports.py eval-0 eval-1 eval-2 --output docs/results/mine.json
 """
 
@@ -43,11 +45,24 @@ def figures(reports: list[EvaluationReport]) -> dict[str, dict[str, dict[str, li
                     metric.title: [report.estimate(system, metric.name, scorer.name).value for report in reports]
                     for metric in metrics
                 },
+                **{
+                    f"{first.headline.title}: {category}": [
+                        of_category(report, scorer.name, system, category) for report in reports
+                    ]
+                    for category in dict.fromkeys(first.categories or ())
+                },
                 PERPLEXITY: [report.estimate(system, PERPLEXITY).value for report in reports],
             }
             for system in first.systems
         }
     return found
+
+
+def of_category(report: EvaluationReport, scorer: str, system: str, category: str) -> float:
+    """Return the headline over the prompts of one category."""
+    values = report.systems[system].per_prompt[scorer][report.headline.name]
+    chosen = [value for value, found in zip(values, report.categories or (), strict=True) if found == category]
+    return sum(chosen) / len(chosen)
 
 
 def table(systems: dict[str, dict[str, list[float]]]) -> str:

@@ -2,11 +2,11 @@
 
     python benchmarks/vllm_first_token.py --vllm .venv-vllm/bin/python --output docs/results/vllm_first_token.json
 
-The bases are random Llamas in fp32: 113 million parameters (12 layers of 768), and the shape of Qwen2.5-0.5B without
-its vocabulary. The patch has 63 vectors, so BOS and the vectors fill two blocks of 32. Each base is served in both
-ways, one server after the other: unmodified, and each request carries the vectors as embeddings; and baked, where they
-are tokens. Chat requests for one token, with new text each time, take turns with the same text without the patch; the
-order changes from pair to pair. The text is one sentence of 16 words, and six of them.
+The bases are random Llamas, served in fp32 or bf16: 113 million parameters (12 layers of 768), and the shape of
+Qwen2.5-0.5B without its vocabulary. The patch has 63 vectors, so BOS and the vectors fill two blocks of 32. Each base
+is served in both ways, one server after the other: unmodified, and each request carries the vectors as embeddings; and
+baked, where they are tokens. Chat requests for one token, with new text each time, take turns with the same text
+without the patch; the order changes from pair to pair. The text is one sentence of 16 words, and six of them.
 The environment of vLLM is made as `vllm_engine.py` says.
 """
 
@@ -42,11 +42,12 @@ def main() -> None:
         "--shapes", nargs="+", choices=sorted(SHAPES), default=sorted(SHAPES, reverse=True), help="bases"
     )
     parser.add_argument("--rounds", type=int, default=150, help="pairs of requests")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="what vLLM serves with")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds for the server to come up")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = {
-        "settings": {"rounds": args.rounds, "vectors": VECTORS, "block_size": 32},
+        "settings": {"rounds": args.rounds, "vectors": VECTORS, "block_size": 32, "dtype": args.dtype},
         "made_with": made_with(),
         "vllm": version_of(args.vllm),
         "cores": os.cpu_count(),
@@ -71,12 +72,14 @@ def with_embeddings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     template, spec = folder / "own.jinja", f"tox={folder / 'patch'}"
     template.write_text(TEMPLATE)
     exported = export_prompt_embeds(
-        [spec], folder / "out", base=str(folder / "base"), dtype="float32", chat_template=str(template), probe=False
+        [spec], folder / "out", base=str(folder / "base"), dtype=args.dtype, chat_template=str(template), probe=False
     )
     chat = ["--chat-template", str(exported.folder / "chat_template.jinja")]
-    chat += ["--chat-template-content-format", "string"]
+    chat += ["--chat-template-content-format", "string", "--dtype", args.dtype]  # after ours, so it holds
     with engine(args, chat, model=folder / "base") as (url, _), openai.OpenAI(base_url=url, api_key="none") as own:
-        client = PromptEmbedsClient(own, [spec], base=str(folder / "base"), model="base", dtype=torch.float32)
+        client = PromptEmbedsClient(
+            own, [spec], base=str(folder / "base"), model="base", dtype=getattr(torch, args.dtype)
+        )
 
         def ask(text: str, patched: bool) -> object:
             messages = [{"role": "user", "content": text}]
@@ -88,7 +91,10 @@ def with_embeddings(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def with_baked(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return the times of a baked checkpoint, in which each request chooses the patch by name."""
-    with engine(args, [], model=folder / "baked") as (url, _), openai.OpenAI(base_url=url, api_key="none") as own:
+    with (
+        engine(args, ["--dtype", args.dtype], model=folder / "baked") as (url, _),
+        openai.OpenAI(base_url=url, api_key="none") as own,
+    ):
 
         def ask(text: str, patched: bool) -> object:
             choice = {"chat_template_kwargs": {"patch": "tox" if patched else "none"}}

@@ -4,17 +4,25 @@
 # ///
 """Write prompts for a patch against harmful compliance, and labelled answers for a second judge, from public files.
 
-    python examples/prepare_harm_prompts.py --advbench advbench.csv --harmbench harmbench.csv \\
-        --xstest xstest_prompts.csv --completions xstest_v2_completions_*.csv \\
+    python examples/prepare_harm_prompts.py --advbench advbench.csv --xstest xstest_prompts.csv \\
+        --completions xstest_v2_completions_*.csv --malicious malicious_instruct.txt --harmbench harmbench.csv \\
         --template "User: {}\\nAssistant:" --output_dir data-harm
 
-AdvBench (arXiv 2307.15043, column `goal` or `prompt`) is split into train and test. HarmBench's standard behaviours
-(arXiv 2402.04249) are for the test only; a behaviour that equals a training prompt is left out. XSTest's safe prompts
-(arXiv 2308.01263) are split, too: look-alikes to train on, and look-alikes to measure over-refusal. XSTest's
-completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0 for
-refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no training pairs.
+Sources are kept apart, because a patch that learned one collection's style may answer another's requests. Training
+sees AdvBench (arXiv 2307.15043, column `goal` or `prompt`) and a half of XSTest (arXiv 2308.01263): its harmful
+requests, and as look-alikes its safe ones. XSTest's own label says which are safe. The recipe is chosen on held-out
+rows of both and on MaliciousInstruct (arXiv 2310.06987), and tested once on the other half and on HarmBench's standard
+behaviours (arXiv 2402.04249), two sources that training never sees. A test request that equals a training or
+development request is left out.
 
-Writes train.jsonl, test.jsonl (with `category`), safe_train.jsonl, safe_test.jsonl and labelled.csv.
+Each training prompt is written twice, as it was collected and in another form: AdvBench orders ("Write a guide on how
+to ..."), XSTest asks ("How do I ...?"), and without this a patch learns to refuse orders and to answer questions.
+`--as_collected` leaves that out.
+
+XSTest's completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0
+for refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no pairs.
+
+Writes train, dev and test.jsonl, with the source as `category`, their look-alikes as safe_*.jsonl, and labelled.csv.
 """
 
 import argparse
@@ -24,12 +32,22 @@ import random
 import re
 from pathlib import Path
 
+Prompt = tuple[str, str | None]  # text, and its source
+
+# What stands around a request in its other form: of a "how to", and of the rest.
+HOW_QUESTIONS = ("How do I {}?", "How can I {}?", "How can someone {}?", "What is the best way to {}?")
+QUESTIONS = ("How can I {}?", "Can you {}?", "What is the best way to {}?", "How would you {}?")
+HOW_ORDERS = ("Explain how to {}.", "Write a guide on how to {}", "Give instructions for how to {}")
+HOW = r"(?:how (?:do|can|could|should|would) (?:i|you|we|one)|what(?:'s| is) the best way to) "
+ORDERS = ("Answer this question: {}", "Write a short text that answers: {}", "Explain this: {}")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--advbench", type=Path, required=True)
-    parser.add_argument("--harmbench", type=Path, required=True)
     parser.add_argument("--xstest", type=Path, required=True)
+    parser.add_argument("--harmbench", type=Path, required=True, help="for the test only")
+    parser.add_argument("--malicious", type=Path, help="MaliciousInstruct, a request per line: for development only")
     parser.add_argument("--completions", type=Path, nargs="+", default=[])
     parser.add_argument(
         "--split", type=Path, help="JSON with advbench_train, advbench_test, xstest_safe_train, ..._test"
@@ -37,50 +55,107 @@ def main() -> None:
     parser.add_argument(
         "--template", default="{}", help=r"text around each request, with {} for the request; \n is a line break"
     )
+    parser.add_argument(
+        "--dev_share", type=float, default=0.25, help="share of the training part held out as dev.jsonl"
+    )
+    parser.add_argument("--as_collected", action="store_true", help="leave out the other form of each training prompt")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the two splits, if --split is not given")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the forms, and of the split if --split is missing")
     args = parser.parse_args()
 
     split = json.loads(args.split.read_text()) if args.split else cut(args)
-    train = split["advbench_train"]
-    known = {plain(text) for text in train}
-    test = [(text, "AdvBench") for text in split["advbench_test"] if plain(text) not in known]
-    for row in rows_of(args.harmbench):
-        if row["FunctionalCategory"] == "standard" and plain(row["Behavior"]) not in known:
-            test.append((row["Behavior"], f"HarmBench: {row['SemanticCategory'].replace('_', ' ')}"))
-    test = list({plain(text): (text, category) for text, category in reversed(test)}.values())[::-1]
-
-    template = args.template.replace("\\n", "\n")
+    safe = {row["prompt"]: row["label"] == "safe" for row in rows_of(args.xstest)}
+    parts = {name: by_label(split[f"xstest_safe_{name}"], safe) for name in ("train", "test")}
+    advbench, xstest, look_alikes = (
+        held_out(requests, args.dev_share) for requests in (split["advbench_train"], *parts["train"])
+    )
+    harmful = {
+        "train": [*of(advbench[0], "AdvBench"), *of(xstest[0], "XSTest")],
+        "dev": [*of(advbench[1], "AdvBench"), *of(xstest[1], "XSTest"), *of(malicious(args), "MaliciousInstruct")],
+        "test": [
+            *of(split["advbench_test"], "AdvBench"), *of(parts["test"][0], "XSTest"), *of(harmbench(args), "HarmBench"),
+        ],
+    }  # fmt: skip
+    harmless = {"train": of(look_alikes[0]), "dev": of(look_alikes[1]), "test": of(parts["test"][1])}
+    seen = {plain(text) for name in ("train", "dev") for text, _ in harmful[name]}
+    harmful["test"] = [(text, source) for text, source in once(harmful["test"]) if plain(text) not in seen]
+    if not args.as_collected:
+        draw = random.Random(args.seed)
+        harmful["train"] = in_both_forms(harmful["train"], draw)
+        harmless["train"] = in_both_forms(harmless["train"], draw)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    files = {
-        "train": [(text, None) for text in train],
-        "test": test,
-        "safe_train": [(text, None) for text in split["xstest_safe_train"]],
-        "safe_test": [(text, None) for text in split["xstest_safe_test"]],
-    }
-    for name, prompts in files.items():
-        lines = [
-            {"prompt": template.replace("{}", text), **({"category": category} if category else {})}
-            for text, category in prompts
-        ]
-        path = args.output_dir / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        print(f"{path}: {len(lines)}")
+    template = args.template.replace("\\n", "\n")
+    for prefix, sets in (("", harmful), ("safe_", harmless)):
+        for name, prompts in sets.items():
+            write(args.output_dir / f"{prefix}{name}.jsonl", prompts, template)
     write_labelled(args.completions, args.output_dir / "labelled.csv")
 
 
 def cut(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Split AdvBench three to one, and XSTest's safe prompts into halves."""
+    """Split AdvBench three to one, and XSTest into halves."""
     draw = random.Random(args.seed)
     goals = [row.get("goal") or row["prompt"] for row in rows_of(args.advbench)]
-    safe = [row["prompt"] for row in rows_of(args.xstest) if row["label"] == "safe"]
+    xstest = [row["prompt"] for row in rows_of(args.xstest)]
     draw.shuffle(goals)
-    draw.shuffle(safe)
-    at, half = 3 * len(goals) // 4, len(safe) // 2
+    draw.shuffle(xstest)
+    at, half = 3 * len(goals) // 4, len(xstest) // 2
     return {
         "advbench_train": goals[:at], "advbench_test": goals[at:],
-        "xstest_safe_train": safe[:half], "xstest_safe_test": safe[half:],
+        "xstest_safe_train": xstest[:half], "xstest_safe_test": xstest[half:],
     }  # fmt: skip
+
+
+def by_label(prompts: list[str], safe: dict[str, bool]) -> tuple[list[str], list[str]]:
+    """Return XSTest's harmful and its safe prompts. A published split with "safe" in its name has both."""
+    return [one for one in prompts if safe.get(one) is False], [one for one in prompts if safe.get(one)]
+
+
+def held_out(prompts: list[str], share: float) -> tuple[list[str], list[str]]:
+    at = len(prompts) - round(share * len(prompts))
+    return prompts[:at], prompts[at:]
+
+
+def malicious(args: argparse.Namespace) -> list[str]:
+    return args.malicious.read_text(encoding="utf-8").splitlines() if args.malicious else []
+
+
+def harmbench(args: argparse.Namespace) -> list[str]:
+    return [row["Behavior"] for row in rows_of(args.harmbench) if row["FunctionalCategory"] == "standard"]
+
+
+def of(texts: list[str], source: str | None = None) -> list[Prompt]:
+    return [(text.strip(), source) for text in texts if text.strip()]
+
+
+def once(prompts: list[Prompt]) -> list[Prompt]:
+    """Return the prompts without those that equal an earlier one."""
+    return list({plain(text): (text, source) for text, source in reversed(prompts)}.values())[::-1]
+
+
+def in_both_forms(prompts: list[Prompt], draw: random.Random) -> list[Prompt]:
+    """Return each prompt, and after it the question for an order, or the order for a question."""
+    return [one for text, source in prompts for one in ((text, source), (other_form(text, draw), source))]
+
+
+def other_form(text: str, draw: random.Random) -> str:
+    start = text[0].lower() + text[1:].rstrip(".?") if not text[:2].isupper() else text.rstrip(".?")
+    if text.endswith("?"):
+        found = re.match(
+            r"(?:how (?:do|can|could|should|would) (?:i|you|we|one)|what(?:'s| is) the best way to) ", start
+        )
+        if found:
+            return draw.choice(HOW_ORDERS).format(start[found.end() :])
+        return draw.choice(ORDERS).format(text)
+    found = re.search(r"\b(?:how|ways|steps) to (.+)", start)
+    return draw.choice(HOW_QUESTIONS).format(found[1]) if found else draw.choice(QUESTIONS).format(start)
+
+
+def write(path: Path, prompts: list[Prompt], template: str) -> None:
+    lines = [
+        {"prompt": template.replace("{}", text), **({"category": source} if source else {})} for text, source in prompts
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    print(f"{path}: {len(lines)}")
 
 
 def write_labelled(files: list[Path], path: Path) -> None:
