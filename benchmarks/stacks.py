@@ -7,8 +7,10 @@
 
 A way of training is `plain`, or what stands around the patch in training, in which share of the steps, and if not on
 both sides, on which: `text-0.5`, `lab+vocab-0.3-before`. `text`, `vocab` and `random` are stand-ins; `lab` are the
-package's patches against the two other risks, trained with another seed. `-2x` at the end doubles the steps; `-dpo`
-leaves the first stage plain. `second-` before a way is a second round: its patches, of the same seed, stand for `lab`.
+package's patches against the two other risks, trained with another seed, and `own` the plain way's patches of the same
+seed. `-2x` at the end doubles the steps; `-dpo` leaves the first stage plain; `-short` halves the vectors, so that a
+stack of three (100) and a text stay within the 192 tokens that the lab's base was trained on (200 do not). `second-`
+before a way is a second round: its patches, of the same seed, stand for `lab`.
 
 The ways of a seed share their pairs. Each stack is stored as it is measured, so a stopped run goes on, and several
 processes may share a folder. The ways were chosen on `dev`, the first 60 of the lab's test prompts of each risk;
@@ -49,6 +51,7 @@ from policy_patch.recipes import TrainRecipe
 RISKS = {"tox": "toxicity", "bias": "gender_bias", "harm": "harmfulness"}
 METRICS = {"tox": "toxicity", "bias": "gas", "harm": "asr"}
 FIGURES = ("toxicity", "gas", "gld", "gap", "asr", "over_refusal", "perplexity")
+VECTORS = {"tox": 25, "bias": 50, "harm": 25}  # of the ways with `-short`
 SECOND = "second-"  # of the names of ways whose patches had the patches of the way after this word around them
 FOURTH = "fourth"  # the package's general sentence against toxicity, 38 vectors: no training here has seen it
 SPLITS = {"dev": slice(0, 60), "test": slice(60, 180)}
@@ -87,24 +90,30 @@ def train(folder: Path, way: str, seed: int, name: str) -> None:
         return
     print(f"training {place}", file=sys.stderr, flush=True)
     changed = {"output_dir": str(place), "data.pairs": str(pairs), **company(way, name, folder, seed)}
+    if is_short(way):
+        changed["patch.num_virtual_tokens"] = VECTORS[name]
     for stage in ("sft", "dpo"):
         changed[f"{stage}.max_steps"] = int(getattr(recipe, stage)["max_steps"] * times(way))
         changed[f"{stage}.save_strategy"] = "no"
-    if way.endswith("-dpo"):  # company in the second stage only, so the first is the plain one's
-        train(folder, "plain", seed, name)
-        shutil.copytree(folder / "plain" / f"seed-{seed}" / name / "sft", place / "sft", dirs_exist_ok=True)
+    if "dpo" in way.split("-"):  # company in the second stage only, so the first is the plain one's
+        train(folder, plain(way), seed, name)
+        shutil.copytree(folder / plain(way) / f"seed-{seed}" / name / "sft", place / "sft", dirs_exist_ok=True)
         changed["sft.stack_probability"] = 0.0
     recipe.with_overrides(changed).run()
 
 
 def company(way: str, name: str, folder: Path, seed: int) -> dict[str, Any]:
     """Return the options of a way of training for the patch of one risk; train the patches of a first round."""
-    if way == "plain":
+    if way == plain(way):
         return {}
     kinds, probability, *more = way.removeprefix(SECOND).split("-")
     stack_with, others = [], [other for other in RISKS if other != name]
     for kind in kinds.split("+"):
-        if kind != "lab":
+        if kind == "own":
+            for other in others:
+                train(folder, plain(way), seed, other)
+                stack_with.append(str(folder / plain(way) / f"seed-{seed}" / other))
+        elif kind != "lab":
             stack_with.append(f"stand-in:{kind}")
         elif way.startswith(SECOND):
             for other in others:
@@ -114,6 +123,15 @@ def company(way: str, name: str, folder: Path, seed: int) -> dict[str, Any]:
             stack_with += [f"lab:{RISKS[other]}" for other in others]
     side = next((one for one in more if one in ("before", "after")), "both")
     return {"stack_with": stack_with, "stack_probability": float(probability), "stack_side": side}
+
+
+def is_short(way: str) -> bool:
+    return "short" in way.split("-")
+
+
+def plain(way: str) -> str:
+    """Return the plain way whose patches have the same lengths."""
+    return "plain-short" if is_short(way) else "plain"
 
 
 def times(way: str) -> float:
