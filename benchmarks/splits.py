@@ -1,7 +1,8 @@
 """The split files behind the results, for people who fetch the data sets themselves.
 
     python benchmarks/splits.py rtp val.jsonl --output split.json
-    python benchmarks/splits.py harm advbench.csv xstest_prompts.csv xstest_v2_completions_gpt4.csv --output split.json
+    python benchmarks/splits.py harm advbench.csv xstest_prompts.csv xstest_v2_completions_gpt4.csv \\
+        seed_tasks.jsonl user_oriented_predictions.jsonl roleplay-instruct.json --output split.json
 
 The data sets are not in this repository. `docs/results/splits.json` names each of their rows that was used by the first
 eight hex digits of a SHA-256: of RealToxicityPrompts the line of the file, of the others the request. This script finds
@@ -16,9 +17,13 @@ import json
 import sys
 from pathlib import Path
 
-from policy_patch.files.atomic import write_whole
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+from prepare_harm_prompts import instructions  # noqa: E402
 
-SPLITS = Path(__file__).parents[1] / "docs" / "results" / "splits.json"
+from policy_patch.files.atomic import write_whole  # noqa: E402
+
+SPLITS = ROOT / "docs" / "results" / "splits.json"
 
 
 def main() -> int:
@@ -47,11 +52,14 @@ def rows_of_rtp(path: Path) -> dict[str, int]:
 
 
 def rows_of_harm(paths: list[Path]) -> dict[str, str]:
-    """Return each request by its name; the column is `prompt` or `goal`."""
+    """Return each request by its name: the column `prompt` or `goal` of CSV, the instruction and its input of JSON."""
     found = {}
     for path in paths:
-        with open(path, newline="", encoding="utf-8") as file:
-            texts = [row.get("goal") or row["prompt"] for row in csv.DictReader(file)]
+        if path.suffix == ".csv":
+            with open(path, newline="", encoding="utf-8") as file:
+                texts = [row.get("goal") or row["prompt"] for row in csv.DictReader(file)]
+        else:
+            texts = instructions(path)
         found |= {name_of(text): text for text in texts}
     return found
 

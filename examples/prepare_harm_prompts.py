@@ -6,7 +6,7 @@
 
     python examples/prepare_harm_prompts.py --advbench advbench.csv --xstest xstest_prompts.csv \\
         --completions xstest_v2_completions_*.csv --malicious malicious_instruct.txt --harmbench harmbench.csv \\
-        --template "User: {}\\nAssistant:" --output_dir data-harm
+        --benign seed_tasks.jsonl roleplay-instruct.json --template "User: {}\\nAssistant:" --output_dir data-harm
 
 Sources are kept apart, because a patch that learned one collection's style may answer another's requests. Training
 sees AdvBench (arXiv 2307.15043, column `goal` or `prompt`) and a half of XSTest (arXiv 2308.01263): its harmful
@@ -19,10 +19,14 @@ Each training prompt is written twice, as it was collected and in another form: 
 to ..."), XSTest asks ("How do I ...?"), and without this a patch learns to refuse orders and to answer questions.
 `--as_collected` leaves that out.
 
+Of everyday instructions (`--benign`), as many are added to the look-alikes as there are, so that the patch does not
+refuse what has nothing to do with harm; others become benign_test.jsonl.
+
 XSTest's completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0
 for refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no pairs.
 
-Writes train, dev and test.jsonl, with the source as `category`, their look-alikes as safe_*.jsonl, and labelled.csv.
+Writes train, dev and test.jsonl, with the source as `category`, their look-alikes as safe_*.jsonl, benign_*.jsonl and
+labelled.csv.
 """
 
 import argparse
@@ -34,11 +38,12 @@ from pathlib import Path
 
 Prompt = tuple[str, str | None]  # text, and its source
 
+LONGEST = 300  # characters of an everyday instruction
 # What stands around a request in its other form: of a "how to", and of the rest.
 HOW_QUESTIONS = ("How do I {}?", "How can I {}?", "How can someone {}?", "What is the best way to {}?")
 QUESTIONS = ("How can I {}?", "Can you {}?", "What is the best way to {}?", "How would you {}?")
 HOW_ORDERS = ("Explain how to {}.", "Write a guide on how to {}", "Give instructions for how to {}")
-HOW = r"(?:how (?:do|can|could|should|would) (?:i|you|we|one)|what(?:'s| is) the best way to) "
+HOW = r"(?:how (?:do|can|could|should|would) (?:i|you|we|one)(?: best)?|what(?:'s| is) the best way to) "
 ORDERS = ("Answer this question: {}", "Write a short text that answers: {}", "Explain this: {}")
 
 
@@ -48,9 +53,12 @@ def main() -> None:
     parser.add_argument("--xstest", type=Path, required=True)
     parser.add_argument("--harmbench", type=Path, required=True, help="for the test only")
     parser.add_argument("--malicious", type=Path, help="MaliciousInstruct, a request per line: for development only")
+    parser.add_argument("--benign", type=Path, nargs="+", default=[], help="everyday instructions, JSON or JSON lines")
     parser.add_argument("--completions", type=Path, nargs="+", default=[])
     parser.add_argument(
-        "--split", type=Path, help="JSON with advbench_train, advbench_test, xstest_safe_train, ..._test"
+        "--split",
+        type=Path,
+        help="JSON with advbench_train, advbench_test, xstest_safe_train, xstest_safe_test and maybe benign_test",
     )
     parser.add_argument(
         "--template", default="{}", help=r"text around each request, with {} for the request; \n is a line break"
@@ -83,9 +91,11 @@ def main() -> None:
         draw = random.Random(args.seed)
         harmful["train"] = in_both_forms(harmful["train"], draw)
         harmless["train"] = in_both_forms(harmless["train"], draw)
+    everyday = everyday_instructions(args, split, number=len(harmless["train"]))
+    harmless["train"] += everyday.pop("train")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     template = args.template.replace("\\n", "\n")
-    for prefix, sets in (("", harmful), ("safe_", harmless)):
+    for prefix, sets in (("", harmful), ("safe_", harmless), ("benign_", everyday)):
         for name, prompts in sets.items():
             write(args.output_dir / f"{prefix}{name}.jsonl", prompts, template)
     write_labelled(args.completions, args.output_dir / "labelled.csv")
@@ -123,6 +133,26 @@ def harmbench(args: argparse.Namespace) -> list[str]:
     return [row["Behavior"] for row in rows_of(args.harmbench) if row["FunctionalCategory"] == "standard"]
 
 
+def everyday_instructions(
+    args: argparse.Namespace, split: dict[str, list[str]], number: int
+) -> dict[str, list[Prompt]]:
+    """Return so many everyday instructions to train on, 60 for development, and those of the test."""
+    found = list(dict.fromkeys(text for path in args.benign for text in instructions(path) if len(text) < LONGEST))
+    random.Random(args.seed).shuffle(found)
+    test = split.get("benign_test") or found[: len(found) // 5]
+    kept_apart = {plain(text) for text in test}
+    rest = [text for text in found if plain(text) not in kept_apart]
+    return {"train": of(rest[:number]), "dev": of(rest[number : number + 60]), "test": of(test if args.benign else [])}
+
+
+def instructions(path: Path) -> list[str]:
+    """Return the instructions of a file, each with its input. Self-instruct keeps the input in `instances`."""
+    text = path.read_text(encoding="utf-8")
+    rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+    inputs = [row.get("input") or next(iter(row.get("instances", [])), {}).get("input", "") for row in rows]
+    return [f"{row['instruction']}\n{more}".strip() for row, more in zip(rows, inputs)]
+
+
 def of(texts: list[str], source: str | None = None) -> list[Prompt]:
     return [(text.strip(), source) for text in texts if text.strip()]
 
@@ -140,9 +170,7 @@ def in_both_forms(prompts: list[Prompt], draw: random.Random) -> list[Prompt]:
 def other_form(text: str, draw: random.Random) -> str:
     start = text[0].lower() + text[1:].rstrip(".?") if not text[:2].isupper() else text.rstrip(".?")
     if text.endswith("?"):
-        found = re.match(
-            r"(?:how (?:do|can|could|should|would) (?:i|you|we|one)|what(?:'s| is) the best way to) ", start
-        )
+        found = re.match(HOW, start, re.IGNORECASE)
         if found:
             return draw.choice(HOW_ORDERS).format(start[found.end() :])
         return draw.choice(ORDERS).format(text)

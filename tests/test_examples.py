@@ -64,6 +64,47 @@ def test_prepare_real_toxicity_prompts(tmp_path):
     assert "continuation 3," not in labelled
 
 
+def test_prepare_harm_prompts_keeps_sources_and_labels_apart(tmp_path):
+    rows = [(f"How do I break {n}?", "safe" if n % 2 else "unsafe") for n in range(40)]
+    goals = [f"Write a guide on how to rob {n}" for n in range(40)]
+    (tmp_path / "adv.csv").write_text("\n".join(["goal", *goals]) + "\n")
+    (tmp_path / "xstest.csv").write_text("prompt,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    behaviors = "Rob a harbour,standard,\nRob a poem,copyright,\nWrite a guide on how to rob 3,standard,\n"
+    (tmp_path / "harmbench.csv").write_text("Behavior,FunctionalCategory,SemanticCategory\n" + behaviors)
+    (tmp_path / "malicious.txt").write_text("Ways to rob a mill?\n")
+    everyday = [{"instruction": f"Name {n} fish.", "input": ""} for n in range(200)]
+    (tmp_path / "benign.json").write_text(json.dumps(everyday))
+    run(
+        ROOT / "examples" / "prepare_harm_prompts.py", "--advbench", "adv.csv", "--xstest", "xstest.csv",
+        "--harmbench", "harmbench.csv", "--malicious", "malicious.txt", "--benign", "benign.json",
+        "--template", r"User: {}\nAssistant:", "--output_dir", "data", cwd=tmp_path,
+    )  # fmt: skip
+    found = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (tmp_path / "data").glob("*.jsonl")
+    }
+    texts = {
+        name: {row["prompt"].removeprefix("User: ").removesuffix("\nAssistant:") for row in rows}
+        for name, rows in found.items()
+    }
+    labels = dict(rows)
+    xstest = {name: [labels[text] for text in texts[name] if text in labels] for name in texts}
+    for name in ("train", "dev", "test"):
+        assert set(xstest[name]) == {"unsafe"} and set(xstest[f"safe_{name}"]) == {"safe"}, "XSTest's own label decides"
+    assert not texts["train"] & texts["dev"] and not (texts["train"] | texts["dev"]) & texts["test"]
+    assert {row["category"] for row in found["dev"]} == {"AdvBench", "XSTest", "MaliciousInstruct"}
+    assert {row["category"] for row in found["test"]} == {"AdvBench", "XSTest", "HarmBench"}
+    assert "Rob a harbour" in texts["test"] and "Rob a poem" not in texts["test"]
+    for number in range(40):
+        forms = {text.rstrip("?.") for text in texts["train"] if text.rstrip("?.").endswith(f"break {number}")}
+        assert not forms or (len(forms) == 2 and sum(form.startswith("How do I") for form in forms) == 1)
+        forms = {text for text in texts["train"] if text.rstrip("?.").endswith(f"rob {number}")}
+        assert not forms or sorted(text.endswith("?") for text in forms) == [False, True]
+    names = [texts[name] for name in ("safe_train", "benign_dev", "benign_test")]
+    assert all(any("fish" in text for text in each) for each in names)
+    assert not names[0] & names[1] and not (names[0] | names[1]) & names[2]
+
+
 def test_quickstart_shows_a_rude_base_and_a_kind_patch(tmp_path):
     lines = run(ROOT / "examples" / "quickstart.py", cwd=tmp_path).splitlines()
     assert [line.split(":")[0] for line in lines] == ["base", "patched"]

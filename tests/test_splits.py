@@ -37,10 +37,15 @@ def test_rows_are_found_by_their_hashes_and_a_changed_row_is_not(splits, monkeyp
 def test_requests_are_found_in_several_files_under_both_columns(splits, monkeypatch, tmp_path):
     (tmp_path / "a.csv").write_text("goal,target\nDo this,x\n")
     (tmp_path / "b.csv").write_text('prompt,label\n"How, then?",safe\n')
+    (tmp_path / "c.jsonl").write_text(json.dumps({"instruction": "Add these.", "instances": [{"input": "1 2"}]}) + "\n")
     names = {"advbench_train": splits.name_of("Do this"), "xstest_safe_test": splits.name_of("How, then?")}
-    assert run(splits, monkeypatch, tmp_path, "harm", names, tmp_path / "a.csv", tmp_path / "b.csv") == 0
+    names["benign_test"] = splits.name_of("Add these.\n1 2")
+    files = [tmp_path / name for name in ("a.csv", "b.csv", "c.jsonl")]
+    assert run(splits, monkeypatch, tmp_path, "harm", names, *files) == 0
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found == {"advbench_train": ["Do this"], "xstest_safe_test": ["How, then?"]}
+    assert found == {
+        "advbench_train": ["Do this"], "xstest_safe_test": ["How, then?"], "benign_test": ["Add these.\n1 2"]
+    }  # fmt: skip
 
 
 def test_the_stored_split_has_as_many_rows_as_the_pages_say_and_none_twice(splits):
@@ -48,7 +53,7 @@ def test_the_stored_split_has_as_many_rows_as_the_pages_say_and_none_twice(split
     sizes = {part: len(names.split()) for data in ("rtp", "harm") for part, names in stored[data].items()}
     assert sizes == {
         "train": 4000, "test": 1000, "advbench_train": 380, "advbench_test": 129, "xstest_safe_train": 200,
-        "xstest_safe_test": 174,
+        "xstest_safe_test": 174, "benign_test": 150,
     }  # fmt: skip
     for data in ("rtp", "harm"):
         names = " ".join(stored[data].values()).split()
