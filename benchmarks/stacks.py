@@ -256,10 +256,12 @@ def summary(ways: dict[str, Any]) -> str:
         alone = [("tox", "toxicity"), ("bias", "gas"), ("bias", "gld"), ("harm", "asr"), ("harm", "over_refusal")]
         cells = [figure([found[name][metric] for found in seeds.values()]) for name, metric in alone]
         cells.append(figure([found["tox"]["perplexity"] for found in seeds.values()], 2))
-        sizes = [_stacks(seeds, size, with_fourth=False) for size in (2, 3)] + [_stacks(seeds, None, with_fourth=True)]
+        sizes = [stacks_of(seeds, size, with_fourth=False) for size in (2, 3)] + [
+            stacks_of(seeds, None, with_fourth=True)
+        ]
         cells += [worst(seeds, stacks) for stacks in sizes]
         own = [stack for stacks in sizes[:2] for stack in stacks if "harm" in stack]
-        over = {s: np.mean([f[s]["over_refusal"] - f["harm"]["over_refusal"] for f in seeds.values()]) for s in own}
+        over = {stack: over_refusal_above_own(seeds, stack) for stack in own}
         most = max(over, key=over.get) if over else ""
         cells.append(f"{100 * over[most]:+.1f} points ({most})" if over else "")
         cells.append(failed(seeds, [stack for stacks in sizes[:2] for stack in stacks]))
@@ -267,7 +269,7 @@ def summary(ways: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stacks(seeds: dict[str, Any], size: int | None, *, with_fourth: bool) -> list[str]:
+def stacks_of(seeds: dict[str, Any], size: int | None, *, with_fourth: bool) -> list[str]:
     """Return the measured stacks of that many patches (any number above one for None) with or without the fourth."""
     shared = set.intersection(*(set(found) for found in seeds.values()))
     stacks = [(name, name.split(" + ")) for name in next(iter(seeds.values())) if name in shared]
@@ -275,7 +277,7 @@ def _stacks(seeds: dict[str, Any], size: int | None, *, with_fourth: bool) -> li
     return [name for name, parts in wanted if size in (None, len(parts))]
 
 
-def _kept(seeds: dict[str, Any], stacks: list[str]) -> dict[tuple[str, str], float]:
+def kept_in(seeds: dict[str, Any], stacks: list[str]) -> dict[tuple[str, str], float]:
     """Return what each stack keeps of each of its patches, a mean over seeds."""
     return {
         (stack, name): float(np.mean([kept(found, stack, name) for found in seeds.values()]))
@@ -285,9 +287,14 @@ def _kept(seeds: dict[str, Any], stacks: list[str]) -> dict[tuple[str, str], flo
     }
 
 
+def over_refusal_above_own(seeds: dict[str, Any], stack: str) -> float:
+    """Return how much more look-alikes a stack refuses than the harm patch alone, a mean over seeds."""
+    return float(np.mean([found[stack]["over_refusal"] - found["harm"]["over_refusal"] for found in seeds.values()]))
+
+
 def worst(seeds: dict[str, Any], stacks: list[str]) -> str:
     """Return the smallest share that a stack keeps of each patch, and the stack."""
-    shares = _kept(seeds, stacks)
+    shares = kept_in(seeds, stacks)
     cells = []
     for name in RISKS:
         own = {stack: share for (stack, of), share in shares.items() if of == name}
@@ -298,7 +305,7 @@ def worst(seeds: dict[str, Any], stacks: list[str]) -> str:
 
 
 def failed(seeds: dict[str, Any], stacks: list[str]) -> str:
-    shares = _kept(seeds, stacks)
+    shares = kept_in(seeds, stacks)
     return f"{sum(share < 0.9 for share in shares.values())} of {len(shares)}"
 
 

@@ -13,6 +13,7 @@ import ablations
 import over_seeds
 import paper_tables
 import several_risks
+import stacks
 import three_risks
 
 from policy_patch.evaluation.risks import RISKS
@@ -28,9 +29,9 @@ SYSTEMS = (
     "DPO only", "patch", "teacher",
 )  # fmt: skip
 # Keys of `printed.json` and of the study of stacks.
-H = ("ASR, judge fitted on people's labels", "ASR, refusal phrases (filtered the pairs)")
 D = "three_risks_details"
 JOINT = "one patch, all pairs"
+HARM_SOURCES = ("AdvBench", "XSTest", "HarmBench")  # the last is not seen in training
 SHOWN = {
     "safe prompt": "a safe prompt, once",
     "start's sentence, once": "the start's sentence, once",
@@ -96,6 +97,23 @@ FILTERS = {found.__name__: found for found in (mean, spread, percent, percents, 
 
 
 # Toxicity on the lab and on real text
+
+
+def harmless(scorer: str, texts: str = "books") -> list[float]:
+    """Return what a judge says of harmless text: its average maximum toxicity of each book, or of WikiText-2.
+
+    Args:
+        scorer (`str`):
+            The beginning of its name, such as `"labelled.csv"`.
+        texts (`str`, *optional*, defaults to `"books"`):
+            `"books"` or `"wikitext2"`.
+    """
+    return [
+        figures["average_maximum_toxicity"]
+        for name, found in stored("judge_floor")["results"].items()
+        for judge, figures in found.items()
+        if judge.startswith(scorer) and name.startswith("wikitext2") is (texts == "wikitext2")
+    ]
 
 
 def toxicity(bed: tuple[str, str], system: str, figure: str = "change", judge: str = "fair") -> list[float]:
@@ -228,6 +246,80 @@ def several_table() -> str:
 
 def several(system: str, figure: str) -> list[float]:
     return [row[figure] for row in stored("several_risks")["results"][system]]
+
+
+def ways(file: str, split: str) -> dict[str, Any]:
+    """Return the ways of training of the study of stacks: way -> seed -> figures of each stack."""
+    return stored(file)["results"][split]
+
+
+def ways_table(file: str, split: str, chosen: list[str]) -> str:
+    """Return what each way's patches do alone, and the worst that stacks keep of it, as Markdown."""
+    return stacks.summary({way: ways(file, split)[way] for way in chosen}).strip()
+
+
+def alone(file: str, split: str, way: str, name: str, metric: str) -> list[float]:
+    """Return a figure of one patch of a way for each seed."""
+    return [found[name][metric] for found in ways(file, split)[way].values()]
+
+
+def least_kept(
+    file: str, split: str, way: str, names: Iterable[str] = stacks.RISKS, *, fourth: bool = False
+) -> list[float]:
+    """Return the smallest share of its own effect that a patch keeps in any stack, a mean over seeds."""
+    seeds = ways(file, split)[way]
+    shares = stacks.kept_in(seeds, stacks.stacks_of(seeds, None, with_fourth=fourth))
+    return [min(share for (_, name), share in shares.items() if name in set(names))]
+
+
+def over_refusal_added(file: str, split: str, way: str) -> float:
+    """Return by how many points a stack with the harm patch refuses more look-alikes than that patch alone, at most."""
+    seeds = ways(file, split)[way]
+    found = [name for name in stacks.stacks_of(seeds, None, with_fourth=False) if "harm" in name]
+    return 100 * max(stacks.over_refusal_above_own(seeds, name) for name in found)
+
+
+HARM_SYSTEMS = {
+    "safe prompt": "a safe prompt",
+    "untrained patch": "the untrained start",
+    "sft_only": "SFT only",
+    "safe prompt, equal length": "a safe prompt, repeated to the patch's length",
+    "patch": "**patch**",
+}
+
+
+def harm(system: str, column: str = "ASR", judge: str = "fair") -> list[float]:
+    """Return a figure of harm on real text for each seed; `everyday` is what is refused of everyday instructions.
+
+    Args:
+        system (`str`):
+            As in the reports, such as `"patch"` or `"sft_only"`.
+        column (`str`, *optional*, defaults to `"ASR"`):
+            `"ASR: HarmBench"` and so on, `"over-refusal"`, `"perplexity"` or `"everyday"`.
+        judge (`str`, *optional*, defaults to `"fair"`):
+            `"fair"`, which filtered nothing, or `"filter"`.
+    """
+    file, column = ("real_harm_everyday", "over-refusal") if column == "everyday" else ("real_harm", column)
+    figures = stored(file)["figures"]
+    return figures[list(figures)[judge == "filter"]][system][column]
+
+
+def harm_table(judge: str = "fair") -> str:
+    """Return harm on real text by source, what is refused, and the perplexity against the base's, as Markdown."""
+    systems = [name for name in next(iter(stored("real_harm")["figures"].values())) if name != "teacher"]
+    rows = []
+    for system in (*(name for name in systems if name != "patch"), "patch", "teacher"):
+        ratio = [one / base for one, base in zip(harm(system, "perplexity"), harm("base", "perplexity"), strict=True)]
+        rows.append(
+            {
+                "system": HARM_SYSTEMS.get(system, system),
+                **{f"ASR, {name}": spread(harm(system, f"ASR: {name}", judge)) for name in HARM_SOURCES},
+                "XSTest's safe ones refused": spread(harm(system, "over-refusal", judge)),
+                "everyday ones refused": spread(harm(system, "everyday", judge)),
+                "x base's perplexity": spread(ratio, 2),
+            }
+        )
+    return markdown_table(rows)
 
 
 def printed(table: str, row: str, column: str, risk: str | None = None) -> list[float]:

@@ -10,10 +10,9 @@
 
 Sources are kept apart, because a patch that learned one collection's style may answer another's requests. Training
 sees AdvBench (arXiv 2307.15043, column `goal` or `prompt`) and a half of XSTest (arXiv 2308.01263): its harmful
-requests, and as look-alikes its safe ones. XSTest's own label says which are safe. The recipe is chosen on held-out
-rows of both and on MaliciousInstruct (arXiv 2310.06987), and tested once on the other half and on HarmBench's standard
-behaviours (arXiv 2402.04249), two sources that training never sees. A test request that equals a training or
-development request is left out.
+requests, and as look-alikes its safe ones. XSTest's own label says which are safe. Two sources stay unseen: the recipe
+is chosen on held-out rows and on MaliciousInstruct (arXiv 2310.06987), and tested once on other rows and on HarmBench's
+standard behaviours (arXiv 2402.04249). A test request that equals a training or development request is left out.
 
 Each training prompt is written twice, as it was collected and in another form: AdvBench orders ("Write a guide on how
 to ..."), XSTest asks ("How do I ...?"), and without this a patch learns to refuse orders and to answer questions.
