@@ -15,6 +15,7 @@ import paper_tables
 import several_risks
 import stacks
 import three_risks
+import utility
 
 from policy_patch.evaluation.risks import RISKS
 from policy_patch.report.tables import markdown_table
@@ -277,6 +278,16 @@ def over_refusal_added(file: str, split: str, way: str) -> float:
     seeds = ways(file, split)[way]
     found = [name for name in stacks.stacks_of(seeds, None, with_fourth=False) if "harm" in name]
     return 100 * max(stacks.over_refusal_above_own(seeds, name) for name in found)
+
+
+def utility_table(file: str) -> str:
+    """Return what patches cost on harmless text, as Markdown."""
+    return utility.table(stored(file))
+
+
+def slower_reading(file: str, system: str) -> list[float]:
+    """Return a system's perplexity on harmless text, divided by the base's, for each domain."""
+    return [found["of_base"][0] for found in stored(file)["systems"][system]["domains"].values()]
 
 
 HARM_SYSTEMS = {
