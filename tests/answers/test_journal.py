@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -27,6 +28,7 @@ class Echo(BaseHTTPRequestHandler):
         cls = type(self)
         with cls.lock:
             if cls.left == 0:
+                cls.refused += 1
                 self.server.socket.close() if cls.is_last else None
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
@@ -49,7 +51,9 @@ def echo():
     servers = []
 
     def start(left=-1):
-        handler = type("Echo", (Echo,), {"left": left, "asked": [], "lock": threading.Lock(), "is_last": False})
+        handler = type(
+            "Echo", (Echo,), {"left": left, "asked": [], "refused": 0, "lock": threading.Lock(), "is_last": False}
+        )
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         servers.append(server)
@@ -71,6 +75,8 @@ def test_a_run_that_breaks_off_asks_no_answer_twice(echo, tmp_path):
         stored_answers(endpoint(url), PROMPTS, SAMPLING, output_dir=tmp_path, on_progress=lambda *_: None)
     journal = tmp_path / "arrived-00000.jsonl"
     assert len(journal.read_text().splitlines()) == 5 and len(handler.asked) == 5
+    time.sleep(0.1)  # for a request that should not be on its way
+    assert handler.refused == 1, "the error ends the call, so no other request starts"
     with open(journal, "ab") as file:
         file.write(b'{"source": "half a li')  # a kill in the middle of a write
     handler.left, told = -1, []
