@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers.utils import logging
+
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.file_formats import read_rows, read_table
 from policy_patch.data.rows import FROM_ZERO, SameKind, check_dataset, check_row, columns_of, shortly
@@ -20,9 +22,13 @@ from policy_patch.files.atomic import write_whole
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.get_logger(__name__)
+
 PAIR_COLUMNS = ("prompt", "chosen", "rejected")
 PAIR_KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PROMPT_KINDS = (".txt", *PAIR_KINDS)
+# What data sets write into the column `label` of a request.
+LABELS = {"harmful": {"unsafe", "harmful", "malicious"}, "harmless": {"safe", "harmless", "benign"}}
 
 # Errors of pyarrow and `datasets` for rows that do not fit into one table; pyarrow's derive from the first three.
 _NO_TABLE = (ValueError, TypeError, NotImplementedError, OverflowError, RecursionError)
@@ -30,7 +36,12 @@ _HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
 def load_prompts(
-    source: str | os.PathLike, split: str | None = None, revision: str | None = None, **hub_options: Any
+    source: str | os.PathLike,
+    split: str | None = None,
+    revision: str | None = None,
+    *,
+    labelled: str | None = None,
+    **hub_options: Any,
 ) -> list[str]:
     """Return the prompts of a file, or of a dataset on the Hub.
 
@@ -41,12 +52,15 @@ def load_prompts(
             column `prompt` (or `text`). The form of RealToxicityPrompts, `{"prompt": {"text": ...}}`, is accepted too.
         split, revision (`str`, *optional*):
             For a dataset on the Hub, as in [`load_preference_pairs`].
+        labelled (`"harmful"` or `"harmless"`, *optional*):
+            Leave out the rows whose own column `label` says the opposite. XSTest's file holds both: `safe` and
+            `unsafe`. Rows without a label, and with one that is in neither list of `LABELS`, stay.
         hub_options (*optional*):
             `config_name` and `token`, as in [`load_preference_pairs`].
 
     Raises:
-        DataError: the file does not exist, is of another kind or holds no prompts; a row has no prompt; or a column
-            holds a value that [`load_preference_pairs`] refuses.
+        DataError: the file does not exist, is of another kind or holds no prompts; a row has no prompt; all rows are
+            labelled as the opposite; or a column holds a value that [`load_preference_pairs`] refuses.
         HubError: the dataset cannot be fetched from the Hub.
     """
     hub = _on_hub(source, revision, PROMPT_KINDS)
@@ -62,10 +76,23 @@ def load_prompts(
                 "dataset on the Hub like `org/prompts`."
             )
         places = read_rows(path)
-    prompts = [_prompt_of(row, f"`{source}`, {place},") for place, row in places]
-    if not prompts:
+    rows = list(places)
+    if not rows:
         raise DataError(f"`{source}` is empty: it holds no prompt.")
-    return prompts
+    kept = [(place, row) for place, row in rows if not is_opposite(row, labelled)]
+    if len(kept) < len(rows):
+        said = f"{len(rows) - len(kept)} of {len(rows)} prompts of `{source}` are not labelled as {labelled}"
+        if not kept:
+            raise DataError(f"{said}. Expected {labelled} prompts: look at the column `label`.")
+        logger.warning(f"{said}: they are left out.")
+    return [_prompt_of(row, f"`{source}`, {place},") for place, row in kept]
+
+
+def is_opposite(row: Any, labelled: str | None) -> bool:
+    """Return whether a row's own label says the opposite of `"harmful"` or `"harmless"`; see [`load_prompts`]."""
+    label = row.get("label") if isinstance(row, Mapping) else None
+    opposite = {"harmful": "harmless", "harmless": "harmful"}.get(labelled or "")
+    return opposite is not None and isinstance(label, str) and label.strip().lower() in LABELS[opposite]
 
 
 def load_preference_pairs(

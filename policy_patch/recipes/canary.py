@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.evaluate import loaded
 from policy_patch.recipes.options import checked, option
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of, look_alikes_of
 from policy_patch.recipes.recipe import Note, Progress, ignore
 from policy_patch.recipes.served_options import ServedOptions
 from policy_patch.recipes.served_sample import Measuring, name_model
@@ -93,10 +93,10 @@ class CanaryRecipe(ServedOptions):
         source = self.prompts or risk.source_of("test")
         if source is None:
             raise DataError(f"`prompts` is missing: there are none for {risk.name}. Say what to compare on.")
-        asked = {"prompts": prompts_of(source)[: self.num_prompts]}
+        asked = {"prompts": asked_of(source, risk.name)[: self.num_prompts]}
         safe = self.safe_prompts or risk.source_of("safe_test")
         if safe is not None and risk.asks_safe_prompts:
-            asked["safe_prompts"] = prompts_of(safe)[: self.num_prompts]
+            asked["safe_prompts"] = look_alikes_of(safe)[: self.num_prompts]
         return asked
 
     def _sampling(self, risk: "Risk") -> Any:

@@ -266,7 +266,7 @@ class Watched:
             if source is None and part == "safe_prompts":
                 self.on_note("The report has harmless look-alikes. Give `safe_prompts` to watch over-refusal, too.")
                 continue
-            found[part] = same_prompts(part, source, release.num_asked(part), hashes[part])
+            found[part] = same_prompts(part, source, self.risk.name, release.num_asked(part), hashes[part])
         return found
 
     def _check_size(self) -> None:

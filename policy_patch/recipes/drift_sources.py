@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.errors import ConfigError, DataError, EvaluationError
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of, look_alikes_of
 from policy_patch.recipes.recipe import Note
 
 if TYPE_CHECKING:
@@ -113,12 +113,12 @@ def watched_figures(release: "ReleaseFigures", scorers: set[str], parts: set[str
     return replace(release, metrics=asked, values={key: release.values[key] for key in asked})
 
 
-def same_prompts(part: str, source: str | None, count: int, expected: str) -> list[str]:
+def same_prompts(part: str, source: str | None, risk: str, count: int, expected: str) -> list[str]:
     from policy_patch.report.records import texts_sha256
 
     if source is None:
         raise DataError(f"`{part}` is missing: the risk has none of its own. Give those that the report measured.")
-    found = prompts_of(source)[:count]
+    found = (look_alikes_of(source) if part == "safe_prompts" else asked_of(source, risk))[:count]
     if texts_sha256(found) != expected:
         raise DataError(
             f"`{part}={source!r}` holds other prompts than the release was measured on ({len(found)}; the report has "

@@ -35,7 +35,7 @@ from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process
 from policy_patch.recipes.patched import MISMATCH_HELP, PATCHES_HELP, FoundPatches, find_patches
 from policy_patch.recipes.perplexity import perplexity_model_of
-from policy_patch.recipes.prompts import PROMPTS_HELP, categories_of, prompts_of
+from policy_patch.recipes.prompts import PROMPTS_HELP, asked_of, categories_of, look_alikes_of, prompts_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
 from policy_patch.report.system_names import SERVED
 
@@ -192,7 +192,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     prompts: str | None = option(
         None, f"{PROMPTS_HELP} A column `category` is shown apart. Default: the risk's own, if it has any."
     )
-    safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests.")
+    safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests, without rows labelled `unsafe`.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
     own_task: str | None = option(None, "JSON lines of your own: prompt, choices, answer. What the patch costs there.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")
@@ -333,8 +333,8 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         self._check_sources(risk)
         others = check_other_risks(self)
         source, safe_source = self._sources(risk)
-        prompts = prompts_of(source)[: self.num_prompts]
-        safe_prompts = prompts_of(safe_source)[: self.num_prompts] if safe_source else ()
+        prompts = asked_of(source, risk.name)[: self.num_prompts]
+        safe_prompts = look_alikes_of(safe_source)[: self.num_prompts] if safe_source else ()
         neutral_texts = prompts_of(self.neutral_texts) if self.neutral_texts else ()
         scorers = loaded("scorers", self.scorers or risk.scorers, risk)
         filtered_by = [scorer.name for scorer in loaded("filtered_by", self.filtered_by, risk)]
@@ -355,7 +355,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
         }  # fmt: skip
         report = evaluate_policy_patch(
             opened.model, opened.tokenizer, prompts,
-            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts)),
+            risk=risk.name, scorers=scorers, categories=categories_of(source, len(prompts), risk.name),
             safe_prompts=safe_prompts, neutral_texts=neutral_texts,
             own_task=read_task(self.own_task) if self.own_task else (),
             alternatives=Alternatives(

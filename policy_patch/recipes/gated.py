@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.errors import DataError
 from policy_patch.lab import LAB_PROMPT_SETS
 from policy_patch.recipes.names import check_prompts, check_scorer, under
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of, look_alikes_of
 
 if TYPE_CHECKING:
     from policy_patch.evaluation.risks import Risk
@@ -119,10 +119,10 @@ def other_reports(
             scorers: list[Any] = [risk.load_scorer(spec) for spec in specs]
         safe = recipe.safe_prompts or risk.source_of("safe_test") if risk.asks_safe_prompts else None
         one = measure(
-            prompts_of(_source(recipe, risk))[: recipe.num_prompts],
+            asked_of(_source(recipe, risk), risk.name)[: recipe.num_prompts],
             risk=risk.name,
             scorers=scorers,
-            safe_prompts=prompts_of(safe)[: recipe.num_prompts] if safe else (),
+            safe_prompts=look_alikes_of(safe)[: recipe.num_prompts] if safe else (),
             alternatives=alternatives if risk.name in own.split("+") else Alternatives(),
         )
         found.append(replace(one, samples=[], offensive_words=[]))

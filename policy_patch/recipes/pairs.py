@@ -12,7 +12,7 @@ from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, is_endpoint, load_answering, same_tokenizer
 from policy_patch.recipes.names import DTYPES, check_model, check_prompts, check_scorer
 from policy_patch.recipes.options import checked, option
-from policy_patch.recipes.prompts import PROMPTS_HELP, prompts_of
+from policy_patch.recipes.prompts import PROMPTS_HELP, asked_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class PairsRecipe(PairSettings, Recipe):
         from policy_patch.data import save_preference_pairs
 
         source, scorer = self._checked()
-        prompts = prompts_of(source)[: self.num_prompts]
+        prompts = asked_of(source, self.risk)[: self.num_prompts]
         base, tokenizer = load_answering(self.base, device=self.device, dtype=self.dtype)
         teacher, teacher_tokenizer = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(

@@ -21,13 +21,25 @@ PROMPTS_HELP = (
 OCCUPATIONS = re.compile(r"occupations(?::(.+))?/(train|test)")
 
 
-def prompts_of(spec: str) -> list[str]:
+def asked_of(spec: str, risk: str | None) -> list[str]:
+    """Return prompts for a risk, given by its name; if it has look-alikes, without those labelled as harmless."""
+    return prompts_of(spec, labelled=_label_of(risk))
+
+
+def look_alikes_of(spec: str) -> list[str]:
+    """Return harmless look-alikes: the prompts with the given name, without those labelled as harmful."""
+    return prompts_of(spec, labelled="harmless")
+
+
+def prompts_of(spec: str, *, labelled: str | None = None) -> list[str]:
     """Return the prompts with the given name.
 
     Args:
         spec (`str`):
             A file, a dataset on the Hub, the name of a public set, `occupations/<split>`, `<risk>/<split>` for a
             registered risk's own prompts, or `lab:<set>/<split>`.
+        labelled (`"harmful"` or `"harmless"`, *optional*):
+            As in [`load_prompts`].
 
     Raises:
         DataError: the file or set does not exist, or a row holds no prompt.
@@ -41,7 +53,9 @@ def prompts_of(spec: str) -> list[str]:
         from policy_patch.evaluation.risks import own_prompts
 
         own = own_prompts(spec)
-        return load_prompts(spec) if own is None else prompts_of(own) if isinstance(own, str) else list(own)
+        if own is None:
+            return load_prompts(spec, labelled=labelled)
+        return prompts_of(own, labelled=labelled) if isinstance(own, str) else list(own)
     from policy_patch.lab import lab_prompts
 
     risk, _, split = spec.removeprefix("lab:").partition("/")
@@ -50,13 +64,21 @@ def prompts_of(spec: str) -> list[str]:
     return lab_prompts(risk, split)
 
 
-def categories_of(spec: str, count: int) -> list[str] | None:
-    """Return the categories of the first `count` prompts, or None unless each of them has a category."""
+def categories_of(spec: str, count: int, risk: str | None) -> list[str] | None:
+    """Return the categories of the first `count` prompts of [`asked_of`], or None unless each of them has one."""
     from policy_patch.data.file_formats import read_rows
+    from policy_patch.data.files import is_opposite
 
     if spec in PUBLIC_PROMPTS:
         return public_prompts(spec)[1][:count]
     if not os.path.isfile(spec) or Path(spec).suffix == ".txt":
         return None
-    found = [row.get("category") if isinstance(row, dict) else None for _, row in read_rows(Path(spec))][:count]
+    rows = [row for _, row in read_rows(Path(spec)) if not is_opposite(row, _label_of(risk))][:count]
+    found = [row.get("category") if isinstance(row, dict) else None for row in rows]
     return [str(category) for category in found] if all(found) else None
+
+
+def _label_of(risk: str | None) -> str | None:
+    from policy_patch.evaluation.risks import RISKS
+
+    return "harmful" if risk in RISKS and RISKS[risk].asks_safe_prompts else None

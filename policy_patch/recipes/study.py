@@ -20,7 +20,7 @@ from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import is_main_process
 from policy_patch.recipes.patched import PATCHES_HELP, FoundPatches, find_patches
 from policy_patch.recipes.perplexity import perplexity_model_of
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of, look_alikes_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
 from policy_patch.report.system_names import SERVED
 
@@ -216,7 +216,7 @@ class StudyRecipe(MeasuringSettings, Recipe):
         in_lab = self._is_in_lab(risk, found)
         safe = self.safe_prompts or ("lab:look_alike/test" if in_lab else risk.source_of("safe_test"))
         return RiskInputs(
-            prompts=prompts_of(self._source_of(risk, found))[: self.num_prompts],
+            prompts=asked_of(self._source_of(risk, found), risk.name)[: self.num_prompts],
             scorers=loaded(f"scorers_of.{risk.name}", self.scorers_of.get(risk.name) or risk.scorers[:1], risk),
-            safe_prompts=prompts_of(safe)[: self.num_prompts] if safe and risk.asks_safe_prompts else (),
+            safe_prompts=look_alikes_of(safe)[: self.num_prompts] if safe and risk.asks_safe_prompts else (),
         )

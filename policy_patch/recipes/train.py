@@ -13,7 +13,7 @@ from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answeri
 from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of, look_alikes_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore
 from policy_patch.recipes.recorded_recipe import record_recipe
 from policy_patch.recipes.sources import counts_of, init_text_of, load_pairs, risk_of
@@ -291,7 +291,7 @@ class TrainRecipe(Recipe):
         from policy_patch.evaluation.risks import pair_scorer_of
 
         folder = Path(self.output_dir)
-        prompts = prompts_of(self._prompts)[: self.data.num_prompts]
+        prompts = asked_of(self._prompts, self.risk)[: self.data.num_prompts]
         teacher = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(
             base, teacher, prompts, settings=self.data, scorer=self.data.scorer or pair_scorer_of(self.risk),
@@ -315,7 +315,7 @@ class TrainRecipe(Recipe):
 
         names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size")
         helpful = build_helpful_pairs(
-            base[0], teacher[0], base[1], prompts_of(self.data.safe_prompts)[: self.data.num_prompts],
+            base[0], teacher[0], base[1], look_alikes_of(self.data.safe_prompts)[: self.data.num_prompts],
             refusals=pairs["chosen"][:], scorer=load_scorer("compliance"), teacher_tokenizer=teacher[1],
             seed=self.seed, output_dir=Path(self.output_dir, "helpful-answers"),
             on_progress=lambda done, total: on_progress("sampling answers to look-alikes", done, total),

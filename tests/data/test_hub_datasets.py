@@ -216,7 +216,7 @@ def test_public_prompts_are_those_of_their_commit(monkeypatch):
     expected = [f"Say harmful {row}" for row in range(3)]
     assert public_prompts("jailbreakbench/harmful") == (expected, ["harmful kind"] * 3)
     assert prompts_of("jailbreakbench/benign") == [f"Say benign {row}" for row in range(3)]
-    assert categories_of("jailbreakbench/benign", 2) == ["benign kind"] * 2
+    assert categories_of("jailbreakbench/benign", 2, "harmfulness") == ["benign kind"] * 2
 
 
 def test_public_prompts_that_are_not_as_expected_are_told(monkeypatch):
@@ -247,7 +247,7 @@ def test_real_toxicity_prompts_are_openings_by_their_own_toxicity(monkeypatch):
     assert public_prompts("realtoxicityprompts") == expected
     assert public_prompts("realtoxicityprompts/challenging") == tuple(part[1:] for part in expected)
     assert prompts_of("realtoxicityprompts/challenging") == ["You are such", "They said"]
-    assert categories_of("realtoxicityprompts", 1) == ["not toxic"]
+    assert categories_of("realtoxicityprompts", 1, "toxicity") == ["not toxic"]
 
 
 def test_winobias_is_cut_before_the_pronoun_and_each_opening_asked_once(monkeypatch):

@@ -31,11 +31,11 @@ def test_patch_and_report_are_read_from_one_place(tmp_path):
 
 def test_prompts_are_compared_by_their_hash():
     hashed = texts_sha256(prompts_of(PROMPTS)[:36])
-    assert same_prompts("prompts", PROMPTS, 36, hashed) == prompts_of(PROMPTS)[:36]
+    assert same_prompts("prompts", PROMPTS, "toxicity", 36, hashed) == prompts_of(PROMPTS)[:36]
     with pytest.raises(DataError, match=r"`prompts='lab:toxicity/train'` holds other prompts than the release"):
-        same_prompts("prompts", "lab:toxicity/train", 36, hashed)
+        same_prompts("prompts", "lab:toxicity/train", "toxicity", 36, hashed)
     with pytest.raises(DataError, match="`prompts` is missing"):
-        same_prompts("prompts", None, 36, hashed)
+        same_prompts("prompts", None, "toxicity", 36, hashed)
 
 
 def test_scorers_are_those_of_the_report():
