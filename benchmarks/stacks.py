@@ -256,9 +256,8 @@ def summary(ways: dict[str, Any]) -> str:
         alone = [("tox", "toxicity"), ("bias", "gas"), ("bias", "gld"), ("harm", "asr"), ("harm", "over_refusal")]
         cells = [figure([found[name][metric] for found in seeds.values()]) for name, metric in alone]
         cells.append(figure([found["tox"]["perplexity"] for found in seeds.values()], 2))
-        sizes = [stacks_of(seeds, size, with_fourth=False) for size in (2, 3)] + [
-            stacks_of(seeds, None, with_fourth=True)
-        ]
+        sizes = [stacks_of(seeds, size, with_fourth=False) for size in (2, 3)]
+        sizes.append(stacks_of(seeds, None, with_fourth=True))
         cells += [worst(seeds, stacks) for stacks in sizes]
         own = [stack for stacks in sizes[:2] for stack in stacks if "harm" in stack]
         over = {stack: over_refusal_above_own(seeds, stack) for stack in own}

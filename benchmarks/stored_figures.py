@@ -285,7 +285,7 @@ def utility_table(file: str) -> str:
     return utility.table(stored(file))
 
 
-def slower_reading(file: str, system: str) -> list[float]:
+def on_harmless_text(file: str, system: str) -> list[float]:
     """Return a system's perplexity on harmless text, divided by the base's, for each domain."""
     return [found["of_base"][0] for found in stored(file)["systems"][system]["domains"].values()]
 

@@ -56,11 +56,8 @@ def main() -> None:
         row = {"vectors": sum(model.patch_config[name].num_virtual_tokens for name in stack), "domains": {}}
         with nullcontext() if stack else model.disable_patch():
             for domain, texts in domains.items():
-                row["domains"][domain] = measured(model, tokenizer, texts, before.get(domain))
-                if not stack:
-                    before[domain] = np.array(row["domains"][domain].pop("nll_per_token"))
-                else:
-                    row["domains"][domain].pop("nll_per_token")
+                row["domains"][domain], loss = measured(model, tokenizer, texts, before.get(domain))
+                before.setdefault(domain, loss)  # the base comes first
         result["systems"][system] = row
         print(system, {domain: found.get("of_base", 1.0) for domain, found in row["domains"].items()}, flush=True)
     write_result(args.output, result)
@@ -100,20 +97,24 @@ def pieces(paths: list[Path], args: argparse.Namespace) -> list[str]:
     return found
 
 
-def measured(model: Any, tokenizer: Any, texts: list[str], base: np.ndarray | None) -> dict[str, Any]:
-    """Return perplexity and predicted last words of one domain, the first also against the base's of the same texts."""
+def measured(
+    model: Any, tokenizer: Any, texts: list[str], base: np.ndarray | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return perplexity and predicted last words of one domain, and the loss per token of each text `(texts,)`.
+
+    With the base's losses, the perplexity is given as a multiple of the base's, too.
+    """
     empty = [""] * len(texts)
     nll, tokens = conditional_nll(model, tokenizer, empty, texts)
     hits = bootstrap_interval(mean, last_word_predicted(model, tokenizer, empty, texts))
     found: dict[str, Any] = {
         "perplexity": round(float(np.exp(nll.sum() / tokens.sum())), 3),
         "last_word": [round(value, 4) for value in (hits.value, hits.low, hits.high)],
-        "nll_per_token": (nll / tokens).tolist(),
     }
     if base is not None:
         change = bootstrap_interval(mean, nll / tokens - base)
         found["of_base"] = [round(float(np.exp(value)), 4) for value in (change.value, change.low, change.high)]
-    return found
+    return found, nll / tokens
 
 
 def table(result: dict[str, Any]) -> str:
