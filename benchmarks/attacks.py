@@ -1,6 +1,6 @@
 """How well does a patch against harm hold against people who try? Fixed attacks, and two that search.
 
-    policy-patch train examples/real_harm.yaml --seed 0 --output_dir harm-0         # data-harm: see docs/results.md
+    policy-patch train examples/real_harm.yaml --seed 0 --output_dir harm-0  # data: docs/study_real_risks.md
     python benchmarks/attacks.py --base models/tinychat-base --patch harm-0 --data data-harm --output attacks-0.json
 
 Compared are the base, the base behind the safe prompt as long as the patch, the patch, the base with a guard in front

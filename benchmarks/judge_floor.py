@@ -1,6 +1,6 @@
 """What does a toxicity judge say of harmless text? The figure below which "less toxic" means nothing.
 
-    python benchmarks/judge_floor.py books/*.txt --scorers lexical fitted:data/labelled.csv \
+    python benchmarks/judge_floor.py books/*.txt --scorers lexical fitted:data/labelled.csv \\
         --output docs/results/judge_floor.json
 
 Average maximum toxicity takes the highest of several scores for each prompt. So a judge that is unsure of a harmless

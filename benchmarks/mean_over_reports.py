@@ -26,7 +26,13 @@ def main() -> None:
     reports = [EvaluationReport.load(folder) for folder in args.folders]
     found = figures(reports)
     if args.output:
-        facts = {"seeds": [report.settings.seed for report in reports], "measured_with": reports[0].environment}
+        categories = list(reports[0].categories or ())
+        prompts = {category: categories.count(category) for category in dict.fromkeys(categories)}
+        facts = {
+            "prompts": prompts,
+            "seeds": [report.settings.seed for report in reports],
+            "measured_with": reports[0].environment,
+        }
         text = json.dumps({**facts, "made_with": made_with(), "figures": found}, indent=1)
         write_whole(args.output, f"{text}\n".encode())
     for label, systems in found.items():

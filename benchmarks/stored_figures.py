@@ -29,7 +29,7 @@ SYSTEMS = (
     "base", "safe prompt", "start's sentence, once", "safe prompt, equal length", "untrained patch", "SFT only",
     "DPO only", "patch", "teacher",
 )  # fmt: skip
-# Keys of `printed.json` and of the study of stacks.
+# Keys of `printed.json`.
 D = "three_risks_details"
 JOINT = "one patch, all pairs"
 HARM_SOURCES = ("AdvBench", "XSTest", "HarmBench")  # the last is not seen in training
@@ -38,6 +38,7 @@ SHOWN = {
     "start's sentence, once": "the start's sentence, once",
     "safe prompt, equal length": "the start's sentence, repeated to the patch's length",
     "untrained patch": "the untrained start",
+    "sft_only": "SFT only",
     "patch": "**patch**",
 }
 
@@ -290,15 +291,6 @@ def on_harmless_text(file: str, system: str) -> list[float]:
     return [found["of_base"][0] for found in stored(file)["systems"][system]["domains"].values()]
 
 
-HARM_SYSTEMS = {
-    "safe prompt": "a safe prompt",
-    "untrained patch": "the untrained start",
-    "sft_only": "SFT only",
-    "safe prompt, equal length": "a safe prompt, repeated to the patch's length",
-    "patch": "**patch**",
-}
-
-
 def harm(system: str, column: str = "ASR", judge: str = "fair") -> list[float]:
     """Return a figure of harm on real text for each seed; `everyday` is what is refused of everyday instructions.
 
@@ -315,21 +307,23 @@ def harm(system: str, column: str = "ASR", judge: str = "fair") -> list[float]:
     return figures[list(figures)[judge == "filter"]][system][column]
 
 
-def harm_table(judge: str = "fair") -> str:
-    """Return harm on real text by source, what is refused, and the perplexity against the base's, as Markdown."""
-    systems = [name for name in next(iter(stored("real_harm")["figures"].values())) if name != "teacher"]
+def harm_table(judge: str) -> str:
+    """Return harm on real text by source, as Markdown; beside the fair judge's, what is refused and the perplexity.
+
+    What is refused is decided by phrases, whichever judge decides what is harmful.
+    """
+    systems = [name for name in next(iter(stored("real_harm")["figures"].values())) if name not in ("patch", "teacher")]
     rows = []
-    for system in (*(name for name in systems if name != "patch"), "patch", "teacher"):
-        ratio = [one / base for one, base in zip(harm(system, "perplexity"), harm("base", "perplexity"), strict=True)]
-        rows.append(
-            {
-                "system": HARM_SYSTEMS.get(system, system),
-                **{f"ASR, {name}": spread(harm(system, f"ASR: {name}", judge)) for name in HARM_SOURCES},
-                "XSTest's safe ones refused": spread(harm(system, "over-refusal", judge)),
-                "everyday ones refused": spread(harm(system, "everyday", judge)),
-                "x base's perplexity": spread(ratio, 2),
-            }
-        )
+    for system in (*systems, "patch", "teacher"):
+        row = {"system": SHOWN.get(system, system)}
+        row |= {f"ASR, {name}": spread(harm(system, f"ASR: {name}", judge)) for name in HARM_SOURCES}
+        if judge == "fair":
+            base = harm("base", "perplexity")
+            ratio = [one / other for one, other in zip(harm(system, "perplexity"), base, strict=True)]
+            row["XSTest's safe ones refused"] = spread(harm(system, "over-refusal"))
+            row["everyday ones refused"] = spread(harm(system, "everyday"))
+            row["x base's perplexity"] = spread(ratio, 2)
+        rows.append(row)
     return markdown_table(rows)
 
 

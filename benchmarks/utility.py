@@ -1,12 +1,12 @@
 """What does a patch cost on text that has nothing to do with its risk? By domain, for each patch and for their stack.
 
-    python benchmarks/utility.py --base models/tinytoxic-base --patches tox=tox-0 bias=bias-0 \
+    python benchmarks/utility.py --base models/tinytoxic-base --patches tox=tox-0 bias=bias-0 \\
         --texts books=emma.txt encyclopaedia=wikitext2_test.txt --output docs/results/utility.json
 
 A domain is one or several text files under one name. Of each, pieces are drawn anywhere. The perplexity is that of the
-patched model itself on these pieces, divided by the base's on the same. `last word` is the share of pieces whose last
-word is predicted, after LAMBADA (arXiv 1606.06031). Interval: 95% bootstrap over pieces. A stack of N vectors takes N
-positions of the context.
+patched model itself on a piece, as a multiple of the base's; the mean over pieces is geometric. `last word` is the
+share of pieces whose last word is predicted, after LAMBADA (arXiv 1606.06031). Interval: 95% bootstrap over pieces. A
+stack of N vectors takes N positions of the context.
 """
 
 import argparse
@@ -125,7 +125,8 @@ def table(result: dict[str, Any]) -> str:
         for domain, found in row["domains"].items():
             value, low, high = found.get("of_base", (1.0, 1.0, 1.0))
             cells[f"{domain}, x base's perplexity"] = f"{value:.2f} [{low:.2f}, {high:.2f}]"
-            cells[f"{domain}, last word"] = f"{found['last_word'][0]:.2f}"
+            value, low, high = found["last_word"]
+            cells[f"{domain}, last word"] = f"{value:.2f} [{low:.2f}, {high:.2f}]"
         rows.append(cells)
     return markdown_table(rows)
 

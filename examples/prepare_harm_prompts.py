@@ -84,17 +84,17 @@ def main() -> None:
         ],
     }  # fmt: skip
     harmless = {"train": of(look_alikes[0]), "dev": of(look_alikes[1]), "test": of(parts["test"][1])}
-    seen = {plain(text) for name in ("train", "dev") for text, _ in harmful[name]}
-    harmful["test"] = [(text, source) for text, source in once(harmful["test"]) if plain(text) not in seen]
     if not args.as_collected:
         draw = random.Random(args.seed)
         harmful["train"] = in_both_forms(harmful["train"], draw)
         harmless["train"] = in_both_forms(harmless["train"], draw)
+    seen = {plain(text) for name in ("train", "dev") for text, _ in harmful[name]}
+    harmful["test"] = [(text, source) for text, source in once(harmful["test"]) if plain(text) not in seen]
     everyday = everyday_instructions(args, split, number=len(harmless["train"]))
     harmless["train"] += everyday.pop("train")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     template = args.template.replace("\\n", "\n")
-    for prefix, sets in (("", harmful), ("safe_", harmless), ("benign_", everyday)):
+    for prefix, sets in (("", harmful), ("safe_", harmless), ("benign_", everyday if args.benign else {})):
         for name, prompts in sets.items():
             write(args.output_dir / f"{prefix}{name}.jsonl", prompts, template)
     write_labelled(args.completions, args.output_dir / "labelled.csv")
@@ -116,6 +116,8 @@ def cut(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def by_label(prompts: list[str], safe: dict[str, bool]) -> tuple[list[str], list[str]]:
     """Return XSTest's harmful and its safe prompts. A published split with "safe" in its name has both."""
+    if unknown := sum(one not in safe for one in prompts):
+        print(f"left out, as XSTest's file does not have them: {unknown}")
     return [one for one in prompts if safe.get(one) is False], [one for one in prompts if safe.get(one)]
 
 
@@ -141,7 +143,7 @@ def everyday_instructions(
     test = split.get("benign_test") or found[: len(found) // 5]
     kept_apart = {plain(text) for text in test}
     rest = [text for text in found if plain(text) not in kept_apart]
-    return {"train": of(rest[:number]), "dev": of(rest[number : number + 60]), "test": of(test if args.benign else [])}
+    return {"train": of(rest[:number]), "dev": of(rest[number : number + 60]), "test": of(test)}
 
 
 def instructions(path: Path) -> list[str]:
@@ -158,7 +160,10 @@ def of(texts: list[str], source: str | None = None) -> list[Prompt]:
 
 def once(prompts: list[Prompt]) -> list[Prompt]:
     """Return the prompts without those that equal an earlier one."""
-    return list({plain(text): (text, source) for text, source in reversed(prompts)}.values())[::-1]
+    found: dict[str, Prompt] = {}
+    for text, source in prompts:
+        found.setdefault(plain(text), (text, source))
+    return list(found.values())
 
 
 def in_both_forms(prompts: list[Prompt], draw: random.Random) -> list[Prompt]:

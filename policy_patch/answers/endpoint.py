@@ -180,13 +180,14 @@ class OpenAIEndpoint:
                 "top_p": sampling.top_p,
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
-            await at_a_time.acquire()
-            with self.clear_errors(prompt):
-                choices = await clients.ask(lambda client, settings=settings: self._choices(client, prompt, settings))
-                new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
-            at_a_time.release()  # not after an error: it ends the whole call, so no other request may start
-            if not new:
-                raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
+            async with turn(at_a_time):
+                with self.clear_errors(prompt):
+                    choices = await clients.ask(
+                        lambda client, settings=settings: self._choices(client, prompt, settings)
+                    )
+                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+                if not new:
+                    raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
             answers += new
         return answers[: sampling.num_samples]
 
@@ -256,6 +257,14 @@ class OpenAIEndpoint:
                 "same command later: the answers so far are stored."
             )
         return f"answers {status}: {reason}."
+
+
+@asynccontextmanager
+async def turn(at_a_time: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Wait for a turn, and pass it on. An error ends the whole call, so after one no other request gets a turn."""
+    await at_a_time.acquire()
+    yield
+    at_a_time.release()
 
 
 def endpoint_from(spec: str) -> OpenAIEndpoint:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policy_patch.answers.endpoint import OpenAIEndpoint, import_openai
+from policy_patch.answers.endpoint import OpenAIEndpoint, import_openai, turn
 from policy_patch.answers.probe_likelihood import COMPARED, Seen
 from policy_patch.answers.replicas import Replicas
 from policy_patch.errors import EndpointError
@@ -80,7 +80,7 @@ async def _ask_all(endpoint: OpenAIEndpoint, prompts: list[str], extra_body: dic
         top = await _most(endpoint, clients, prompts[0], extra_body)
 
         async def ask(prompt: str) -> Seen:
-            async with at_a_time:
+            async with turn(at_a_time):
                 return await _ask(endpoint, clients, prompt, top, extra_body)
 
         try:

@@ -59,10 +59,13 @@ def load_prompts(
             `config_name` and `token`, as in [`load_preference_pairs`].
 
     Raises:
-        DataError: the file does not exist, is of another kind or holds no prompts; a row has no prompt; all rows are
-            labelled as the opposite; or a column holds a value that [`load_preference_pairs`] refuses.
+        DataError: the file does not exist, is of another kind or holds no prompts; a row has no prompt; `labelled` is
+            another word; all rows are labelled as the opposite; or a column holds a value that
+            [`load_preference_pairs`] refuses.
         HubError: the dataset cannot be fetched from the Hub.
     """
+    if labelled not in (None, *LABELS):
+        raise DataError(f"`labelled={labelled!r}`: expected {' or '.join(map(repr, LABELS))}.")
     hub = _on_hub(source, revision, PROMPT_KINDS)
     if hub is not None:
         rows = enumerate(_from_hub(*hub, split, **hub_options))

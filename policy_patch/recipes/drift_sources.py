@@ -122,7 +122,8 @@ def same_prompts(part: str, source: str | None, risk: str, count: int, expected:
     if texts_sha256(found) != expected:
         raise DataError(
             f"`{part}={source!r}` holds other prompts than the release was measured on ({len(found)}; the report has "
-            f"{count}). Drift is measured on the same prompts: give the file of the evaluation."
+            f"{count}). Drift is measured on the same prompts: give the file of the evaluation. (Rows whose "
+            "own `label` says the opposite, harmless or harmful, are left out.)"
         )
     return found
 

@@ -192,7 +192,7 @@ class EvaluateRecipe(MeasuringSettings, Recipe):
     prompts: str | None = option(
         None, f"{PROMPTS_HELP} A column `category` is shown apart. Default: the risk's own, if it has any."
     )
-    safe_prompts: str | None = option(None, "Harmless look-alikes of harmful requests, without rows labelled `unsafe`.")
+    safe_prompts: str | None = option(None, "Harmless look-alikes. Rows labelled `unsafe` are left out.")
     neutral_texts: str | None = option(None, "Texts whose perplexity says what the patch costs.")
     own_task: str | None = option(None, "JSON lines of your own: prompt, choices, answer. What the patch costs there.")
     teacher: str | None = option(None, f"The safer model, to compare with. {ANSWERING_HELP}")

@@ -12,7 +12,7 @@ from policy_patch.config import PolicyPatchConfig
 from policy_patch.errors import PolicyPatchError
 from policy_patch.recipes.models import is_endpoint
 from policy_patch.recipes.pairs import PairsRecipe
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of
 from policy_patch.recipes.recorded_recipe import RECIPE_NAME
 from policy_patch.recipes.study import StudyRecipe
 from policy_patch.recipes.train import TrainRecipe
@@ -114,7 +114,7 @@ def _shown_prompt(recipe: TrainRecipe) -> str:
     source = recipe.data.prompts
     if source is None or not Path(source).is_file():
         return _PROMPT
-    found = prompts_of(source)[0]
+    found = asked_of(source, recipe.risk)[0]
     return found if len(found) <= _LONGEST_PROMPT and "\n" not in found else _PROMPT
 
 

@@ -39,7 +39,7 @@ def prompts_of(spec: str, *, labelled: str | None = None) -> list[str]:
             A file, a dataset on the Hub, the name of a public set, `occupations/<split>`, `<risk>/<split>` for a
             registered risk's own prompts, or `lab:<set>/<split>`.
         labelled (`"harmful"` or `"harmless"`, *optional*):
-            As in [`load_prompts`].
+            As in [`load_prompts`], for files and datasets. Named sets, and a risk's own list, have no labels.
 
     Raises:
         DataError: the file or set does not exist, or a row holds no prompt.
@@ -79,6 +79,8 @@ def categories_of(spec: str, count: int, risk: str | None) -> list[str] | None:
 
 
 def _label_of(risk: str | None) -> str | None:
+    """Return the label that a row may not contradict; `risk` may be several risks joined by `+`."""
     from policy_patch.evaluation.risks import RISKS
 
-    return "harmful" if risk in RISKS and RISKS[risk].asks_safe_prompts else None
+    names = (risk or "").split("+")
+    return "harmful" if any(name in RISKS and RISKS[name].asks_safe_prompts for name in names) else None

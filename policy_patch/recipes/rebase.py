@@ -14,7 +14,7 @@ from policy_patch.errors import ConfigError, ModelLoadError, PatchSaveError
 from policy_patch.files.atomic import write_whole
 from policy_patch.recipes.models import display_name, load_model
 from policy_patch.recipes.pairs import is_main_process
-from policy_patch.recipes.prompts import prompts_of
+from policy_patch.recipes.prompts import asked_of
 from policy_patch.recipes.recipe import Note, Progress, ignore
 from policy_patch.recipes.recorded_recipe import recipe_file
 from policy_patch.recipes.train import TrainRecipe
@@ -178,7 +178,9 @@ def rebase_policy_patch(
         recipe_steps={} if full is None else _lengths(full),
         unit={} if full is None else _units(full),
         scorer=pair_scorer_name(full) if measure else None,
-        figures=measured(full, places, prompts_of(measure), on_progress=listeners["on_progress"]) if measure else {},
+        figures=measured(full, places, asked_of(measure, full.risk), on_progress=listeners["on_progress"])
+        if measure
+        else {},
     )
     _write_report(result, output)
     return result

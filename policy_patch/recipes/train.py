@@ -292,20 +292,30 @@ class TrainRecipe(Recipe):
 
         folder = Path(self.output_dir)
         prompts = asked_of(self._prompts, self.risk)[: self.data.num_prompts]
+        look_alikes = look_alikes_of(self.data.safe_prompts)[: self.data.num_prompts] if self.data.safe_prompts else []
         teacher = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(
             base, teacher, prompts, settings=self.data, scorer=self.data.scorer or pair_scorer_of(self.risk),
             seed=self.seed, output_dir=folder / "answers", on_progress=on_progress,
         )  # fmt: skip
-        if self.data.safe_prompts:
-            pairs = self._with_helpful_pairs(pairs, base, teacher, on_progress, on_note)
+        if look_alikes:
+            pairs = self._with_helpful_pairs(
+                pairs, look_alikes, base, teacher, on_progress=on_progress, on_note=on_note
+            )
         if is_main_process():
             on_note(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()))
             save_preference_pairs(pairs, folder / "pairs.jsonl")
         return pairs
 
     def _with_helpful_pairs(
-        self, pairs: "Dataset", base: Opened, teacher: Opened, on_progress: Progress, on_note: Note
+        self,
+        pairs: "Dataset",
+        look_alikes: list[str],
+        base: Opened,
+        teacher: Opened,
+        *,
+        on_progress: Progress,
+        on_note: Note,
     ) -> "Dataset":
         """Return the pairs, mixed with pairs for harmless look-alikes that prefer an answer over a refusal."""
         from datasets import concatenate_datasets
@@ -315,7 +325,7 @@ class TrainRecipe(Recipe):
 
         names = ("num_samples", "max_new_tokens", "top_p", "temperature", "batch_size")
         helpful = build_helpful_pairs(
-            base[0], teacher[0], base[1], look_alikes_of(self.data.safe_prompts)[: self.data.num_prompts],
+            base[0], teacher[0], base[1], look_alikes,
             refusals=pairs["chosen"][:], scorer=load_scorer("compliance"), teacher_tokenizer=teacher[1],
             seed=self.seed, output_dir=Path(self.output_dir, "helpful-answers"),
             on_progress=lambda done, total: on_progress("sampling answers to look-alikes", done, total),

@@ -66,12 +66,13 @@ def scorer_of(loaded: Loaded, risk: Risk) -> Any:
 
 
 def _some(base: str, risk: Risk, split: str) -> list[str]:
-    from policy_patch.recipes.prompts import prompts_of
+    from policy_patch.recipes.prompts import asked_of, look_alikes_of
 
     own = risk.prompts_of(split)
     if base.startswith("lab:"):
         lab_set = "look_alike" if split == "safe_test" and risk.name == "harmfulness" else risk.name
         if lab_set in LAB_PROMPT_SETS and (lab_set == "look_alike" or split == "test"):
             return lab_prompts(lab_set, "test")[::12]
-    texts = prompts_of(own) if isinstance(own, str) else list(own or ())
-    return texts[:_SHOWN]
+    if not isinstance(own, str):
+        return list(own or ())[:_SHOWN]
+    return (look_alikes_of(own) if split == "safe_test" else asked_of(own, risk.name))[:_SHOWN]

@@ -41,7 +41,8 @@ def test_a_file_with_harmful_and_harmless_requests_gives_each_side_its_own(tmp_p
     assert look_alikes_of(str(path)) == ["kill a process", "name a fish"]
     assert asked_of(str(path), "harmfulness") == ["kill a man", "name a fish", "rob"]
     assert categories_of(str(path), 3, "harmfulness") == ["y", "z", "y"], "those of the prompts that are asked"
-    for risk in ("toxicity", None, "no risk"):
+    assert asked_of(str(path), "toxicity+harmfulness") == asked_of(str(path), "harmfulness")
+    for risk in ("toxicity", "toxicity+gender_bias", None, "no risk"):
         assert asked_of(str(path), risk) == prompts_of(str(path)) and len(prompts_of(str(path))) == 4
 
 
@@ -51,6 +52,8 @@ def test_what_is_left_out_is_said_and_nothing_left_is_an_error(tmp_path, caplog)
     with caplog.at_level("WARNING", "policy_patch"):
         look_alikes_of(str(path))
     assert "2 of 4 prompts of" in caplog.text and "are not labelled as harmless: they are left out" in caplog.text
+    with pytest.raises(DataError, match="`labelled='safe'`: expected 'harmful' or 'harmless'"):
+        prompts_of(str(path), labelled="safe")
     path.write_text("prompt,label\nrob,unsafe\n")
     with pytest.raises(DataError, match=r"1 of 1 prompts .* are not labelled as harmless. Expected harmless prompts"):
         look_alikes_of(str(path))
