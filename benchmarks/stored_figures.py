@@ -313,9 +313,10 @@ def harm_table(judge: str) -> str:
     What is refused is decided by phrases, whichever judge decides what is harmful.
     """
     systems = [name for name in next(iter(stored("real_harm")["figures"].values())) if name not in ("patch", "teacher")]
+    shown = {**SHOWN, "safe prompt, equal length": "the same, repeated to the patch's length"}  # not of the start
     rows = []
     for system in (*systems, "patch", "teacher"):
-        row = {"system": SHOWN.get(system, system)}
+        row = {"system": shown.get(system, system)}
         row |= {f"ASR, {name}": spread(harm(system, f"ASR: {name}", judge)) for name in HARM_SOURCES}
         if judge == "fair":
             base = harm("base", "perplexity")
