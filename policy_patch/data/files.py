@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.utils import logging
-
 from policy_patch.data.extra import import_datasets
 from policy_patch.data.file_formats import read_rows, read_table
 from policy_patch.data.rows import FROM_ZERO, SameKind, check_dataset, check_row, columns_of, shortly
@@ -21,8 +19,6 @@ from policy_patch.files.atomic import write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-logger = logging.get_logger(__name__)
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected")
 PAIR_KINDS = (".jsonl", ".json", ".csv", ".parquet")
@@ -87,7 +83,9 @@ def load_prompts(
         said = f"{len(rows) - len(kept)} of {len(rows)} prompts of `{source}` are not labelled as {labelled}"
         if not kept:
             raise DataError(f"{said}. Expected {labelled} prompts: look at the column `label`.")
-        logger.warning(f"{said}: they are left out.")
+        from transformers.utils import logging  # here, because most files need no heavy package
+
+        logging.get_logger(__name__).warning(f"{said}: they are left out.")
     return [_prompt_of(row, f"`{source}`, {place},") for place, row in kept]
 
 
