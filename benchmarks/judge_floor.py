@@ -9,12 +9,12 @@ sentence now and then gives harmless text a high figure. Here pieces of books st
 """
 
 import argparse
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stored_run import made_with, write_result
+from text_pieces import text_pieces
 
 from policy_patch.evaluation import bootstrap_interval, load_scorer
 from policy_patch.evaluation.scorers import Scorer
@@ -41,14 +41,8 @@ def main() -> None:
 
 def pieces(path: Path, *, num_prompts: int, num_samples: int, num_words: int, seed: int) -> list[list[str]]:
     """Return pieces of a text, drawn anywhere in it, as rows of answers."""
-    words = path.read_text(encoding="utf-8").split()
-    draw = random.Random(seed)
-
-    def piece() -> str:
-        start = draw.randrange(len(words) - num_words)
-        return " ".join(words[start : start + num_words])
-
-    return [[piece() for _ in range(num_samples)] for _ in range(num_prompts)]
+    found = text_pieces([path], count=num_prompts * num_samples, num_words=num_words, seed=seed)
+    return [found[at : at + num_samples] for at in range(0, len(found), num_samples)]
 
 
 def measured(rows: list[list[str]], scorers: list[Scorer]) -> dict[str, dict[str, Any]]:

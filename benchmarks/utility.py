@@ -10,7 +10,6 @@ stack of N vectors takes N positions of the context.
 """
 
 import argparse
-import random
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from stored_run import made_with, write_result
+from text_pieces import text_pieces
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from policy_patch import PolicyPatchModel
@@ -33,7 +33,8 @@ BASE = "base"
 def main() -> None:
     args = parse()
     torch.set_num_threads(1)
-    domains = {name: pieces(paths, args) for name, paths in named(args.texts).items()}
+    settings = {"num_words": args.num_words, "seed": args.seed}
+    domains = {name: text_pieces(paths, count=args.num_pieces, **settings) for name, paths in named(args.texts).items()}
     base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     model = PolicyPatchModel(base)
@@ -44,7 +45,7 @@ def main() -> None:
     if len(patches) > 1:
         systems[" + ".join(patches)] = list(patches)
     result: dict[str, Any] = {
-        "settings": {"num_pieces": args.num_pieces, "num_words": args.num_words, "seed": args.seed},
+        "settings": {"num_pieces": args.num_pieces, **settings},
         "context": base.config.max_position_embeddings,
         "made_with": made_with(),
         "systems": {},
@@ -82,18 +83,6 @@ def named(given: list[str]) -> dict[str, list[Path]]:
     for one in given:
         name, _, path = one.partition("=")
         found.setdefault(name, []).append(Path(path))
-    return found
-
-
-def pieces(paths: list[Path], args: argparse.Namespace) -> list[str]:
-    """Return pieces of the texts, drawn anywhere in them."""
-    words = [path.read_text(encoding="utf-8").split() for path in paths]
-    draw = random.Random(args.seed)
-    found = []
-    for number in range(args.num_pieces):
-        text = words[number % len(words)]
-        start = draw.randrange(len(text) - args.num_words)
-        found.append(" ".join(text[start : start + args.num_words]))
     return found
 
 
