@@ -208,9 +208,11 @@ class PairsRecipe(PairSettings, Recipe):
                 names cannot be loaded, or no pair is left.
         """
         from policy_patch.data import save_preference_pairs
+        from policy_patch.evaluation.risks import RISKS
 
         source, scorer = self._checked()
-        prompts = asked_of(source, self.risk)[: self.num_prompts]
+        of_scorer = (name for name, risk in RISKS.items() if risk.pair_scorer == scorer)
+        prompts = asked_of(source, self.risk or next(of_scorer, None))[: self.num_prompts]
         base, tokenizer = load_answering(self.base, device=self.device, dtype=self.dtype)
         teacher, teacher_tokenizer = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(

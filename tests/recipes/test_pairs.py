@@ -62,3 +62,16 @@ def test_a_risk_says_which_prompts_and_which_scorer_are_taken(tmp_path, monkeypa
     PairsRecipe(**models, prompts="lab:toxicity/train").run()
     assert [scorer for _, scorer in taken] == ["gender-words", "compliance", "lexical", "lexical"]
     assert taken[0][0] == prompts_of("occupations/train") and taken[3][0] == prompts_of("lab:toxicity/train")
+
+
+@pytest.mark.parametrize("asked", [{"risk": "harmfulness"}, {"scorer": "compliance"}])
+def test_pairs_of_refusals_are_not_made_for_requests_labelled_as_harmless(tmp_path, asked):
+    """Whether the risk is named or only its scorer: a teacher that over-refuses would teach it."""
+    harmful, safe = prompts_of("lab:harmfulness/train")[:3], prompts_of("lab:look_alike/train")[:3]
+    rows = [f'"{text}",{label}' for label, texts in (("unsafe", harmful), ("safe", safe)) for text in texts]
+    (tmp_path / "both.csv").write_text("\n".join(["prompt,label", *rows]))
+    recipe = PairsRecipe(
+        **{**LAB, "prompts": str(tmp_path / "both.csv")}, **asked, output=str(tmp_path / "pairs.jsonl"), num_samples=1,
+        max_new_tokens=4, min_margin=0, max_chosen_score=1, device="cpu",
+    )  # fmt: skip
+    assert set(recipe.run().pairs["prompt"]) == set(harmful)
