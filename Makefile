@@ -18,7 +18,7 @@ NEWEST_TESTS = $(CORE_TESTS) tests/test_readme.py tests/model/test_trainer_hook.
 LOWEST_TESTS = $(CORE_TESTS) tests/hub/test_round_trip.py tests/hub/test_push.py tests/report/test_plots.py \
 	$(addprefix tests/evaluation/test_, $(addsuffix .py, scorers evaluate))
 
-.PHONY: help demo test test-newest test-lowest check docs dist clean
+.PHONY: help demo test test-newest test-lowest check docs dist space clean
 
 help:
 	@echo "make demo    train a patch on the embedded miniature models and show before and after (about a minute after the install)"
@@ -27,6 +27,7 @@ help:
 	@echo "make check   lint, format, documentation and distribution, strict"
 	@echo "make docs    build the documentation into site/"
 	@echo "make dist    build what an index gets into dist/, and check it"
+	@echo "make space   put the page and the package into dist/space/, to be uploaded as a Space of the Hub"
 	@echo "make clean   remove environments and what was built"
 
 demo: .venv-demo/ready
@@ -56,6 +57,15 @@ dist: .venv-docs/ready
 	.venv-docs/bin/python -m build --no-isolation --outdir dist .
 	.venv-docs/bin/twine check --strict dist/*
 	.venv-docs/bin/python -m tests.distribution dist $(if $(TAG),--tag $(TAG)) $(if $(REPOSITORY),--repository $(REPOSITORY))
+
+# The package lies beside the page, so that the Space's requirements name packages of the index only.
+SPACE = dist/space
+space:
+	rm -rf $(SPACE)
+	mkdir -p $(SPACE)
+	cp -R spaces/policy_patch_demo/. policy_patch $(SPACE)
+	find $(SPACE) -name __pycache__ -prune -exec rm -rf {} +
+	@echo "Wrote $(SPACE). Next: hf upload ORG/NAME $(SPACE) --repo-type space"
 
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet

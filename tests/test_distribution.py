@@ -1,11 +1,17 @@
 """Tests of what an index gets: the checks of `tests.distribution` bite, and the addresses of the project are one."""
 
 import re
+import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import policy_patch
 from tests.distribution import NEEDED_IN_SDIST, VERSIONS, named_files, relative_links, sdist_faults, wheel_faults
@@ -100,13 +106,29 @@ def test_the_address_of_the_repository_is_the_same_everywhere():
         for address in re.findall(r"github(?:usercontent)?\.com/([\w.-]+/policy-patch)\b", text)
     }
     assert {address for _, address in found} == {owner_and_name}
-    assert ("requirements.txt", owner_and_name) in found
+    assert ("pyproject.toml", owner_and_name) in found
 
 
-def test_the_requirements_of_the_space_are_those_of_this_version():
-    [line] = (ROOT / "spaces/policy_patch_demo/requirements.txt").read_text().splitlines()
-    assert line == f"policy-patch[demo] @ git+{SOURCE}@v{policy_patch.__version__}"
-    assert "demo" in PROJECT["project"]["optional-dependencies"]
+def test_the_requirements_of_the_space_are_what_the_page_needs():
+    def needed(lines: list[str]) -> Iterator[Requirement]:
+        for one in map(Requirement, lines):
+            extras = [PROJECT["project"]["optional-dependencies"][extra] for extra in sorted(one.extras)]
+            yield from needed(list(chain(*extras))) if one.name == "policy-patch" else [one]
+
+    expected: dict[str, SpecifierSet] = {}
+    for one in needed([*PROJECT["project"]["dependencies"], "policy-patch[demo]"]):
+        expected[one.name] = expected.get(one.name, SpecifierSet()) & one.specifier
+    expected["transformers"] = SpecifierSet(">=5.23,<6")  # the higher of two lower bounds
+    lines = (ROOT / "spaces/policy_patch_demo/requirements.txt").read_text().splitlines()
+    assert {one.name: one.specifier for one in map(Requirement, lines)} == expected
+
+
+def test_the_folder_of_the_space_runs_on_its_own(tmp_path):
+    space = tmp_path / "space"
+    subprocess.run(["make", "--silent", "space", f"SPACE={space}"], cwd=ROOT, check=True)
+    code = "import app, policy_patch; print(policy_patch.__file__, app.demo.title)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=space, capture_output=True, text=True)
+    assert run.stdout.split() == [str(space / "policy_patch/__init__.py"), "policy-patch"], run.stderr
 
 
 def test_the_package_says_that_it_is_typed():
