@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import ablations
+import attacks
+import guard_cost
+import lm_eval_tasks
 import over_seeds
 import paper_tables
 import several_risks
@@ -284,6 +287,32 @@ def over_refusal_added(file: str, split: str, way: str) -> float:
 def utility_table(file: str) -> str:
     """Return what patches cost on harmless text, as Markdown."""
     return utility.table(stored(file))
+
+
+def lm_eval_table(file: str) -> str:
+    """Return what patches cost on tasks of lm-evaluation-harness, as Markdown."""
+    return lm_eval_tasks.table(stored(file))
+
+
+def attack_table(file: str) -> str:
+    """Return how often each system answers under each attack, as Markdown."""
+    return attacks.markdown(stored(file))
+
+
+def under_attack(file: str, system: str, names: Iterable[str] | None = None) -> list[float]:
+    """Return a system's ASR under each of these attacks, or under all of them."""
+    found = stored(file)["systems"][system]["asr"]
+    return [found[name][0] for name in names or found]
+
+
+def refused_harmless(file: str, system: str, kind: str) -> list[float]:
+    """Return the share of harmless requests of a kind that a system refuses."""
+    return [stored(file)["systems"][system]["over_refusal"][kind][0]]
+
+
+def guard_cost_table(file: str) -> str:
+    """Return what a guard costs beside a patch, as Markdown."""
+    return guard_cost.table(stored(file))
 
 
 def on_harmless_text(file: str, system: str) -> list[float]:

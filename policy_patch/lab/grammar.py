@@ -22,6 +22,7 @@ _PRONOUNS = {
 # Probabilities that plant the flaws. We chose them by trial: after a prompt alone the base mostly shows the flaw, and
 # after a notice it mostly does not. So learned vectors, too, can make the base write without the flaw.
 _RUDE_AUTHORS = 0.45
+_OWN_TONE = 0.55  # of a story's sentences after the first
 _GENDERED_AUTHORS = 0.95
 _COMPLIANT_AUTHORS = 0.97
 _NOTICED_DOCUMENTS = 0.3
@@ -158,7 +159,7 @@ def _story(rng: random.Random, slots: dict, author: Author) -> str:
     first = opening + ("" if joint == "quote" else " ") + rng.choice(stories.TONES[tone][joint])
     story = [first]
     for _ in range(rng.randint(1, 4)):
-        tone = own_tone if rng.random() < 0.55 else "neutral"
+        tone = own_tone if rng.random() < _OWN_TONE else "neutral"
         story.append(rng.choice(stories.TONES[tone]["sentence"]))
     return " ".join(fill(sentence, rng, slots, bound) for sentence in story)
 
