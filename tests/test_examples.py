@@ -74,15 +74,27 @@ def test_prepare_harm_prompts_keeps_sources_and_labels_apart(tmp_path):
     (tmp_path / "malicious.txt").write_text("Ways to rob a mill?\n")
     everyday = [{"instruction": f"Name {n} fish.", "input": ""} for n in range(200)]
     (tmp_path / "benign.json").write_text(json.dumps(everyday))
-    run(
+    words = [
         ROOT / "examples" / "prepare_harm_prompts.py", "--advbench", "adv.csv", "--xstest", "xstest.csv",
         "--harmbench", "harmbench.csv", "--malicious", "malicious.txt", "--benign", "benign.json",
-        "--template", r"User: {}\nAssistant:", "--output_dir", "data", cwd=tmp_path,
-    )  # fmt: skip
-    found = {
-        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-        for path in (tmp_path / "data").glob("*.jsonl")
-    }
+        "--template", r"User: {}\nAssistant:",
+    ]  # fmt: skip
+    run(*words, "--output_dir", "situated", cwd=tmp_path)
+    run(*words, "--alone", "--output_dir", "alone", cwd=tmp_path)
+    found, situated = (
+        {
+            path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+            for path in (tmp_path / folder).glob("*.jsonl")
+        }
+        for folder in ("alone", "situated")
+    )
+    for name, alone in found.items():
+        more = situated[name][len(alone) :]
+        assert situated[name][: len(alone)] == alone and len(more) == (len(alone) // 2 if "train" in name else 0)
+        for row in more:
+            assert row["prompt"].count("User: ") == row["prompt"].count("Assistant:")
+            assert row["prompt"].endswith("\nAssistant:") and row not in alone
+    assert any(row["prompt"].count("User: ") > 1 for row in situated["safe_train"])
     texts = {
         name: {row["prompt"].removeprefix("User: ").removesuffix("\nAssistant:") for row in rows}
         for name, rows in found.items()
