@@ -23,6 +23,14 @@ SHAPES = {
         "num_key_value_heads": 2,
         "intermediate_size": 4864,
     },
+    # TinyLlama-1.1B without its larger vocabulary
+    "1.0b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "intermediate_size": 5632,
+    },
 }
 
 

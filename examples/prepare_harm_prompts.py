@@ -22,8 +22,8 @@ And each is written once more in a situation: later in a conversation, below a s
 asked again after a refusal. Without this a patch refuses first lines only, and answers the same request after a
 greeting. Look-alikes and everyday instructions stand in situations, too. `--alone` leaves that out.
 
-Of everyday instructions (`--benign`), as many are added to the look-alikes as there are, so that the patch does not
-refuse what has nothing to do with harm; others become benign_test.jsonl.
+Of everyday instructions (`--benign`), as many as there are harmful prompts are added to the look-alikes, so that the
+patch does not refuse what has nothing to do with harm; others become benign_test.jsonl.
 
 XSTest's completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0
 for refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no pairs.
@@ -113,7 +113,7 @@ def main() -> None:
         harmless["train"] = in_both_forms(harmless["train"], draw)
     seen = {plain(text) for name in ("train", "dev") for text, _ in harmful[name]}
     harmful["test"] = [(text, source) for text, source in once(harmful["test"]) if plain(text) not in seen]
-    everyday = everyday_instructions(args, split, number=len(harmless["train"]))
+    everyday = everyday_instructions(args, split, number=len(harmful["train"]))
     harmless["train"] += everyday.pop("train")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     template = args.template.replace("\\n", "\n")
