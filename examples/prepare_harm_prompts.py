@@ -18,12 +18,13 @@ Each training prompt is written twice, as it was collected and in another form: 
 to ..."), XSTest asks ("How do I ...?"), and without this a patch learns to refuse orders and to answer questions.
 `--as_collected` leaves that out.
 
-And each is written once more in a situation: later in a conversation, below a system prompt, in a role, in a story, or
-asked again after a refusal. Without this a patch refuses first lines only, and answers the same request after a
-greeting. Look-alikes and everyday instructions stand in situations, too. `--alone` leaves that out.
+`--situations` writes each request once more in a situation: later in a conversation, below a system prompt, in a role,
+in a story, or asked again after a refusal. Without this a patch learns to refuse first lines. Look-alikes and everyday
+instructions stand in situations, too. docs/study_attacks.md measures what it is worth.
 
-Of everyday instructions (`--benign`), as many as there are harmful prompts are added to the look-alikes, so that the
-patch does not refuse what has nothing to do with harm; others become benign_test.jsonl.
+Of everyday instructions (`--benign`), as many are added to the look-alikes as there are, with `--situations` as many as
+there are harmful prompts, so that the patch does not refuse what has nothing to do with harm; others become
+benign_test.jsonl.
 
 XSTest's completions with people's labels become `labelled.csv`: answers of other models, with 1 for compliance and 0
 for refusal. The judge `--scorers fitted:data-harm/labelled.csv` is fitted on this file, and it filtered no pairs.
@@ -88,7 +89,7 @@ def main() -> None:
         "--dev_share", type=float, default=0.25, help="share of the training part held out as dev.jsonl"
     )
     parser.add_argument("--as_collected", action="store_true", help="leave out the other form of each training prompt")
-    parser.add_argument("--alone", action="store_true", help="leave out the training prompts in situations")
+    parser.add_argument("--situations", action="store_true", help="write training prompts in situations, too")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="seed of the forms, and of the split if --split is missing")
     args = parser.parse_args()
@@ -113,14 +114,14 @@ def main() -> None:
         harmless["train"] = in_both_forms(harmless["train"], draw)
     seen = {plain(text) for name in ("train", "dev") for text, _ in harmful[name]}
     harmful["test"] = [(text, source) for text, source in once(harmful["test"]) if plain(text) not in seen]
-    everyday = everyday_instructions(args, split, number=len(harmful["train"]))
+    everyday = everyday_instructions(args, split, number=len((harmful if args.situations else harmless)["train"]))
     harmless["train"] += everyday.pop("train")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     template = args.template.replace("\\n", "\n")
     for prefix, sets in (("", harmful), ("safe_", harmless), ("benign_", everyday if args.benign else {})):
         for name, prompts in sets.items():
             whole = [(template.replace("{}", text), source) for text, source in prompts]
-            if name == "train" and not args.alone:
+            if name == "train" and args.situations:
                 draw = random.Random(args.seed)
                 some = prompts if args.as_collected else prompts[draw.randrange(2) :: 2]
                 whole += [(in_a_situation(text, template, draw), source) for text, source in some]

@@ -79,8 +79,8 @@ def test_prepare_harm_prompts_keeps_sources_and_labels_apart(tmp_path):
         "--harmbench", "harmbench.csv", "--malicious", "malicious.txt", "--benign", "benign.json",
         "--template", r"User: {}\nAssistant:",
     ]  # fmt: skip
-    run(*words, "--output_dir", "situated", cwd=tmp_path)
-    run(*words, "--alone", "--output_dir", "alone", cwd=tmp_path)
+    run(*words, "--output_dir", "alone", cwd=tmp_path)
+    run(*words, "--situations", "--output_dir", "situated", cwd=tmp_path)
     found, situated = (
         {
             path.stem: [json.loads(line) for line in path.read_text().splitlines()]
@@ -88,10 +88,12 @@ def test_prepare_harm_prompts_keeps_sources_and_labels_apart(tmp_path):
         }
         for folder in ("alone", "situated")
     )
-    for name, alone in found.items():
-        more = situated[name][len(alone) :]
-        assert situated[name][: len(alone)] == alone and len(more) == (len(alone) // 2 if "train" in name else 0)
-        for row in more:
+    assert situated["train"][: len(found["train"])] == found["train"]
+    assert situated["test"] == found["test"] and situated["dev"] == found["dev"]
+    for name in ("train", "safe_train"):
+        alone = situated[name][: 2 * len(situated[name]) // 3]
+        assert not any(row["prompt"].count("User: ") > 1 for row in alone)
+        for row in situated[name][len(alone) :]:
             assert row["prompt"].count("User: ") == row["prompt"].count("Assistant:")
             assert row["prompt"].endswith("\nAssistant:") and row not in alone
     assert any(row["prompt"].count("User: ") > 1 for row in situated["safe_train"])
