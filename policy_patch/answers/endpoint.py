@@ -26,6 +26,7 @@ from policy_patch.answers.addresses import (
     split_spec,
 )
 from policy_patch.answers.protocol import Sampling
+from policy_patch.answers.raw_completions import check_carry_patches
 from policy_patch.answers.replicas import AbortedAnswerError, Replicas, check_whole
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
@@ -98,6 +99,7 @@ class OpenAIEndpoint:
         self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
         self.address = shown_address(base_url)
         self.name = f"{model} at {self.address}" + (", chat" if chat else "")
+        self._is_checked = chat  # whether raw completions carry what the server has
 
     def answer(
         self,
@@ -114,7 +116,8 @@ class OpenAIEndpoint:
 
         Raises:
             EndpointError: after all retries the host cannot be reached, refuses the key, does not know the model,
-                redirects to another host, or breaks the protocol; or the key cannot be sent in a header.
+                redirects to another host, or breaks the protocol; or the key cannot be sent in a header; or raw
+                completions are asked of a llama.cpp with a file of patches, where only chat carries them.
         """
         from anyio.from_thread import start_blocking_portal
 
@@ -122,6 +125,8 @@ class OpenAIEndpoint:
         done = 0
         # The requests run in an event loop in another thread: an error or Ctrl-C in this call cancels them at once.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.clients()) as clients:
+            if not self._is_checked:
+                portal.call(self._check, clients)
             at_a_time = asyncio.Semaphore(self.concurrency)
             futures = {
                 portal.start_task_soon(self._answers_to, clients, at_a_time, prompt, occurrence, sampling): index
@@ -165,6 +170,10 @@ class OpenAIEndpoint:
                 for url in self.base_urls
             ]
             yield Replicas(opened, self.max_retries if several else 0)
+
+    async def _check(self, clients: Replicas) -> None:
+        await check_carry_patches(clients.clients, self.model, max_retries=self.max_retries)
+        self._is_checked = True
 
     async def _answers_to(
         self, clients: Replicas, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
