@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -41,6 +42,7 @@ _REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
 _MOST_WORDS = 100_000  # characters of a host's message that are read
 _SHOWN = 200  # characters of it that are shown
 _WARM, _FEW = 0.5, 3  # temperature and prompts from which equal answers are no accident
+_FIELD_N = re.compile(r"""(['"`])n\1""")
 _ECHO = 12  # a piece of the prompt of this many characters is blanked in a host's message
 
 
@@ -99,6 +101,7 @@ class OpenAIEndpoint:
         self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
         self.address = shown_address(base_url)
         self.name = f"{model} at {self.address}" + (", chat" if chat else "")
+        self._takes_several = True  # answers to one request
         self._is_checked = chat  # whether raw completions carry what the server has
 
     def answer(
@@ -178,23 +181,32 @@ class OpenAIEndpoint:
     async def _answers_to(
         self, clients: Replicas, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
     ) -> list[Answer]:
-        """Request all answers at once, and then those still missing: some hosts ignore `n` and send one."""
+        """Request all answers at once, and then those still missing: some hosts ignore `n` and send one.
+
+        A host that refuses `n`, such as llama.cpp with fewer slots, is asked for one answer at a time from then on.
+        """
         answers: list[Answer] = []
         while len(answers) < sampling.num_samples:
             settings = {
                 "model": self.model,
-                "n": sampling.num_samples - len(answers),
+                "n": sampling.num_samples - len(answers) if self._takes_several else 1,
                 "max_tokens": sampling.max_new_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
             async with turn(at_a_time):
-                with self.clear_errors(prompt):
-                    choices = await clients.ask(
-                        lambda client, settings=settings: self._choices(client, prompt, settings)
-                    )
-                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+                try:
+                    with self.clear_errors(prompt):
+                        choices = await clients.ask(
+                            lambda client, settings=settings: self._choices(client, prompt, settings)
+                        )
+                        new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+                except EndpointError as error:
+                    if settings["n"] == 1 or not _refuses_several(error.__cause__):
+                        raise
+                    self._takes_several = False
+                    continue
                 if not new:
                     raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
             answers += new
@@ -329,6 +341,13 @@ def _are_all_equal(answers: Sequence[Sequence[Answer]]) -> bool:
     """Return whether several prompts have several answers each, and all those of one prompt are equal."""
     texts = [[answer.text for answer in row] for row in answers]
     return len(texts) >= _FEW and all(len(row) > 1 and len(set(row)) == 1 and row[0].strip() for row in texts)
+
+
+def _refuses_several(error: BaseException | None) -> bool:
+    """Return whether a host refuses the field `n` of a request. llama.cpp says `Field 'n': Value must be ...`."""
+    openai = import_openai()
+    refusals = openai.BadRequestError | openai.UnprocessableEntityError
+    return isinstance(error, refusals) and _FIELD_N.search(_reason(error)) is not None
 
 
 def _text_of(choice: Any) -> str:
