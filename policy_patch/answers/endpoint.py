@@ -100,7 +100,8 @@ class OpenAIEndpoint:
         self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
         self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
         self.address = shown_address(base_url)
-        self.name = f"{model} at {self.address}" + (", chat" if chat else "")
+        self.name = (f"{model} at " if model else "") + self.address + (", chat" if chat else "")
+        self._are_stored = False  # the answers, by the caller
         self._takes_several = True  # answers to one request
         self._is_checked = chat  # whether raw completions carry what the server has
 
@@ -125,7 +126,7 @@ class OpenAIEndpoint:
         from anyio.from_thread import start_blocking_portal
 
         answers: list[list[Answer]] = [[] for _ in prompts]
-        done = 0
+        done, self._are_stored = 0, on_answers is not None
         # The requests run in an event loop in another thread: an error or Ctrl-C in this call cancels them at once.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.clients()) as clients:
             if not self._is_checked:
@@ -241,6 +242,10 @@ class OpenAIEndpoint:
             text = text if path is None else text.replace(path, f"/{BLANK}")
         return _without_echo(without_secrets(text, _key()), prompt)
 
+    @property
+    def _kept(self) -> str:
+        return " The answers so far are stored; the same command continues." if self._are_stored else ""
+
     def _meaning(self, error: Exception, clean: Callable[[str], str]) -> str:
         import openai
 
@@ -249,12 +254,12 @@ class OpenAIEndpoint:
         if isinstance(error, openai.APIConnectionError):
             return (
                 f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
-                "end with `/v1`? The answers so far are stored; the same command continues."
+                f"end with `/v1`?{self._kept}"
             )
         if isinstance(error, AbortedAnswerError):
             return (
-                "broke off an answer (`finish_reason` is `abort`), as an engine does that shuts down. The answers so"
-                " far are kept; the same command goes on."
+                "broke off an answer (`finish_reason` is `abort`), as an engine does that shuts down. Ask again when "
+                f"it is up.{self._kept}"
             )
         if not isinstance(error, openai.APIStatusError):
             return f"does not follow the OpenAI protocol in its answer: {clean(str(error))}."
@@ -275,7 +280,7 @@ class OpenAIEndpoint:
         if isinstance(error, openai.RateLimitError):
             return (
                 f"still limits the rate of requests after all retries (429): {reason}. Lower `concurrency`, or run the "
-                "same command later: the answers so far are stored."
+                f"same command later.{self._kept}"
             )
         return f"answers {status}: {reason}."
 

@@ -242,8 +242,16 @@ def test_half_a_character_at_the_end_of_an_answer_is_a_replacement_character(ser
 def test_an_answer_that_the_engine_broke_off_is_not_kept(server):
     handler, url = server
     handler.body = {"choices": [{"text": " half a", "finish_reason": "abort", "index": 0}] * 2}
-    with pytest.raises(EndpointError, match=r"broke off an answer .*the same command goes on"):
+    with pytest.raises(EndpointError, match=r"broke off an answer .*Ask again when it is up\.$"):
         ask(url)
+
+
+def test_that_answers_are_stored_is_said_only_where_they_are():
+    endpoint = OpenAIEndpoint("", f"http://127.0.0.1:{free_port()}/v1", max_retries=0)
+    with pytest.raises(EndpointError, match=r"^http://127\.0\.0\.1:.* cannot be reached.*with `/v1`\?$"):
+        endpoint.answer(["You"], SAMPLING, occurrences=[0])
+    with pytest.raises(EndpointError, match=r"The answers so far are stored; the same command continues\.$"):
+        endpoint.answer(["You"], SAMPLING, occurrences=[0], on_answers=lambda *_: None)
 
 
 def test_a_dead_host_is_told():
