@@ -226,7 +226,7 @@ def _is_offloaded(module: Any) -> bool:
 def _first_line(error: Exception) -> str:
     """Return the first line of a message; all of it in one line if the first announces a list."""
     first = (str(error).splitlines() or [""])[0]
-    return (" ".join(str(error).split()) if first.endswith(":") else first) or type(error).__name__
+    return (" ".join(str(error).split()) if first.rstrip().endswith(":") else first) or type(error).__name__
 
 
 def _renew_lock() -> None:

@@ -441,6 +441,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); leave.set(); thread.j
 
 def test_a_reason_that_is_a_list_is_told_as_a_whole():
     with pytest.raises(ModelLoadError, match=r"Cannot load it: None of these: \(1\) a \(2\) b$"), load_errors("it"):
-        raise ValueError("None of these:\n(1) a\n(2) b")
+        raise ValueError("None of these: \n(1) a\n(2) b")
     with pytest.raises(ModelLoadError, match=r"Cannot load it: No$"), load_errors("it"):
         raise ValueError("No\nmore")
