@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ from policy_patch.answers.addresses import (
     split_spec,
 )
 from policy_patch.answers.protocol import Sampling
+from policy_patch.answers.raw_completions import check_carry_patches
 from policy_patch.answers.replicas import AbortedAnswerError, Replicas, check_whole
 from policy_patch.answers.sampling import Answer
 from policy_patch.answers.seeds import request_seed
@@ -40,6 +42,7 @@ _REFUSED_REDIRECT = "x-policy-patch-refused-redirect"
 _MOST_WORDS = 100_000  # characters of a host's message that are read
 _SHOWN = 200  # characters of it that are shown
 _WARM, _FEW = 0.5, 3  # temperature and prompts from which equal answers are no accident
+_FIELD_N = re.compile(r"""(['"`])n\1""")
 _ECHO = 12  # a piece of the prompt of this many characters is blanked in a host's message
 
 
@@ -97,7 +100,10 @@ class OpenAIEndpoint:
         self.model, self.base_url, self.chat, self.concurrency = model, base_url, chat, concurrency
         self.timeout, self.max_retries, self.follow_redirects = timeout, max_retries, follow_redirects
         self.address = shown_address(base_url)
-        self.name = f"{model} at {self.address}" + (", chat" if chat else "")
+        self.name = (f"{model} at " if model else "") + self.address + (", chat" if chat else "")
+        self._are_stored = False  # the answers, by the caller
+        self._takes_several = True  # answers to one request
+        self._is_checked = chat  # whether raw completions carry what the server has
 
     def answer(
         self,
@@ -114,14 +120,17 @@ class OpenAIEndpoint:
 
         Raises:
             EndpointError: after all retries the host cannot be reached, refuses the key, does not know the model,
-                redirects to another host, or breaks the protocol; or the key cannot be sent in a header.
+                redirects to another host, or breaks the protocol; or the key cannot be sent in a header; or raw
+                completions are asked of a llama.cpp with a file of patches, where only chat carries them.
         """
         from anyio.from_thread import start_blocking_portal
 
         answers: list[list[Answer]] = [[] for _ in prompts]
-        done = 0
+        done, self._are_stored = 0, on_answers is not None
         # The requests run in an event loop in another thread: an error or Ctrl-C in this call cancels them at once.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(self.clients()) as clients:
+            if not self._is_checked:
+                portal.call(self._check, clients)
             at_a_time = asyncio.Semaphore(self.concurrency)
             futures = {
                 portal.start_task_soon(self._answers_to, clients, at_a_time, prompt, occurrence, sampling): index
@@ -166,26 +175,39 @@ class OpenAIEndpoint:
             ]
             yield Replicas(opened, self.max_retries if several else 0)
 
+    async def _check(self, clients: Replicas) -> None:
+        await check_carry_patches(clients.clients, self.model, max_retries=self.max_retries)
+        self._is_checked = True
+
     async def _answers_to(
         self, clients: Replicas, at_a_time: asyncio.Semaphore, prompt: str, occurrence: int, sampling: Sampling
     ) -> list[Answer]:
-        """Request all answers at once, and then those still missing: some hosts ignore `n` and send one."""
+        """Request all answers at once, and then those still missing: some hosts ignore `n` and send one.
+
+        A host that refuses `n`, such as llama.cpp with fewer slots, is asked for one answer at a time from then on.
+        """
         answers: list[Answer] = []
         while len(answers) < sampling.num_samples:
             settings = {
                 "model": self.model,
-                "n": sampling.num_samples - len(answers),
+                "n": sampling.num_samples - len(answers) if self._takes_several else 1,
                 "max_tokens": sampling.max_new_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "seed": request_seed(sampling.seed, prompt, occurrence, len(answers)),
             }
             async with turn(at_a_time):
-                with self.clear_errors(prompt):
-                    choices = await clients.ask(
-                        lambda client, settings=settings: self._choices(client, prompt, settings)
-                    )
-                    new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+                try:
+                    with self.clear_errors(prompt):
+                        choices = await clients.ask(
+                            lambda client, settings=settings: self._choices(client, prompt, settings)
+                        )
+                        new = [Answer(_text_of(choice), choice.finish_reason == "stop") for choice in choices]
+                except EndpointError as error:
+                    if settings["n"] == 1 or not _refuses_several(error.__cause__):
+                        raise
+                    self._takes_several = False
+                    continue
                 if not new:
                     raise EndpointError(f"{self.name} gave no answer to a request. Is it a text model?")
             answers += new
@@ -220,6 +242,10 @@ class OpenAIEndpoint:
             text = text if path is None else text.replace(path, f"/{BLANK}")
         return _without_echo(without_secrets(text, _key()), prompt)
 
+    @property
+    def _kept(self) -> str:
+        return " The answers so far are stored; the same command continues." if self._are_stored else ""
+
     def _meaning(self, error: Exception, clean: Callable[[str], str]) -> str:
         import openai
 
@@ -228,12 +254,12 @@ class OpenAIEndpoint:
         if isinstance(error, openai.APIConnectionError):
             return (
                 f"cannot be reached: {clean(str(error.__cause__ or error))}. Is the server up, and does its address "
-                "end with `/v1`? The answers so far are stored; the same command continues."
+                f"end with `/v1`?{self._kept}"
             )
         if isinstance(error, AbortedAnswerError):
             return (
-                "broke off an answer (`finish_reason` is `abort`), as an engine does that shuts down. The answers so"
-                " far are kept; the same command goes on."
+                "broke off an answer (`finish_reason` is `abort`), as an engine does that shuts down. Ask again when "
+                f"it is up.{self._kept}"
             )
         if not isinstance(error, openai.APIStatusError):
             return f"does not follow the OpenAI protocol in its answer: {clean(str(error))}."
@@ -254,7 +280,7 @@ class OpenAIEndpoint:
         if isinstance(error, openai.RateLimitError):
             return (
                 f"still limits the rate of requests after all retries (429): {reason}. Lower `concurrency`, or run the "
-                "same command later: the answers so far are stored."
+                f"same command later.{self._kept}"
             )
         return f"answers {status}: {reason}."
 
@@ -320,6 +346,13 @@ def _are_all_equal(answers: Sequence[Sequence[Answer]]) -> bool:
     """Return whether several prompts have several answers each, and all those of one prompt are equal."""
     texts = [[answer.text for answer in row] for row in answers]
     return len(texts) >= _FEW and all(len(row) > 1 and len(set(row)) == 1 and row[0].strip() for row in texts)
+
+
+def _refuses_several(error: BaseException | None) -> bool:
+    """Return whether a host refuses the field `n` of a request. llama.cpp says `Field 'n': Value must be ...`."""
+    openai = import_openai()
+    refusals = openai.BadRequestError | openai.UnprocessableEntityError
+    return isinstance(error, refusals) and _FIELD_N.search(_reason(error)) is not None
 
 
 def _text_of(choice: Any) -> str:

@@ -168,7 +168,8 @@ def check_base(
     if not allow_mismatch:
         raise BaseMismatchError(
             f"{message}. This base is a fine-tuned or edited relative, on which the patch was never measured. Load the "
-            "base that it was made for, or accept that with `allow_base_mismatch=True`."
+            "base that it was made for, or accept that with `allow_base_mismatch=True` (`--allow_base_mismatch` where "
+            "a command has it)."
         )
     logger.warning(f"{message}. It is used on this relative of its base because `allow_base_mismatch=True`.")
 

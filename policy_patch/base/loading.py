@@ -224,7 +224,9 @@ def _is_offloaded(module: Any) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    """Return the first line of a message; all of it in one line if the first announces a list."""
+    first = (str(error).splitlines() or [""])[0]
+    return (" ".join(str(error).split()) if first.rstrip().endswith(":") else first) or type(error).__name__
 
 
 def _renew_lock() -> None:

@@ -15,7 +15,7 @@ from policy_patch.base.loading import load_config, load_errors
 from policy_patch.base.recorded_fingerprint import read_fingerprint
 from policy_patch.base.tokenizer_hash import tokenizer_hash
 from policy_patch.config import PolicyPatchConfig
-from policy_patch.errors import BaseMismatchError
+from policy_patch.errors import BaseMismatchError, ModelLoadError
 from policy_patch.privacy.local_names import lab_folder
 
 
@@ -89,6 +89,11 @@ def read_served_base(
     """
     from transformers import AutoTokenizer
 
+    if os.fspath(name) == "lab:teacher":
+        raise ModelLoadError(
+            "`lab:teacher` is another model than the base of the lab's patches, and has no tokenizer of its own. Give "
+            "the base: `lab:base`."
+        )
     place = lab_folder(os.fspath(name)) or os.fspath(name)
     options = {key: value for key, value in {**hub, "revision": revision}.items() if value is not None}
     config = load_config(place, named=f"the base `{name}`", **options)

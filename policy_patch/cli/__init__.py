@@ -1,7 +1,7 @@
 """The command `policy-patch`: one file per command; the only place of the package that prints.
 
 Data goes to stdout, messages and progress to stderr. Exit codes: 0 good; 1 a check was made and failed, see
-`FAILED_CHECKS`; 2 bad usage or bad input, so that nothing could be checked; 130 stopped by Ctrl-C.
+`FAILED_CHECKS`; 2 bad usage or bad input, so that nothing could be checked; 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from policy_patch._version import __version__
 from policy_patch.cli.quiet import quiet_libraries
+from policy_patch.cli.stopping import STOPS, terminable
 from policy_patch.errors import (
     AdvisedAgainstError,
     BaseMismatchError,
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["--version"]:
             print(f"policy-patch {__version__}")
             return 0
-        with quiet_libraries():
+        with terminable(), quiet_libraries():
             command, options = parse(words)
             module = import_module(f"policy_patch.cli.{command}")
             with _policy_in_force(options.pop("policy")):
@@ -70,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PolicyPatchError as error:
         print(f"policy-patch: {without_secrets(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, FAILED_CHECKS) and not isinstance(error, SigningKeyError) else 2
-    except KeyboardInterrupt as error:
-        print(f"policy-patch: {error or 'Stopped.'}", file=sys.stderr)
-        return 130
+    except tuple(STOPS) as stopped:
+        print(f"policy-patch: {str(stopped) or 'Stopped.'}", file=sys.stderr)
+        return STOPS[type(stopped)]
     except BrokenPipeError:  # `policy-patch ... | head`
         sys.stderr.close()
         return 0

@@ -86,6 +86,8 @@ def baked_facts(
     """Bake patches and return the facts of [`Baked`]."""
     from policy_patch.errors import PatchNameError
     from policy_patch.export import bake
+    from policy_patch.export.new_folder import check_new_folder
+    from policy_patch.export.patch_tokens import check_choices, choices_of
     from policy_patch.hub.named_patch import split_name
     from policy_patch.recipes.models import load_model
     from policy_patch.recipes.patched import find_patches
@@ -94,6 +96,11 @@ def baked_facts(
     names = [name.replace(".", "_") for name, _ in named]
     if len(set(names)) != len(names):
         raise PatchNameError(f"Two patches have one name ({', '.join(names)}). Give each its own: `one=... two=...`.")
+    wanted = [*names, *(tuple(stack.split("+")) for stack in stacks)]
+    choices = choices_of(wanted)
+    check_choices(choices, next(iter(choices)) if default is None else default, set(names))
+    template = None if chat_template is None else _text_of(chat_template)
+    check_new_folder(output_dir)
     found = find_patches([model_id for _, model_id in named], base)
     say(f"Loading {found.base} ...")
     model, tokenizer = load_model(found.base, device=where["device"], dtype=where["dtype"], revision=found.revision)
@@ -104,14 +111,14 @@ def baked_facts(
         activate=False,
     )  # fmt: skip
     patched.on_conflict = where["on_conflict"]
-    if chat_template is not None:
-        tokenizer.chat_template = _text_of(chat_template)
+    if template is not None:
+        tokenizer.chat_template = template
     say("Writing and comparing ...")
     done = bake(
         patched.eval(),
         tokenizer,
         output_dir,
-        patches=[*names, *(tuple(stack.split("+")) for stack in stacks)],
+        patches=wanted,
         default=default,
         reuse_rows=reuse_rows,
         allow_base_mismatch=where["allow_base_mismatch"],

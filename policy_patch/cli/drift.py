@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, print_table, progress_bars, say
 from policy_patch.cli.options import add_options, given
+from policy_patch.cli.stopping import last_word
 from policy_patch.recipes.canary import CanaryRecipe
 from policy_patch.recipes.drift import DriftRecipe
 from policy_patch.recipes.served_options import SHARED
@@ -74,8 +75,11 @@ def run(args: "Namespace") -> int:
         return look.exit_code
     if args.watch <= 0:
         raise ConfigError(f"`--watch {args.watch}`: expected seconds above 0.")
-    for look in recipe.watch(args.watch, on_note=say):
-        show(look, as_json=args.json, plot=args.plot, history=recipe.history, is_watching=True)
+    words: dict[str, str] = {}
+    with last_word(words):
+        for look in recipe.watch(args.watch, on_note=say):
+            show(look, as_json=args.json, plot=args.plot, history=recipe.history, is_watching=True)
+            words["verdict"] = look.verdict
     return 0
 
 

@@ -78,9 +78,16 @@ def run(args: "Namespace") -> int:
 
 def serve(args: "Namespace") -> int:
     """Open the gateway and serve until the process is stopped."""
-    from policy_patch.errors import ServingError
+    from policy_patch.cli.usage import bad_usage
+    from policy_patch.errors import ConfigError, EndpointError, PatchNameError, ServingError
     from policy_patch.hub.fetch import HubOptions
-    from policy_patch.serving.gateway_setup import GatewaySettings, open_gateway, reload_lock, serve_gateway
+    from policy_patch.serving.gateway_setup import (
+        GatewaySettings,
+        check_settings,
+        open_gateway,
+        reload_lock,
+        serve_gateway,
+    )
 
     settings = GatewaySettings(
         upstreams=args.upstream, patches=args.patch, lock=args.lock, base=args.base, model=args.model, name=args.name,
@@ -89,6 +96,10 @@ def serve(args: "Namespace") -> int:
         chat=not args.no_chat, chat_template=args.chat_template, most_bytes=args.max_request_bytes,
         timeout=args.timeout, on_conflict=args.on_conflict, hub=HubOptions(cache_dir=args.cache_dir),
     )  # fmt: skip
+    try:
+        check_settings(settings)
+    except (ConfigError, PatchNameError, EndpointError) as error:
+        bad_usage("gateway", add_arguments, str(error))
     try:
         gateway, load = open_gateway(settings)
     except ServingError as error:

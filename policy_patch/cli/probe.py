@@ -6,6 +6,7 @@ What is asked and decided is in `policy_patch.serving.probe`.
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.cli.console import print_json, say
+from policy_patch.cli.stopping import last_word
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -17,7 +18,8 @@ DESCRIPTION = """Ask a running OpenAI-compatible server whether a patch is activ
 predictions with and without the patch were stored when it was exported. Says active, absent, another (a patch or a
 version), mixed (several replicas behind one address) or that it cannot tell.
 
-Exit codes: 0 active at every address; 1 absent, another or mixed; 2 it cannot be told, or bad usage.
+Exit codes: 0 active at every address; 1 absent, another or mixed; 2 it cannot be told, or bad usage. With --watch it
+runs until Ctrl-C (130) or SIGTERM (143), whatever the verdicts are.
 
 Examples:
   policy-patch probe http://localhost:8000/v1 --patch baked
@@ -59,8 +61,11 @@ def run(args: "Namespace") -> int:
         return report.exit_code
     if args.watch <= 0:
         raise ConfigError(f"`--watch {args.watch}`: expected seconds above 0.")
-    for report in watch(args.url, args.patch, seconds=args.watch, **options):
-        show(report, as_json=args.json, is_watching=True)
+    words: dict[str, str] = {}
+    with last_word(words):
+        for report in watch(args.url, args.patch, seconds=args.watch, **options):
+            show(report, as_json=args.json, is_watching=True)
+            words["verdict"] = report.verdict
     return 0
 
 

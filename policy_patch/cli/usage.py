@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from argparse import SUPPRESS, Action
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from policy_patch.extra import needs_extra
@@ -86,6 +86,22 @@ def no_command(word: str, commands: Sequence[str]) -> NoReturn:
     _stop(
         _ANY_COMMAND, "policy-patch", f"`{word}` is no {kind}. {hint}" if word else f"There is no command. {otherwise}"
     )
+
+
+def bad_usage(command: str, add_arguments: Callable[[Parser], None], message: str) -> NoReturn:
+    """Print the error for options of which each is right by itself, as the parser prints its own, and exit with 2.
+
+    Args:
+        command (`str`):
+            Name of the command.
+        add_arguments (`Callable`):
+            Adds its options to a parser.
+        message (`str`):
+            What is wrong.
+    """
+    parser = Parser(prog=f"policy-patch {command}")
+    add_arguments(parser)
+    _stop(one_line_usage(parser), parser.prog, message)
 
 
 def _stop(usage: str, command: str, message: str) -> NoReturn:

@@ -18,6 +18,7 @@ from policy_patch.base.fingerprint import check_base
 from policy_patch.base.supported import check_length
 from policy_patch.errors import ExportError, PositionLimitError
 from policy_patch.export.baked_proof import Proof, prove
+from policy_patch.export.chat_template import chat_problems
 from policy_patch.export.checkpoint import Checkpoint, read_checkpoint, read_object, write_json
 from policy_patch.export.new_folder import new_folder
 from policy_patch.export.patch_tokens import PatchTokens, check_choices, choices_of, new_marker
@@ -160,6 +161,8 @@ def bake(
     default = next(iter(choices), "none") if default is None else default
     check_choices(choices, default, set(used))
     bos_token_id = _checked_place(model, tokenizer, used, allow_base_mismatch=allow_base_mismatch)
+    for problem in chat_problems(tokenizer, bos_token_id):
+        logger.warning(problem)
     for stack in choices.values():
         model.check_stack(stack)
         check_length(base, sum(model.patches[patch].shape[0] for patch in stack))
@@ -307,6 +310,13 @@ def _card(base: str, done: Baked, patches: dict[str, Any]) -> str:
         for name, one in patches.items()
     )
     choices = ", ".join(f"`{choice}`" for choice in (*done.tokens.choices, "none"))
+    default = done.tokens.default
+    chooses = f"""A chat request chooses by `chat_template_kwargs: {{"patch": "..."}}`: {choices}; without a choice it
+is `{default}`. A client that may send template variables or token ids can switch the patch off."""
+    if not done.has_chat_template:
+        chooses = f"""It has no chat template, so a request cannot choose: every text gets `{default}`. A client that
+may send token ids can switch the patch off."""
+    puts = "tokenizer and chat template put" if done.has_chat_template else "the tokenizer puts"
     return f"""---
 library_name: transformers
 base_model: {base}
@@ -315,12 +325,12 @@ tags: [policy-patch]
 
 # {base} with a safety patch baked in
 
-An ordinary checkpoint. The vectors of these patches are rows of special tokens, which tokenizer and chat template put
+An ordinary checkpoint. The vectors of these patches are rows of special tokens, which {puts}
 in front of every text:
 
 {named}
 
-A chat request chooses by `chat_template_kwargs: {{"patch": "..."}}`: {choices}; without a choice it is
-`{done.tokens.default}`. A client that may send template variables or token ids can switch the patch off. Patch tokens
-are never to be sampled: see `suppression/README.md`. What was proved is in `{RECORD_NAME}`.
+{chooses}
+
+Patch tokens are never to be sampled: see `suppression/README.md`. What was proved is in `{RECORD_NAME}`.
 """

@@ -7,6 +7,7 @@ Where tokenizers keep their templates is the business of `tokenizer_files.py`.
 """
 
 import re
+from typing import Any
 
 from policy_patch.errors import ExportError
 from policy_patch.export.patch_tokens import OFF, PatchTokens
@@ -14,6 +15,7 @@ from policy_patch.export.patch_tokens import OFF, PatchTokens
 # Replaces the marker in text. It is no hexadecimal digit, so that no marker can arise across a replaced one.
 _STRIPPED = "-"
 _GENERATION = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")  # tags of transformers: what the assistant wrote
+_WORDS = "What is two plus three?"
 _OWN = ("patch", "policy_patch_prefixes", "policy_patch_choice", "policy_patch_rendered")
 
 # Minja, which OpenVINO renders with, has the method `replace` and no filter of that name.
@@ -72,6 +74,40 @@ def with_patch_tokens(template: str, tokens: PatchTokens, bos: str | None) -> st
         head, tail = head.replace(name, text), tail.replace(name, text)
     # Jinja drops one newline at the end of a template; within ours it would stay.
     return head.replace("@TEMPLATE@", template.removesuffix("\n")) + tail
+
+
+def chat_problems(tokenizer: Any, bos_token_id: int | None) -> list[str]:
+    """Return what looks like a mistake in a tokenizer's chat template, in sentences; it is rendered once.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The base's tokenizer; without a chat template there is nothing to find.
+        bos_token_id (`int`, *optional*):
+            The token after which the vectors of the patches were trained, if there is one.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        return []
+    message = [{"role": "user", "content": _WORDS}]
+    try:
+        text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError):  # it refuses this message, or none of several templates is the default
+        return []
+    found = []
+    if _WORDS not in text:
+        found.append(
+            "The chat template does not render what a user says, so every chat would be the same. Is it the template "
+            "of this base?"
+        )
+    begins = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:1]
+    if bos_token_id is not None and begins != [bos_token_id]:
+        found.append(
+            f"The chat template does not put the BOS token `{tokenizer.convert_ids_to_tokens(bos_token_id)}` first, "
+            "after which the patch was trained. In chats the patch then stands at the very beginning, where it was "
+            "never measured. Begin the template with `{{ bos_token }}`."
+        )
+    return found
 
 
 def _check_free(template: str) -> None:

@@ -42,7 +42,7 @@ from policy_patch.export.token_rows import TokenRows, token_rows
 from policy_patch.hub.named_patch import base_of, load_named_patches
 from policy_patch.patch.folder import patch_hash
 from policy_patch.patch.stack_check import check_same_place, check_stack
-from policy_patch.privacy.local_names import lab_folder
+from policy_patch.privacy.local_names import lab_folder, lab_tokenizer_folder
 from policy_patch.trust.stack_policy import on_conflict_in_force
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ def _load_base(name: str, revision: str | None, hub: "HubOptions | None") -> tup
     place = lab_folder(name) or name
     model = load_pretrained(AutoModelForCausalLM, place, dtype="auto", trust_remote_code=False, **options)
     with load_errors(f"the tokenizer of `{name}`"):
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(
+            lab_tokenizer_folder(name) or place, trust_remote_code=False, **options
+        )
         folder = Path(cached_file(place, "config.json", **options)).parent
     return model.eval(), tokenizer, folder
 

@@ -29,9 +29,7 @@ def new_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
     target = Path(os.path.realpath(output_dir))  # a link stays a link to the folder
     pending = target.with_name(f".{target.name}.{secrets.token_hex(8)}.pending")
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            what = "holds files" if target.is_dir() else "is a file"
-            raise ExportError(f"`{output_dir}` {what}; nothing there is overwritten. Give a new or an empty folder.")
+        check_new_folder(output_dir)
         pending.mkdir(parents=True)
         try:
             yield pending
@@ -47,3 +45,11 @@ def new_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
         raise ExportError(
             f"Cannot write to `{output_dir}`: {error}. Nothing was left there; free some space or give another folder."
         ) from error
+
+
+def check_new_folder(output_dir: str | os.PathLike) -> None:
+    """Raise `ExportError` if there is something at `output_dir` already, apart from an empty folder."""
+    target = Path(os.path.realpath(output_dir))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        what = "holds files" if target.is_dir() else "is a file"
+        raise ExportError(f"`{output_dir}` {what}; nothing there is overwritten. Give a new or an empty folder.")

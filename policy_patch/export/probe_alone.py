@@ -15,7 +15,7 @@ from policy_patch.export.new_folder import new_folder
 from policy_patch.hub.fetch import HubOptions
 from policy_patch.hub.named_patch import base_of, load_named_patches
 from policy_patch.model.patched_model import PolicyPatchModel
-from policy_patch.privacy.local_names import lab_folder
+from policy_patch.privacy.local_names import lab_folder, lab_tokenizer_folder
 
 
 def export_probe(
@@ -63,7 +63,7 @@ def export_probe(
     given = {key: value for key, value in given.items() if value is not None}
     place = lab_folder(name) or name
     with load_errors(f"the tokenizer of `{name}`"):
-        tokenizer = AutoTokenizer.from_pretrained(place, **given)
+        tokenizer = AutoTokenizer.from_pretrained(lab_tokenizer_folder(name) or place, **given)
     model = load_pretrained(AutoModelForCausalLM, place, dtype=dtype, **given).eval()
     own = {one.name: f"patch_{number}" for number, one in enumerate(named)}  # names in a model have no dots
     patched = PolicyPatchModel.from_pretrained(

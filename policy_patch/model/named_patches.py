@@ -280,4 +280,7 @@ class NamedPatches:
     def _check_known(self, name: str) -> None:
         if name not in self.patch_config:
             loaded = ", ".join(self.patch_config) or "none"
-            raise PatchNameError(f"No patch named `{name}` is loaded. Loaded: {loaded}. Load it with `load_patch`.")
+            raise PatchNameError(
+                f"No patch named `{name}` is loaded. Loaded: {loaded}. Load it with `load_patch`; in a command, give "
+                "it among the patches."
+            )

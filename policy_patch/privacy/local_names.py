@@ -51,6 +51,11 @@ def lab_folder(name: str) -> str | None:
     return str(Path(__file__).parents[1] / "lab" / "models" / name.removeprefix("lab:")) if name in LAB_MODELS else None
 
 
+def lab_tokenizer_folder(name: str) -> str | None:
+    """Return the folder with the tokenizer of a lab model, which both have in common; None for other names."""
+    return lab_folder("lab:base") if name in LAB_MODELS else None
+
+
 def without_folders(name: str) -> str:
     """Return a name with a local path shortened to its last part; other names are unchanged.
 

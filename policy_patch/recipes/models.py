@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from policy_patch.answers.addresses import shown_spec
 from policy_patch.base.loading import load_errors, load_pretrained
-from policy_patch.errors import ModelLoadError
+from policy_patch.errors import ConfigError, ModelLoadError
+from policy_patch.near_names import did_you_mean
 from policy_patch.privacy.local_names import without_folders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 LAB_MODELS = ("lab:base", "lab:teacher")
 ANSWERING_HELP = (
     "`openai:<model>@<address>/v1` names a model on a server; use `chat:` instead of `openai:` for a server that only "
@@ -44,11 +46,13 @@ def load_model(
 
     Raises:
         ModelLoadError: the model does not exist, is an endpoint, or cannot be loaded.
+        ConfigError: there is no such dtype, or no such device here.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     check_has_weights(name)
+    check_place(device, dtype)
     if device is None:
         device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
         if device != "cpu" and "LOCAL_RANK" in os.environ:  # under a launcher, each process has its own device
@@ -69,6 +73,29 @@ def load_model(
         revision=revision,
     )
     return model.to(device).eval(), load_tokenizer(name, revision)
+
+
+def check_place(device: str | None, dtype: str) -> None:
+    """Raise `ConfigError` for a dtype that weights cannot have, or a device that this machine or this torch lacks.
+
+    Args:
+        device, dtype (`str`):
+            As in [`load_model`].
+    """
+    import torch
+
+    if dtype not in ("auto", *DTYPES):
+        hint = did_you_mean(dtype, DTYPES, otherwise="")
+        raise ConfigError(f"`dtype={dtype!r}`: expected auto or one of {', '.join(DTYPES)}. {hint}".rstrip())
+    if device is None:
+        return
+    try:
+        works = torch.empty(1, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ConfigError(f"`device={device!r}` cannot be used here: {reason}. Give another, such as cpu.") from error
+    if not works:
+        raise ConfigError(f"`device={device!r}` holds no values. Give another, such as cpu.")
 
 
 def load_answering(name: str, *, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ import torch
 
 from policy_patch.answers.addresses import KEY_VARIABLE, check_address, shown_address
 from policy_patch.base.served_base import ServedBase, read_served_base
-from policy_patch.errors import EndpointError, PatchNameError, PolicyPatchError, ServingError
+from policy_patch.errors import ConfigError, EndpointError, PatchNameError, PolicyPatchError, ServingError
 from policy_patch.extra import import_extra
 from policy_patch.files.documents import Fault, read_text
 from policy_patch.hub.fetch import HubOptions, only_cached_commit
@@ -112,12 +112,13 @@ def open_gateway(settings: GatewaySettings) -> tuple[Gateway, Callable[[str], Na
     """Return a gateway whose engines have been checked, and the function that reads and checks one more patch.
 
     Raises:
-        ServingError: an engine does not do what a patch needs, or a setting is not known.
+        ServingError: an engine does not do what a patch needs.
+        ConfigError: a setting is missing or not known.
         EndpointError: an engine cannot be reached.
         BaseMismatchError: a patch of another base.
         PolicyPatchError: a patch or the base cannot be read.
     """
-    _check_settings(settings)
+    check_settings(settings)
     lock, patches = _named_patches(settings)
     if lock is not None:
         base_name, revision = lock.base.id, lock.base.commit
@@ -218,19 +219,25 @@ def _is_same_base(one: LockedBase, other: LockedBase) -> bool:
     return (one.id, one.commit) == (other.id, other.commit)  # the fingerprint is taken anew with each patch
 
 
-def _check_settings(settings: GatewaySettings) -> None:
+def check_settings(settings: GatewaySettings) -> None:
+    """Raise an error for settings with which no gateway can be opened; no request is sent and no file is read.
+
+    Raises:
+        ConfigError, PatchNameError: a setting is missing, not known, or excludes another.
+        EndpointError: an address is not valid.
+    """
     if settings.kind not in KINDS:
-        raise ServingError(f"`upstream_kind={settings.kind!r}`: expected one of {', '.join(KINDS)}.")
+        raise ConfigError(f"`upstream_kind={settings.kind!r}`: expected one of {', '.join(KINDS)}.")
     if settings.dtype not in (None, *_DTYPES):
-        raise ServingError(f"`dtype={settings.dtype!r}`: expected one of {', '.join(_DTYPES)}.")
+        raise ConfigError(f"`dtype={settings.dtype!r}`: expected one of {', '.join(_DTYPES)}.")
     if settings.lock is not None and (settings.patches or settings.base is not None):
-        raise ServingError("A lock names base and patches; leave `--patch` and `--base` out beside `--lock`.")
+        raise ConfigError("A lock names base and patches; leave `--patch` and `--base` out beside `--lock`.")
     if not settings.upstreams or not (settings.patches or settings.lock):
-        raise ServingError(
+        raise ConfigError(
             "A gateway needs at least one engine (`--upstream`) and one patch (`--patch`), or a lock (`--lock`)."
         )
     if settings.kind == "baked" and settings.check and settings.probe is None:
-        raise ServingError(
+        raise ConfigError(
             "A baked engine cannot be asked which patches and versions are in its checkpoint. Give the probe that was "
             "written beside the checkpoint (`--probe`), or go without proof (`--no_check`)."
         )
@@ -269,7 +276,7 @@ def _read(file: str | None) -> str | None:
     try:
         return read_text(file, largest=_LARGEST_TEMPLATE)
     except (OSError, Fault) as error:
-        raise ServingError(f"The chat template `{file}` cannot be read: {error}.") from error
+        raise ConfigError(f"The chat template `{file}` cannot be read: {error}.") from error
 
 
 @contextmanager
@@ -297,7 +304,7 @@ def _poster(url: str) -> Iterator[Post]:
         def post(path: str, body: dict[str, Any]) -> Mapping[str, Any]:
             answer = client.post(path.lstrip("/"), json=body)
             if answer.status_code != 200:
-                raise ServingError(
+                raise ConfigError(
                     f"The engine at {shown_address(url)} answers {answer.status_code} to a request of the check: "
                     f"{answer.text[:300]}"
                 )
@@ -311,7 +318,7 @@ def _only_model(url: str) -> str:
         listed = client.get("models").json()
     models = listed.get("data") if isinstance(listed, dict) else None
     if not isinstance(models, list) or len(models) != 1 or not isinstance(models[0], dict) or "id" not in models[0]:
-        raise ServingError(f"The engine at {shown_address(url)} lists not one model; say which: `--model`.")
+        raise ConfigError(f"The engine at {shown_address(url)} lists not one model; say which: `--model`.")
     return str(models[0]["id"])
 
 

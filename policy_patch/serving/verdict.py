@@ -190,9 +190,11 @@ def _of_one_model(candidates: Candidates, found: "_Weighed", bits: int) -> tuple
         return ABSENT, f"The server has {candidates.described[BASE]}, not {expected}.{hint}"
     if found.likeliest != STRANGER:
         return ANOTHER, f"The server has {candidates.described[found.likeliest]}, not {expected}."
+    template = ", or a chat template other than the recorded one" if candidates.kind == "chat" else ""
     return ANOTHER, (
         f"The server has neither {expected} nor any other candidate: its answers are further off than an engine with "
-        f"{bits} bits explains. It has another patch, version or base; or, if it is quantised, say to how many bits."
+        f"{bits} bits explains. It has another patch, version or base{template}; or, if it is "
+        "quantised, say to how many bits."
     )
 
 

@@ -171,6 +171,29 @@ def test_what_the_host_refuses_is_said_in_our_words(server, status, message):
     assert len(handler.requests) == (2 if status in (429, 500) else 1)
 
 
+def test_a_host_that_refuses_several_answers_to_a_request_is_asked_for_one_at_a_time(server):
+    handler, url = server
+
+    def do_POST(self):
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.requests.append(wanted)
+        said = {"choices": [{"text": f" {wanted['seed']}", "finish_reason": "stop", "index": 0}]}
+        refused = {"error": {"message": "Field 'n': Value must be between 1 <= value <= 1, but got 2."}}
+        content = json.dumps(refused if wanted["n"] > 1 else said).encode()
+        self.send_response(400 if wanted["n"] > 1 else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    handler.do_POST = do_POST
+    endpoint = OpenAIEndpoint("org/model", url, max_retries=1)
+    for _ in range(2):
+        [answers] = endpoint.answer(["You"], SAMPLING, occurrences=[0])
+        assert len({answer.text for answer in answers}) == 2, "each answer has a seed of its own"
+    assert [wanted["n"] for wanted in handler.requests] == [2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("body", [{"detail": "Server is pinned to m."}, "Server is pinned to m."])
 def test_a_reason_is_shown_wherever_the_host_puts_it(server, body):
     handler, url = server
@@ -219,8 +242,16 @@ def test_half_a_character_at_the_end_of_an_answer_is_a_replacement_character(ser
 def test_an_answer_that_the_engine_broke_off_is_not_kept(server):
     handler, url = server
     handler.body = {"choices": [{"text": " half a", "finish_reason": "abort", "index": 0}] * 2}
-    with pytest.raises(EndpointError, match=r"broke off an answer .*the same command goes on"):
+    with pytest.raises(EndpointError, match=r"broke off an answer .*Ask again when it is up\.$"):
         ask(url)
+
+
+def test_that_answers_are_stored_is_said_only_where_they_are():
+    endpoint = OpenAIEndpoint("", f"http://127.0.0.1:{free_port()}/v1", max_retries=0)
+    with pytest.raises(EndpointError, match=r"^http://127\.0\.0\.1:.* cannot be reached.*with `/v1`\?$"):
+        endpoint.answer(["You"], SAMPLING, occurrences=[0])
+    with pytest.raises(EndpointError, match=r"The answers so far are stored; the same command continues\.$"):
+        endpoint.answer(["You"], SAMPLING, occurrences=[0], on_answers=lambda *_: None)
 
 
 def test_a_dead_host_is_told():

@@ -24,7 +24,7 @@ from transformers import (
 import policy_patch
 from policy_patch import AutoPolicyPatchModel, PolicyPatchConfig, get_policy_patch_model
 from policy_patch.base import loading
-from policy_patch.base.loading import check_has_values, load_pretrained
+from policy_patch.base.loading import check_has_values, load_errors, load_pretrained
 from policy_patch.errors import ModelLoadError
 from policy_patch.evaluation.judge_models import ClassifierJudge
 from policy_patch.evaluation.scorers import TransformersScorer
@@ -437,3 +437,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); leave.set(); thread.j
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "7\n"
+
+
+def test_a_reason_that_is_a_list_is_told_as_a_whole():
+    with pytest.raises(ModelLoadError, match=r"Cannot load it: None of these: \(1\) a \(2\) b$"), load_errors("it"):
+        raise ValueError("None of these: \n(1) a\n(2) b")
+    with pytest.raises(ModelLoadError, match=r"Cannot load it: No$"), load_errors("it"):
+        raise ValueError("No\nmore")

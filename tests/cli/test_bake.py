@@ -37,14 +37,33 @@ def test_several_patches_are_choices_and_a_stack_is_one_too(patch_folder, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--stack", "a+nox"], "No patch named `nox` is loaded"),
-        (["--default", "nox"], "`default='nox'`; expected one of a"),
         (["--base", "lab:bse"], "There is no model `lab:bse`"),
     ],
 )
 def test_bad_input_is_told_in_one_line(patch_folder, words, message, tmp_path, capsys):
     assert main(["bake", f"a={patch_folder}", *words, "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("patch", "words", "message"),
+    [
+        ("a", ["--stack", "a+nox"], "`a+nox` stands for ['a', 'nox']; expected one or several different patches"),
+        ("a", ["--default", "nox"], "`default='nox'`; expected one of a"),
+        ("none", [], "A patch is called `none`, which means the base alone"),
+        ("a", ["--chat_template", "no.jinja"], "cannot be read"),
+        ("a", ["--output_dir", "full"], "`full` holds files; nothing there is overwritten"),
+    ],
+)
+def test_what_the_words_alone_show_is_told_before_the_base_is_loaded(
+    patch_folder, patch, words, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    monkeypatch.setattr("policy_patch.recipes.models.load_model", lambda *_, **__: pytest.fail("the base was loaded"))
+    assert main(["bake", f"{patch}={patch_folder}", "--output_dir", "out", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_base_without_chat_template_can_be_given_one(patch_folder, tmp_path, capsys):

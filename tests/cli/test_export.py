@@ -55,3 +55,10 @@ def test_what_is_missing_is_bad_usage(words, message, capsys):
     assert main(["export", *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and message in err
+
+
+@pytest.mark.parametrize("form", ["gguf", "probe"])
+def test_another_base_is_the_reason_that_is_told(patch_folder, form, tmp_path, capsys):
+    words = [str(patch_folder), "--format", form, "--output_dir", str(tmp_path / "out"), "--base", "lab:teacher"]
+    assert main(["export", *words]) == 1
+    assert "was made for another state of this base" in capsys.readouterr().err

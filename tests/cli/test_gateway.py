@@ -69,6 +69,27 @@ def test_a_patch_that_is_not_there_is_bad_usage(lab, capsys):
     assert "neither a folder nor a name like" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--upstream", "{url}"], "one patch (`--patch`), or a lock (`--lock`)"),
+        (["--upstream", "{url}", "--patch", "{patch}", "--upstream_kind", "x"], "`upstream_kind='x'`: expected one of"),
+        (["--upstream", "{url}", "--patch", "{patch}", "--lock", "x.lock"], "leave `--patch` and `--base` out"),
+        (["--upstream", "{url}", "--patch", "{patch}", "--upstream_kind", "baked"], "(`--probe`)"),
+        (["--upstream", "{url}", "--patch", "{patch}", "--dtype", "float99"], "`dtype='float99'`: expected one of"),
+        (["--upstream", "localhost", "--patch", "{patch}"], "does not begin with `http://`"),
+    ],
+)
+def test_options_that_cannot_go_together_are_bad_usage(lab, capsys, words, message):
+    folder, url = lab
+    with pytest.raises(SystemExit) as stopped:
+        main(["gateway", *(word.format(url=url, patch=folder / "tox") for word in words)])
+    assert stopped.value.code == 2
+    usage, help_, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: policy-patch gateway --upstream") and help_.endswith("gateway --help")
+    assert error.startswith("error: ") and message in error
+
+
 def free_ports():
     """Return two ports that nobody had a moment ago."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]

@@ -65,5 +65,7 @@ def test_a_watch_prints_a_line_each_time_until_it_is_stopped(server, folder, cap
 
     monkeypatch.setattr("policy_patch.serving.probing.time.sleep", stop_at_second)
     assert main(["probe", server.url, "--patch", folder, "--watch", "5", "--json"]) == 130
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == "policy-patch: Stopped, the last verdict was: absent."
+    lines = [json.loads(line) for line in out.splitlines()]
     assert [line["verdict"] for line in lines] == ["active", "absent"] and lines[0]["time"].endswith("+00:00")

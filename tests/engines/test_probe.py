@@ -2,6 +2,9 @@
 
 import pytest
 
+from policy_patch.answers.answering import Sampling
+from policy_patch.answers.endpoint import OpenAIEndpoint
+from policy_patch.errors import EndpointError
 from policy_patch.export import export_gguf
 from policy_patch.lab import lab_patch_folder
 from policy_patch.serving import probe
@@ -24,3 +27,17 @@ def test_llama_cpp_is_told_with_each_patch_and_without(tmp_path, kind, bits):
         assert verdict("tox", "tox") == verdict("bias", "bias") == "active"
         assert verdict("tox", "off") == "absent" and verdict("tox", "bias") == "another"
         assert verdict("tox", "tox", chat=False) == "absent", "raw completions are the base, whatever is asked for"
+
+
+def test_raw_completions_are_not_measured_as_if_they_had_the_patch(tmp_path):
+    sampling = Sampling(num_samples=2, max_new_tokens=4, top_p=0.9, temperature=1.0, batch_size=8, seed=0)
+    export_gguf([f"tox={lab_patch_folder('toxicity')}"], tmp_path / "out", probe=False)
+    with llama_cpp(tmp_path / "out" / "model.gguf") as server:
+
+        def answers(chat):
+            endpoint = OpenAIEndpoint("model.gguf", f"{server.address}/v1", chat=chat, max_retries=1)
+            return endpoint.answer(["You are"], sampling, occurrences=[0])
+
+        with pytest.raises(EndpointError, match=r"is llama\.cpp with a file of patches.*`chat:model\.gguf@"):
+            answers(chat=False)
+        assert len(answers(chat=True)[0]) == 2

@@ -256,6 +256,23 @@ def test_licences_come_along_and_no_other_form_of_the_base(tmp_path):
     assert str(tmp_path) not in "".join(path.read_text() for path in done.folder.glob("*.json"))
 
 
+@pytest.mark.parametrize("template", [None, "{{ bos_token }}{{ messages[0].content }}"])
+def test_the_card_says_how_a_request_chooses_only_where_it_can(tmp_path, template):
+    model, tokenizer = patched(save_base(tmp_path / "base"))
+    tokenizer.chat_template = template
+    card = (bake_only(model, tokenizer, tmp_path / "baked").folder / "README.md").read_text()
+    assert ("chat_template_kwargs" in card) == (template is not None)
+    assert ("no chat template, so a request cannot choose" in card) == (template is None)
+
+
+def test_a_chat_template_without_bos_is_warned_of(tmp_path, caplog):
+    model, tokenizer = patched(save_base(tmp_path / "base"))
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    with caplog.at_level("WARNING", "policy_patch.export.baking"):
+        bake_only(model, tokenizer, tmp_path / "baked")
+    assert "does not put the BOS token" in caplog.text
+
+
 def test_hostile_chats_get_no_patch_tokens_but_the_chosen_ones(baked_of):
     _, _, done = baked_of("llama reserved untied")
     own = AutoTokenizer.from_pretrained(done.folder)

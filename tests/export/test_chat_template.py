@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy_patch.errors import ExportError
-from policy_patch.export.chat_template import with_patch_tokens
+from policy_patch.export.chat_template import chat_problems, with_patch_tokens
 from tests.export.test_patch_tokens import MARKER, tokens
 from tests.tiny_models import tiny_tokenizer
 
@@ -128,3 +128,22 @@ def test_a_template_that_uses_our_variable_is_refused():
 def test_what_is_no_template_is_refused():
     with pytest.raises(ExportError, match="no Jinja template"):
         with_patch_tokens("{% for x %}", tokens(), "<s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, []),
+        (PLAIN, []),
+        ("{{ raise_exception('no') }}", []),
+        (TEMPLATES["no bos"], ["does not put the BOS token `<s>` first"]),
+        ("{{ bos_token }}Hello", ["does not render what a user says"]),
+        ("Hello", ["does not render what a user says", "does not put the BOS token"]),
+    ],
+)
+def test_a_template_without_bos_or_without_the_messages_is_told(template, said):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    problems = chat_problems(tokenizer, tokenizer.bos_token_id)
+    assert len(problems) == len(said) and all(one in problem for one, problem in zip(said, problems))
+    assert not [problem for problem in chat_problems(tokenizer, None) if "BOS" in problem]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
+from policy_patch.base.served_base import read_served_base
 from policy_patch.cli import main
-from policy_patch.errors import BaseMismatchError, ExportError, PatchConflictError
+from policy_patch.errors import BaseMismatchError, ExportError, ModelLoadError, PatchConflictError
 from policy_patch.export import export_prompt_embeds
 from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 from policy_patch.patch.stack_check import PatchConflictWarning
@@ -115,3 +116,8 @@ def test_patches_that_must_not_be_used_together_are_not_written_for_one_server(f
     with pytest.warns(PatchConflictWarning, match="must not be used with `bias`"):
         export_prompt_embeds(given, tmp_path / "out", probe=False)
     export_prompt_embeds([tmp_path / "tox"], tmp_path / "alone", probe=False, on_conflict="refuse")
+
+
+def test_the_lab_s_teacher_is_told_to_be_no_base():
+    with pytest.raises(ModelLoadError, match=r"`lab:teacher` is another model .*Give the base: `lab:base`"):
+        read_served_base("lab:teacher")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from policy_patch.errors import ModelLoadError
+from policy_patch.errors import ConfigError, ModelLoadError
 from policy_patch.lab import LAB_MODELS_PATH
 from policy_patch.recipes.models import display_name, load_answering, load_model, same_tokenizer
 from tests.tiny_models import tiny_tokenizer
@@ -48,3 +48,19 @@ def test_a_model_that_is_served_elsewhere_answers_and_is_not_loaded():
 def test_a_model_with_weights_answers_with_its_tokenizer():
     model, tokenizer = load_answering("lab:teacher")
     assert model.config.vocab_size == len(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"dtype": "float99"}, r"`dtype='float99'`: expected auto or one of float32, .*float64"),
+        ({"dtype": "nn"}, "`dtype='nn'`: expected auto"),
+        ({"dtype": "int8"}, "`dtype='int8'`: expected auto"),
+        ({"device": "toaster"}, "`device='toaster'` cannot be used here: .*such as cpu"),
+        ({"device": "meta"}, "`device='meta'` holds no values"),
+        ({"device": f"cuda:{torch.cuda.device_count()}"}, "`device='cuda:.*` cannot be used here"),
+    ],
+)
+def test_a_type_or_a_device_that_there_is_not_is_told_before_anything_is_loaded(place, message):
+    with pytest.raises(ConfigError, match=message):
+        load_model("org/model-that-is-nowhere", **place)

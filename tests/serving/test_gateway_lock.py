@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import torch
 
-from policy_patch.errors import LockError, LockMismatchError, PatchNameError, ServingError
+from policy_patch.errors import ConfigError, LockError, LockMismatchError, PatchNameError, ServingError
 from policy_patch.hub.lock_file import Lock, LockedBase, LockedPatch
 from policy_patch.hub.lock_history import lock_sha256, roll_back, write_lock
 from policy_patch.hub.locked_patches import hashes_to_lock
@@ -133,9 +133,9 @@ def test_beside_a_lock_nothing_else_changes_what_is_served(running, lab, tmp_pat
 
 def test_settings_that_contradict_each_other_are_refused(lab, path):
     for wrong in ({"patches": lab.specs}, {"base": str(lab.base)}):
-        with pytest.raises(ServingError, match="A lock names base and patches"):
+        with pytest.raises(ConfigError, match="A lock names base and patches"):
             open_gateway(GatewaySettings(upstreams=[lab.url], lock=str(path), **wrong))
-    with pytest.raises(ServingError, match="or a lock"):
+    with pytest.raises(ConfigError, match="or a lock"):
         open_gateway(GatewaySettings(upstreams=[lab.url]))
     settings = GatewaySettings(upstreams=[lab.url], patches=lab.specs[:1], base=str(lab.base))
     gateway, load = open_gateway(settings)

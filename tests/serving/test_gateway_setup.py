@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from policy_patch.answers.served_probe import record_probe
-from policy_patch.errors import EndpointError, PatchNameError, ServingError
+from policy_patch.errors import ConfigError, EndpointError, PatchNameError, ServingError
 from policy_patch.export.vllm_chat_template import wrapped
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.serving.gateway import gateway_app
@@ -49,9 +49,9 @@ def test_what_is_missing_is_named(lab):
         ({"dtype": "int8"}, "expected one of float32"),
         ({"name": "a+b"}, r"has `\+` or `@` in it"),
     ):
-        with pytest.raises((ServingError, PatchNameError), match=message):
+        with pytest.raises((ConfigError, PatchNameError), match=message):
             open_gateway(settings(lab, lab.url, **values))
-    with pytest.raises(ServingError, match="at least one engine"):
+    with pytest.raises(ConfigError, match="at least one engine"):
         open_gateway(GatewaySettings(upstreams=[], patches=[]))
     with pytest.raises(EndpointError, match="does not answer: ConnectError"):
         open_gateway(settings(lab, "http://127.0.0.1:9/v1"))
@@ -73,7 +73,7 @@ def test_a_baked_engine_without_the_patch_or_with_another_one_is_refused(lab, ba
         with serving(engine.app()) as url:
             with pytest.raises(ServingError, match=r"`base\+tox@v1\.0\.0` is (absent|another)"):
                 open_gateway(settings(lab, url, kind="baked", probe=probe))
-            with pytest.raises(ServingError, match="cannot be asked which patches and versions"):
+            with pytest.raises(ConfigError, match="cannot be asked which patches and versions"):
                 open_gateway(settings(lab, url, kind="baked"))
 
 

@@ -81,6 +81,15 @@ def test_raw_completions_of_llama_cpp_are_the_base_and_its_chat_is_not(server, p
     assert probe(server.url, probes["tox"], chat=True).is_active
 
 
+def test_a_chat_template_is_named_as_a_cause_where_chat_was_asked(server, probes):
+    server.stacks = [("bias",)]
+    reasons = [
+        next(iter(probe(server.url, probes["tox"], chat=chat).addresses.values())).reason for chat in (True, False)
+    ]
+    assert all("neither tox 1.0.0" in reason for reason in reasons)
+    assert ["chat template other than the recorded one" in reason for reason in reasons] == [True, False]
+
+
 def test_a_request_takes_more_fields(server, probes):
     off = probe(server.url, probes["tox"], extra_body={"chat_template_kwargs": {"patch": "off"}})
     assert off.verdict == "absent" and probe(server.url, probes["tox"]).verdict == "active"
