@@ -99,6 +99,16 @@ def test_a_recipe_that_can_be_is_checked_without_loading_a_model(recipe, no_mode
     recipe.with_overrides({"data": {"prompts": "org/prompts", "scorer": "hf:org/classifier"}}).check()
 
 
+@pytest.mark.parametrize("data", [{}, {"pairs": None, "prompts": LAB}])
+def test_vectors_that_leave_no_room_for_a_prompt_are_refused_before_anything_is_sampled(recipe, data):
+    changed = {"patch.num_virtual_tokens": 5000, **{f"data.{key}": value for key, value in data.items()}}
+    with pytest.raises(DataError, match=r"^`patch.num_virtual_tokens`: .*24.* 5000 vectors .* 256 .* at most 230 vec"):
+        recipe.with_overrides(changed).run()
+    with pytest.raises(DataError, match=r"5000 vectors leave no room"):
+        recipe.with_overrides({**changed, "data": {"prompts": LAB}}).make_pairs()
+    assert not os.path.exists(recipe.output_dir)
+
+
 class Seen(TrainerCallback):
     """Notes the stages that a callback sees."""
 
