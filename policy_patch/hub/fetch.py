@@ -390,8 +390,8 @@ def published_versions(repo_id: str, token: str | bool | None = None) -> dict[st
     """
     if constants.HF_HUB_OFFLINE:
         raise HubUnavailableError(
-            f"Cannot list the versions of `{repo_id}`: HF_HUB_OFFLINE is set, and only the Hub knows them. Unset it, or "
-            f"name a commit that is in the cache: `{repo_id}@COMMIT`."
+            f"Cannot list the versions of `{repo_id}`: HF_HUB_OFFLINE is set, and only the Hub knows them. Unset it, "
+            f"or name a commit that is in the cache: `{repo_id}@COMMIT`."
         )
     with hub_errors(repo_id, doing="list the versions of"):
         tags = hub_api(token).list_repo_refs(repo_id).tags
