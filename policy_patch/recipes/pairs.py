@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.errors import ConfigError, DataError
-from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, is_endpoint, load_answering, same_tokenizer
+from policy_patch.recipes.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    check_can_load,
+    is_endpoint,
+    load_answering,
+    same_tokenizer,
+)
 from policy_patch.recipes.names import DTYPES, check_model, check_prompts, check_scorer
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.prompts import PROMPTS_HELP, asked_of
@@ -213,6 +220,7 @@ class PairsRecipe(PairSettings, Recipe):
         source, scorer = self._checked()
         of_scorer = (name for name, risk in RISKS.items() if risk.pair_scorer == scorer)
         prompts = asked_of(source, self.risk or next(of_scorer, None))[: self.num_prompts]
+        check_can_load(self.base, self.teacher)
         base, tokenizer = load_answering(self.base, device=self.device, dtype=self.dtype)
         teacher, teacher_tokenizer = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(

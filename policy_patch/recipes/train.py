@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError, TrainingError
-from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answering, load_model, load_tokenizer
+from policy_patch.recipes.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    check_can_load,
+    load_answering,
+    load_model,
+    load_tokenizer,
+)
 from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk, under
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
@@ -244,6 +251,7 @@ class TrainRecipe(Recipe):
         self.check()
         on_progress, on_note = on_progress or ignore, on_note or ignore
         pairs = self._existing_pairs(on_note)
+        check_can_load(self.base, self.teacher if pairs is None or self._trains_on_teacher else None)
         base, tokenizer = load_model(self.base, device=self.device, dtype=self.dtype)
         self._check_room(base, tokenizer)
         if pairs is None:
@@ -275,6 +283,7 @@ class TrainRecipe(Recipe):
         self.check()
         pairs = self._existing_pairs(on_note or ignore)
         if pairs is None:
+            check_can_load(self.base, self.teacher)
             opened = load_model(self.base, device=self.device, dtype=self.dtype)
             self._check_room(*opened)
             pairs = self._sampled_pairs(opened, on_progress or ignore, on_note or ignore)

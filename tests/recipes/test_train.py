@@ -112,6 +112,14 @@ def test_vectors_that_leave_no_room_for_a_prompt_are_refused_before_anything_is_
     assert not os.path.exists(recipe.output_dir)
 
 
+def test_a_teacher_that_is_not_there_is_found_before_the_base_is_loaded(recipe, monkeypatch):
+    monkeypatch.setattr(train, "load_model", lambda *args, **options: pytest.fail("the base was loaded"))
+    sampled = recipe.with_overrides({"teacher": "no/teacher", "data": {"prompts": LAB}})
+    for run in (sampled.run, sampled.make_pairs):
+        with pytest.raises(ModelLoadError, match="There is no folder `no/teacher` here, either"):
+            run()
+
+
 class Seen(TrainerCallback):
     """Notes the stages that a callback sees."""
 
