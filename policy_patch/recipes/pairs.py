@@ -62,8 +62,10 @@ class PairSettings:
             Add three gender-swapped variants of every pair whose rejected answer has a gender word.
     """
 
-    max_chosen_score: float = option(0.2, "Highest score of a chosen answer.")
-    min_margin: float = option(0.3, "Smallest difference between the scores of the rejected and the chosen answer.")
+    max_chosen_score: float = option(0.2, "Highest score of a chosen answer.", least=0, most=1)
+    min_margin: float = option(
+        0.3, "Smallest difference between the scores of the rejected and the chosen answer.", least=0, most=1
+    )
     pairs_per_prompt: int = option(1, "Largest number of pairs per prompt.", least=1)
     num_samples: int = option(8, "Answers of each model per prompt.", least=1)
     max_new_tokens: int = option(24, "Length limit of an answer, in tokens.", least=1)
