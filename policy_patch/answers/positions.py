@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from policy_patch.errors import PolicyPatchError
+from policy_patch.errors import DataError, PolicyPatchError
 
 # Lengths of the short texts that are tried, in words. Over all of them, positions grow by one with each token.
 _TRIED = (2, 3, 5, 9)
+_SHORTEST_PROMPT = 2  # tokens: BOS and one more
 
 _known: "WeakKeyDictionary[nn.Module, tuple[Any, int | None]]" = WeakKeyDictionary()
 
@@ -30,9 +31,45 @@ def room_for_text(model: Any, tokenizer: Any) -> int | None:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
     """
+    limit = _position_limit(model, tokenizer)
+    return None if limit is None else limit - num_vectors(model)
+
+
+def room_for_prompt(model: Any, tokenizer: Any, max_new_tokens: int, *, vectors: int | None = None) -> int | None:
+    """Return how many tokens of a prompt fit between vectors and an answer; None without a limit.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`PolicyPatchModel`]):
+            The model.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        max_new_tokens (`int`):
+            Length limit of the answer, in tokens.
+        vectors (`int`, *optional*):
+            Number of vectors. Defaults to that of the active patches.
+
+    Raises:
+        DataError: fewer than two tokens fit.
+    """
+    limit = _position_limit(model, tokenizer)
+    if limit is None:
+        return None
+    vectors = num_vectors(model) if vectors is None else vectors
+    room = limit - vectors - max_new_tokens
+    if room < _SHORTEST_PROMPT:
+        most = limit - max_new_tokens - _SHORTEST_PROMPT
+        todo = f"Use at most {most} vectors, or fewer new tokens." if vectors and most > 0 else "Use fewer new tokens."
+        raise DataError(
+            f"`max_new_tokens={max_new_tokens}` and {vectors} vectors leave no room for a prompt: the model has "
+            f"{limit} positions. {todo}"
+        )
+    return room
+
+
+def _position_limit(model: Any, tokenizer: Any) -> int | None:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     limits = [limit for limit in (configured_limit(base), learned_limit(base, _rows_of(base, tokenizer))) if limit]
-    return min(limits) - num_vectors(model) if limits else None
+    return min(limits, default=None)
 
 
 def num_vectors(model: Any) -> int:

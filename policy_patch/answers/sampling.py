@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from policy_patch.answers.eval_mode import evaluating
-from policy_patch.answers.positions import num_vectors, room_for_text
+from policy_patch.answers.positions import room_for_prompt
 from policy_patch.answers.thoughts import marks_among
 from policy_patch.errors import DataError
 from policy_patch.files.texts import check_texts
@@ -178,7 +178,7 @@ def sample_answers(
         batch_size=batch_size,
     )
     encoded = [encode(tokenizer, (instruction or "") + prompt) for prompt in prompts]
-    encoded = _truncated(encoded, _room_for_prompt(model, tokenizer, max_new_tokens), tokenizer.bos_token_id)
+    encoded = _truncated(encoded, room_for_prompt(model, tokenizer, max_new_tokens), tokenizer.bos_token_id)
     keys = keys_of(prompts, seed, count_equal_before(prompts) if occurrences is None else occurrences)
     # Longest first, so that memory runs out at the start or not at all; equal lengths together need no padding.
     order = sorted(range(len(prompts)), key=lambda index: (-len(encoded[index]), index))
@@ -309,21 +309,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
             )
         ids = [start]
     return ids
-
-
-def _room_for_prompt(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> int | None:
-    """Return how many prompt tokens fit between the active patches and the answer; None without a limit."""
-    limit = room_for_text(model, tokenizer)
-    if limit is None:
-        return None
-    room = limit - max_new_tokens
-    if room < 2:
-        vectors = num_vectors(model)
-        raise DataError(
-            f"`max_new_tokens={max_new_tokens}` and {vectors} vectors leave no room for a prompt: the model has "
-            f"{limit + vectors} positions. Use fewer new tokens."
-        )
-    return room
 
 
 def _truncated(encoded: list[list[int]], room: int | None, bos: int | None) -> list[list[int]]:

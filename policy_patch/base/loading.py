@@ -59,7 +59,7 @@ def load_pretrained(auto_class: Any, source: Any, *, named: str | None = None, a
     named = named or f"the model `{os.fspath(source)}`"
     with loading():
         before = _wait_until_sound(named)
-        with load_errors(named, advice):
+        with load_errors(named, f"{no_folder(source)}{advice}"):
             _check_config_size(source)
             model = auto_class.from_pretrained(source, **options)
         _check_undisturbed(named, before)
@@ -87,6 +87,11 @@ def load_errors(named: str, advice: str = "") -> Iterator[None]:
     ) as error:  # fmt: skip
         blank_error(error)  # the HTTP library quotes a token that cannot be sent
         raise ModelLoadError(f"Cannot load {named}: {_first_line(error)} {advice}".rstrip()) from error
+
+
+def no_folder(source: Any) -> str:
+    """Return a sentence if a name is not that of a folder here; it may be a misspelt one, and no id on the Hub."""
+    return "" if os.path.isdir(source) else f"There is no folder `{os.fspath(source)}` here, either. "
 
 
 def check_has_values(model: Any, named: str, *, asked: bool = False) -> None:
@@ -140,7 +145,7 @@ def load_config(source: str | os.PathLike, *, named: str | None = None, **option
     """
     from transformers import AutoConfig
 
-    with load_errors(named or f"the model `{os.fspath(source)}`"):
+    with load_errors(named or f"the model `{os.fspath(source)}`", no_folder(source)):
         _check_config_size(source)
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
 

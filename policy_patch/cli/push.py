@@ -263,9 +263,11 @@ def _evaluation(folder: str, given: str | None, *, named: str) -> "EvaluationRep
     beside = Path(folder, EVALUATION_NAME)
     place = given or (beside if beside.is_file() else None)
     if place is None:
+        from policy_patch.recipes.next_steps import how_to_measure
+
         say(
             f"There is no {EVALUATION_NAME} in {named}, so the card says that nothing was measured. "
-            f"`policy-patch evaluate {named}` makes one."
+            f"{how_to_measure(folder, named)}"
         )
         return None
     return EvaluationReport.load(place)

@@ -17,8 +17,9 @@ _NOTICES = {
 }
 # Read by tqdm and huggingface_hub, whose setting transformers takes over, when they are imported.
 _BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# torchao 0.18 warns of kernels that were built for other machines, and torch 2.13 of torchao's enums.
-_LOGGERS = ("torchao", "torch.utils._pytree")
+# torchao 0.18 warns of kernels that were built for other machines, torch 2.13 of torchao's enums, and huggingface_hub
+# 2.4 of each request that it repeats; our error follows if none succeeds.
+_LOGGERS = ("torchao", "torch.utils._pytree", "huggingface_hub.utils._http")
 
 
 @contextmanager

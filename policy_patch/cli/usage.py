@@ -80,7 +80,8 @@ def no_command(word: str, commands: Sequence[str]) -> NoReturn:
             The names of the commands.
     """
     otherwise = "`policy-patch --help` lists the commands."
-    known = ("--help", "--version") if word.startswith("-") else commands
+    options = ("--help", "--version")
+    known = options if word.startswith("-") else (*commands, *options)
     kind = "option" if word.startswith("-") else "command"
     hint = did_you_mean(word, known, otherwise=otherwise)
     _stop(

@@ -18,6 +18,7 @@ import torch
 
 from policy_patch._version import __version__
 from policy_patch.answers.answering import Sampling
+from policy_patch.answers.positions import room_for_prompt
 from policy_patch.data.own_task import TaskItem, task_sha256
 from policy_patch.errors import EvaluationError
 from policy_patch.evaluation.asking import Asking, Seen
@@ -154,6 +155,7 @@ def evaluate_policy_patch(
     check_independence(scorers, filtered_by, allowed=allow_filtering_scorers)
     how = _sampling(kind, sampling)
     systems = systems_to_compare(model, tokenizer, alternatives)
+    _check_room(systems, tokenizer, how.max_new_tokens)
     asking = Asking(
         prompts=list(prompts), safe_prompts=safe_prompts, neutral_texts=_texts("neutral_texts", neutral_texts),
         sampling=how, perplexity_model=perplexity.model, perplexity_tokenizer=perplexity.tokenizer or tokenizer,
@@ -220,6 +222,15 @@ def _texts(name: str, values: Sequence[str]) -> list[str]:
         raise EvaluationError(f"`{name}={values!r}` is a text; expected a list of texts.")
     check_texts(list(values), name, EvaluationError)
     return list(values)
+
+
+def _check_room(systems: Mapping[str, System], tokenizer: Any, max_new_tokens: int) -> None:
+    """Raise `DataError` if the vectors of a system leave no room for text, before any system is asked."""
+    for system in systems.values():
+        if hasattr(system.model, "active_patches"):
+            names = system.model.active_patches if system.stack is None else system.stack
+            vectors = sum(system.model.patches[name].shape[0] for name in names)
+            room_for_prompt(system.model, system.tokenizer or tokenizer, max_new_tokens, vectors=vectors)
 
 
 def _filtering_scorers(model: Any) -> list[str]:

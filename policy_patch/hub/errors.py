@@ -39,8 +39,8 @@ _OTHER_TROUBLE_ON_DISK = (
 )  # fmt: skip
 
 _FETCH_ONCE = (
-    "If you asked for the cache alone (`--offline`, or `local_files_only=True` in Python), fetch it once without; "
-    "otherwise check the connection."
+    "Check the connection. If you asked for the cache alone (`local_files_only=True` in Python; `--offline` of "
+    "`policy-patch apply` and `policy-patch status`), fetch it once without."
 )
 
 

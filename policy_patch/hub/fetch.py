@@ -17,7 +17,14 @@ from huggingface_hub.file_download import repo_folder_name
 
 from policy_patch._version import __version__
 from policy_patch.config import CONFIG_NAME, LARGEST_CONFIG, SIGNATURE_NAME, PolicyPatchConfig
-from policy_patch.errors import DamagedDownloadError, HubError, HubRevisionError, PatchFileError, PatchNotFoundError
+from policy_patch.errors import (
+    DamagedDownloadError,
+    HubError,
+    HubRevisionError,
+    HubUnavailableError,
+    PatchFileError,
+    PatchNotFoundError,
+)
 from policy_patch.files.documents import Fault, read_bytes
 from policy_patch.hub.errors import hub_errors
 from policy_patch.hub.names import (
@@ -381,6 +388,11 @@ def published_versions(repo_id: str, token: str | bool | None = None) -> dict[st
     Raises:
         HubAccessError, HubUnavailableError, HubError: the Hub does not list them.
     """
+    if constants.HF_HUB_OFFLINE:
+        raise HubUnavailableError(
+            f"Cannot list the versions of `{repo_id}`: HF_HUB_OFFLINE is set, and only the Hub knows them. Unset it, "
+            f"or name a commit that is in the cache: `{repo_id}@COMMIT`."
+        )
     with hub_errors(repo_id, doing="list the versions of"):
         tags = hub_api(token).list_repo_refs(repo_id).tags
     versions = {version: tag.target_commit for tag in tags if (version := version_of_tag(tag.name))}

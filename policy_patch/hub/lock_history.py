@@ -96,6 +96,11 @@ def roll_back(
         known = history(path)
         if to is not None:
             chosen = _beginning_with(to, known, path)
+        elif before is None and not known:
+            raise LockError(
+                f"`{path}` is {'missing' if text is None else 'damaged'}, and its history is empty, so there is "
+                "nothing to put back. Take the lock from version control, or make a new one: `policy-patch lock`."
+            )
         elif before is None:
             raise LockError(f"`{path}` is {'missing' if text is None else 'damaged'}. Say which lock to put back: "
                             f"`policy-patch rollback --lock {path} --to HASH`. {_shown(known)}")  # fmt: skip

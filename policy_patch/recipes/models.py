@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.answers.addresses import shown_spec
-from policy_patch.base.loading import load_errors, load_pretrained
+from policy_patch.base.loading import load_config, load_errors, load_pretrained, no_folder
 from policy_patch.errors import ConfigError, ModelLoadError
 from policy_patch.near_names import did_you_mean
 from policy_patch.privacy.local_names import without_folders
@@ -134,6 +134,18 @@ def check_has_weights(name: str) -> None:
         raise ModelLoadError(f"Cannot load the model `{name}`: there is no such folder.")
 
 
+def check_can_load(*names: str | None) -> None:
+    """Raise `ModelLoadError` for the first model whose configuration cannot be read. Call it before a model is loaded.
+
+    Args:
+        names (`str`, *optional*):
+            Names of models. None, endpoints and the lab's models are passed over.
+    """
+    for name in names:
+        if name is not None and not is_endpoint(name) and name not in LAB_MODELS:
+            load_config(name)
+
+
 def is_endpoint(name: str) -> bool:
     """Return whether a name is that of an endpoint, a model on a server."""
     return name.startswith(("openai:", "chat:"))
@@ -151,7 +163,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
         from policy_patch.lab import load_lab_tokenizer
 
         return load_lab_tokenizer()
-    with load_errors(f"the tokenizer of `{name}`"):
+    with load_errors(f"the tokenizer of `{name}`", no_folder(name)):
         return AutoTokenizer.from_pretrained(name, revision=revision)
 
 

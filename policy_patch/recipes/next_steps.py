@@ -80,6 +80,36 @@ def after_rebase(output_dir: str, onto: str) -> NextStep:
     return after_training(TrainRecipe(**recipe))
 
 
+def how_to_measure(folder: str, named: str) -> str:
+    """Return a sentence with the command that evaluates a patch that has no report.
+
+    Args:
+        folder (`str`):
+            Folder of the patch, maybe with the recipe that trained it.
+        named (`str`):
+            Name of the patch in the command.
+    """
+    from policy_patch.evaluation.risks import RISKS
+
+    recorded = Path(folder, RECIPE_NAME)
+    if recorded.is_file():
+        try:
+            step = after_training(TrainRecipe.from_yaml(recorded, {"output_dir": named}))
+        except PolicyPatchError:  # it was changed, or written by another version
+            step = NextStep("")
+        if step.command.startswith("policy-patch evaluate "):
+            return f"`{step.command}` makes one."
+    config = _config(folder)
+    words = ["policy-patch", "evaluate", named]
+    words += [] if config.base_model_name_or_path else ["--base", "org/model"]
+    if config.risk in RISKS and RISKS[config.risk].source_of("test"):
+        scorers = _scorers(config.risk, config.filtered_by, in_lab=False)
+        words += ["--allow_filtering_scorers"] if scorers is None else ["--scorers", *scorers] if scorers else []
+        return f"`{shlex.join(words)}` makes one."
+    command = shlex.join([*words, "--prompts", "test-prompts.txt"])
+    return f"`{command}` makes one; the file holds prompts that training has not seen."
+
+
 def after_composing(patches: Sequence[str]) -> NextStep:
     """Return the study of a stack that was composed; without prompts for one of its risks, a sentence.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policy_patch.recipes.models import load_answering, same_tokenizer
+from policy_patch.recipes.models import check_can_load, load_answering, same_tokenizer
 from policy_patch.recipes.patched import FoundPatches, load_patched
 from policy_patch.recipes.recipe import Note
 
@@ -60,6 +60,7 @@ def open_models(
         on_note (`Callable[[str], None]`), allow_base_mismatch (`bool`):
             As in [`load_patched`].
     """
+    check_can_load(teacher)
     model, tokenizer = load_patched(found, **where, allow_base_mismatch=allow_base_mismatch, on_note=on_note)
     if teacher is None:
         return Opened(model=model, tokenizer=tokenizer)

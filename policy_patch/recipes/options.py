@@ -112,7 +112,8 @@ def check_keys(cls: type, given: Mapping[str, Any], also: Sequence[str] = ()) ->
         if key not in known and key not in also:
             near = near_names(str(key), known)
             hint = f"Did you mean `{path_to(cls, near[0])}`?" if near else f"Known keys: {', '.join(known)}."
-            shown = BLANK if any(map(is_secret_name, near)) else blanked(value, str(key))
+            is_number = isinstance(value, int | float)  # `num_virtual_token: 20` holds no token
+            shown = BLANK if any(map(is_secret_name, near)) else blanked(value, "" if near and is_number else str(key))
             raise ConfigError(f"`{path_to(cls, str(key))}` is unknown (given: {shown!r}). {hint}")
         section = hints.get(key)
         if is_dataclass(section) and isinstance(value, Mapping):

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from policy_patch.errors import ConfigError, DataError
-from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, is_endpoint, load_answering, same_tokenizer
+from policy_patch.recipes.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    check_can_load,
+    is_endpoint,
+    load_answering,
+    same_tokenizer,
+)
 from policy_patch.recipes.names import DTYPES, check_model, check_prompts, check_scorer
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.prompts import PROMPTS_HELP, asked_of
@@ -55,8 +62,10 @@ class PairSettings:
             Add three gender-swapped variants of every pair whose rejected answer has a gender word.
     """
 
-    max_chosen_score: float = option(0.2, "Highest score of a chosen answer.")
-    min_margin: float = option(0.3, "Smallest difference between the scores of the rejected and the chosen answer.")
+    max_chosen_score: float = option(0.2, "Highest score of a chosen answer.", least=0, most=1)
+    min_margin: float = option(
+        0.3, "Smallest difference between the scores of the rejected and the chosen answer.", least=0, most=1
+    )
     pairs_per_prompt: int = option(1, "Largest number of pairs per prompt.", least=1)
     num_samples: int = option(8, "Answers of each model per prompt.", least=1)
     max_new_tokens: int = option(24, "Length limit of an answer, in tokens.", least=1)
@@ -213,6 +222,7 @@ class PairsRecipe(PairSettings, Recipe):
         source, scorer = self._checked()
         of_scorer = (name for name, risk in RISKS.items() if risk.pair_scorer == scorer)
         prompts = asked_of(source, self.risk or next(of_scorer, None))[: self.num_prompts]
+        check_can_load(self.base, self.teacher)
         base, tokenizer = load_answering(self.base, device=self.device, dtype=self.dtype)
         teacher, teacher_tokenizer = load_answering(self.teacher, device=self.device, dtype=self.dtype)
         pairs, counts = sample_pairs(

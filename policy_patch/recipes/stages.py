@@ -22,6 +22,7 @@ _LIMITS: dict[str, tuple[Any, dict[str, float]]] = {
     "gradient_accumulation_steps": (int, {"least": 1}),
     "beta": (float, {"least": 0}),
 }
+_MEANING = {"max_steps": "0 skips the stage; with -1 `num_train_epochs` decides."}
 
 
 def training_settings(
@@ -53,7 +54,10 @@ def check_numbers(section: str, given: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for impossible numbers of steps, rates and the like. Torch is not imported."""
     for name, (type_, limits) in _LIMITS.items():
         if name in given:
-            value_for(f"{section}.{name}", given[name], type_, limits)
+            try:
+                value_for(f"{section}.{name}", given[name], type_, limits)
+            except ConfigError as error:
+                raise ConfigError(f"{error} {_MEANING.get(name, '')}".rstrip()) from error
 
 
 def check_settings(settings: "PolicyPatchTrainingConfig") -> None:

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from policy_patch.errors import ConfigError, DataError, TrainingError
-from policy_patch.recipes.models import ANSWERING_HELP, MODEL_HELP, load_answering, load_model, load_tokenizer
-from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk
+from policy_patch.recipes.models import (
+    ANSWERING_HELP,
+    MODEL_HELP,
+    check_can_load,
+    load_answering,
+    load_model,
+    load_tokenizer,
+)
+from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk, under
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
 from policy_patch.recipes.prompts import asked_of, look_alikes_of
@@ -244,7 +251,9 @@ class TrainRecipe(Recipe):
         self.check()
         on_progress, on_note = on_progress or ignore, on_note or ignore
         pairs = self._existing_pairs(on_note)
+        check_can_load(self.base, self.teacher if pairs is None or self._trains_on_teacher else None)
         base, tokenizer = load_model(self.base, device=self.device, dtype=self.dtype)
+        self._check_room(base, tokenizer)
         if pairs is None:
             pairs = self._sampled_pairs((base, tokenizer), on_progress, on_note)
 
@@ -274,9 +283,26 @@ class TrainRecipe(Recipe):
         self.check()
         pairs = self._existing_pairs(on_note or ignore)
         if pairs is None:
+            check_can_load(self.base, self.teacher)
             opened = load_model(self.base, device=self.device, dtype=self.dtype)
+            self._check_room(*opened)
             pairs = self._sampled_pairs(opened, on_progress or ignore, on_note or ignore)
         return pairs
+
+    def _check_room(self, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Raise `DataError` if the vectors and an answer leave no room for a prompt in the base's positions."""
+        from policy_patch.answers.positions import room_for_prompt
+        from policy_patch.evaluation.risks import RISKS
+
+        vectors = self.patch.num_virtual_tokens
+        if self.patch.start_from:
+            from policy_patch.hub.opening import open_patch
+
+            vectors = open_patch(self.patch.start_from).config.num_virtual_tokens
+        risk = RISKS.get(self.risk)  # which the patch is measured on afterwards
+        longest = max(self.data.max_new_tokens, risk.max_new_tokens if risk else 0)
+        with under("patch.num_virtual_tokens"):
+            room_for_prompt(base, tokenizer, longest, vectors=vectors)
 
     def _existing_pairs(self, on_note: Note) -> "Dataset | None":
         if not self.data.pairs:

@@ -17,6 +17,8 @@ from policy_patch.report.records import ScorerRecord, SystemResult
 from policy_patch.report.report import EvaluationReport, report_of_risk
 from policy_patch.report.system_names import BASE, PATCH
 
+_NEW_GATE_FILE = "`policy-patch gate --template > gate.yaml`."  # apart: with an old file, it would overwrite it
+
 
 class NotShownError(Exception):
     """Raised when a check cannot be made. `todo` says what to do."""
@@ -63,8 +65,8 @@ class Evidence:
         command += [] if self.base is None else ["--base", self.base]
         command += [] if self.is_folder else ["--output_dir", "gate-evaluation"]
         then = "" if self.is_folder else ", then the gate again with `--report gate-evaluation`"
-        first = "" if self.gate.source else "policy-patch gate --template > gate.yaml && "
-        return f"Run `{first}{shlex.join(command)}`{then}."
+        no_file = "" if self.gate.source else " If you have no gate file yet, make it first: " + _NEW_GATE_FILE
+        return f"Run `{shlex.join(command)}`{then}.{no_file}"
 
     @property
     def own_risks(self) -> list[str]:

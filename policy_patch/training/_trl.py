@@ -15,6 +15,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from policy_patch.errors import MissingExtraError
+from policy_patch.extra import how_to_install
 from policy_patch.model.patched_model import PolicyPatchModel
 from policy_patch.patch.vectors import whole
 from policy_patch.training.launch import end_after_collectives
@@ -28,12 +29,13 @@ def check_trl_version() -> None:
         installed = version("trl")
     except PackageNotFoundError as error:
         raise MissingExtraError(
-            "Training needs TRL, which is not installed: `pip install 'policy-patch[train]'`."
+            "Training needs TRL of the extra `policy-patch[train]`, which is not installed: "
+            f"`{how_to_install('train')}`."
         ) from error
     if installed not in SUPPORTED_TRL:
         raise MissingExtraError(
             f"Training needs trl{SUPPORTED_TRL}; {installed} is installed. Its trainers change with every minor "
-            "version: `pip install 'policy-patch[train]'`."
+            f"version. The extra `policy-patch[train]` has the right one: `{how_to_install('train')}`."
         )
 
 

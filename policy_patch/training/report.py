@@ -84,7 +84,7 @@ class TrainingReport:
             write_whole(folder / CURVES_NAME, curves(self.log, embedding_norm=self.embedding_norm, title=title))
         except MissingExtraError as error:
             logger.warning_once(f"The training report in `{folder}` has no picture. {error}")
-            return f"*No picture. {error}*"
+            return "*No picture: it needs the extra `policy-patch[eval]`.*"  # without the folder of the package
         return f"![Loss, rewards, vectors and learning rate, step by step]({CURVES_NAME})"
 
     def to_markdown(self, picture: str = "") -> str:

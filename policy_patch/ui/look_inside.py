@@ -94,7 +94,7 @@ def _inside(loaded: Loaded, label: str, visitor: str | None) -> list[Any]:
     config = loaded.model.patch_config[offered.name]
     vectors = loaded.model.patches[offered.name].detach().float().cpu()
     facts = [
-        [name.replace("_", " "), without_paths(str(value))[:MOST_SHOWN]]
+        [name.replace("_", " "), without_paths(_in_words(value))[:MOST_SHOWN]]
         for name, value in config.to_dict().items()
         if value is not None and name != "base_fingerprint"
     ]
@@ -112,6 +112,12 @@ def _inside(loaded: Loaded, label: str, visitor: str | None) -> list[Any]:
         heat,
         _card_of(label, offered, config),
     ]
+
+
+def _in_words(value: Any) -> str:
+    """Return a value of a configuration as a reader sees it: a list of texts without brackets and quotes."""
+    is_texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return ", ".join(value) if is_texts else str(value)
 
 
 def _facts_html(facts: list[list[str]]) -> str:

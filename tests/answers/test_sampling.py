@@ -176,7 +176,9 @@ def test_prompts_beyond_the_context_are_cut_on_the_left(tokenizer):
     )
     patched = get_policy_patch_model(model, PolicyPatchConfig(num_virtual_tokens=8, init="vocab"))
     assert len(sample_completions(patched, tokenizer, [long], **SHORT)[0]) == 3
-    with pytest.raises(DataError, match="8 vectors leave no room"):
+    with pytest.raises(DataError, match=r"8 vectors leave no room.* 64 positions. Use fewer new tokens"):
+        sample_completions(patched, tokenizer, [long], max_new_tokens=63)
+    with pytest.raises(DataError, match=r"8 vectors leave no room.* Use at most 2 vectors, or fewer new tokens"):
         sample_completions(patched, tokenizer, [long], max_new_tokens=60)
 
 

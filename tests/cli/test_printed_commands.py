@@ -106,3 +106,29 @@ def test_every_option_that_a_message_names_is_one_of_a_command():
     unknown = [(place, option) for place, option in named if not {option, option.partition(".")[0]} & known]
     assert sorted(unknown) == []  # `--also.sft_only` is one of `--also`
     assert not OTHERS - {option for _, option in named}
+
+
+# Every command can print what these say, so an option in it needs the name of a command that has it.
+OF_ALL = ("hub/errors.py", "hub/fetch.py", "hub/opening.py", "base/loading.py", "extra.py")
+
+
+def has_no(place, text):
+    """The options in a text of one command that it lacks; in a text of all, those of no command that it names."""
+    file = place.partition(":")[0]
+    own = file.removeprefix("cli/").removesuffix(".py")
+    if (own not in cli.COMMANDS and file not in OF_ALL) or OPTION.fullmatch(text):  # a word of a list by itself
+        return set()
+    named = {word for word in re.findall(r"policy-patch ([a-z]+)", text) if word in cli.COMMANDS}
+    known = set().union(OTHERS, *map(options_of, named | ({own} & set(cli.COMMANDS))))
+    options = {option.partition(".ORG")[0] for option in OPTION.findall(text)}
+    return {option for option in options if not {option, option.partition(".")[0]} & known}
+
+
+def test_an_option_that_a_message_names_is_one_of_the_command_that_prints_it():
+    assert [(place, lacking) for place, text in printed() if (lacking := has_no(place, text))] == []
+
+
+def test_an_option_of_another_command_is_found():
+    told = "Leave out `--offline`."
+    assert has_no("hub/errors.py:1", told) == has_no("cli/info.py:1", told) == {"--offline"}
+    assert not has_no("cli/apply.py:1", told) and not has_no("hub/errors.py:1", f"{told} `policy-patch status`")

@@ -1,5 +1,6 @@
 """Tests of `cli.quiet`: in a pipe, stderr has our messages alone; a user's own settings stay."""
 
+import logging
 import os
 import re
 import subprocess
@@ -41,3 +42,11 @@ def test_the_environment_is_as_before_afterwards(monkeypatch):
     with quiet_libraries():
         assert os.environ["TRANSFORMERS_VERBOSITY"] == "info" and os.environ["TQDM_DISABLE"] == "1"
     assert dict(os.environ) == before
+
+
+def test_requests_that_huggingface_hub_repeats_are_not_told():
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    assert logger.isEnabledFor(logging.WARNING)
+    with quiet_libraries():
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.isEnabledFor(logging.WARNING)

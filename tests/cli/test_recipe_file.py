@@ -102,6 +102,11 @@ def test_an_option_of_the_command_may_stand_in_the_file(tmp_path):
         ("seed: zero\n", r"recipe\.yaml`: `seed='zero'`: expected a whole number of at least 0"),
         ("patch: zero\n", r"`patch='zero'`: expected a mapping with some of the keys risk, "),
         ("patch: {placement: before}\n", r"`patch\.placement='before'`: .* Did you mean 'before_bos'"),
+        (
+            "data: {min_margin: 3}\n",
+            r"recipe\.yaml`: `data\.min_margin=3`: expected a number of at least 0 and up to 1",
+        ),
+        ("data: {max_chosen_score: -1}\n", r"`data\.max_chosen_score=-1`: expected a number of at least 0"),
         ("data: {min_margin: wide}\n", r"`data\.min_margin='wide'`: expected a number"),
     ],
 )

@@ -27,6 +27,8 @@ def told(words, capsys):
     [
         ([], "There is no command. `policy-patch --help` lists the commands."),
         (["trian"], "`trian` is no command. Did you mean `train`?"),
+        (["version"], "`version` is no command. Did you mean `--version`?"),
+        (["help"], "`help` is no command. Did you mean `--help`?"),
         (["xyz"], "`xyz` is no command. `policy-patch --help` lists the commands."),
         (["--vresion"], "`--vresion` is no option. Did you mean `--version`?"),
         (["info"], "`PATCH` is missing."),

@@ -9,7 +9,7 @@ import torch
 from policy_patch import PolicyPatchConfig, get_policy_patch_model
 from policy_patch.answers.sampling import sample_completions
 from policy_patch.data.own_task import TaskItem, task_sha256
-from policy_patch.errors import EvaluationError
+from policy_patch.errors import DataError, EvaluationError
 from policy_patch.evaluation.evaluate import evaluate_policy_patch
 from policy_patch.evaluation.settings import PerplexityModel
 from policy_patch.evaluation.systems import System
@@ -242,6 +242,14 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_sampled(patched, 
 
     with pytest.raises(EvaluationError, match=message):
         evaluate(patched, tokenizer, judge, on_progress=fail, **changes)
+
+
+def test_vectors_that_leave_no_room_are_refused_before_anything_is_sampled(tokenizer, judge):
+    long = get_policy_patch_model(tiny_model(), PolicyPatchConfig(num_virtual_tokens=250, init="vocab"))
+    told = []
+    with pytest.raises(DataError, match=r"250 vectors leave no room.* 256 positions. Use at most 249 vectors"):
+        evaluate(long, tokenizer, judge, on_progress=lambda *one: told.append(one))
+    assert told == []
 
 
 @pytest.mark.parametrize("scores", [[0.5], [2.0] * 18, [float("nan")] * 18])

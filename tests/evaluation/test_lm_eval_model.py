@@ -301,7 +301,7 @@ def test_without_lm_eval_the_class_says_how_to_get_it(monkeypatch):
     for module in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface"):
         monkeypatch.setitem(sys.modules, module, None)  # makes its import fail
     for ask in (lambda: lm_eval_model.PolicyPatchLM, lm_eval_model.register_policy_patch_lm):
-        with pytest.raises(MissingExtraError, match=r'needs the package `lm-eval\[hf\]`. .*"policy-patch\[lm-eval\]"'):
+        with pytest.raises(MissingExtraError, match=r"needs the package `lm-eval\[hf\]` .*`policy-patch\[lm-eval\]`"):
             ask()
 
 

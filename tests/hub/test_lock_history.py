@@ -99,6 +99,15 @@ def test_a_lock_that_somebody_changed_meanwhile_stays(path):
     assert number_in(path) == 2
 
 
+@pytest.mark.parametrize(("text", "state"), [(None, "missing"), ("{", "damaged")])
+def test_without_a_history_there_is_nothing_to_put_back(path, text, state):
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(LockError, match=f"is {state}, and its history is empty.* version control.*policy-patch lock"):
+        roll_back(path)
+
+
 def test_a_damaged_lock_is_put_back_by_its_hash(path):
     put(path, 2)
     path.write_text("{")

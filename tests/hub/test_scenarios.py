@@ -311,7 +311,7 @@ def offline_without_a_copy(world):
 
 @case(
     HubUnavailableError,
-    r"not in the cache.*`--offline`, or `local_files_only=True` in Python.*fetch it once without",
+    r"not in the cache.*`local_files_only=True` in Python; `--offline` of `policy-patch apply`.*fetch it once without",
 )
 def the_cache_alone_without_a_copy(world):
     return lambda: world.pull(local_files_only=True)

@@ -5,7 +5,14 @@ import torch
 
 from policy_patch.errors import ConfigError, ModelLoadError
 from policy_patch.lab import LAB_MODELS_PATH
-from policy_patch.recipes.models import display_name, load_answering, load_model, same_tokenizer
+from policy_patch.recipes.models import (
+    check_can_load,
+    display_name,
+    load_answering,
+    load_model,
+    load_tokenizer,
+    same_tokenizer,
+)
 from tests.tiny_models import tiny_tokenizer
 
 
@@ -30,6 +37,16 @@ def test_the_lab_s_models_have_names():
 def test_a_model_that_is_not_there_is_an_error_of_ours(name):
     with pytest.raises(ModelLoadError, match=name):
         load_model(name)
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer, check_can_load])
+def test_a_name_that_may_be_a_misspelt_folder_is_said_to_be_none(load):
+    with pytest.raises(ModelLoadError, match="There is no folder `no/such-model` here, either"):
+        load("no/such-model")
+
+
+def test_what_needs_no_files_is_passed_over():
+    check_can_load(None, "lab:base", "openai:m@http://127.0.0.1:1/v1", str(LAB_MODELS_PATH / "base"))
 
 
 def test_a_folder_is_shown_by_its_last_part_alone(tmp_path):

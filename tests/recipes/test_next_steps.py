@@ -11,7 +11,14 @@ from policy_patch.evaluation import load_scorer
 from policy_patch.lab import lab_patch_folder
 from policy_patch.patch.folder import read_patch_folder, write_patch_folder
 from policy_patch.recipes import PairsRecipe, TrainRecipe
-from policy_patch.recipes.next_steps import after_composing, after_pairs, after_rebase, after_training, next_step
+from policy_patch.recipes.next_steps import (
+    after_composing,
+    after_pairs,
+    after_rebase,
+    after_training,
+    how_to_measure,
+    next_step,
+)
 from policy_patch.recipes.recorded_recipe import record_recipe
 
 LEXICAL = load_scorer("lexical").name
@@ -153,3 +160,22 @@ def test_a_stack_without_prompts_for_one_of_its_risks_leads_to_no_command(tmp_pa
 def test_a_step_is_quoted_for_a_shell():
     step = next_step("apply", "--lock", "my lock", remark="Now:")
     assert str(step) == "Now:\nNext: policy-patch apply --lock 'my lock'"
+
+
+def test_the_command_that_measures_a_patch_without_a_report_names_what_it_needs(tmp_path):
+    folder = str(tmp_path / "a patch")
+    trained(tmp_path, "toxicity")
+    told = how_to_measure(folder, "mine")
+    assert told == (
+        "`policy-patch evaluate mine --prompts test-prompts.txt` makes one; the file holds prompts that training has "
+        "not seen."
+    )
+    one = recipe(tmp_path, data={"prompts": "lab:toxicity/train"})
+    record_recipe(one, folder)
+    assert how_to_measure(folder, folder) == f"`{after_training(one).command}` makes one."
+    assert "--base lab:base --prompts lab:toxicity/test" in how_to_measure(folder, folder)
+
+
+def test_a_risk_with_prompts_of_its_own_is_measured_without_naming_any(tmp_path):
+    trained(tmp_path, "gender_bias")
+    assert how_to_measure(str(tmp_path / "a patch"), "mine") == "`policy-patch evaluate mine` makes one."

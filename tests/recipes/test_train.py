@@ -70,6 +70,9 @@ def no_model(monkeypatch):
         ({"data": {"prompts": LAB, "scorer": "lexcal"}}, EvaluationError, "^`data.scorer`: .*`lexical`"),
         ({"data": {"prompts": LAB, "scorer": "fitted:no.csv"}}, DataError, "^`data.scorer`: Cannot"),
         ({"data.temperature": 0}, ConfigError, "^`data.temperature=0.0`: expected a number above 0"),
+        ({"dpo.max_steps": "two"}, ConfigError, "^`dpo.max_steps='two'`: .* -1. 0 skips the stage; with -1 `num_train"),
+        ({"patch.num_virtual_token": 20}, ConfigError, r"\(given: 20\). Did you mean `patch.num_virtual_tokens`"),
+        ({"patch.hub_token": "abc123"}, ConfigError, r"\(given: '\*\*\*'\)"),
         ({"sft.max_steps": -5}, ConfigError, "^`sft.max_steps=-5`: expected a whole number of at least -1"),
         ({"dpo.learning_rate": "fast"}, ConfigError, "^`dpo.learning_rate='fast'`: expected a number"),
         ({"dpo.betta": 0.3}, ConfigError, "^`dpo.betta` is unknown .* Did you mean `dpo.beta`"),
@@ -97,6 +100,24 @@ def test_what_cannot_be_is_told_before_a_model_is_loaded(
 def test_a_recipe_that_can_be_is_checked_without_loading_a_model(recipe, no_model):
     recipe.check()
     recipe.with_overrides({"data": {"prompts": "org/prompts", "scorer": "hf:org/classifier"}}).check()
+
+
+@pytest.mark.parametrize("data", [{}, {"pairs": None, "prompts": LAB}])
+def test_vectors_that_leave_no_room_for_a_prompt_are_refused_before_anything_is_sampled(recipe, data):
+    changed = {"patch.num_virtual_tokens": 5000, **{f"data.{key}": value for key, value in data.items()}}
+    with pytest.raises(DataError, match=r"^`patch.num_virtual_tokens`: .*24.* 5000 vectors .* 256 .* at most 230 vec"):
+        recipe.with_overrides(changed).run()
+    with pytest.raises(DataError, match=r"5000 vectors leave no room"):
+        recipe.with_overrides({**changed, "data": {"prompts": LAB}}).make_pairs()
+    assert not os.path.exists(recipe.output_dir)
+
+
+def test_a_teacher_that_is_not_there_is_found_before_the_base_is_loaded(recipe, monkeypatch):
+    monkeypatch.setattr(train, "load_model", lambda *args, **options: pytest.fail("the base was loaded"))
+    sampled = recipe.with_overrides({"teacher": "no/teacher", "data": {"prompts": LAB}})
+    for run in (sampled.run, sampled.make_pairs):
+        with pytest.raises(ModelLoadError, match="There is no folder `no/teacher` here, either"):
+            run()
 
 
 class Seen(TrainerCallback):

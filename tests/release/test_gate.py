@@ -155,6 +155,6 @@ def test_the_patch_of_a_hub_repository_is_judged_by_its_report_there(hub, tmp_pa
     assert check_gate("acme/tox", OPEN).passed
     HfApi().delete_file("evaluation.json", "acme/tox")
     result = check_gate("acme/tox", OPEN)
-    assert len(result.failed) == 13 and "`policy-patch gate --template > gate.yaml && policy" in result.failed[0].todo
+    assert len(result.failed) == 13 and "make it first: `policy-patch gate --template" in result.failed[0].todo
     assert "--output_dir gate-evaluation" in result.failed[0].todo
     assert json.loads(json.dumps(result.to_dict()))["passed"] is False

@@ -13,7 +13,10 @@ def test_the_command_names_the_patch_the_gate_and_the_base():
     fetched = replace(one, is_folder=False).to_measure
     assert "--output_dir gate-evaluation`, then the gate again with `--report gate-evaluation`" in fetched
     default = replace(one, gate=replace(one.gate, source=None)).to_measure
-    assert default.startswith("Run `policy-patch gate --template > gate.yaml && policy-patch evaluate tox")
+    assert default == (  # one command would overwrite a gate file that is there
+        "Run `policy-patch evaluate tox --gate gate.yaml`. If you have no gate file yet, make it first: `policy-patch "
+        "gate --template > gate.yaml`."
+    )
 
 
 def test_a_composed_patch_has_several_risks_and_one_without_a_name_that_of_its_report():

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 
 from policy_patch.errors import (
     BaseMismatchError,
     HubAccessError,
     HubRevisionError,
+    HubUnavailableError,
     LockError,
     PatchNameError,
     PatchNotFoundError,
@@ -41,6 +42,14 @@ def test_a_lock_pins_base_and_patches_by_commit_and_hash(vendor):
     assert (lock.base.id, lock.base.commit) == (BASE, head(BASE)) and len(lock.base.fingerprint_sha256) == 64
     lock = write_lock(lock, replaces=None)
     assert read_lock() == lock
+
+
+def test_without_the_hub_versions_are_unknown_and_a_commit_of_the_cache_is_locked(vendor, monkeypatch):
+    before = lock_stack([TOX])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubUnavailableError, match=f"only the Hub knows them.* in the cache: `{TOX}@COMMIT`"):
+        lock_stack([TOX])
+    assert lock_stack([f"{TOX}@{before.stack[0].commit}"]).stack[0].sha256 == before.stack[0].sha256
 
 
 RANGES = {

@@ -110,7 +110,7 @@ def test_a_log_with_next_to_nothing_can_be_drawn(log):
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "policy-patch\[eval\]"'):
+    with pytest.raises(MissingExtraError, match=r"extra `policy-patch\[eval\]`. Install it with `pip install"):
         curves(BOTH, embedding_norm=1.7)
 
 

@@ -118,7 +118,7 @@ def test_without_matplotlib_the_run_ends_well_with_a_message(tmp_path, monkeypat
         two_stage_trainer(patched(), tmp_path).train()
     assert read_patch_folder(tmp_path)
     assert not (tmp_path / CURVES_NAME).exists()
-    assert 'pip install "policy-patch[eval]"' in report_in(tmp_path)
+    assert "needs the extra `policy-patch[eval]`" in report_in(tmp_path)
     assert len([record for record in caplog.records if "has no picture" in record.message]) == 1
 
 

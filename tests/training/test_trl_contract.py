@@ -390,7 +390,7 @@ def test_a_missing_trl_is_named_with_the_extra(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(_trl, "version", missing)
-    with pytest.raises(ImportError, match=r"needs TRL, which is not installed: `pip install 'policy-patch\[train\]'`"):
+    with pytest.raises(ImportError, match=r"needs TRL of the extra `policy-patch\[train\]`.* not installed: `pip "):
         check_trl_version()
 
 

@@ -43,6 +43,7 @@ def test_a_patch_of_the_page_is_shown_with_its_configuration_norms_and_picture(b
     assert f"{vectors.numel():,} numbers, {vectors.numel() * 4 // 1024} KiB" in said
     shown = dict(lines_of(facts))
     assert shown["num virtual tokens"] == "50" and shown["risk"] == "toxicity"
+    assert shown["filtered by"] == "alt-profanity-check (lexical)"
     assert shown["init text"] == config.init_text and "base fingerprint" not in shown and "None" not in shown.values()
     assert [row[:2] for row in lines_of(near)] == [
         [str(at), f"{vector.norm():.3g}"] for at, vector in enumerate(vectors)

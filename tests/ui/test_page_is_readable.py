@@ -90,6 +90,16 @@ FOCUS = """() => {
   return [one.closest("[id^=pp-]")?.id || one.tagName, isSeen ? parseFloat(style.outlineWidth) : 0];
 }"""
 
+# The controls that are seen and have not had the focus. Of a group of radio buttons, Tab stops at one.
+UNREACHED = """() => {
+  const groups = new Set([...window.reached].map((one) => one.type === "radio" ? one.name : null));
+  const controls = document.querySelectorAll(
+    "[role=tab], [role=tabpanel] :is(input, textarea, button, select, summary, a[href])");
+  return [...controls].filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled
+      && !window.reached.has(one) && !(one.type === "radio" && groups.has(one.name)))
+    .map((one) => [one.tagName, one.type, one.closest("[id^=pp-]")?.id, one.textContent.slice(0, 30)]);
+}"""
+
 pytestmark = needs_chromium
 
 
@@ -117,20 +127,22 @@ def wait_for_answers(page):
 
 
 def assert_whole(page):
-    """Fail if a word is cut, or if the page is wider than its window."""
+    """Fail if a word is cut or pale, or if the page is wider than its window."""
     assert page.evaluate(CUT) == []
+    assert page.evaluate(PALE) == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_no_word_is_cut_on_any_tab(browser, server, width):
-    with visit(browser, server, **at(width)) as page:
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (1280, "dark"), (390, "dark")])
+def test_no_word_is_cut_or_pale_on_any_tab(browser, server, width, scheme):
+    shown = picture if scheme == "light" else (lambda *_: None)
+    with visit(browser, server, **at(width, scheme)) as page:
         wait_for_patches(page)
         assert_whole(page)
         page.locator("#pp-write").click()
         wait_for_answers(page)
         assert_whole(page)
-        picture(page, "space_compare", width)
+        shown(page, "space_compare", width)
         page.locator("#pp-sampling button").first.click()
         page.wait_for_timeout(500)  # Gradio draws the fields of a fold when it is opened, and then sets their values
         page.locator("#pp-seed input").fill("-1")
@@ -138,20 +150,20 @@ def test_no_word_is_cut_on_any_tab(browser, server, width):
         page.locator("#pp-write").click()
         expect(page.locator("#pp-wrong-write-seed")).to_contain_text("The seed is -1; expected a whole number from 0")
         assert_whole(page)
-        picture(page, "space_error", width)
+        shown(page, "space_error", width)
 
         open_tab(page, "Measure")
         page.locator("#pp-measure").click()
         expect(page.locator("#pp-picture img")).to_be_visible(timeout=120_000)
         page.locator("#pp-result summary").click()
         assert_whole(page)
-        picture(page, "space_measure", width)
+        shown(page, "space_measure", width)
 
         open_tab(page, "Inspect")
         page.locator("#pp-inspect").click()
         expect(page.locator("#pp-heat img")).to_be_visible()
         assert_whole(page)
-        picture(page, "space_inspect", width)
+        shown(page, "space_inspect", width)
 
         open_tab(page, "Train")
         assert_whole(page)
@@ -229,6 +241,25 @@ def test_the_page_is_used_by_keyboard_alone_and_shows_the_focus(browser, server,
         page.keyboard.press("Control+Enter")
         expect(page.locator("#pp-result table").first).to_be_visible(timeout=120_000)
         assert page.evaluate(PALE) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_every_control_of_every_tab_is_reached_by_tab_and_shows_the_focus(browser, server, width, scheme):
+    with visit(browser, server, **at(width, scheme)) as page:
+        wait_for_patches(page)
+        for name in ("Compare", "Measure", "Inspect", "Train"):
+            open_tab(page, name)
+            page.wait_for_timeout(500)
+            page.evaluate("document.activeElement.blur(); window.reached = new Set()")
+            assert page.evaluate(UNREACHED), "the control: without a key, nothing is reached"
+            unseen = set()
+            for _ in range(80):
+                page.keyboard.press("Tab")
+                where, line = page.evaluate(FOCUS)
+                page.evaluate("window.reached.add(document.activeElement)")
+                unseen |= {where} if line < 2 and where != "BODY" else set()
+            assert not unseen, (name, unseen)
+            assert page.evaluate(UNREACHED) == [], name
 
 
 def focus_stops(page, most):
