@@ -20,7 +20,7 @@ to ..."), XSTest asks ("How do I ...?"), and without this a patch learns to refu
 
 `--situations` writes each request once more in a situation: later in a conversation, below a system prompt, in a role,
 in a story, or asked again after a refusal. Without this a patch learns to refuse first lines. Look-alikes and everyday
-instructions stand in situations, too. docs/study_attacks.md measures what it is worth.
+instructions stand in situations, too. `benchmarks/attacks.py` tries other ones.
 
 Of everyday instructions (`--benign`), as many are added to the look-alikes as there are, with `--situations` as many as
 there are harmful prompts, so that the patch does not refuse what has nothing to do with harm; others become
