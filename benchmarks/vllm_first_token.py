@@ -1,7 +1,8 @@
 """How much later does vLLM's first token come with a patch whose prefix is cached, than without a patch?
 
     python benchmarks/vllm_first_token.py --vllm .venv-vllm/bin/python --output docs/results/vllm_first_token.json
- The bases are random Llamas, served in fp32 or bf16: 113 million parameters (12 layers of 768), the shape of
+
+The bases are random Llamas, served in fp32 or bf16: 113 million parameters (12 layers of 768), the shape of
 Qwen2.5-0.5B without its vocabulary, and that of TinyLlama-1.1B. The patch has 63 vectors, so BOS and the vectors fill
 two blocks of 32. Each base is served in both ways, one server after the other: unmodified, and each request carries the
 vectors as embeddings; and baked, where they are tokens. Chat requests for one token, with new text each time, take
