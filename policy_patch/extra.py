@@ -3,7 +3,6 @@
 They are imported only when used, so that `import policy_patch` is fast and needs none of them.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from policy_patch.errors import MissingExtraError
+from policy_patch.files.documents import Fault, parse_json
 
 
 def import_extra(module: str, package: str, extra: str, purpose: str) -> ModuleType:
@@ -96,14 +96,14 @@ def install_line(extra: str, direct_url: str | None) -> str:
     ```
     """
     try:
-        origin = json.loads(direct_url or "{}")
+        origin = parse_json(direct_url or "{}")
         url = origin.get("url", "")
         if "dir_info" in origin:
             option = "-e " if origin["dir_info"].get("editable") else ""
             return f'pip install {option}"{url2pathname(urlsplit(url).path)}[{extra}]"'
         if "vcs_info" in origin:
             url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
-    except (ValueError, KeyError, AttributeError, TypeError):  # not by PEP 610
+    except (Fault, ValueError, KeyError, AttributeError, TypeError):  # not by PEP 610
         url = ""
     return f'pip install "policy-patch[{extra}]{url and f" @ {url}"}"'
 
