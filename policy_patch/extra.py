@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from policy_patch.errors import MissingExtraError
-from policy_patch.files.documents import Fault, parse_json
+from policy_patch.files.documents import parse_json
 
 
 def import_extra(module: str, package: str, extra: str, purpose: str) -> ModuleType:
@@ -103,7 +103,7 @@ def install_line(extra: str, direct_url: str | None) -> str:
             return f'pip install {option}"{url2pathname(urlsplit(url).path)}[{extra}]"'
         if "vcs_info" in origin:
             url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
-    except (Fault, ValueError, KeyError, AttributeError, TypeError):  # not by PEP 610
+    except (ValueError, KeyError, AttributeError, TypeError):  # not by PEP 610
         url = ""
     return f'pip install "policy-patch[{extra}]{url and f" @ {url}"}"'
 
