@@ -3,6 +3,7 @@
 They are imported only when used, so that `import policy_patch` is fast and needs none of them.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from policy_patch.errors import MissingExtraError
-from policy_patch.files.documents import parse_json
 
 
 def import_extra(module: str, package: str, extra: str, purpose: str) -> ModuleType:
@@ -96,7 +96,7 @@ def install_line(extra: str, direct_url: str | None) -> str:
     ```
     """
     try:
-        origin = parse_json(direct_url or "{}")
+        origin = json.loads(direct_url or "{}")
         url = origin.get("url", "")
         if "dir_info" in origin:
             option = "-e " if origin["dir_info"].get("editable") else ""

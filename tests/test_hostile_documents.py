@@ -159,7 +159,7 @@ def test_a_configuration_of_a_base_is_read_as_before(tmp_path):
 # that was named, resources of the package, limited bytes.
 PARSING = {
     "cli/demo.py", "evaluation/stored_values.py", "export/gguf_vocabulary.py", "export/tensor_files.py",
-    "export/token_rows.py", "export/tokenizer_files.py", "files/documents.py", "files/yaml_documents.py",
+    "export/token_rows.py", "export/tokenizer_files.py", "extra.py", "files/documents.py", "files/yaml_documents.py",
     "patch/tensor_file.py", "serving/gateway.py", "training/two_stage.py", "ui/door.py",
 }  # fmt: skip
 
