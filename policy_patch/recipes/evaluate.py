@@ -14,13 +14,13 @@ from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.gated import asked_by_gate, check_other_risks, other_reports
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
+    DTYPES,
     MODEL_HELP,
     REPLICAS_HELP,
     load_answering,
     load_model,
 )
 from policy_patch.recipes.names import (
-    DTYPES,
     check_is_endpoint,
     check_lora,
     check_model,

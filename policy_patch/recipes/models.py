@@ -15,7 +15,7 @@ from policy_patch.privacy.local_names import without_folders
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64", "float", "half", "double")
 LAB_MODELS = ("lab:base", "lab:teacher")
 ANSWERING_HELP = (
     "`openai:<model>@<address>/v1` names a model on a server; use `chat:` instead of `openai:` for a server that only "
@@ -84,9 +84,9 @@ def check_place(device: str | None, dtype: str) -> None:
     """
     import torch
 
-    if dtype not in ("auto", *DTYPES):
+    if dtype not in DTYPES:
         hint = did_you_mean(dtype, DTYPES, otherwise="")
-        raise ConfigError(f"`dtype={dtype!r}`: expected auto or one of {', '.join(DTYPES)}. {hint}".rstrip())
+        raise ConfigError(f"`dtype={dtype!r}`: expected one of {', '.join(DTYPES)}. {hint}".rstrip())
     if device is None:
         return
     try:

@@ -30,7 +30,6 @@ _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 _OF_A_RISK = re.compile(r"\w+/(train|test|safe_test)")
 # Loading one of these needs a model, a fit or a request, so only its name is checked in advance.
 _LOADED_LATER = ("hf", "fitted", "guard", "harmbench", "classifier", "openai", "chat")
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64", "float", "half", "double")
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from policy_patch.errors import ConfigError, DataError
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
+    DTYPES,
     MODEL_HELP,
     check_can_load,
     is_endpoint,
     load_answering,
     same_tokenizer,
 )
-from policy_patch.recipes.names import DTYPES, check_model, check_prompts, check_scorer
+from policy_patch.recipes.names import check_model, check_prompts, check_scorer
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.prompts import PROMPTS_HELP, asked_of
 from policy_patch.recipes.recipe import Note, Progress, Recipe, ignore

@@ -6,8 +6,7 @@ What each does with the answers is in `drift.py` and `canary.py`.
 from typing import TYPE_CHECKING
 
 from policy_patch.recipes.evaluate import SCORERS_HELP
-from policy_patch.recipes.models import MODEL_HELP, load_model
-from policy_patch.recipes.names import DTYPES
+from policy_patch.recipes.models import DTYPES, MODEL_HELP, load_model
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP
 from policy_patch.recipes.recipe import Recipe

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from policy_patch.errors import ConfigError, DataError, TrainingError
 from policy_patch.recipes.models import (
     ANSWERING_HELP,
+    DTYPES,
     MODEL_HELP,
     check_can_load,
     load_answering,
     load_model,
     load_tokenizer,
 )
-from policy_patch.recipes.names import DTYPES, check_model, check_patch, check_risk, under
+from policy_patch.recipes.names import check_model, check_patch, check_risk, under
 from policy_patch.recipes.options import checked, option
 from policy_patch.recipes.pairs import DEVICE_HELP, DTYPE_HELP, is_main_process, sample_pairs
 from policy_patch.recipes.prompts import asked_of, look_alikes_of

@@ -304,7 +304,7 @@ def _poster(url: str) -> Iterator[Post]:
         def post(path: str, body: dict[str, Any]) -> Mapping[str, Any]:
             answer = client.post(path.lstrip("/"), json=body)
             if answer.status_code != 200:
-                raise ConfigError(
+                raise ServingError(
                     f"The engine at {shown_address(url)} answers {answer.status_code} to a request of the check: "
                     f"{answer.text[:300]}"
                 )

@@ -18,7 +18,7 @@ from tests.tiny_models import tiny_tokenizer
 
 def test_a_model_is_loaded_from_a_folder_in_the_type_that_is_asked_for():
     folder = str(LAB_MODELS_PATH / "base")
-    for dtype, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+    for dtype, expected in (("auto", torch.float32), ("bfloat16", torch.bfloat16), ("half", torch.float16)):
         model, tokenizer = load_model(folder, device="cpu", dtype=dtype)
         assert model.dtype == expected
         assert not model.training
@@ -70,9 +70,9 @@ def test_a_model_with_weights_answers_with_its_tokenizer():
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ({"dtype": "float99"}, r"`dtype='float99'`: expected auto or one of float32, .*float64"),
-        ({"dtype": "nn"}, "`dtype='nn'`: expected auto"),
-        ({"dtype": "int8"}, "`dtype='int8'`: expected auto"),
+        ({"dtype": "float99"}, r"`dtype='float99'`: expected one of auto, float32, .*float64"),
+        ({"dtype": "nn"}, "`dtype='nn'`: expected one of auto"),
+        ({"dtype": "int8"}, "`dtype='int8'`: expected one of auto"),
         ({"device": "toaster"}, "`device='toaster'` cannot be used here: .*such as cpu"),
         ({"device": "meta"}, "`device='meta'` holds no values"),
         ({"device": f"cuda:{torch.cuda.device_count()}"}, "`device='cuda:.*` cannot be used here"),
