@@ -2,6 +2,9 @@
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from policy_patch.answers.served_probe import record_probe
 from policy_patch.errors import ConfigError, EndpointError, PatchNameError, ServingError
@@ -30,6 +33,15 @@ def test_an_engine_that_does_something_else_opens_no_gateway(lab):
         with listening("policy_patch.serving.gateway_setup", 20) as lines:
             open_gateway(settings(lab, url, check=False))
     assert any("Not checked (--no_check)" in line for line in lines)
+
+
+def test_an_engine_that_fails_the_check_is_no_wrong_setting(lab):
+    def broken(request):
+        return JSONResponse({"error": "out of memory"}, status_code=500)
+
+    app = Starlette(routes=[Route("/v1/{path:path}", broken, methods=["GET", "POST"])])
+    with serving(app) as url, pytest.raises(ServingError, match="answers 500 to a request of the check"):
+        open_gateway(settings(lab, url, model="base"))
 
 
 def test_a_new_patch_is_checked_too(lab):
