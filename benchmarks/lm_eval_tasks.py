@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from stored_run import made_with, write_result
-from utility import named
+from utility import named, parser_for_patches
 
 from policy_patch.patch_folder import read_patch_folder
 from policy_patch.report.tables import markdown_table
@@ -83,14 +83,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="the model that the patches are for")
-    parser.add_argument("--patches", nargs="+", required=True, metavar="NAME=FOLDER", help="patches in order")
+    parser = parser_for_patches(__doc__)
     parser.add_argument("--stories", type=Path, required=True, help="a JSON list of texts")
     parser.add_argument("--encyclopaedia", type=Path, required=True, help="WikiText-2, as raw text")
     parser.add_argument("--articles", type=int, default=30, help="of the encyclopaedia; %(default)s")
     parser.add_argument("--context", type=int, default=512, help="positions of the base; %(default)s")
-    parser.add_argument("--output", type=Path, help="file for the figures, JSON")
     return parser.parse_args()
 
 

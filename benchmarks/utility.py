@@ -65,15 +65,21 @@ def main() -> None:
     print(table(result))
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_for_patches(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options for a base, its patches and the output."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="the model that the patches are for")
     parser.add_argument("--patches", nargs="+", required=True, metavar="NAME=FOLDER", help="patches in order")
+    parser.add_argument("--output", type=Path, help="file for the figures, JSON")
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_for_patches(__doc__)
     parser.add_argument("--texts", nargs="+", required=True, metavar="DOMAIN=FILE", help="harmless texts")
     parser.add_argument("--num_pieces", type=int, default=200, help="pieces of each domain")
     parser.add_argument("--num_words", type=int, default=80, help="words of a piece")
     parser.add_argument("--seed", type=int, default=0, help="seed of the places of the pieces")
-    parser.add_argument("--output", type=Path, help="file for the figures, JSON")
     return parser.parse_args()
 
 
