@@ -273,10 +273,8 @@ class OpenAIEndpoint:
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return f"refuses the key ({status}). Set {KEY_VARIABLE} to a key of that host."
         if isinstance(error, openai.NotFoundError):
-            return (
-                f"knows no such model or address (404): {reason}. For a host without `/completions` use `chat=True` "
-                "(`chat:` on the command line)."
-            )
+            advice = " For a host without `/completions` use `chat=True` (`chat:` on the command line)."
+            return f"knows no such model or address (404): {reason}.{'' if self.chat else advice}"
         if isinstance(error, openai.RateLimitError):
             return (
                 f"still limits the rate of requests after all retries (429): {reason}. Lower `concurrency`, or run the "

@@ -171,6 +171,14 @@ def test_what_the_host_refuses_is_said_in_our_words(server, status, message):
     assert len(handler.requests) == (2 if status in (429, 500) else 1)
 
 
+def test_who_asks_for_chat_is_not_told_to(server):
+    handler, url = server
+    handler.status, handler.body = 404, {"error": {"message": "no such model"}}
+    with pytest.raises(EndpointError, match=r"\(404\).*no such model") as caught:
+        ask(url, chat=True)
+    assert "chat=True" not in str(caught.value)
+
+
 def test_a_host_that_refuses_several_answers_to_a_request_is_asked_for_one_at_a_time(server):
     handler, url = server
 
