@@ -21,7 +21,8 @@ from vllm_baked import served
 from vllm_engine import PATCHES, TEMPLATE, engine, gateway, version_of
 
 from policy_patch import PolicyPatchModel
-from policy_patch.export import bake, export_probe, export_prompt_embeds
+from policy_patch.export import bake, export_prompt_embeds
+from policy_patch.export.probe_alone import export_probe
 from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.serving import probe
 
