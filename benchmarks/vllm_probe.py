@@ -6,7 +6,9 @@ Served are the lab's patches: by an unmodified vLLM behind `policy-patch gateway
 and from a baked checkpoint, by plain completions (its default) and by a choice in chat. Whatever is served is asked for
 each of the patches in turn. Right is `active` for the patch that is there, `absent` where there is none, and `another`
 for the rest. Then two replicas are asked at once. One is stale: it serves another version of the patch, with noise in
-its vectors. The environment of vLLM is made as `vllm_engine.py` says.
+its vectors, whose probe is given as `others`. What is said without it is noted, too, and does not count: of two
+versions that are near each other the probe may say `mixed`, which is no `active` either. The environment of vLLM is
+made as `vllm_engine.py` says.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from policy_patch.lab import lab_patch_folder, load_lab_base, load_lab_tokenizer
 from policy_patch.serving import probe
 
 NOISE = 0.05  # standard deviation that is added to the vectors of the stale version
+REPLICAS = ("current", "stale")
 Case = dict[str, str]
 
 
@@ -57,6 +60,7 @@ def behind_the_gateway(args: argparse.Namespace, folder: Path, specs: list[str],
     exported = export_prompt_embeds(specs, folder / "out", **options)
     probes = export_probe(specs, folder / "probe", base="lab:base", dtype="float32").folder
     stale = [f"tox={stale_version(folder / 'stale')}", *specs[1:]]
+    other = export_probe(stale[:1], folder / "other", base="lab:base", dtype="float32").folder
     chat = ["--chat-template", str(exported.folder / "chat_template.jinja"), "--chat-template-content-format", "string"]
     found, name = [], os.fspath(folder)
     with (
@@ -68,11 +72,13 @@ def behind_the_gateway(args: argparse.Namespace, folder: Path, specs: list[str],
             for expected in PATCHES:
                 report = probe(now, probes, model=f"base+{there}".rstrip("+"), system=expected)
                 found.append(case("gateway, completions", there, expected, report.verdict))
-        both = probe(now, probes, model="base+tox", system="tox", replicas=[before])
-        for address, verdict in zip(("current replica", "stale replica"), both.addresses.values(), strict=True):
-            right = "active" if address.startswith("current") else "another"
-            one = {"served": f"gateway, {address}", "expected": "tox"}
-            found.append({**one, "verdict": verdict.verdict, "right": right})
+        both, alone = (
+            probe(now, probes, model="base+tox", system="tox", replicas=[before], others=others).addresses.values()
+            for others in ([other], [])
+        )
+        for replica, right, given, without in zip(REPLICAS, ("active", "another"), both, alone, strict=True):
+            one = {"served": f"gateway, {replica} replica", "expected": "tox", "verdict": given.verdict}
+            found.append({**one, "right": right, "verdict_without_others": without.verdict})
     return found
 
 
